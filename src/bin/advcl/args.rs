@@ -1,0 +1,168 @@
+//! Arguments, nothing else.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Robust image encoders from unlabeled data.
+#[derive(Parser)]
+#[command(name = "advcl", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "Example: advcl run quickstart")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
+#[derive(Args)]
+pub struct Shared {
+    /// Run folder [default: runs/RECIPE]; running again resumes
+    #[arg(long, value_name = "DIR", global = true, display_order = 100)]
+    pub run: Option<PathBuf>,
+    /// Compute device: cpu, vulkan, cuda:1, …
+    #[arg(long, default_value = "cpu", global = true, display_order = 101)]
+    pub device: String,
+    /// Override a key of the recipe, e.g. 'seed = 1' (repeatable)
+    #[arg(long, value_name = "KEY = VALUE", global = true, display_order = 102)]
+    pub set: Vec<String>,
+    /// Print JSON on stdout
+    #[arg(long, global = true, display_order = 103)]
+    pub json: bool,
+    /// Say more: accuracy by class, every checked quantity
+    #[arg(short, long, global = true, display_order = 104)]
+    pub verbose: bool,
+    /// Say nothing but results and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose", display_order = 105)]
+    pub quiet: bool,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Pretrain, cluster, finetune, attack; end with a table
+    #[command(after_help = "Example: advcl run quickstart --set 'seed = 1' --run runs/seed1")]
+    Run(RecipeArg),
+    /// Pretrain the recipe's encoders, or one of them
+    #[command(after_help = "Example: advcl pretrain quickstart --method simclr --run runs/a")]
+    Pretrain(Stage),
+    /// Cluster the standard encoder's features into pseudo-labels
+    #[command(after_help = "Example: advcl cluster --run runs/a")]
+    Cluster(RecipeArg),
+    /// Fit a linear classifier on each frozen encoder, or on one
+    #[command(after_help = "Example: advcl finetune --method advcl --run runs/a")]
+    Finetune(Stage),
+    /// Clean and robust accuracy of the fitted models, or of one
+    #[command(after_help = "Example: advcl evaluate --method advcl --run runs/a -v")]
+    Evaluate(Stage),
+    /// Class names and probabilities for images
+    #[command(after_help = "Example: advcl predict runs/quickstart/advcl photo.png more-photos/")]
+    Predict(Predict),
+    /// Check this machine's numbers against golden vectors
+    #[command(after_help = "Example: advcl selftest --device cpu -v")]
+    Selftest {
+        /// Folders of golden vectors [default: the ones inside the program]
+        dirs: Vec<PathBuf>,
+    },
+    /// Measure speed
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
+    /// Look at recipes
+    Recipe {
+        #[command(subcommand)]
+        what: RecipeCommand,
+    },
+    /// Look at data sets
+    Data {
+        #[command(subcommand)]
+        what: DataCommand,
+    },
+}
+
+#[derive(Args)]
+pub struct RecipeArg {
+    /// A shipped recipe's name or a file [default: the run folder's, else quickstart]
+    pub recipe: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Stage {
+    #[command(flatten)]
+    pub recipe: RecipeArg,
+    /// Only this pretraining method: simclr, advcl
+    #[arg(long)]
+    pub method: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Predict {
+    /// A model.safetensors of a run folder, or the folder that holds it
+    pub model: PathBuf,
+    /// PNG or JPEG files, or folders of them
+    #[arg(required = true)]
+    pub images: Vec<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub enum Bench {
+    /// Whole AdvCL pretraining steps (ResNet-18, K = 2, 10, 50, 100, 500): images per second
+    #[command(after_help = "Example: advcl bench step --width 16 --batch 64")]
+    Step(BenchStep),
+}
+
+#[derive(Args)]
+pub struct BenchStep {
+    /// Channels of the first stage
+    #[arg(long, default_value_t = 64)]
+    pub width: usize,
+    /// Images a step
+    #[arg(long, default_value_t = 64)]
+    pub batch: usize,
+    /// Height and width of the images
+    #[arg(long, default_value_t = 32)]
+    pub size: usize,
+    /// 1 or 3
+    #[arg(long, default_value_t = 3)]
+    pub channels: usize,
+    /// Steps that are timed; the median is printed
+    #[arg(long, default_value_t = 5)]
+    pub runs: usize,
+}
+
+#[derive(Subcommand)]
+pub enum RecipeCommand {
+    /// Print a recipe with every key, overrides applied
+    #[command(after_help = "Example: advcl recipe show quickstart --set 'seed = 1' > mine.toml")]
+    Show(RecipeArg),
+    /// Read a recipe and say whether it can be carried out
+    #[command(after_help = "Example: advcl recipe check mine.toml")]
+    Check(RecipeArg),
+    /// The shipped recipes
+    List,
+}
+
+#[derive(Subcommand)]
+pub enum DataCommand {
+    /// Counts, sizes, channel means, and a contact sheet of the views
+    #[command(after_help = "Example: advcl data inspect my-images/ --sheet views.png")]
+    Inspect(Inspect),
+}
+
+#[derive(Args)]
+pub struct Inspect {
+    /// A data set: name or path [default: the recipe's]
+    pub source: Option<String>,
+    /// Take views and threat model from this recipe
+    #[arg(long, default_value = "quickstart")]
+    pub recipe: String,
+    /// Also attack this model, for the adversarial view
+    #[arg(long)]
+    pub model: Option<PathBuf>,
+    /// Where the contact sheet goes
+    #[arg(long, value_name = "PNG", default_value = "views.png")]
+    pub sheet: PathBuf,
+    /// Rows of the contact sheet
+    #[arg(long, default_value_t = 10)]
+    pub rows: usize,
+}

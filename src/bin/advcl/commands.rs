@@ -1,0 +1,208 @@
+//! One short function a command.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use advcl::experiment::Experiment;
+use advcl::recipe::{Method, Recipe, SHIPPED};
+use advcl::train::Context;
+use advcl::{Error, bench, device};
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use crate::args::{self, Cli, Command, Shared};
+use crate::progress::Progress;
+use crate::table;
+
+/// Set by the first Ctrl-C; the second ends the process at once.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+pub fn dispatch(cli: &Cli) -> Result<()> {
+    let shared = &cli.shared;
+    match &cli.command {
+        Command::Run(arg) => run(arg, shared),
+        Command::Pretrain(stage) => pretrain(stage, shared),
+        Command::Cluster(arg) => cluster(arg, shared),
+        Command::Finetune(stage) => finetune(stage, shared),
+        Command::Evaluate(stage) => evaluate(stage, shared),
+        Command::Predict(_predict) => todo!(),
+        Command::Selftest { dirs: _ } => todo!(),
+        Command::Bench { what: args::Bench::Step(step) } => bench_step(step, shared),
+        Command::Recipe { what } => recipe(what, shared),
+        Command::Data { what: args::DataCommand::Inspect(_inspect) } => todo!(),
+    }
+}
+
+/// Writes a result to stdout; a closed pipe is no error.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn print_json(value: &impl Serialize) -> Result<()> {
+    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
+}
+
+/// The recipe that is meant, and the run folder: a folder that has a recipe needs no other.
+fn resolve(arg: &args::RecipeArg, shared: &Shared) -> Result<(Recipe, PathBuf)> {
+    let saved = shared.run.as_ref().map(|run| run.join("recipe.toml")).filter(|path| path.exists());
+    let name = match (&arg.recipe, saved) {
+        (Some(name), _) => name.clone(),
+        (None, Some(saved)) => saved.display().to_string(),
+        (None, None) => "quickstart".to_owned(),
+    };
+    let recipe = Recipe::load(&name, &shared.set)?;
+    let stem = Path::new(&name).file_stem().map_or(name.clone(), |s| s.display().to_string());
+    let folder = shared.run.clone().unwrap_or_else(|| Path::new("runs").join(stem));
+    Ok((recipe, folder))
+}
+
+/// Opens the experiment and does `work` in it, with progress, metrics and Ctrl-C.
+fn with_experiment<T>(
+    arg: &args::RecipeArg,
+    shared: &Shared,
+    work: impl FnOnce(&Experiment, &mut Context) -> advcl::Result<T>,
+) -> Result<T> {
+    let device = device::open(&shared.device)?;
+    let (recipe, folder) = resolve(arg, shared)?;
+    let seed = recipe.seed;
+    let experiment = Experiment::open(recipe, &folder)?;
+    experiment.note_machine(&shared.device)?;
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this step; press Ctrl-C again to stop at once");
+    })
+    .context("cannot listen for Ctrl-C")?;
+    let mut progress = Progress::new(shared.quiet, Some(experiment.run.metrics()?));
+    let mut observe = |event: &_| progress.hear(event);
+    let mut context = Context { device, seed, stop: &STOP, observe: &mut observe };
+    let outcome = work(&experiment, &mut context);
+    progress.finish();
+    let outcome = outcome?;
+    if !shared.quiet {
+        eprintln!("run folder: {}", folder.display());
+    }
+    Ok(outcome)
+}
+
+/// The recipe's methods, or the one that was named.
+fn methods(stage: &args::Stage, experiment: &Experiment) -> advcl::Result<Vec<Method>> {
+    match &stage.method {
+        Some(name) => Ok(vec![name.parse()?]),
+        None => Ok(experiment.recipe.methods()),
+    }
+}
+
+fn run(arg: &args::RecipeArg, shared: &Shared) -> Result<()> {
+    let summary = with_experiment(arg, shared, |experiment, context| experiment.all(context))?;
+    print_summary(&summary, shared)
+}
+
+fn print_summary(summary: &advcl::experiment::Summary, shared: &Shared) -> Result<()> {
+    if shared.json {
+        return print_json(summary);
+    }
+    print(&table::summary(summary))?;
+    if shared.verbose {
+        print(&format!("\n{}", table::classes(summary)))?;
+    }
+    Ok(())
+}
+
+fn pretrain(stage: &args::Stage, shared: &Shared) -> Result<()> {
+    let made = with_experiment(&stage.recipe, shared, |experiment, context| {
+        let methods = methods(stage, experiment)?;
+        for method in &methods {
+            if *method == Method::Advcl && stage.method.is_none() {
+                experiment.cluster(context)?;
+            }
+            experiment.pretrain(*method, context)?;
+        }
+        Ok(methods.iter().map(|method| experiment.model_path(*method)).collect::<Vec<_>>())
+    })?;
+    print_paths(&made, shared)
+}
+
+fn print_paths(paths: &[PathBuf], shared: &Shared) -> Result<()> {
+    if shared.json {
+        return print_json(&paths);
+    }
+    let lines: String = paths.iter().map(|path| format!("{}\n", path.display())).collect();
+    print(&lines)
+}
+
+fn cluster(arg: &args::RecipeArg, shared: &Shared) -> Result<()> {
+    let path = with_experiment(arg, shared, |experiment, context| {
+        experiment.cluster(context)?;
+        Ok(experiment.pseudo_label_path())
+    })?;
+    print_paths(&[path], shared)
+}
+
+fn finetune(stage: &args::Stage, shared: &Shared) -> Result<()> {
+    let made = with_experiment(&stage.recipe, shared, |experiment, context| {
+        let methods = methods(stage, experiment)?;
+        for method in &methods {
+            experiment.finetune(*method, context)?;
+        }
+        Ok(methods.iter().map(|method| experiment.model_path(*method)).collect::<Vec<_>>())
+    })?;
+    print_paths(&made, shared)
+}
+
+fn evaluate(stage: &args::Stage, shared: &Shared) -> Result<()> {
+    let summary = with_experiment(&stage.recipe, shared, |experiment, context| {
+        experiment.summary(&methods(stage, experiment)?, context)
+    })?;
+    print_summary(&summary, shared)
+}
+
+fn bench_step(step: &args::BenchStep, shared: &Shared) -> Result<()> {
+    let device = device::open(&shared.device)?;
+    let shape = [step.batch, step.channels, step.size, step.size];
+    let outcome = bench::step(shape, step.width, step.runs, &device)?;
+    if shared.json {
+        return print_json(&outcome);
+    }
+    print(&format!(
+        "advcl {} {} width {} batch {} size {}: {:.3} s/step  {:.2} images/s\n",
+        env!("CARGO_PKG_VERSION"),
+        shared.device,
+        step.width,
+        step.batch,
+        step.size,
+        outcome.median_seconds,
+        outcome.images_per_second
+    ))
+}
+
+fn recipe(what: &args::RecipeCommand, shared: &Shared) -> Result<()> {
+    match what {
+        args::RecipeCommand::Show(arg) => {
+            let (recipe, _) = resolve(arg, shared)?;
+            if shared.json { print_json(&recipe) } else { print(&recipe.to_toml()) }
+        }
+        args::RecipeCommand::Check(arg) => {
+            let (recipe, _) = resolve(arg, shared)?;
+            let data = advcl::data::load(&recipe.data.source)?;
+            recipe.check_data(&data)?;
+            print("ok\n")
+        }
+        args::RecipeCommand::List if shared.json => {
+            let names = SHIPPED.map(|(name, about, _)| serde_json::json!({"name": name, "about": about}));
+            print_json(&names)
+        }
+        args::RecipeCommand::List => {
+            let rows = SHIPPED.map(|(name, about, _)| (name.to_owned(), about.to_owned()));
+            print(&table::pairs(&rows))
+        }
+    }
+}
+
+#[expect(dead_code)]
+fn unused(_: Error) {}

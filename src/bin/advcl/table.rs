@@ -1,0 +1,97 @@
+//! Results as text.
+
+use advcl::attack::Norm;
+use advcl::experiment::{Outcome, Summary};
+
+/// Columns as wide as their widest cell; the first two left, the others right.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |c: usize| rows.iter().map(|row| row[c].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).enumerate().map(|(c, (cell, width))| {
+            if c < 2 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
+        let line: Vec<String> = cells.collect();
+        text.push_str(line.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn cells<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.map(str::to_owned).to_vec()
+}
+
+/// Seconds as minutes and seconds.
+fn clock(seconds: f64) -> String {
+    let seconds = seconds.round() as u64;
+    format!("{}:{:02}", seconds / 60, seconds % 60)
+}
+
+/// A fraction in percent.
+fn percent(part: usize, whole: usize) -> String {
+    if whole == 0 {
+        return "–".to_owned();
+    }
+    format!("{:.1} %", 100.0 * part as f64 / whole as f64)
+}
+
+/// "0.1 (L∞)".
+fn radius(outcome: &Outcome) -> String {
+    let norm = match outcome.threat.norm {
+        Norm::Linf => "L∞",
+        Norm::L2 => "L2",
+    };
+    format!("{} ({norm})", outcome.threat.radius)
+}
+
+/// The final table: a row a method.
+pub fn summary(summary: &Summary) -> String {
+    let head =
+        ["method", "finetuning", "clean", "robust", "radius", "attack", "pretrain", "total"];
+    let mut rows = vec![cells(head)];
+    for outcome in &summary.outcomes {
+        let total = &outcome.accuracy.total;
+        let seconds = &outcome.seconds;
+        rows.push(vec![
+            outcome.method.title().to_owned(),
+            outcome.finetuning.to_uppercase(),
+            percent(total.clean, total.images),
+            percent(total.robust, total.images),
+            radius(outcome),
+            format!("PGD-{}", outcome.attack_steps),
+            clock(seconds.pretrain),
+            clock(seconds.pretrain + seconds.finetune + seconds.evaluate),
+        ]);
+    }
+    aligned(&rows)
+}
+
+/// Accuracy by class, for each method.
+pub fn classes(summary: &Summary) -> String {
+    let mut head = cells(["class", "images"]);
+    for outcome in &summary.outcomes {
+        head.push(format!("{} clean", outcome.method.title()));
+        head.push("robust".to_owned());
+    }
+    let mut rows = vec![head];
+    for (class, name) in summary.classes.iter().enumerate() {
+        let images = summary.outcomes.first().map_or(0, |o| o.accuracy.classes[class].images);
+        let mut row = vec![name.clone(), images.to_string()];
+        for outcome in &summary.outcomes {
+            let tally = &outcome.accuracy.classes[class];
+            row.push(percent(tally.clean, tally.images));
+            row.push(percent(tally.robust, tally.images));
+        }
+        rows.push(row);
+    }
+    aligned(&rows)
+}
+
+/// Pairs of a name and a value, aligned.
+pub fn pairs(pairs: &[(String, String)]) -> String {
+    let rows: Vec<_> = pairs.iter().map(|(a, b)| vec![a.clone(), b.clone()]).collect();
+    aligned(&rows)
+}

@@ -1,0 +1,341 @@
+//! CIFAR-10 and CIFAR-100 in the official binary version, as a folder or as the official archive.
+//!
+//! A record is one label byte (CIFAR-100: coarse, then fine; the fine one is used) and 3,072 bytes, the red,
+//! green and blue plane of 32 × 32 pixels: `[3, 32, 32]` as it stands.
+
+use std::collections::HashMap;
+use std::io::{BufReader, Read};
+use std::path::PathBuf;
+
+use super::archive::{Entry, Store, read_error};
+use super::{Dataset, Images, Split};
+use crate::error::{Error, Result};
+
+const SIDE: usize = 32;
+const PIXELS: usize = 3 * SIDE * SIDE;
+/// A list of class names is never longer than this, in bytes.
+const MAX_NAMES: u64 = 1 << 16;
+
+/// One of the two sets.
+struct Kind {
+    /// Where the official archive keeps the files.
+    folder: &'static str,
+    train: &'static [&'static str],
+    test: &'static str,
+    /// Class names, one a line.
+    names: &'static str,
+    /// The last of them is used.
+    label_bytes: usize,
+}
+
+const KINDS: [Kind; 2] = [
+    Kind {
+        folder: "cifar-10-batches-bin/",
+        train: &[
+            "data_batch_1.bin",
+            "data_batch_2.bin",
+            "data_batch_3.bin",
+            "data_batch_4.bin",
+            "data_batch_5.bin",
+        ],
+        test: "test_batch.bin",
+        names: "batches.meta.txt",
+        label_bytes: 1,
+    },
+    Kind {
+        folder: "cifar-100-binary/",
+        train: &["train.bin"],
+        test: "test.bin",
+        names: "fine_label_names.txt",
+        label_bytes: 2,
+    },
+];
+
+/// Which set stands where.
+pub(super) struct Found {
+    kind: &'static Kind,
+    /// Before each file name: empty or the official folder.
+    prefix: &'static str,
+    /// The files that are there, out of those wanted.
+    files: HashMap<String, usize>,
+}
+
+impl Found {
+    /// Every file of the set: training files in order, then the test file, then the class names.
+    fn wanted(kind: &'static Kind, prefix: &str) -> impl Iterator<Item = String> {
+        let names = kind.train.iter().chain([&kind.test, &kind.names]);
+        names.map(move |name| format!("{prefix}{name}"))
+    }
+}
+
+/// Looks for either set, at the top or in its official folder.
+///
+/// # Errors
+/// [`Error::Data`] where there is more than one.
+pub(super) fn find(store: &Store, entries: &[Entry]) -> Result<Option<Found>> {
+    let mut found = Vec::new();
+    for kind in &KINDS {
+        for prefix in ["", kind.folder] {
+            let wanted: Vec<String> = Found::wanted(kind, prefix).collect();
+            let files: HashMap<String, usize> = entries
+                .iter()
+                .filter(|entry| !entry.is_folder)
+                .filter_map(|entry| {
+                    let index = wanted.iter().position(|name| *name == entry.name)?;
+                    Some((entry.name.clone(), index))
+                })
+                .collect();
+            if files.keys().any(|name| name.ends_with(".bin")) {
+                found.push(Found {
+                    kind,
+                    prefix,
+                    files,
+                });
+            }
+        }
+    }
+    match found.len() {
+        0 | 1 => Ok(found.pop()),
+        _ => Err(Error::data(
+            store.path().display().to_string(),
+            format!("expected one CIFAR data set, found {}", found.len()),
+            "give the folder of one of them",
+        )),
+    }
+}
+
+/// Reads the files of a set; any number of records a file.
+///
+/// # Errors
+/// [`Error::Data`] for a missing file, [`Error::Format`] for part of a record or a label out of range.
+pub(super) fn load(store: &Store, found: &Found) -> Result<Dataset> {
+    let kind = found.kind;
+    let wanted: Vec<String> = Found::wanted(kind, found.prefix).collect();
+    if let Some(missing) = wanted.iter().find(|name| !found.files.contains_key(*name)) {
+        return Err(Error::data(
+            store.path().display().to_string(),
+            format!("expected {missing} beside the other CIFAR files, found none"),
+            "the official archive of the binary version holds them all",
+        ));
+    }
+    // For messages.
+    let paths: Vec<PathBuf> = wanted.iter().map(|name| store.path().join(name)).collect();
+    let mut names = String::new();
+    let mut files: Vec<Option<Records>> = Vec::new();
+    files.resize_with(kind.train.len() + 1, || None);
+    store.read(&found.files, |index, content| {
+        let path = &paths[index];
+        match files.get_mut(index) {
+            Some(file) => *file = Some(Records::read(path.clone(), kind.label_bytes, content)?),
+            None => {
+                content
+                    .take(MAX_NAMES)
+                    .read_to_string(&mut names)
+                    .map_err(|error| read_error(path, "text", "class names in UTF-8", error))?;
+            }
+        }
+        Ok(())
+    })?;
+    let classes: Vec<String> = names
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(String::from)
+        .collect();
+    let mut files: Vec<Records> = files.into_iter().flatten().collect();
+    for file in &files {
+        file.check_labels(classes.len())?;
+    }
+    let test = files.split_off(kind.train.len());
+    Ok(Dataset {
+        name: store.name(),
+        classes,
+        train: join(files),
+        test: join(test),
+    })
+}
+
+/// The records of one file.
+struct Records {
+    path: PathBuf,
+    labels: Vec<usize>,
+    pixels: Vec<u8>,
+}
+
+impl Records {
+    fn read(path: PathBuf, label_bytes: usize, content: &mut dyn Read) -> Result<Self> {
+        let mut content = BufReader::with_capacity(1 << 16, content);
+        let size = label_bytes + PIXELS;
+        let mut record = Vec::with_capacity(size);
+        let (mut labels, mut pixels) = (Vec::new(), Vec::new());
+        loop {
+            record.clear();
+            let place = || format!("record {}", labels.len() + 1);
+            let len = content
+                .by_ref()
+                .take(size as u64)
+                .read_to_end(&mut record)
+                .map_err(|error| read_error(&path, place(), "a whole record", error))?;
+            if len == 0 {
+                break;
+            }
+            if len < size {
+                let place = place();
+                return Err(Error::format(
+                    path,
+                    place,
+                    format!("{size} bytes"),
+                    format!("{len} bytes"),
+                ));
+            }
+            labels.push(usize::from(record[label_bytes - 1]));
+            pixels.extend_from_slice(&record[label_bytes..]);
+        }
+        Ok(Self {
+            path,
+            labels,
+            pixels,
+        })
+    }
+
+    fn check_labels(&self, classes: usize) -> Result<()> {
+        let Some(i) = self.labels.iter().position(|&label| label >= classes) else {
+            return Ok(());
+        };
+        Err(Error::format(
+            &self.path,
+            format!("record {}", i + 1),
+            format!("a label below {classes}, the number of class names"),
+            self.labels[i].to_string(),
+        ))
+    }
+}
+
+/// The files one after the other; each is freed as it is copied.
+fn join(files: Vec<Records>) -> Split {
+    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+    pixels.reserve_exact(files.iter().map(|file| file.pixels.len()).sum());
+    for mut file in files {
+        pixels.append(&mut file.pixels);
+        labels.append(&mut file.labels);
+    }
+    Split {
+        images: Images {
+            pixels,
+            channels: 3,
+            height: SIDE,
+            width: SIDE,
+        },
+        labels,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{gzip, load_path, put, refused, tar};
+    use super::*;
+    use std::path::Path;
+
+    fn records(labels: &[&[u8]], fill: u8) -> Vec<u8> {
+        let record = |label: &&[u8]| [*label, &[fill; PIXELS]].concat();
+        labels.iter().flat_map(record).collect()
+    }
+
+    fn cifar10() -> Vec<(String, Vec<u8>)> {
+        let mut files = vec![("batches.meta.txt".into(), b"plane\ncar\nbird\n\n".to_vec())];
+        for i in (1..=5u8).rev() {
+            files.push((format!("data_batch_{i}.bin"), records(&[&[i % 3], &[0]], i)));
+        }
+        files.push(("test_batch.bin".into(), records(&[&[2]], 9)));
+        files
+    }
+
+    fn write(folder: &Path, files: &[(String, Vec<u8>)]) {
+        files
+            .iter()
+            .for_each(|(name, bytes)| put(folder.join(name), bytes));
+    }
+
+    #[test]
+    fn cifar10_from_a_folder_its_parent_and_an_archive() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("cifar-10-batches-bin");
+        write(&inner, &cifar10());
+        let set = load_path(&inner).unwrap();
+        assert_eq!(set.classes, ["plane", "car", "bird"]);
+        assert_eq!(set.train.labels, [1, 0, 2, 0, 0, 0, 1, 0, 2, 0]);
+        assert_eq!(set.train.images.image(2), [2; PIXELS]);
+        assert_eq!(
+            (set.test.labels.as_slice(), set.test.images.len()),
+            (&[2][..], 1)
+        );
+        assert_eq!(load_path(dir.path()).unwrap().train, set.train);
+
+        let files = cifar10();
+        let names: Vec<String> = files
+            .iter()
+            .map(|(name, _)| format!("cifar-10-batches-bin/{name}"))
+            .collect();
+        let members: Vec<(&str, &[u8])> = names
+            .iter()
+            .zip(&files)
+            .map(|(name, (_, bytes))| (name.as_str(), bytes.as_slice()))
+            .collect();
+        let archive = dir.path().join("cifar-10-binary.tar.gz");
+        put(&archive, &gzip(&tar(&members)));
+        let packed = load_path(&archive).unwrap();
+        assert_eq!((packed.train, packed.test), (set.train, set.test));
+        assert_eq!(packed.name, "cifar-10-binary");
+    }
+
+    #[test]
+    fn cifar100_uses_the_fine_label() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("cifar-100-binary");
+        put(inner.join("train.bin"), &records(&[&[19, 1], &[0, 0]], 1));
+        put(inner.join("test.bin"), &records(&[&[7, 1]], 2));
+        put(inner.join("fine_label_names.txt"), b"apple\nfish\n");
+        put(inner.join("coarse_label_names.txt"), b"fruit\n");
+        let set = load_path(dir.path()).unwrap();
+        assert_eq!((set.train.labels, set.test.labels), (vec![1, 0], vec![1]));
+
+        write(&dir.path().join("cifar-10-batches-bin"), &cifar10());
+        refused(dir.path(), &["expected one CIFAR data set, found 2"]);
+    }
+
+    #[test]
+    fn truncated_out_of_range_missing_and_empty() {
+        let at = |name: &str, bytes: &[u8]| {
+            let dir = tempfile::tempdir().unwrap();
+            write(dir.path(), &cifar10());
+            put(dir.path().join(name), bytes);
+            dir
+        };
+        let cut = at("data_batch_3.bin", &records(&[&[0], &[0]], 0)[..5000]);
+        refused(
+            cut.path(),
+            &["data_batch_3.bin: record 2: expected 3073 bytes, found 1927 bytes"],
+        );
+        let label = at("test_batch.bin", &records(&[&[0], &[3]], 0));
+        refused(
+            label.path(),
+            &[
+                "test_batch.bin: record 2: expected a label below 3",
+                "found 3",
+            ],
+        );
+        let empty = at("test_batch.bin", &[]);
+        refused(empty.path(), &["expected test images, found none"]);
+        let names = at("batches.meta.txt", &[0xff]);
+        refused(
+            names.path(),
+            &["batches.meta.txt: text: expected class names in UTF-8"],
+        );
+        let missing = at("x", &[]);
+        std::fs::remove_file(missing.path().join("data_batch_4.bin")).unwrap();
+        refused(
+            missing.path(),
+            &["expected data_batch_4.bin", "official archive"],
+        );
+    }
+}

@@ -1,0 +1,305 @@
+//! One PNG or JPEG file to bytes.
+
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use image::{ColorType, ImageDecoder, ImageFormat, ImageReader, Limits};
+
+use crate::error::{Error, Result};
+
+/// The largest side, in pixels: far above what an encoder here is trained on, and small enough that a
+/// header cannot claim memory.
+const MAX_SIDE: usize = 4096;
+
+/// The first image read: all others must be like it.
+#[derive(Clone, Debug)]
+pub(super) struct Like {
+    /// Its file, for messages.
+    pub(super) path: PathBuf,
+    /// 1 or 3.
+    pub(super) channels: usize,
+    /// In pixels.
+    pub(super) height: usize,
+    /// In pixels.
+    pub(super) width: usize,
+}
+
+/// Decodes `bytes`; `path` is for messages, `set` the data set's path for messages about two files.
+/// Returns what the image is like, and its pixels as `[channels, height, width]`.
+///
+/// # Errors
+/// [`Error::Format`] for a damaged file; [`Error::Data`] for one with an alpha channel, with 16 bits a
+/// channel, or that is not like `first`.
+pub(super) fn decode(
+    set: &str,
+    path: &Path,
+    bytes: &[u8],
+    first: Option<&Like>,
+) -> Result<(Like, Vec<u8>)> {
+    let damaged = |place: &str, error: image::ImageError| {
+        Error::format(path, place, "a whole image", error.to_string())
+    };
+    // By content: pictures with the other one's extension are common and harmless.
+    let format = match image::guess_format(bytes) {
+        Ok(format @ (ImageFormat::Png | ImageFormat::Jpeg)) => format,
+        _ => {
+            let start = &bytes[..bytes.len().min(4)];
+            let found = format!("{} bytes that start with {start:02x?}", bytes.len());
+            return Err(Error::format(path, "byte 0", "PNG or JPEG", found));
+        }
+    };
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE as u32);
+    limits.max_image_height = Some(MAX_SIDE as u32);
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(|error| match error {
+        image::ImageError::Limits(_) => too_large(path),
+        error => damaged("header", error),
+    })?;
+    let (width, height) = decoder.dimensions();
+    let (width, height) = (width as usize, height as usize);
+    if width > MAX_SIDE || height > MAX_SIDE {
+        return Err(too_large(path));
+    }
+    let channels = match decoder.color_type() {
+        ColorType::L8 => 1,
+        ColorType::Rgb8 => 3,
+        other => return Err(unusable(path, other)),
+    };
+    let like = Like {
+        path: path.into(),
+        channels,
+        height,
+        width,
+    };
+    if let Some(first) = first {
+        agree(set, first, &like)?;
+    }
+    // The JPEG decoder fills up what is missing with gray and says nothing.
+    if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
+        let found = format!("{} bytes without one", bytes.len());
+        return Err(Error::format(path, "image data", "an end mark", found));
+    }
+    let mut interleaved = vec![0; width * height * channels];
+    if decoder.total_bytes() != interleaved.len() as u64 {
+        let found = format!("{} bytes", decoder.total_bytes());
+        return Err(Error::format(
+            path,
+            "header",
+            format!("{} bytes", interleaved.len()),
+            found,
+        ));
+    }
+    decoder
+        .read_image(&mut interleaved)
+        .map_err(|error| damaged("image data", error))?;
+    if channels == 1 {
+        return Ok((like, interleaved));
+    }
+    let mut planes = Vec::with_capacity(interleaved.len());
+    for channel in 0..channels {
+        planes.extend(interleaved.iter().skip(channel).step_by(channels));
+    }
+    Ok((like, planes))
+}
+
+/// Refuses an image that is not of the first one's size or channels.
+fn agree(set: &str, first: &Like, like: &Like) -> Result<()> {
+    let (a, b) = (first.path.display(), like.path.display());
+    if (first.height, first.width) != (like.height, like.width) {
+        return Err(Error::data(
+            set,
+            format!(
+                "expected images of one size (width × height), found {a} of {} × {} and {b} of {} × {}",
+                first.width, first.height, like.width, like.height
+            ),
+            "resize them to one size",
+        ));
+    }
+    if first.channels != like.channels {
+        let name = |channels| if channels == 1 { "gray" } else { "colour" };
+        return Err(Error::data(
+            set,
+            format!(
+                "expected all images gray or all in colour, found {a} in {} and {b} in {}",
+                name(first.channels),
+                name(like.channels)
+            ),
+            "convert them to one kind",
+        ));
+    }
+    Ok(())
+}
+
+fn unusable(path: &Path, kind: ColorType) -> Error {
+    let (found, hint) = match kind.has_alpha() {
+        true => (
+            "an alpha channel",
+            "remove the alpha channel: nothing says what is behind the image",
+        ),
+        false => ("16 bits or more", "convert it to 8 bits a channel"),
+    };
+    Error::data(
+        path.display().to_string(),
+        format!("expected 8 bits of gray or of red, green and blue, found {found}"),
+        hint,
+    )
+}
+
+fn too_large(path: &Path) -> Error {
+    Error::data(
+        path.display().to_string(),
+        format!("expected at most {MAX_SIDE} pixels a side, found more"),
+        "resize the images: encoders here are trained on small ones",
+    )
+}
+
+/// Whether a JPEG's segments run through to its end mark. A search for the mark alone would find the one of
+/// a thumbnail inside the header.
+fn jpeg_is_whole(bytes: &[u8]) -> bool {
+    // After the start mark.
+    let mut at = 2;
+    while let Some(&byte) = bytes.get(at) {
+        at += 1;
+        // Anything else is image data between two marks.
+        if byte != 0xff {
+            continue;
+        }
+        match bytes.get(at) {
+            Some(0xd9) => return true,
+            // A fill byte: the next one is looked at again.
+            Some(0xff) => {}
+            // 0xff as image data, a restart mark, a mark without length.
+            Some(0x00 | 0x01 | 0xd0..=0xd7) => at += 1,
+            Some(_) => match bytes.get(at + 1..at + 3) {
+                Some(len) => at += 1 + usize::from(u16::from_be_bytes([len[0], len[1]])),
+                None => return false,
+            },
+            None => return false,
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{gray_png, picture, png};
+    use super::*;
+    use image::ExtendedColorType::{self, L8, L16, La8, Rgb8, Rgb16, Rgba8};
+
+    fn read(bytes: &[u8], first: Option<&Like>) -> Result<(Like, Vec<u8>)> {
+        decode("set", Path::new("set/x"), bytes, first)
+    }
+
+    #[test]
+    fn colour_comes_as_planes_and_gray_as_one() {
+        let (like, pixels) = read(&png(2, 1, 10), None).unwrap();
+        assert_eq!((like.channels, like.height, like.width), (3, 1, 2));
+        assert_eq!(pixels, [10, 13, 11, 14, 12, 15]);
+        let (like, pixels) = read(&gray_png(2, 1, 10), None).unwrap();
+        assert_eq!((like.channels, pixels), (1, vec![10, 11]));
+    }
+
+    #[test]
+    fn jpeg_gray_and_colour() {
+        for (kind, channels) in [(L8, 1), (Rgb8, 3)] {
+            let (like, pixels) = read(&picture(ImageFormat::Jpeg, kind, 9, 5, 0), None).unwrap();
+            assert_eq!((like.channels, like.height, like.width), (channels, 5, 9));
+            assert_eq!(pixels.len(), channels * 45);
+        }
+    }
+
+    #[test]
+    fn alpha_and_16_bits_are_refused_with_a_hint() {
+        let cases: [(ExtendedColorType, &str); 4] = [
+            (Rgba8, "alpha"),
+            (La8, "alpha"),
+            (L16, "8 bits"),
+            (Rgb16, "8 bits"),
+        ];
+        for (kind, hint) in cases {
+            let error = read(&picture(ImageFormat::Png, kind, 2, 2, 0), None).unwrap_err();
+            assert!(matches!(error, Error::Data { .. }), "{error}");
+            assert!(error.hint().unwrap().contains(hint), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_image_cut_anywhere_is_an_error() {
+        let jpeg = picture(ImageFormat::Jpeg, Rgb8, 32, 32, 3);
+        for whole in [png(32, 32, 3), gray_png(5, 5, 0), jpeg] {
+            assert!(read(&whole, None).is_ok());
+            for len in 0..whole.len() {
+                // A PNG's last chunk carries nothing: without it the image is still whole.
+                let png_end = whole[0] == 0x89 && len >= whole.len() - 12;
+                let result = read(&whole[..len], None);
+                assert!(
+                    png_end || matches!(result, Err(Error::Format { .. })),
+                    "{len} of {}",
+                    whole.len()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_thumbnail_does_not_hide_a_cut() {
+        let whole = picture(ImageFormat::Jpeg, L8, 16, 16, 0);
+        // A segment with a whole JPEG inside, after the start mark.
+        let mut with = whole[..2].to_vec();
+        with.extend([0xff, 0xe1]);
+        with.extend((whole.len() as u16 + 2).to_be_bytes());
+        with.extend(&whole);
+        with.extend(&whole[2..]);
+        assert!(jpeg_is_whole(&with));
+        assert!(!jpeg_is_whole(&with[..with.len() - 1]));
+    }
+
+    #[test]
+    fn damaged_bytes_never_panic() {
+        let jpeg = picture(ImageFormat::Jpeg, Rgb8, 16, 16, 3);
+        for whole in [png(16, 16, 3), jpeg] {
+            for i in 0..whole.len() {
+                for value in [0, 0xff, whole[i] ^ 0x10] {
+                    let mut bytes = whole.clone();
+                    bytes[i] = value;
+                    // Damage to a JPEG's pixels cannot be told; what matters is that we come back.
+                    let _ = read(&bytes, None);
+                }
+            }
+        }
+        let mut bytes = png(16, 16, 3);
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x10;
+        assert!(matches!(read(&bytes, None), Err(Error::Format { .. })));
+    }
+
+    #[test]
+    fn other_content_and_huge_sizes_are_refused() {
+        let error = read(b"GIF89a...", None).unwrap_err().to_string();
+        assert!(
+            error.contains("expected PNG or JPEG, found 9 bytes"),
+            "{error}"
+        );
+        let error = read(&gray_png(4097, 1, 0), None).unwrap_err().to_string();
+        assert!(error.contains("at most 4096 pixels"), "{error}");
+    }
+
+    #[test]
+    fn an_image_unlike_the_first_names_both() {
+        let (first, _) = decode("set", Path::new("set/a.png"), &png(4, 3, 0), None).unwrap();
+        let error = read(&png(3, 4, 0), Some(&first)).unwrap_err().to_string();
+        assert!(
+            error.contains("set/a.png of 4 × 3 and set/x of 3 × 4"),
+            "{error}"
+        );
+        let error = read(&gray_png(4, 3, 0), Some(&first))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("set/a.png in colour and set/x in gray"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,71 @@
+//! The data set inside the program: a tenth of Fashion-MNIST and a bit, so that a first run needs no
+//! download. Origin and licence: `data/fashion-mnist-12k/`.
+
+use std::path::Path;
+
+use super::{Dataset, idx};
+use crate::error::Result;
+
+/// As the user writes it.
+pub(super) const NAME: &str = "fashion-mnist-12k";
+
+const CLASSES: [&str; 10] = [
+    "T-shirt/top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+];
+
+/// A file of the set, as `(name, bytes)`.
+macro_rules! file {
+    ($name:literal) => {
+        (
+            Path::new(concat!("fashion-mnist-12k/", $name)),
+            include_bytes!(concat!("../../data/fashion-mnist-12k/", $name)).as_slice(),
+        )
+    };
+}
+
+/// 10,000 training and 2,000 test images, 28 × 28 gray.
+///
+/// # Errors
+/// None in a program that was built from whole files.
+pub(super) fn load() -> Result<Dataset> {
+    let classes: Vec<String> = CLASSES.map(String::from).into();
+    Ok(Dataset {
+        name: NAME.into(),
+        train: idx::split(
+            file!("train-images-idx3-ubyte.gz"),
+            file!("train-labels-idx1-ubyte.gz"),
+            &classes,
+        )?,
+        test: idx::split(
+            file!("t10k-images-idx3-ubyte.gz"),
+            file!("t10k-labels-idx1-ubyte.gz"),
+            &classes,
+        )?,
+        classes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::data::{inspect::counts, load};
+
+    #[test]
+    fn the_embedded_set_is_balanced_and_of_the_documented_size() {
+        let set = load("fashion-mnist-12k").unwrap();
+        let images = &set.train.images;
+        assert_eq!((images.channels, images.height, images.width), (1, 28, 28));
+        assert_eq!(counts(&set.train, 10), [1000; 10]);
+        assert_eq!(counts(&set.test, 10), [200; 10]);
+        assert_eq!(set.classes.len(), 10);
+        set.require_labels().unwrap();
+    }
+}

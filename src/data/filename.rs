@@ -1,0 +1,44 @@
+//! What a file's name alone says: an image, something to pass over, or a known mistake.
+
+/// Left by systems and editors, or beside the images for people: nobody's data.
+const JUNK: [&str; 4] = ["thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"];
+const JUNK_STEMS: [&str; 4] = ["readme", "license", "licence", "copying"];
+
+/// Whether a path is hidden or not meant as data: it is passed over.
+pub(super) fn is_junk(name: &str) -> bool {
+    name.split('/')
+        .any(|part| part.starts_with('.') || JUNK.contains(&part.to_lowercase().as_str()))
+        || {
+            let file = name.rsplit('/').next().unwrap_or(name).to_lowercase();
+            let stem = file.split('.').next().unwrap_or(&file);
+            JUNK_STEMS.contains(&stem) && !is_image(name)
+        }
+}
+
+/// Whether a name has the extension of an image that is read, in any case.
+pub(super) fn is_image(name: &str) -> bool {
+    let extension = name
+        .rsplit('/')
+        .next()
+        .and_then(|file| file.rsplit_once('.'));
+    extension.is_some_and(|(_, e)| {
+        ["png", "jpg", "jpeg"]
+            .iter()
+            .any(|known| e.eq_ignore_ascii_case(known))
+    })
+}
+
+/// What to do about a file of a known kind that is no image.
+pub(super) fn hint_for(name: &str) -> Option<&'static str> {
+    let file = name.rsplit('/').next().unwrap_or(name).to_lowercase();
+    let extension = file.rsplit('.').next().unwrap_or_default();
+    Some(match extension {
+        _ if file.starts_with("data_batch_") || file == "batches.meta" => {
+            "this is CIFAR's Python version; the binary version is read"
+        }
+        _ if file.contains("-ubyte") => "IDX files are read from a folder: unpack the archive",
+        "gif" | "bmp" | "webp" | "tif" | "tiff" | "ppm" | "avif" | "heic" => "convert it to PNG",
+        "zip" | "tar" | "gz" | "tgz" => "unpack it, or give the archive itself",
+        _ => return None,
+    })
+}

@@ -1,0 +1,362 @@
+//! Image folders, on disk or in a tar archive: `train/<class>/*` and `test/<class>/*`, or one flat folder.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+
+use super::archive::{Entry, Store, read_error};
+use super::decode::{Like, decode};
+use super::layout::{Item, Layout};
+use super::{Dataset, Images, Split};
+use crate::error::{Error, Result};
+
+/// The largest image file, in bytes.
+const MAX_FILE: u64 = 64 << 20;
+/// Files, and decoded pixels, held at once before they go to their place, in bytes.
+const CHUNK_BYTES: usize = 16 << 20;
+/// The most files in a chunk.
+const CHUNK_LEN: usize = 1024;
+
+/// Reads all images of a store. Classes are sorted by name, images by class and name, so a folder and an
+/// archive of it, in whatever order it was packed, are the same data set.
+///
+/// # Errors
+/// Those of [`Layout::of`] and of [`decode`]; [`Error::Io`]; [`Error::Data`] where memory does not suffice.
+pub(super) fn load(store: &Store, entries: Vec<Entry>) -> Result<Dataset> {
+    let source = store.path().display().to_string();
+    let layout = Layout::of(&source, entries)?;
+    let places: HashMap<String, usize> = layout
+        .train
+        .iter()
+        .chain(&layout.test)
+        .enumerate()
+        .map(|(place, item)| (item.name.clone(), place))
+        .collect();
+    let mut canvas = Canvas {
+        source: &source,
+        like: None,
+        train: Vec::new(),
+        test: Vec::new(),
+        lens: [layout.train.len(), layout.test.len()],
+        chunk: Vec::new(),
+        chunk_bytes: 0,
+        filled: 0,
+    };
+    store.read(&places, |place, content| {
+        let items = [&layout.train, &layout.test];
+        let name = match place.checked_sub(items[0].len()) {
+            None => &items[0][place].name,
+            Some(place) => &items[1][place].name,
+        };
+        let path = store.path().join(name);
+        let mut bytes = Vec::new();
+        content
+            .take(MAX_FILE + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| read_error(&path, "image", "a whole file", error))?;
+        if bytes.len() as u64 > MAX_FILE {
+            return Err(Error::data(
+                path.display().to_string(),
+                format!("expected an image file of at most {MAX_FILE} bytes, found more"),
+                "is it an image?",
+            ));
+        }
+        canvas.add(place, path, bytes)
+    })?;
+    canvas.flush()?;
+    canvas.finish(store.name(), layout)
+}
+
+/// Where decoded images go, whatever order they come in.
+struct Canvas<'a> {
+    source: &'a str,
+    /// The first image; nothing is allocated before it is known.
+    like: Option<Like>,
+    train: Vec<u8>,
+    test: Vec<u8>,
+    /// Images in each split.
+    lens: [usize; 2],
+    /// Place, file, content: not decoded yet.
+    chunk: Vec<(usize, PathBuf, Vec<u8>)>,
+    chunk_bytes: usize,
+    filled: usize,
+}
+
+impl Canvas<'_> {
+    /// Takes one file, and decodes a chunk when it is full.
+    fn add(&mut self, place: usize, path: PathBuf, bytes: Vec<u8>) -> Result<()> {
+        self.chunk_bytes += bytes.len();
+        self.chunk.push((place, path, bytes));
+        // The first image alone, so that every other one is held against it before it is decoded.
+        let most = self.like.as_ref().map_or(1, |like| {
+            let image_len = like.channels * like.height * like.width;
+            (CHUNK_BYTES / image_len).clamp(1, CHUNK_LEN)
+        });
+        match self.chunk.len() >= most || self.chunk_bytes >= CHUNK_BYTES {
+            true => self.flush(),
+            false => Ok(()),
+        }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let chunk = std::mem::take(&mut self.chunk);
+        self.chunk_bytes = 0;
+        let (source, like) = (self.source, self.like.as_ref());
+        // Collected as results, not into one: of several errors the first in order is reported every time.
+        let decoded: Vec<Result<(Like, Vec<u8>)>> = chunk
+            .par_iter()
+            .map(|(_, path, bytes)| decode(source, path, bytes, like))
+            .collect();
+        for (decoded, (place, ..)) in decoded.into_iter().zip(&chunk) {
+            let (like, pixels) = decoded?;
+            if self.like.is_none() {
+                self.allocate(pixels.len())?;
+                self.like = Some(like);
+            }
+            let (split, place) = match place.checked_sub(self.lens[0]) {
+                None => (&mut self.train, *place),
+                Some(place) => (&mut self.test, place),
+            };
+            split[place * pixels.len()..][..pixels.len()].copy_from_slice(&pixels);
+            self.filled += 1;
+        }
+        Ok(())
+    }
+
+    fn allocate(&mut self, image_len: usize) -> Result<()> {
+        for (split, len) in [
+            (&mut self.train, self.lens[0]),
+            (&mut self.test, self.lens[1]),
+        ] {
+            let bytes = len.checked_mul(image_len);
+            let reserved = bytes.is_some_and(|bytes| split.try_reserve_exact(bytes).is_ok());
+            if !reserved {
+                return Err(Error::data(
+                    self.source,
+                    format!(
+                        "expected memory for {len} images of {image_len} bytes, found too little"
+                    ),
+                    "use fewer or smaller images",
+                ));
+            }
+            split.resize(len * image_len, 0);
+        }
+        Ok(())
+    }
+
+    fn finish(self, name: String, layout: Layout) -> Result<Dataset> {
+        let expected = self.lens[0] + self.lens[1];
+        let Some(like) = self.like.filter(|_| self.filled == expected) else {
+            return Err(Error::data(
+                self.source,
+                format!(
+                    "expected {expected} images as listed, found {} when reading them",
+                    self.filled
+                ),
+                "the archive changed meanwhile: try again",
+            ));
+        };
+        let labeled = !layout.classes.is_empty();
+        let split = |pixels, items: Vec<Item>| Split {
+            images: Images {
+                pixels,
+                channels: like.channels,
+                height: like.height,
+                width: like.width,
+            },
+            labels: match labeled {
+                true => items.into_iter().map(|item| item.label).collect(),
+                false => Vec::new(),
+            },
+        };
+        Ok(Dataset {
+            name,
+            classes: layout.classes,
+            train: split(self.train, layout.train),
+            test: split(self.test, layout.test),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{gray_png, gzip, load_path, picture, png, put, refused, tar};
+    use super::*;
+    use image::{ExtendedColorType, ImageFormat};
+    use std::fs;
+
+    /// Name and content of a labeled set; the seed of an image is its first value.
+    fn files() -> Vec<(String, Vec<u8>)> {
+        let mut files = vec![("train/README.txt".into(), b"words".to_vec())];
+        for (i, name) in [
+            "test/dog/a",
+            "train/dog/b",
+            "train/cat/z",
+            "test/cat/a",
+            "train/cat/y",
+        ]
+        .iter()
+        .enumerate()
+        {
+            files.push((format!("{name}.png"), png(3, 2, i as u8)));
+        }
+        files
+    }
+
+    fn check(set: &Dataset) {
+        assert_eq!(set.classes, ["cat", "dog"]);
+        assert_eq!(
+            (&set.train.labels[..], &set.test.labels[..]),
+            (&[0, 0, 1][..], &[0, 1][..])
+        );
+        let images = &set.train.images;
+        assert_eq!((images.channels, images.height, images.width), (3, 2, 3));
+        let first = |split: &Split| -> Vec<u8> {
+            (0..split.images.len())
+                .map(|i| split.images.image(i)[0])
+                .collect()
+        };
+        assert_eq!(
+            (first(&set.train), first(&set.test)),
+            (vec![4, 2, 1], vec![3, 0])
+        );
+    }
+
+    #[test]
+    fn a_folder_and_its_archives_are_the_same_set() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("pets");
+        files()
+            .iter()
+            .for_each(|(name, bytes)| put(folder.join(name), bytes));
+        let set = load_path(&folder).unwrap();
+        check(&set);
+        assert_eq!(set.name, "pets");
+        for (prefix, name) in [
+            ("", "a.tar"),
+            ("./", "b.tar.gz"),
+            ("top/", "c.tgz"),
+            ("./top/", "unnamed"),
+        ] {
+            let named: Vec<(String, Vec<u8>)> = files()
+                .into_iter()
+                .rev()
+                .map(|(name, bytes)| (format!("{prefix}{name}"), bytes))
+                .collect();
+            let members: Vec<(&str, &[u8])> = named
+                .iter()
+                .map(|(name, bytes)| (name.as_str(), &bytes[..]))
+                .collect();
+            let packed = tar(&members);
+            let path = dir.path().join(name);
+            put(
+                &path,
+                &if name.ends_with("gz") {
+                    gzip(&packed)
+                } else {
+                    packed
+                },
+            );
+            check(&load_path(&path).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_flat_folder_is_unlabeled() {
+        let dir = tempfile::tempdir().unwrap();
+        put(dir.path().join("b.png"), &gray_png(2, 2, 7));
+        put(
+            dir.path().join("a.JPEG"),
+            &picture(ImageFormat::Jpeg, ExtendedColorType::L8, 2, 2, 0),
+        );
+        let set = load_path(dir.path()).unwrap();
+        assert_eq!((set.train.images.len(), set.test.images.len()), (2, 0));
+        assert!(set.train.labels.is_empty() && set.classes.is_empty());
+        assert_eq!(set.train.images.image(1), [7, 8, 9, 10]);
+        let error = set.require_labels().unwrap_err();
+        assert!(error.hint().unwrap().contains("train/<class>/"));
+    }
+
+    #[test]
+    fn many_images_come_back_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        for i in 0..CHUNK_LEN + 10 {
+            put(
+                dir.path().join(format!("{i:04}.png")),
+                &gray_png(1, 1, (i % 251) as u8),
+            );
+        }
+        let set = load_path(dir.path()).unwrap();
+        let expected: Vec<u8> = (0..CHUNK_LEN + 10).map(|i| (i % 251) as u8).collect();
+        assert_eq!(set.train.images.pixels, expected);
+    }
+
+    #[test]
+    fn a_bad_image_is_named_in_a_folder_and_in_an_archive() {
+        let (cut_png, cut_jpeg) = (
+            png(3, 2, 0),
+            picture(ImageFormat::Jpeg, ExtendedColorType::Rgb8, 3, 2, 0),
+        );
+        let rgba = picture(ImageFormat::Png, ExtendedColorType::Rgba8, 3, 2, 0);
+        let cases: [(&[u8], &[&str]); 7] = [
+            (&cut_png[..cut_png.len() - 20], &["image data"]),
+            (&cut_jpeg[..cut_jpeg.len() - 2], &["expected an end mark"]),
+            (b"", &["byte 0: expected PNG or JPEG, found 0 bytes"]),
+            (b"not an image", &["expected PNG or JPEG"]),
+            (&rgba, &["alpha channel", "remove"]),
+            (&png(2, 3, 0), &["of 3 × 2", "of 2 × 3", "resize"]),
+            (&gray_png(3, 2, 0), &["in colour", "in gray"]),
+        ];
+        for (bytes, words) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            let mut members = files();
+            members.push(("train/dog/bad.png".into(), bytes.to_vec()));
+            let folder = dir.path().join("set");
+            members
+                .iter()
+                .for_each(|(name, bytes)| put(folder.join(name), bytes));
+            let archive = dir.path().join("set.tar.gz");
+            let refs: Vec<(&str, &[u8])> = members
+                .iter()
+                .map(|(name, bytes)| (name.as_str(), &bytes[..]))
+                .collect();
+            put(&archive, &gzip(&tar(&refs)));
+            refused(&folder, &[words, &["set/train/dog/bad.png"]].concat());
+            refused(
+                &archive,
+                &[words, &["set.tar.gz/train/dog/bad.png"]].concat(),
+            );
+        }
+    }
+
+    #[test]
+    fn empty_folders_and_classes_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        refused(
+            dir.path(),
+            &["expected PNG or JPEG images, found none", "train/<class>/"],
+        );
+        files()
+            .iter()
+            .for_each(|(name, bytes)| put(dir.path().join(name), bytes));
+        fs::create_dir(dir.path().join("train/bird")).unwrap();
+        refused(
+            dir.path(),
+            &["expected PNG or JPEG images in train/bird, found none"],
+        );
+        let archive = dir.path().join("empty.tar");
+        put(&archive, &tar(&[]));
+        refused(&archive, &["expected PNG or JPEG images, found none"]);
+        put(
+            &archive,
+            &tar(&[
+                ("train/a/", b""),
+                ("train/b/1.png", &png(1, 1, 0)),
+                ("test/b/1.png", &png(1, 1, 0)),
+            ]),
+        );
+        refused(&archive, &["images in train/a, found none"]);
+    }
+}

@@ -1,0 +1,368 @@
+//! IDX, the format of MNIST and its relatives: four files, plain or gzip, under their official names.
+//!
+//! A file is a big-endian header (magic number, then one u32 a dimension) and unsigned bytes.
+
+use std::fs;
+use std::io::{self, BufRead, Read};
+use std::path::{Path, PathBuf};
+
+use super::archive::{Entry, Store, gunzip, read_error};
+use super::{Dataset, Images, Split};
+use crate::error::{Error, Result};
+
+/// Unsigned bytes, three dimensions.
+const IMAGES: u32 = 0x0000_0803;
+/// Unsigned bytes, one dimension.
+const LABELS: u32 = 0x0000_0801;
+/// Reserved ahead at most; a larger file grows as it is read, so a header cannot claim memory.
+const RESERVE: usize = 1 << 26;
+/// Class names, one a line; not part of the official files.
+const CLASS_FILE: &str = "classes.txt";
+
+/// The names a file goes by: with a hyphen or a dot, plain or gzip.
+fn spellings(split: &str, kind: &str) -> [String; 4] {
+    let (stem, digit) = match kind {
+        "images" => ("images", 3),
+        _ => ("labels", 1),
+    };
+    let [hyphen, dot] = ["-", "."].map(|mark| format!("{split}-{stem}{mark}idx{digit}-ubyte"));
+    [hyphen.clone(), dot.clone(), hyphen + ".gz", dot + ".gz"]
+}
+
+/// Whether a folder holds any of the four files.
+pub(super) fn matches(store: &Store, entries: &[Entry]) -> bool {
+    let known = |name: &String| {
+        ["train", "t10k"].iter().any(|split| {
+            spellings(split, "images").contains(name) || spellings(split, "labels").contains(name)
+        })
+    };
+    !store.is_tar()
+        && entries
+            .iter()
+            .any(|entry| !entry.is_folder && known(&entry.name))
+}
+
+/// Reads the four files of a folder, and `classes.txt` where there is one (otherwise the classes are called
+/// "0" to "9").
+///
+/// # Errors
+/// [`Error::Data`] for a missing file or a label without a class, [`Error::Format`] for a damaged file.
+pub(super) fn load(store: &Store) -> Result<Dataset> {
+    let classes = class_names(store.path())?;
+    let read = |split: &str| -> Result<Split> {
+        let (images, labels) = (find(store, split, "images")?, find(store, split, "labels")?);
+        let open = |path: &Path| {
+            let file = fs::File::open(path).map_err(Error::io("read", path))?;
+            Ok(io::BufReader::new(file))
+        };
+        self::split(
+            (&images, open(&images)?),
+            (&labels, open(&labels)?),
+            &classes,
+        )
+    };
+    Ok(Dataset {
+        name: store.name(),
+        train: read("train")?,
+        test: read("t10k")?,
+        classes,
+    })
+}
+
+/// One split from its two files, each `(name for messages, content)`.
+///
+/// # Errors
+/// See [`load`].
+pub(super) fn split<R: BufRead, L: BufRead>(
+    images: (&Path, R),
+    labels: (&Path, L),
+    classes: &[String],
+) -> Result<Split> {
+    let ([len, height, width], pixels) = array::<3>(images.0, images.1, IMAGES)?;
+    let ([label_len], bytes) = array::<1>(labels.0, labels.1, LABELS)?;
+    if label_len != len {
+        return Err(Error::format(
+            labels.0,
+            "header, byte 4",
+            format!("{len} labels, one an image"),
+            label_len.to_string(),
+        ));
+    }
+    let labels_read: Vec<usize> = bytes.into_iter().map(usize::from).collect();
+    if let Some(i) = labels_read.iter().position(|&label| label >= classes.len()) {
+        return Err(Error::data(
+            labels.0.display().to_string(),
+            format!(
+                "label {}: expected a class from 0 to {}, found {}",
+                i + 1,
+                classes.len() - 1,
+                labels_read[i]
+            ),
+            format!("list all class names in {CLASS_FILE} beside it, one a line"),
+        ));
+    }
+    Ok(Split {
+        images: Images {
+            pixels,
+            channels: 1,
+            height,
+            width,
+        },
+        labels: labels_read,
+    })
+}
+
+/// Header and bytes of one IDX file with `D` dimensions; nothing may be missing or left over.
+fn array<const D: usize>(
+    path: &Path,
+    content: impl BufRead,
+    magic: u32,
+) -> Result<([usize; D], Vec<u8>)> {
+    let bad = |place: String, expected: String, found: String| {
+        Err(Error::format(path, place, expected, found))
+    };
+    let failed = |error| read_error(path, "compressed data", "a whole gzip stream", error);
+    let mut content = gunzip(content).map_err(failed)?;
+    let mut header = Vec::new();
+    let header_len = 4 * (D + 1);
+    content
+        .by_ref()
+        .take(header_len as u64)
+        .read_to_end(&mut header)
+        .map_err(failed)?;
+    if header.len() < header_len {
+        return bad(
+            "header".into(),
+            format!("{header_len} bytes"),
+            format!("{} bytes", header.len()),
+        );
+    }
+    let word = |i: usize| u32::from_be_bytes([0, 1, 2, 3].map(|k| header[4 * i + k]));
+    if word(0) != magic {
+        let expected = format!("magic number {magic:#010x}");
+        return bad(
+            "header, byte 0".into(),
+            expected,
+            format!("{:#010x}", word(0)),
+        );
+    }
+    let mut sizes = [0; D];
+    let mut total = Some(1usize);
+    for (i, size) in sizes.iter_mut().enumerate() {
+        *size = word(i + 1) as usize;
+        if *size == 0 {
+            return bad(
+                format!("header, byte {}", 4 * (i + 1)),
+                "a size of at least 1".into(),
+                "0".into(),
+            );
+        }
+        total = total.and_then(|total| total.checked_mul(*size));
+    }
+    let product = sizes.map(|size| size.to_string()).join(" × ");
+    let Some(total) = total.filter(|&total| total < isize::MAX as usize) else {
+        return bad(
+            "header, byte 4".into(),
+            "sizes that fit in memory".into(),
+            product,
+        );
+    };
+    let mut bytes = Vec::with_capacity(total.min(RESERVE));
+    content
+        .by_ref()
+        .take(total as u64)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    // Past the end: trailing bytes, and gzip's own checksum.
+    let rest = io::copy(&mut content, &mut io::sink()).map_err(failed)?;
+    let found = bytes.len() as u64 + rest;
+    if found != total as u64 {
+        return bad(
+            format!("data from byte {header_len}"),
+            format!("{total} bytes ({product})"),
+            format!("{found} bytes"),
+        );
+    }
+    Ok((sizes, bytes))
+}
+
+fn find(store: &Store, split: &str, kind: &str) -> Result<PathBuf> {
+    let names = spellings(split, kind);
+    let found = names
+        .iter()
+        .map(|name| store.path().join(name))
+        .find(|path| path.is_file());
+    found.ok_or_else(|| {
+        Error::data(
+            store.path().display().to_string(),
+            format!("expected {} or {}, found neither", names[0], names[2]),
+            "all four IDX files are needed: train and t10k, images and labels",
+        )
+    })
+}
+
+fn class_names(folder: &Path) -> Result<Vec<String>> {
+    let path = folder.join(CLASS_FILE);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok((0..10).map(|label| label.to_string()).collect());
+        }
+        Err(error) => return Err(read_error(&path, "text", "UTF-8", error)),
+    };
+    let names: Vec<String> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(String::from)
+        .collect();
+    match names.is_empty() {
+        true => Err(Error::format(
+            path,
+            "text",
+            "one class name a line",
+            "no names",
+        )),
+        false => Ok(names),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{gzip, load_path, put, refused};
+    use super::*;
+
+    fn idx(magic: u32, sizes: &[u32], bytes: &[u8]) -> Vec<u8> {
+        let mut file = magic.to_be_bytes().to_vec();
+        sizes
+            .iter()
+            .for_each(|size| file.extend(size.to_be_bytes()));
+        file.extend(bytes);
+        file
+    }
+
+    /// Two training images and one test image of 1 × 2 pixels, in every spelling that is allowed.
+    fn good() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        put(
+            at("train-images-idx3-ubyte.gz"),
+            &gzip(&idx(IMAGES, &[2, 1, 2], &[1, 2, 3, 4])),
+        );
+        put(at("train-labels-idx1-ubyte"), &idx(LABELS, &[2], &[9, 0]));
+        put(
+            at("t10k-images.idx3-ubyte"),
+            &idx(IMAGES, &[1, 1, 2], &[5, 6]),
+        );
+        put(
+            at("t10k-labels.idx1-ubyte.gz"),
+            &gzip(&idx(LABELS, &[1], &[1])),
+        );
+        dir
+    }
+
+    #[test]
+    fn plain_and_gzip_hyphen_and_dot() {
+        let dir = good();
+        let set = load_path(dir.path()).unwrap();
+        assert_eq!(set.train.images.pixels, [1, 2, 3, 4]);
+        assert_eq!((set.train.labels, set.test.labels), (vec![9, 0], vec![1]));
+        assert_eq!(set.classes[9], "9");
+        put(
+            dir.path().join("classes.txt"),
+            b"a\nb\r\n c \n\nd\ne\nf\ng\nh\ni\nj k\n",
+        );
+        assert_eq!(load_path(dir.path()).unwrap().classes[9], "j k");
+    }
+
+    #[test]
+    fn a_damaged_file_says_where() {
+        let cases: [(&str, Vec<u8>, &[&str]); 9] = [
+            (
+                "train-images-idx3-ubyte.gz",
+                gzip(&idx(LABELS, &[2, 1, 2], &[1; 4])),
+                &["byte 0: expected magic number 0x00000803, found 0x00000801"],
+            ),
+            (
+                "train-images-idx3-ubyte.gz",
+                gzip(&idx(IMAGES, &[2, 1, 2], &[1; 3])),
+                &["data from byte 16: expected 4 bytes (2 × 1 × 2), found 3 bytes"],
+            ),
+            (
+                "train-images-idx3-ubyte.gz",
+                gzip(&idx(IMAGES, &[2, 1, 2], &[1; 7])),
+                &["expected 4 bytes", "found 7 bytes"],
+            ),
+            (
+                "train-images-idx3-ubyte.gz",
+                gzip(&[0, 0, 8]),
+                &["header: expected 16 bytes, found 3 bytes"],
+            ),
+            (
+                "train-images-idx3-ubyte.gz",
+                idx(IMAGES, &[u32::MAX; 3], &[]),
+                &["sizes that fit in memory"],
+            ),
+            (
+                "train-images-idx3-ubyte.gz",
+                idx(IMAGES, &[u32::MAX, 1 << 20, 1], &[0; 9]),
+                &["found 9 bytes"],
+            ),
+            (
+                "train-images-idx3-ubyte.gz",
+                idx(IMAGES, &[2, 0, 2], &[]),
+                &["byte 8: expected a size of at least 1, found 0"],
+            ),
+            (
+                "train-labels-idx1-ubyte",
+                idx(LABELS, &[3], &[0; 3]),
+                &["byte 4: expected 2 labels, one an image, found 3"],
+            ),
+            (
+                "train-labels-idx1-ubyte",
+                idx(LABELS, &[2], &[0, 10]),
+                &[
+                    "label 2: expected a class from 0 to 9, found 10",
+                    "classes.txt",
+                ],
+            ),
+        ];
+        for (name, bytes, words) in cases {
+            let dir = good();
+            put(dir.path().join(name), &bytes);
+            refused(dir.path(), &[words, &[name]].concat());
+        }
+    }
+
+    #[test]
+    fn a_gzip_stream_cut_anywhere_is_an_error() {
+        let dir = good();
+        let path = dir.path().join("t10k-labels.idx1-ubyte.gz");
+        let whole = fs::read(&path).unwrap();
+        for len in 0..whole.len() {
+            put(&path, &whole[..len]);
+            assert!(
+                matches!(load_path(dir.path()), Err(Error::Format { .. })),
+                "{len}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_missing_file_and_empty_class_names_are_errors() {
+        let dir = good();
+        put(dir.path().join("classes.txt"), b" \n");
+        refused(dir.path(), &["one class name a line"]);
+        put(dir.path().join("classes.txt"), &[0xff]);
+        refused(dir.path(), &["UTF-8"]);
+        fs::remove_file(dir.path().join("classes.txt")).unwrap();
+        fs::remove_file(dir.path().join("t10k-labels.idx1-ubyte.gz")).unwrap();
+        refused(
+            dir.path(),
+            &[
+                "expected t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte.gz",
+                "all four",
+            ],
+        );
+    }
+}

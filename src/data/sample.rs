@@ -1,0 +1,214 @@
+//! Parts of a training set: held-out images, and a smaller set; by class and seeded.
+
+use rand::SeedableRng;
+use rand::rngs::ChaCha8Rng;
+
+use super::{Dataset, Split};
+use crate::error::{Error, Result};
+
+impl Dataset {
+    /// Cuts the training images into those that stay and those held out, so that a choice (an epoch, a
+    /// parameter) never sees the test images. Both keep the original order.
+    ///
+    /// Of each class `fraction` is held out, rounded to the nearest image, but at least one and never the
+    /// last one. Unlabeled images count as one class.
+    ///
+    /// # Errors
+    /// [`Error::Data`] where `fraction` is not strictly between 0 and 1, or every class has one image only.
+    pub fn holdout(&self, fraction: f64, seed: u64) -> Result<(Split, Split)> {
+        // Written so that NaN fails too.
+        if !(fraction > 0.0 && fraction < 1.0) {
+            return Err(Error::data(
+                &self.name,
+                format!("expected a held-out fraction between 0 and 1, found {fraction}"),
+                "0.1 is usual",
+            ));
+        }
+        let (mut kept, mut held) = (Vec::new(), Vec::new());
+        for class in self.shuffled_classes(seed) {
+            let count = match class.len() {
+                0 | 1 => 0,
+                len => ((len as f64 * fraction).round() as usize).clamp(1, len - 1),
+            };
+            held.extend_from_slice(&class[..count]);
+            kept.extend_from_slice(&class[count..]);
+        }
+        if held.is_empty() {
+            return Err(Error::data(
+                &self.name,
+                "expected at least two training images of some class to hold one out, found one a class",
+                "use more images",
+            ));
+        }
+        kept.sort_unstable();
+        held.sort_unstable();
+        Ok((self.train.select(&kept), self.train.select(&held)))
+    }
+
+    /// Keeps `n` training images, each class in its share (largest remainders get the odd ones); the test
+    /// images stay as they are. The kept images are in their original order.
+    ///
+    /// # Errors
+    /// [`Error::Data`] where `n` is 0 or more than there are.
+    pub fn limit_train(mut self, n: usize, seed: u64) -> Result<Self> {
+        let total = self.train.images.len();
+        if n == 0 || n > total {
+            return Err(Error::data(
+                &self.name,
+                format!("expected 1 to {total} training images to keep, found {n}"),
+                "leave the limit out to use them all",
+            ));
+        }
+        let classes = self.shuffled_classes(seed);
+        // In u128 because n × len of two counts may pass a 32-bit usize.
+        let share = |len: usize| (n as u128 * len as u128, total as u128);
+        let mut quota: Vec<usize> = classes
+            .iter()
+            .map(|class| {
+                let (part, whole) = share(class.len());
+                (part / whole) as usize
+            })
+            .collect();
+        let mut by_remainder: Vec<usize> = (0..classes.len()).collect();
+        // A stable sort: ties go to the lower label.
+        by_remainder.sort_by_key(|&c| {
+            let (part, whole) = share(classes[c].len());
+            std::cmp::Reverse(part % whole)
+        });
+        let odd = n - quota.iter().sum::<usize>();
+        for &c in &by_remainder[..odd] {
+            quota[c] += 1;
+        }
+        let mut kept: Vec<usize> = Vec::with_capacity(n);
+        for (class, count) in classes.iter().zip(quota) {
+            kept.extend_from_slice(&class[..count]);
+        }
+        kept.sort_unstable();
+        self.train = self.train.select(&kept);
+        Ok(self)
+    }
+
+    /// The training images' indices by class, shuffled within each; one class where there are no labels.
+    fn shuffled_classes(&self, seed: u64) -> Vec<Vec<usize>> {
+        let labels = &self.train.labels;
+        let mut classes = match labels.is_empty() {
+            true => vec![(0..self.train.images.len()).collect()],
+            false => {
+                let mut classes = vec![Vec::new(); self.classes.len()];
+                for (i, &label) in labels.iter().enumerate() {
+                    classes[label].push(i);
+                }
+                classes
+            }
+        };
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        for class in &mut classes {
+            shuffle(class, &mut rng);
+        }
+        classes
+    }
+}
+
+/// Fisher–Yates, written out: the generator's own shuffle may change between its versions, and with it
+/// every published figure. The bias of multiply-and-shift is below len / 2^64.
+fn shuffle(items: &mut [usize], rng: &mut impl rand::Rng) {
+    for i in (1..items.len()).rev() {
+        let j = (u128::from(rng.next_u64()) * (i as u128 + 1)) >> 64;
+        items.swap(i, j as usize);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Images, inspect::counts};
+
+    /// `counts[c]` one-pixel images of class c, interleaved; the pixel is the image's own number.
+    fn dataset(class_counts: &[usize], labeled: bool) -> Dataset {
+        let longest = class_counts.iter().max().copied().unwrap_or(0);
+        let labels: Vec<usize> = (0..longest)
+            .flat_map(|k| (0..class_counts.len()).filter(move |&c| k < class_counts[c]))
+            .collect();
+        let split = |labels: Vec<usize>, len: u8| Split {
+            images: Images {
+                pixels: (0..len).collect(),
+                channels: 1,
+                height: 1,
+                width: 1,
+            },
+            labels: if labeled { labels } else { vec![] },
+        };
+        Dataset {
+            name: "toy".into(),
+            classes: match labeled {
+                true => (0..class_counts.len()).map(|c| c.to_string()).collect(),
+                false => vec![],
+            },
+            train: split(labels.clone(), labels.len() as u8),
+            test: split(vec![], 0),
+        }
+    }
+
+    #[test]
+    fn holdout_is_stratified_disjoint_and_seeded() {
+        let set = dataset(&[50, 20, 4, 1], true);
+        let (kept, held) = set.holdout(0.1, 3).unwrap();
+        assert_eq!(counts(&held, 4), [5, 2, 1, 0]);
+        assert_eq!(counts(&kept, 4), [45, 18, 3, 1]);
+        let mut all = [kept.images.pixels.clone(), held.images.pixels.clone()].concat();
+        assert!(held.images.pixels.is_sorted() && kept.images.pixels.is_sorted());
+        all.sort_unstable();
+        assert_eq!(all, set.train.images.pixels);
+        assert_eq!(set.holdout(0.1, 3).unwrap().1, held);
+        assert_ne!(set.holdout(0.1, 4).unwrap().1, held);
+    }
+
+    #[test]
+    fn the_shuffle_is_the_same_for_ever() {
+        let mut items: Vec<usize> = (0..8).collect();
+        shuffle(&mut items, &mut ChaCha8Rng::seed_from_u64(0));
+        // Recorded once: another order means that old runs can no longer be reproduced.
+        assert_eq!(items, [7, 2, 1, 6, 0, 4, 3, 5]);
+    }
+
+    #[test]
+    fn holdout_of_unlabeled_images() {
+        let (kept, held) = dataset(&[40], false).holdout(0.25, 0).unwrap();
+        assert_eq!((kept.images.len(), held.images.len()), (30, 10));
+        assert!(held.labels.is_empty());
+    }
+
+    #[test]
+    fn holdout_refuses_fractions_that_make_no_sense() {
+        for fraction in [0.0, 1.0, -0.1, 1.5, f64::NAN, f64::INFINITY] {
+            let result = dataset(&[10], true).holdout(fraction, 0);
+            assert!(matches!(result, Err(Error::Data { .. })), "{fraction}");
+        }
+        assert!(dataset(&[1, 1], true).holdout(0.5, 0).is_err());
+    }
+
+    #[test]
+    fn limit_keeps_each_class_in_its_share() {
+        let set = dataset(&[60, 30, 10], true);
+        for (n, expected) in [
+            (10, [6, 3, 1]),
+            (11, [7, 3, 1]),
+            (1, [1, 0, 0]),
+            (100, [60, 30, 10]),
+        ] {
+            let small = set.clone().limit_train(n, 1).unwrap();
+            assert_eq!(counts(&small.train, 3), expected);
+            assert_eq!(small.test, set.test);
+        }
+        assert_ne!(
+            set.clone().limit_train(50, 1).unwrap(),
+            set.clone().limit_train(50, 2).unwrap()
+        );
+        for n in [0, 101] {
+            let error = set.clone().limit_train(n, 1).unwrap_err().to_string();
+            assert!(error.contains(&format!(
+                "expected 1 to 100 training images to keep, found {n}"
+            )));
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! One error enum: what went wrong, where, what was expected, what was found, and a hint.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can fail. `Display` is one line; [`Error::hint`] says what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused: missing file, no permission, full disk.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb: "read", "write", "create".
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's own word.
+        source: io::Error,
+    },
+    /// A file's content is not what its format says.
+    #[error("{}: {place}: expected {expected}, found {found}", path.display())]
+    Format {
+        /// The file, or `archive.tar.gz/member`.
+        path: PathBuf,
+        /// Where in it: "byte 4", "header", "tensor conv1.weight".
+        place: String,
+        /// What the format asks for there.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
+    /// A data set that cannot be used for what was asked.
+    #[error("data set {name}: {problem}")]
+    Data {
+        /// The data set's name or path.
+        name: String,
+        /// What is wrong with it, with the figures.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A recipe that is not understood or cannot be carried out.
+    #[error("recipe {place}: {problem}")]
+    Recipe {
+        /// File, line and column, or the key.
+        place: String,
+        /// What is wrong, with expected and found.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
+    /// Weights or a checkpoint that do not belong to the model at hand.
+    #[error("{}: {problem}", path.display())]
+    Model {
+        /// The weights file.
+        path: PathBuf,
+        /// What differs: expected and found.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A run folder that cannot be used as asked.
+    #[error("run {}: {problem}", path.display())]
+    Run {
+        /// The run folder.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A compute device that is unknown, or not compiled in.
+    #[error("device {name:?}: {problem}")]
+    Device {
+        /// The name as written.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+        /// The names that work here.
+        hint: String,
+    },
+    /// Training met a loss that is not finite.
+    #[error("{stage}: {part} is {value} at epoch {epoch}, step {step}")]
+    Diverged {
+        /// The stage of the run.
+        stage: String,
+        /// The named part of the loss.
+        part: String,
+        /// Its value.
+        value: f32,
+        /// Counted from 1.
+        epoch: usize,
+        /// Counted from 1 within the epoch.
+        step: usize,
+    },
+    /// The user asked to stop; everything up to here is saved.
+    #[error("stopped at {at}; saved in {}", path.display())]
+    Interrupted {
+        /// Stage, epoch and step.
+        at: String,
+        /// The run folder.
+        path: PathBuf,
+    },
+    /// Golden vectors that this machine does not reproduce.
+    #[error("self-test: {failed} of {total} checks failed")]
+    SelfTest {
+        /// Checks out of tolerance.
+        failed: usize,
+        /// Checks made.
+        total: usize,
+    },
+}
+
+impl Error {
+    /// For `map_err` after a file operation: `Error::io("read", path)`.
+    pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// A file whose content is wrong at `place`.
+    pub fn format(
+        path: impl AsRef<Path>,
+        place: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Self {
+        Self::Format {
+            path: path.as_ref().to_path_buf(),
+            place: place.into(),
+            expected: expected.into(),
+            found: found.into(),
+        }
+    }
+
+    /// A data set that cannot be used.
+    pub fn data(
+        name: impl Into<String>,
+        problem: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self::Data {
+            name: name.into(),
+            problem: problem.into(),
+            hint: hint.into(),
+        }
+    }
+
+    /// A recipe that is not understood.
+    pub fn recipe(
+        place: impl Into<String>,
+        problem: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self::Recipe {
+            place: place.into(),
+            problem: problem.into(),
+            hint: hint.into(),
+        }
+    }
+
+    /// Weights that do not fit.
+    pub fn model(
+        path: impl AsRef<Path>,
+        problem: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self::Model {
+            path: path.as_ref().to_path_buf(),
+            problem: problem.into(),
+            hint: hint.into(),
+        }
+    }
+
+    /// A run folder that cannot be used as asked.
+    pub fn run(
+        path: impl AsRef<Path>,
+        problem: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self::Run {
+            path: path.as_ref().to_path_buf(),
+            problem: problem.into(),
+            hint: hint.into(),
+        }
+    }
+
+    /// What the user can do about it, where there is something.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Data { hint, .. }
+            | Self::Recipe { hint, .. }
+            | Self::Model { hint, .. }
+            | Self::Run { hint, .. }
+            | Self::Device { hint, .. } => (!hint.is_empty()).then_some(hint),
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => Some("check the path"),
+                io::ErrorKind::PermissionDenied => Some("check the permissions"),
+                io::ErrorKind::StorageFull => {
+                    Some("free some space and run the same command again: what was written stays")
+                }
+                _ => None,
+            },
+            Self::Format { .. } => Some("the file may be truncated or of another kind"),
+            Self::Diverged { .. } => Some(
+                "the last good checkpoint is kept; a smaller learning rate (--set 'pretrain.lr = ...') is the usual cure",
+            ),
+            Self::Interrupted { .. } => Some("run the same command again to go on"),
+            Self::SelfTest { .. } => {
+                Some("results from this device cannot be trusted; please report the lines above")
+            }
+        }
+    }
+
+    /// The process exit code: 1 where the work was tried and failed, 2 where the input is at fault.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Diverged { .. } | Self::Interrupted { .. } | Self::SelfTest { .. } => 1,
+            _ => 2,
+        }
+    }
+}
+
+/// `Some("did you mean …?")`-style hint: the known name nearest to `given`, or the whole list.
+pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.into_iter().collect();
+    let best = known.iter().max_by(|a, b| {
+        let similarity = |name: &str| strsim::jaro_winkler(given, name);
+        similarity(a).total_cmp(&similarity(b))
+    });
+    match best {
+        Some(name) if strsim::jaro_winkler(given, name) > 0.8 => format!("did you mean {name:?}?"),
+        _ => format!("known: {}", known.join(", ")),
+    }
+}

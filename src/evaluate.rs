@@ -1,0 +1,124 @@
+//! Clean and robust accuracy of a classifier, in evaluation mode.
+
+use std::sync::atomic::Ordering;
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::attack::{Ball, Pgd};
+use crate::cluster::label_tensor;
+use crate::data::Split;
+use crate::error::{Error, Result};
+use crate::loss::cross_entropy_each;
+use crate::nn::{Classifier, weights};
+use crate::random;
+use crate::train::{Context, Event, to_tensor};
+
+/// How many of how many were right.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Images.
+    pub images: usize,
+    /// Classified correctly as they are.
+    pub clean: usize,
+    /// Classified correctly as they are and after the attack.
+    pub robust: usize,
+}
+
+/// The outcome on a split.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accuracy {
+    /// Over all images.
+    pub total: Tally,
+    /// By class, in label order.
+    pub classes: Vec<Tally>,
+}
+
+/// The most probable class of each image.
+pub fn predictions(logits: Tensor<2>) -> Vec<usize> {
+    let classes = logits.dims()[1];
+    let argmax = |row: &[f32]| {
+        let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+        best.map_or(0, |(class, _)| class)
+    };
+    weights::to_vec(logits).chunks(classes).map(argmax).collect()
+}
+
+/// Measures `classifier` on `split`: as the images are, and attacked by PGD on the cross-entropy.
+///
+/// Only images that are classified correctly are attacked; the others are lost already.
+///
+/// # Errors
+/// [`Error::Interrupted`] when asked to stop.
+pub fn accuracy(
+    stage: &str,
+    classifier: &Classifier,
+    split: &Split,
+    (ball, pgd): (Ball, Pgd),
+    batch_size: usize,
+    context: &mut Context,
+) -> Result<Accuracy> {
+    let count = split.images.len();
+    let classes = classifier.linear.bias.val().dims()[0];
+    let device = context.device.clone();
+    let all: Vec<usize> = (0..count).collect();
+    let label = |i: &usize| split.labels[*i];
+
+    let right = |indices: &[usize], images: Tensor<4>| -> Vec<usize> {
+        let predicted = predictions(classifier.logits(images));
+        let right = indices.iter().zip(predicted).filter(|(i, class)| label(i) == *class);
+        right.map(|(i, _)| *i).collect()
+    };
+    let mut clean = Vec::new();
+    for indices in all.chunks(batch_size) {
+        clean.extend(right(indices, to_tensor(split.images.batch(indices), &device)));
+    }
+
+    let mut robust = Vec::new();
+    let batches = clean.len().div_ceil(batch_size);
+    for (number, indices) in clean.chunks(batch_size).enumerate() {
+        let images = to_tensor(split.images.batch(indices), &device);
+        let labels: Vec<usize> = indices.iter().map(label).collect();
+        let labels = label_tensor(&labels, &device);
+        // The sum, not the mean: an image's gradient does not depend on who else is in the batch.
+        let climb = |x| cross_entropy_each(classifier.logits(x), labels.clone()).sum();
+        let mut rng = random::generator(context.seed, "evaluate", number as u64);
+        let attacked = pgd.maximize(climb, &images, ball, &mut rng);
+        robust.extend(right(indices, attacked));
+        (context.observe)(&Event::Step {
+            stage: stage.to_owned(),
+            epoch: 1,
+            epochs: 1,
+            step: number + 1,
+            steps: batches,
+            images: indices.len(),
+            loss: f32::NAN,
+        });
+        if context.stop.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted {
+                at: format!("{stage}, batch {} of {batches}", number + 1),
+                path: Default::default(),
+            });
+        }
+    }
+
+    let mut outcome = Accuracy {
+        total: Tally::default(),
+        classes: vec![Tally::default(); classes],
+    };
+    for i in &all {
+        outcome.classes[label(i)].images += 1;
+    }
+    for i in &clean {
+        outcome.classes[label(i)].clean += 1;
+    }
+    for i in &robust {
+        outcome.classes[label(i)].robust += 1;
+    }
+    outcome.total = Tally {
+        images: count,
+        clean: clean.len(),
+        robust: robust.len(),
+    };
+    Ok(outcome)
+}

@@ -1,0 +1,23 @@
+//! Robust image encoders from unlabeled data.
+#![doc = include_str!("../ARCHITECTURE.md")]
+
+pub mod attack;
+pub mod bench;
+pub mod cluster;
+pub mod data;
+pub mod device;
+pub mod error;
+pub mod evaluate;
+pub mod experiment;
+pub mod finetune;
+pub mod loss;
+pub mod nn;
+pub mod pixels;
+pub mod pretrain;
+pub mod random;
+pub mod recipe;
+pub mod run;
+pub mod train;
+pub mod view;
+
+pub use error::{Error, Result};

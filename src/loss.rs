@@ -1,0 +1,104 @@
+//! Losses: pure functions of tensors.
+
+use burn::tensor::activation::{log_softmax, softmax};
+use burn::tensor::{Bool, Int, Tensor};
+
+/// The released code scales the contrastive loss by temperature / this.
+pub const BASE_TEMPERATURE: f64 = 0.07;
+
+/// Contrastive loss over any number of views (AdvCL, equation 3; SimCLR's NT-Xent is the case of two).
+///
+/// Every view of every image is an anchor, its positives are the image's other views, its negatives all else.
+/// The mean over anchors is scaled by `temperature / 0.07`. In nats, times that scale.
+///
+/// An anchor's loss is `logsumexp(similarities) - mean(similarities to positives)`, and the second part needs
+/// only the sum of an image's views: one similarity matrix is all that is made.
+///
+/// # Shapes
+/// `views`: at least two, `[batch, dimensions]` each, unit vectors. Returns `[1]`.
+pub fn contrastive(views: Vec<Tensor<2>>, temperature: f64) -> Tensor<1> {
+    let count = views.len();
+    let sum = views.iter().skip(1).fold(views[0].clone(), |sum, view| sum + view.clone());
+    let z = Tensor::cat(views, 0);
+    let anchors = z.dims()[0];
+
+    let positives = (sum.repeat_dim(0, count) - z.clone()) * z.clone();
+    let positives = positives.sum_dim(1) / ((count - 1) as f64 * temperature);
+
+    let similarities = z.clone().matmul(z.transpose()) / temperature;
+    let itself = Tensor::<2, Bool>::diag_mask([anchors, anchors], 0, &similarities.device());
+    let similarities = similarities.mask_fill(itself.bool_not(), f32::NEG_INFINITY);
+    (logsumexp(similarities) - positives).mean() * (temperature / BASE_TEMPERATURE)
+}
+
+/// Of each row, stable: the largest entry is taken out first. `[rows, columns]` to `[rows, 1]`.
+fn logsumexp(x: Tensor<2>) -> Tensor<2> {
+    let largest = x.clone().detach().max_dim(1);
+    (x - largest.clone()).exp().sum_dim(1).log() + largest
+}
+
+/// The entry of each row at `index`. `[rows, columns]` and `[rows]` to `[rows]`.
+fn pick(x: Tensor<2>, index: Tensor<1, Int>) -> Tensor<1> {
+    x.gather(1, index.unsqueeze_dim(1)).squeeze_dim(1)
+}
+
+/// Cross-entropy of each sample, in nats.
+///
+/// # Shapes
+/// `logits` `[batch, classes]`, `labels` `[batch]`. Returns `[batch]`.
+pub fn cross_entropy_each(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1> {
+    -pick(log_softmax(logits, 1), labels)
+}
+
+/// Mean cross-entropy, in nats. Shapes as [`cross_entropy_each`]; returns `[1]`.
+pub fn cross_entropy(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1> {
+    cross_entropy_each(logits, labels).mean()
+}
+
+/// Mean cross-entropy over several heads, each with its own labels: the pseudo-supervision of AdvCL, equation 5.
+///
+/// # Shapes
+/// `logits[h]` `[batch, K_h]`, `labels[h]` `[batch]`. Returns `[1]`.
+pub fn mean_cross_entropy(logits: Vec<Tensor<2>>, labels: &[Tensor<1, Int>]) -> Tensor<1> {
+    let heads = logits.len() as f64;
+    let losses = logits.into_iter().zip(labels).map(|(z, y)| cross_entropy(z, y.clone()));
+    losses.reduce(|a, b| a + b).expect("at least one head") / heads
+}
+
+/// Difference of logits ratio of each sample (Croce and Hein, ICML 2020, equation 6): positive once misclassified.
+///
+/// # Shapes
+/// `logits` `[batch, classes]` with at least 3 classes, `labels` `[batch]`. Returns `[batch]`.
+pub fn dlr(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1> {
+    let top = logits.clone().detach().topk_with_indices(3, 1).1;
+    let rank = |r: usize| top.clone().narrow(1, r, 1).squeeze_dim::<1>(1);
+    let (first, second, third) = (rank(0), rank(1), rank(2));
+    let wrong = first.clone().not_equal(labels.clone());
+    let rival = second.mask_where(wrong, first.clone());
+    let margin = pick(logits.clone(), labels) - pick(logits.clone(), rival);
+    let spread = pick(logits.clone(), first) - pick(logits, third) + 1e-12;
+    -margin / spread
+}
+
+/// Targeted difference of logits ratio (the same paper, equation 7). As [`dlr`], with at least 4 classes.
+pub fn dlr_targeted(
+    logits: Tensor<2>,
+    labels: Tensor<1, Int>,
+    targets: Tensor<1, Int>,
+) -> Tensor<1> {
+    let top = logits.clone().detach().topk_with_indices(4, 1).1;
+    let rank = |r: usize| pick(logits.clone(), top.clone().narrow(1, r, 1).squeeze_dim::<1>(1));
+    let margin = pick(logits.clone(), labels) - pick(logits.clone(), targets);
+    let spread = rank(0) - (rank(2) + rank(3)) / 2.0 + 1e-12;
+    -margin / spread
+}
+
+/// TRADES' regulariser (Zhang et al., ICML 2019): KL(clean ‖ adversarial), the batch's sum over its size, in nats.
+///
+/// # Shapes
+/// Logits `[batch, classes]` both. Returns `[1]`.
+pub fn trades_kl(clean: Tensor<2>, adversarial: Tensor<2>) -> Tensor<1> {
+    let batch = clean.dims()[0] as f64;
+    let gap = log_softmax(clean.clone(), 1) - log_softmax(adversarial, 1);
+    (softmax(clean, 1) * gap).sum() / batch
+}

@@ -1,0 +1,94 @@
+//! Convolution and linear layer, with PyTorch's weight layout and initialisation.
+
+use burn::module::{Module, Param};
+use burn::tensor::module::conv2d;
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{Device, Tensor, TensorData};
+use rand::RngExt;
+use rand::rngs::ChaCha8Rng;
+use rand_distr::StandardNormal;
+
+/// A tensor of uniform numbers in [-bound, bound], drawn on the host.
+fn uniform<const D: usize>(
+    shape: [usize; D],
+    bound: f32,
+    rng: &mut ChaCha8Rng,
+    device: &Device,
+) -> Tensor<D> {
+    let count = shape.iter().product();
+    let values: Vec<f32> = (0..count).map(|_| rng.random_range(-bound..=bound)).collect();
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+/// A tensor of normal numbers with mean 0, drawn on the host.
+fn normal<const D: usize>(
+    shape: [usize; D],
+    deviation: f32,
+    rng: &mut ChaCha8Rng,
+    device: &Device,
+) -> Tensor<D> {
+    let count = shape.iter().product();
+    let values: Vec<f32> = rng.sample_iter(StandardNormal).take(count).collect();
+    Tensor::from_data(TensorData::new(values, shape), device) * deviation
+}
+
+/// Convolution without bias; its padding keeps the size at stride 1 (kernel 1 or 3).
+#[derive(Module, Debug)]
+pub struct Conv {
+    /// `[out, in, kernel, kernel]`.
+    pub weight: Param<Tensor<4>>,
+    /// In both directions.
+    pub stride: usize,
+}
+
+impl Conv {
+    /// Kaiming normal, fan out, gain of ReLU: the paper's released initialisation.
+    pub fn new(
+        [input, output, kernel]: [usize; 3],
+        stride: usize,
+        rng: &mut ChaCha8Rng,
+        device: &Device,
+    ) -> Self {
+        let deviation = (2.0 / (output * kernel * kernel) as f32).sqrt();
+        let weight = normal([output, input, kernel, kernel], deviation, rng, device);
+        Self {
+            weight: Param::from_tensor(weight),
+            stride,
+        }
+    }
+
+    /// # Shapes
+    /// `[batch, in, height, width]` to `[batch, out, ceil(height / stride), ceil(width / stride)]`.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let weight = self.weight.val();
+        let padding = weight.dims()[2] / 2;
+        let options = ConvOptions::new([self.stride; 2], [padding; 2], [1, 1], 1);
+        conv2d(x, weight, None, options)
+    }
+}
+
+/// Fully connected layer with bias.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[out, in]`, PyTorch's layout, so that checkpoints need no transposing.
+    pub weight: Param<Tensor<2>>,
+    /// `[out]`.
+    pub bias: Param<Tensor<1>>,
+}
+
+impl Linear {
+    /// Weight and bias uniform in ±1/√in, PyTorch's default.
+    pub fn new(input: usize, output: usize, rng: &mut ChaCha8Rng, device: &Device) -> Self {
+        let bound = 1.0 / (input as f32).sqrt();
+        Self {
+            weight: Param::from_tensor(uniform([output, input], bound, rng, device)),
+            bias: Param::from_tensor(uniform([output], bound, rng, device)),
+        }
+    }
+
+    /// # Shapes
+    /// `[batch, in]` to `[batch, out]`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        x.matmul(self.weight.val().transpose()) + self.bias.val().unsqueeze()
+    }
+}

@@ -1,0 +1,12 @@
+//! The encoder, its heads, and their weights under the names that the field publishes.
+
+pub mod layer;
+pub mod model;
+pub mod norm;
+pub mod resnet;
+pub mod weights;
+
+pub use layer::{Conv, Linear};
+pub use model::{Backbone, Classifier};
+pub use norm::{BatchNorm, Mode, Route, RouteNorm, Statistics};
+pub use resnet::{Depth, Encoder, EncoderConfig, Stem};

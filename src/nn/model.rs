@@ -1,0 +1,88 @@
+//! What is trained: an encoder with the heads of pretraining, or with a linear classifier.
+
+use burn::module::Module;
+use burn::nn::Relu;
+use burn::tensor::{Device, Tensor};
+use rand::rngs::ChaCha8Rng;
+
+use super::layer::Linear;
+use super::norm::{BatchNorm, Mode, Route};
+use super::resnet::{Encoder, EncoderConfig};
+
+/// Length of a projection (the paper's, and SimCLR's).
+pub const PROJECTION: usize = 128;
+
+/// An encoder with the heads of pretraining.
+#[derive(Module, Debug)]
+pub struct Backbone {
+    /// Images to features.
+    pub encoder: Encoder,
+    /// Projection head: features – BatchNorm (one for all routes) – ReLU – 128. A tuple, so that its weights are
+    /// called `head_proj.0`, `.1`, `.3` as in PyTorch's `Sequential`.
+    pub head_proj: (Linear, BatchNorm, Relu, Linear),
+    /// One linear head for each number of clusters: `fc_002` … in weight files.
+    pub fc: Vec<Linear>,
+}
+
+impl Backbone {
+    /// A fresh one; `clusters` are the numbers of pseudo-classes.
+    pub fn new(
+        config: &EncoderConfig,
+        channels: usize,
+        routes: usize,
+        clusters: &[usize],
+        rng: &mut ChaCha8Rng,
+        device: &Device,
+    ) -> Self {
+        let features = config.features();
+        Self {
+            encoder: Encoder::new(config, channels, routes, rng, device),
+            head_proj: (
+                Linear::new(features, features, rng, device),
+                BatchNorm::new(features, device),
+                Relu::new(),
+                Linear::new(features, PROJECTION, rng, device),
+            ),
+            fc: clusters.iter().map(|&k| Linear::new(features, k, rng, device)).collect(),
+        }
+    }
+
+    /// Features to unit vectors. # Shapes: `[batch, features]` to `[batch, 128]`.
+    pub fn project(&self, features: Tensor<2>, mode: &mut Mode) -> Tensor<2> {
+        let (first, norm, relu, last) = &self.head_proj;
+        let z = last.forward(relu.forward(norm.forward(first.forward(features), mode)));
+        // PyTorch's normalize: the length is kept away from zero by 1e-12.
+        let length = z.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
+        z / length
+    }
+
+    /// Images to unit vectors. # Shapes: `[batch, channels, height, width]` to `[batch, 128]`.
+    pub fn embed(&self, images: Tensor<4>, route: Route, mode: &mut Mode) -> Tensor<2> {
+        let features = self.encoder.features(images, route, mode);
+        self.project(features, mode)
+    }
+
+    /// Features to the logits of each pseudo-label head. # Shapes: `[batch, features]` to `[batch, K]` each.
+    pub fn cluster_logits(&self, features: &Tensor<2>) -> Vec<Tensor<2>> {
+        self.fc.iter().map(|head| head.forward(features.clone())).collect()
+    }
+}
+
+/// An encoder with a linear classifier, in evaluation mode on one route.
+#[derive(Clone, Debug)]
+pub struct Classifier {
+    /// Images to features.
+    pub encoder: Encoder,
+    /// Features to logits.
+    pub linear: Linear,
+    /// The BatchNorm branch.
+    pub route: Route,
+}
+
+impl Classifier {
+    /// # Shapes
+    /// `[batch, channels, height, width]` in [0, 1] to logits `[batch, classes]`.
+    pub fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+        self.linear.forward(self.encoder.features(images, self.route, &mut Mode::Eval))
+    }
+}

@@ -1,0 +1,169 @@
+//! BatchNorm with one set of parameters and statistics for each route.
+//!
+//! Clean and adversarial images have different statistics, so each kind of view has its own branch (AdvCL,
+//! section 4, after "AdvProp"). The route and the mode are arguments of every call: nothing is switched behind
+//! the reader's back, and a forward pass changes nothing.
+
+use std::collections::HashMap;
+
+use burn::module::{Module, ModuleMapper, Param, ParamId};
+use burn::tensor::module::{batch_norm, batch_norm_train};
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result, nearest};
+
+const EPSILON: f64 = 1e-5;
+const MOMENTUM: f64 = 0.1;
+
+/// Which BatchNorm branch a view takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Route {
+    /// Clean views: strongly augmented and high-frequency.
+    Normal,
+    /// The view attacked through the contrastive loss; what AdvCL's downstream tasks use.
+    Pgd,
+    /// The view attacked through the pseudo-labels.
+    PgdCe,
+}
+
+impl Route {
+    /// All routes, in the order of their branches `bn_list.0`, `.1`, `.2`.
+    pub const ALL: [Self; 3] = [Self::Normal, Self::Pgd, Self::PgdCe];
+
+    /// The name used in golden vectors and model files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Pgd => "pgd",
+            Self::PgdCe => "pgd_ce",
+        }
+    }
+}
+
+impl std::str::FromStr for Route {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|route| route.name() == name).ok_or_else(|| {
+            Error::recipe(
+                "route",
+                format!("no BatchNorm route {name:?}"),
+                nearest(name, Self::ALL.map(Self::name)),
+            )
+        })
+    }
+}
+
+/// Where BatchNorm takes its statistics from in one forward pass.
+pub enum Mode<'a> {
+    /// The running ones.
+    Eval,
+    /// The batch's; the running ones are left alone (attacks in training mode).
+    Batch,
+    /// The batch's, collected for [`Statistics::absorb_into`].
+    Train(&'a mut Statistics),
+}
+
+/// Batch statistics seen in a training step, in the order of the forward passes.
+#[derive(Default)]
+pub struct Statistics {
+    seen: HashMap<ParamId, Vec<Tensor<1>>>,
+}
+
+impl Statistics {
+    fn push(&mut self, running: &Param<Tensor<1>>, value: Tensor<1>) {
+        self.seen.entry(running.id).or_default().push(value.inner());
+    }
+
+    /// Moves the module's running statistics a tenth of the way to each batch's, as PyTorch does at momentum .1.
+    pub fn absorb_into<M: Module>(mut self, module: M) -> M {
+        module.map(&mut self)
+    }
+}
+
+impl ModuleMapper for Statistics {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(batches) = self.seen.remove(&param.id) else {
+            return param;
+        };
+        param.map(|running| {
+            batches.into_iter().fold(running, |running, batch| {
+                let shape = running.dims();
+                running * (1.0 - MOMENTUM) + batch.reshape(shape) * MOMENTUM
+            })
+        })
+    }
+}
+
+/// One BatchNorm.
+#[derive(Module, Debug)]
+pub struct BatchNorm {
+    /// Scale, `[channels]`.
+    pub weight: Param<Tensor<1>>,
+    /// Shift, `[channels]`.
+    pub bias: Param<Tensor<1>>,
+    /// `[channels]`; no gradient.
+    pub running_mean: Param<Tensor<1>>,
+    /// Unbiased, `[channels]`; no gradient.
+    pub running_var: Param<Tensor<1>>,
+}
+
+impl BatchNorm {
+    /// Scale 1, shift 0, statistics of a standard normal.
+    pub fn new(channels: usize, device: &Device) -> Self {
+        let filled = |value: f32| Param::from_tensor(Tensor::full([channels], value, device));
+        Self {
+            weight: filled(1.0),
+            bias: filled(0.0),
+            running_mean: filled(0.0).set_require_grad(false),
+            running_var: filled(1.0).set_require_grad(false),
+        }
+    }
+
+    /// # Shapes
+    /// `[batch, channels, …]`, kept.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>, mode: &mut Mode) -> Tensor<D> {
+        let (weight, bias) = (self.weight.val(), self.bias.val());
+        if let Mode::Eval = mode {
+            let (mean, var) = (self.running_mean.val(), self.running_var.val());
+            return batch_norm(x, weight, bias, mean, var, EPSILON);
+        }
+        let dims = x.dims();
+        let count = (dims.iter().product::<usize>() / dims[1]) as f64;
+        let result = batch_norm_train(x, weight, bias, EPSILON);
+        if let Mode::Train(statistics) = mode {
+            statistics.push(&self.running_mean, result.mean);
+            // A single value has no unbiased variance: keep the biased one, zero.
+            let unbiased = count / (count - 1.0).max(1.0);
+            statistics.push(&self.running_var, result.variance * unbiased);
+        }
+        result.output
+    }
+}
+
+/// One [`BatchNorm`] for each route.
+#[derive(Module, Debug)]
+pub struct RouteNorm {
+    /// In the order of [`Route::ALL`]; a model for clean views alone has only the first.
+    pub bn_list: Vec<BatchNorm>,
+}
+
+impl RouteNorm {
+    /// `routes` branches of `channels`.
+    pub fn new(channels: usize, routes: usize, device: &Device) -> Self {
+        Self {
+            bn_list: (0..routes).map(|_| BatchNorm::new(channels, device)).collect(),
+        }
+    }
+
+    /// # Shapes
+    /// `[batch, channels, height, width]`, kept.
+    ///
+    /// # Panics
+    /// When the model was built without this route.
+    pub fn forward(&self, x: Tensor<4>, route: Route, mode: &mut Mode) -> Tensor<4> {
+        self.bn_list[route as usize].forward(x, mode)
+    }
+}

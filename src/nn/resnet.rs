@@ -1,0 +1,208 @@
+//! ResNet (He et al., CVPR 2016) for small images, with routed BatchNorm.
+
+use burn::module::Module;
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor};
+use rand::rngs::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::layer::Conv;
+use super::norm::{Mode, Route, RouteNorm};
+
+/// The usual depths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "usize", into = "usize")]
+pub enum Depth {
+    /// One basic block a stage.
+    D10,
+    /// Two basic blocks a stage.
+    D18,
+    /// 3, 4, 6, 3 basic blocks.
+    D34,
+    /// 3, 4, 6, 3 bottleneck blocks, four times as wide at their ends.
+    D50,
+}
+
+impl Depth {
+    /// Blocks of each of the four stages.
+    fn blocks(self) -> [usize; 4] {
+        match self {
+            Self::D10 => [1; 4],
+            Self::D18 => [2; 4],
+            Self::D34 | Self::D50 => [3, 4, 6, 3],
+        }
+    }
+
+    /// Output channels of a block over its inner ones.
+    fn expansion(self) -> usize {
+        if self == Self::D50 { 4 } else { 1 }
+    }
+}
+
+impl TryFrom<usize> for Depth {
+    type Error = String;
+
+    fn try_from(depth: usize) -> Result<Self, String> {
+        match depth {
+            10 => Ok(Self::D10),
+            18 => Ok(Self::D18),
+            34 => Ok(Self::D34),
+            50 => Ok(Self::D50),
+            _ => Err(format!("no ResNet of depth {depth}: expected 10, 18, 34 or 50")),
+        }
+    }
+}
+
+impl From<Depth> for usize {
+    fn from(depth: Depth) -> Self {
+        match depth {
+            Depth::D10 => 10,
+            Depth::D18 => 18,
+            Depth::D34 => 34,
+            Depth::D50 => 50,
+        }
+    }
+}
+
+/// The first layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stem {
+    /// 3 × 3, stride 1: for 32 × 32 images.
+    Cifar,
+    /// 3 × 3, stride 2: a quarter of the work, for larger images or smaller machines.
+    Strided,
+}
+
+/// What fixes the encoder's shape.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EncoderConfig {
+    /// 10, 18, 34 or 50.
+    pub depth: Depth,
+    /// Channels of the first stage; each next stage has twice as many.
+    pub width: usize,
+    /// The first layer.
+    pub stem: Stem,
+}
+
+impl EncoderConfig {
+    /// Length of a feature vector.
+    pub fn features(&self) -> usize {
+        8 * self.width * self.depth.expansion()
+    }
+}
+
+/// The projection of a shortcut whose shape changes.
+#[derive(Module, Debug)]
+struct Downsample {
+    conv: Conv,
+    bn: RouteNorm,
+}
+
+/// A residual block: two 3 × 3 convolutions, or the 1-3-1 bottleneck where `conv3` is there.
+#[derive(Module, Debug)]
+struct Block {
+    conv1: Conv,
+    bn1: RouteNorm,
+    conv2: Conv,
+    bn2: RouteNorm,
+    conv3: Option<Conv>,
+    bn3: Option<RouteNorm>,
+    downsample: Option<Downsample>,
+}
+
+impl Block {
+    fn forward(&self, x: Tensor<4>, route: Route, mode: &mut Mode) -> Tensor<4> {
+        let y = relu(self.bn1.forward(self.conv1.forward(x.clone()), route, mode));
+        let mut y = self.bn2.forward(self.conv2.forward(y), route, mode);
+        if let (Some(conv3), Some(bn3)) = (&self.conv3, &self.bn3) {
+            y = bn3.forward(conv3.forward(relu(y)), route, mode);
+        }
+        let shortcut = match &self.downsample {
+            Some(down) => down.bn.forward(down.conv.forward(x), route, mode),
+            None => x,
+        };
+        relu(y + shortcut)
+    }
+}
+
+/// Images in [0, 1] to feature vectors. Field names are those of the paper's released weights.
+#[derive(Module, Debug)]
+pub struct Encoder {
+    conv1: Conv,
+    bn1: RouteNorm,
+    layer1: Vec<Block>,
+    layer2: Vec<Block>,
+    layer3: Vec<Block>,
+    layer4: Vec<Block>,
+}
+
+impl Encoder {
+    /// A fresh encoder for images of `channels`, with `routes` BatchNorm branches.
+    pub fn new(
+        config: &EncoderConfig,
+        channels: usize,
+        routes: usize,
+        rng: &mut ChaCha8Rng,
+        device: &Device,
+    ) -> Self {
+        let width = config.width;
+        let norm = |channels| RouteNorm::new(channels, routes, device);
+        let stem_stride = match config.stem {
+            Stem::Cifar => 1,
+            Stem::Strided => 2,
+        };
+        let conv1 = Conv::new([channels, width, 3], stem_stride, rng, device);
+        let mut input = width;
+        let bottleneck = config.depth.expansion() > 1;
+        let mut stage = |index: usize| -> Vec<Block> {
+            let inner = width << index;
+            let output = inner * config.depth.expansion();
+            let block = |b: usize| {
+                let stride = if b == 0 && index > 0 { 2 } else { 1 };
+                let mut conv = |shape, stride| Conv::new(shape, stride, rng, device);
+                let block = Block {
+                    conv1: if bottleneck {
+                        conv([input, inner, 1], 1)
+                    } else {
+                        conv([input, inner, 3], stride)
+                    },
+                    bn1: norm(inner),
+                    conv2: conv([inner, inner, 3], if bottleneck { stride } else { 1 }),
+                    bn2: norm(inner),
+                    conv3: bottleneck.then(|| conv([inner, output, 1], 1)),
+                    bn3: bottleneck.then(|| norm(output)),
+                    downsample: (stride != 1 || input != output).then(|| Downsample {
+                        conv: conv([input, output, 1], stride),
+                        bn: norm(output),
+                    }),
+                };
+                input = output;
+                block
+            };
+            (0..config.depth.blocks()[index]).map(block).collect()
+        };
+        Self {
+            conv1,
+            bn1: norm(width),
+            layer1: stage(0),
+            layer2: stage(1),
+            layer3: stage(2),
+            layer4: stage(3),
+        }
+    }
+
+    /// # Shapes
+    /// `[batch, channels, height, width]` in [0, 1] to `[batch, features]`.
+    pub fn features(&self, images: Tensor<4>, route: Route, mode: &mut Mode) -> Tensor<2> {
+        let mut x = relu(self.bn1.forward(self.conv1.forward(images), route, mode));
+        for stage in [&self.layer1, &self.layer2, &self.layer3, &self.layer4] {
+            for block in stage {
+                x = block.forward(x, route, mode);
+            }
+        }
+        let [batch, channels, height, width] = x.dims();
+        x.reshape([batch, channels, height * width]).mean_dim(2).reshape([batch, channels])
+    }
+}

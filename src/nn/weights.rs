@@ -1,0 +1,194 @@
+//! Weights under their published names, read and written strictly.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Tensor, TensorData};
+use safetensors::tensor::{Dtype, TensorView};
+
+use crate::error::{Error, Result};
+
+/// Tensors by name: f32 values and their shape.
+pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+/// The name of a parameter in weight files, from its place in the module tree.
+///
+/// Field names already are the published ones, with two exceptions: our `encoder` is not a level of its own
+/// there, and the linear head for K clusters is called `fc_K` with three digits.
+fn published_name(path: &[String], shape: &[usize]) -> String {
+    match path {
+        [first, rest @ ..] if first == "encoder" => rest.join("."),
+        [first, _, rest @ ..] if first == "fc" => format!("fc_{:03}.{}", shape[0], rest.join(".")),
+        _ => path.join("."),
+    }
+}
+
+/// Calls `f` with the name and the parameter, for every float parameter in the order of the fields.
+struct Named<F> {
+    path: Vec<String>,
+    f: F,
+}
+
+/// The values of a tensor, on the host.
+pub fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.try_into_vec_as::<f32>().expect("a float tensor is readable as f32")
+}
+
+impl<F: FnMut(String, Vec<usize>, Tensor<1>)> ModuleVisitor for Named<F> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.val();
+        let shape = value.dims().to_vec();
+        let name = published_name(&self.path, &shape);
+        (self.f)(name, shape, value.reshape([-1]));
+    }
+}
+
+/// Visits every float parameter and statistic: its name, its shape, its values as `[elements]`.
+pub fn visit<M: Module>(module: &M, f: impl FnMut(String, Vec<usize>, Tensor<1>)) {
+    module.visit(&mut Named { path: Vec::new(), f });
+}
+
+/// All parameters and statistics of a module, by name.
+pub fn export<M: Module>(module: &M) -> Tensors {
+    let mut tensors = Tensors::new();
+    visit(module, |name, shape, values| {
+        tensors.insert(name, (shape, to_vec(values)));
+    });
+    tensors
+}
+
+struct Import<'a> {
+    path: Vec<String>,
+    tensors: &'a mut Tensors,
+    problem: Option<String>,
+}
+
+impl ModuleMapper for Import<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (expected, device) = (param.val().dims(), param.val().device());
+        let name = published_name(&self.path, &expected);
+        match self.tensors.remove(&name) {
+            Some((shape, values)) if shape == expected => {
+                param.map(|_| Tensor::from_data(TensorData::new(values, expected), &device))
+            }
+            other => {
+                self.problem.get_or_insert(match other {
+                    Some((shape, _)) => {
+                        format!("tensor {name}: expected shape {expected:?}, found {shape:?}")
+                    }
+                    None => format!("tensor {name} of shape {expected:?} is missing"),
+                });
+                param
+            }
+        }
+    }
+}
+
+/// Puts `tensors` into a module: every parameter must be there in its shape, and nothing may be left over.
+///
+/// Takes what it uses out of `tensors`; names starting with one of `others` may remain. `origin` is for messages.
+///
+/// # Errors
+/// [`Error::Model`] naming the first tensor that is missing, misshapen or unknown.
+pub fn import<M: Module>(
+    module: M,
+    tensors: &mut Tensors,
+    others: &[&str],
+    origin: &Path,
+) -> Result<M> {
+    let mut import = Import {
+        path: Vec::new(),
+        tensors,
+        problem: None,
+    };
+    let module = module.map(&mut import);
+    let problem = import.problem.or_else(|| {
+        let unknown = |name: &&String| !others.iter().any(|prefix| name.starts_with(prefix));
+        let name = tensors.keys().find(unknown)?;
+        Some(format!("tensor {name} is not part of this model"))
+    });
+    match problem {
+        None => Ok(module),
+        Some(problem) => Err(Error::model(
+            origin,
+            problem,
+            "the file belongs to another model: check depth, width, stem, channels and cluster counts",
+        )),
+    }
+}
+
+/// Writes a safetensors file: to a temporary name in the same folder, synced, renamed.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn save(path: &Path, tensors: &Tensors, metadata: &[(&str, String)]) -> Result<()> {
+    let bytes: Vec<(&String, &Vec<usize>, Vec<u8>)> = tensors
+        .iter()
+        .map(|(name, (shape, values))| {
+            let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            (name, shape, bytes)
+        })
+        .collect();
+    let views = bytes.iter().map(|(name, shape, bytes)| {
+        let view = TensorView::new(Dtype::F32, shape.to_vec(), bytes);
+        (name.as_str(), view.expect("four bytes a value"))
+    });
+    let metadata = metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+    let content = safetensors::serialize(views, Some(metadata)).map_err(|error| Error::Io {
+        action: "write",
+        path: path.to_path_buf(),
+        source: std::io::Error::other(error),
+    })?;
+    crate::run::write_atomic(path, &content)
+}
+
+/// A safetensors file's tensors, as f32 (or int64, converted), and its metadata.
+///
+/// # Errors
+/// [`Error::Io`] for a file that cannot be read, [`Error::Format`] for one that is truncated or no safetensors.
+pub fn load(path: &Path) -> Result<(Tensors, BTreeMap<String, String>)> {
+    let content = std::fs::read(path).map_err(Error::io("read", path))?;
+    let broken = |found: String| {
+        Error::format(path, "header", "a complete safetensors file", found)
+    };
+    let (_, header) =
+        safetensors::SafeTensors::read_metadata(&content).map_err(|e| broken(e.to_string()))?;
+    let file = safetensors::SafeTensors::deserialize(&content).map_err(|e| broken(e.to_string()))?;
+    let mut tensors = Tensors::new();
+    for (name, view) in file.tensors() {
+        let bytes = view.data();
+        let values: Vec<f32> = match view.dtype() {
+            Dtype::F32 => chunks(bytes, |b| f32::from_le_bytes(b)),
+            Dtype::F64 => chunks(bytes, |b| f64::from_le_bytes(b) as f32),
+            Dtype::I64 => chunks(bytes, |b| i64::from_le_bytes(b) as f32),
+            other => {
+                let place = format!("tensor {name}");
+                return Err(Error::format(path, place, "F32, F64 or I64", format!("{other:?}")));
+            }
+        };
+        tensors.insert(name, (view.shape().to_vec(), values));
+    }
+    let metadata = header.metadata().clone().unwrap_or_default();
+    Ok((tensors, metadata.into_iter().collect()))
+}
+
+fn chunks<const N: usize>(bytes: &[u8], convert: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    bytes.as_chunks::<N>().0.iter().map(|chunk| convert(*chunk)).collect()
+}

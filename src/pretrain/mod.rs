@@ -1,0 +1,4 @@
+//! Pretraining methods, one file each.
+
+pub mod advcl;
+pub mod simclr;

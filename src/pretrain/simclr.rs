@@ -1,0 +1,48 @@
+//! SimCLR (Chen et al., ICML 2020): two strong views, no attack. The standard encoder that robust ones are held
+//! against, and the source of pseudo-labels.
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+use crate::data::Images;
+use crate::data::augment::Strong;
+use crate::loss::contrastive;
+use crate::nn::{Backbone, Mode, Route};
+use crate::train::{Loss, Objective, Plan, Step, to_tensor};
+
+/// What a recipe says of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// How long and how fast.
+    pub plan: Plan,
+    /// Of the contrastive loss.
+    pub temperature: f64,
+    /// Both views.
+    #[serde(default)]
+    pub strong: Strong,
+}
+
+/// The objective.
+pub struct SimClr<'a> {
+    /// Unlabeled.
+    pub images: &'a Images,
+    /// The recipe's.
+    pub settings: &'a Settings,
+    /// Where views go.
+    pub device: Device,
+}
+
+impl Objective for SimClr<'_> {
+    type Model = Backbone;
+
+    fn loss(&self, step: Step<Backbone>) -> Loss {
+        let mut mode = Mode::Train(step.statistics);
+        let mut embed = || {
+            let view = self.settings.strong.apply(self.images, step.indices, step.rng);
+            step.live.embed(to_tensor(view, &self.device), Route::Normal, &mut mode)
+        };
+        let total = contrastive(vec![embed(), embed()], self.settings.temperature);
+        Loss { total, parts: Vec::new() }
+    }
+}

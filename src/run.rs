@@ -1,0 +1,234 @@
+//! The run folder: recipe, checkpoints, metrics, models. The folder is the run; running again resumes.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::nn::weights::{self, Tensors};
+use crate::nn::{Backbone, Classifier, Encoder, EncoderConfig, Linear, Route};
+use crate::random;
+
+/// Writes a whole file: to a temporary name in the same folder, synced, renamed, so that no crash and no full
+/// disk leaves half a file under the real name.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let write = || -> std::io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".").suffix(".part").tempfile_in(folder)?;
+        file.write_all(content)?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().map_err(Error::io("write", path))
+}
+
+/// Writes a value as indented JSON, atomically.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value).expect("plain values");
+    text.push('\n');
+    write_atomic(path, text.as_bytes())
+}
+
+/// Reads what [`write_json`] wrote.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Format`] with line and column.
+pub fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
+    let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+    serde_json::from_str(&text).map_err(|error| {
+        let place = format!("line {}, column {}", error.line(), error.column());
+        Error::format(path, place, "what this version writes there", error.to_string())
+    })
+}
+
+/// A run folder, held by this process.
+pub struct Run {
+    path: PathBuf,
+    metrics: File,
+    // Unlocked when dropped.
+    _lock: File,
+}
+
+impl Run {
+    /// Opens the folder, making it where it is missing, and locks it. `recipe` is the resolved recipe's text: a
+    /// folder that holds another one is refused.
+    ///
+    /// # Errors
+    /// [`Error::Run`] for another recipe or another process at work; [`Error::Io`].
+    pub fn open(path: &Path, recipe: &str) -> Result<Self> {
+        fs::create_dir_all(path).map_err(Error::io("create", path))?;
+        let lock_path = path.join(".lock");
+        let lock = File::create(&lock_path).map_err(Error::io("create", &lock_path))?;
+        if let Err(fs::TryLockError::WouldBlock) = lock.try_lock() {
+            let hint = "wait for it, or name another folder with --run";
+            return Err(Error::run(path, "another advcl is at work in this folder", hint));
+        }
+        let saved = path.join("recipe.toml");
+        if saved.exists() {
+            let found = fs::read_to_string(&saved).map_err(Error::io("read", &saved))?;
+            if found != recipe {
+                let problem = format!("made with another recipe ({})", first_difference(&found, recipe));
+                let hint = "name another folder with --run, or delete this one to start anew";
+                return Err(Error::run(path, problem, hint));
+            }
+        } else {
+            write_atomic(&saved, recipe.as_bytes())?;
+        }
+        let metrics_path = path.join("metrics.jsonl");
+        let metrics = File::options().create(true).append(true).open(&metrics_path);
+        let metrics = metrics.map_err(Error::io("write", &metrics_path))?;
+        Ok(Self { path: path.to_path_buf(), metrics, _lock: lock })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder of one stage, made where it is missing.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn stage(&self, name: &str) -> Result<PathBuf> {
+        let path = self.path.join(name);
+        fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
+        Ok(path)
+    }
+
+    /// Where metrics are appended, as JSON lines.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn metrics(&self) -> Result<File> {
+        self.metrics.try_clone().map_err(Error::io("write", self.path.join("metrics.jsonl")))
+    }
+}
+
+fn first_difference(found: &str, expected: &str) -> String {
+    let pair = found.lines().zip(expected.lines()).find(|(a, b)| a != b);
+    match pair {
+        Some((a, b)) => format!("it has `{a}`, this one `{b}`"),
+        None => "one has more keys than the other".to_owned(),
+    }
+}
+
+/// What a model file says of itself: enough to build the model and to use it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// Of this description.
+    pub format: usize,
+    /// How it was pretrained.
+    pub method: String,
+    /// Depth, width, stem.
+    #[serde(flatten)]
+    pub encoder: EncoderConfig,
+    /// Of the images: 1 or 3.
+    pub channels: usize,
+    /// Height and width of the images, in pixels.
+    pub image_size: [usize; 2],
+    /// In label order; empty while no classifier was fitted.
+    pub classes: Vec<String>,
+    /// The BatchNorm branches, in order.
+    pub routes: Vec<Route>,
+    /// The one to use.
+    pub route: Route,
+    /// Numbers of clusters, one head `fc_K` each.
+    pub clusters: Vec<usize>,
+    /// Where the pseudo-labels came from.
+    pub pseudo_labels: Option<String>,
+    /// How the classifier was fitted.
+    pub finetuning: Option<String>,
+    /// The program that wrote it.
+    pub advcl_version: String,
+}
+
+const METADATA: &str = "advcl";
+const LINEAR: &str = "linear.";
+
+/// A model file read back.
+pub struct Model {
+    /// What it says of itself.
+    pub info: ModelInfo,
+    /// Encoder and heads of pretraining.
+    pub backbone: Backbone,
+    /// The classifier, where one was fitted.
+    pub linear: Option<Linear>,
+}
+
+impl Model {
+    /// Writes the model file.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let mut tensors = weights::export(&self.backbone);
+        if let Some(linear) = &self.linear {
+            let prefixed = |(name, tensor)| (format!("{LINEAR}{name}"), tensor);
+            tensors.extend(weights::export(linear).into_iter().map(prefixed));
+        }
+        let info = serde_json::to_string(&self.info).expect("plain values");
+        weights::save(path, &tensors, &[(METADATA, info)])
+    }
+
+    /// Reads a model file, strictly.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Format`], [`Error::Model`].
+    pub fn load(path: &Path, device: &Device) -> Result<Self> {
+        let (mut tensors, metadata) = weights::load(path)?;
+        let info: ModelInfo = match metadata.get(METADATA).map(|text| serde_json::from_str(text)) {
+            Some(Ok(info)) => info,
+            Some(Err(error)) => {
+                let expected = "a description that this version understands";
+                return Err(Error::format(path, "metadata advcl", expected, error.to_string()));
+            }
+            None => {
+                let problem = "no advcl metadata: this is not a model.safetensors of a run folder";
+                let hint = "give the path of a run's simclr/model.safetensors or advcl/model.safetensors";
+                return Err(Error::model(path, problem, hint));
+            }
+        };
+        // The initial values are replaced, every one: any generator will do.
+        let mut rng = random::generator(0, "placeholder", 0);
+        let routes = info.routes.len();
+        let fresh = Backbone::new(&info.encoder, info.channels, routes, &info.clusters, &mut rng, device);
+        let backbone = weights::import(fresh, &mut tensors, &[LINEAR], path)?;
+        let mut linear = None;
+        if !info.classes.is_empty() {
+            let fresh = Linear::new(info.encoder.features(), info.classes.len(), &mut rng, device);
+            let strip = |(name, tensor): (String, _)| (name[LINEAR.len()..].to_owned(), tensor);
+            let mut tensors: Tensors = tensors.into_iter().map(strip).collect();
+            linear = Some(weights::import(fresh, &mut tensors, &[], path)?);
+        } else if let Some(name) = tensors.keys().next() {
+            let problem = format!("tensor {name} without class names in the metadata");
+            return Err(Error::model(path, problem, "the file was changed after it was written"));
+        }
+        Ok(Self { info, backbone, linear })
+    }
+
+    /// The encoder with its classifier.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when none was fitted.
+    pub fn classifier(&self, path: &Path) -> Result<Classifier> {
+        let Some(linear) = self.linear.clone() else {
+            let hint = "fit one first: advcl finetune --run DIR";
+            return Err(Error::model(path, "the model has no classifier yet", hint));
+        };
+        let encoder: Encoder = self.backbone.encoder.clone();
+        Ok(Classifier { encoder, linear, route: self.info.route })
+    }
+}
