@@ -17,6 +17,7 @@ pub mod pretrain;
 pub mod random;
 pub mod recipe;
 pub mod run;
+pub mod selftest;
 pub mod train;
 pub mod view;
 

@@ -336,6 +336,16 @@ impl Checkpoint<'_> {
     }
 }
 
+/// Each parameter's gradient, by its published name; parameters without one are left out.
+pub fn named_gradients<M: Module>(live: &M, gradients: &Gradients) -> HashMap<String, Vec<f32>> {
+    let mut found = Collect { gradients, by_id: HashMap::new() };
+    live.visit(&mut found);
+    let take = |(name, id): (String, ParamId)| {
+        Some((name, weights::to_vec(found.by_id.remove(&id)?)))
+    };
+    ids(live).into_iter().filter_map(take).collect()
+}
+
 /// Each parameter's identity, by its published name.
 fn ids<M: Module>(model: &M) -> HashMap<String, ParamId> {
     struct Ids(Vec<ParamId>);

@@ -165,12 +165,20 @@ pub fn save(path: &Path, tensors: &Tensors, metadata: &[(&str, String)]) -> Resu
 /// [`Error::Io`] for a file that cannot be read, [`Error::Format`] for one that is truncated or no safetensors.
 pub fn load(path: &Path) -> Result<(Tensors, BTreeMap<String, String>)> {
     let content = std::fs::read(path).map_err(Error::io("read", path))?;
+    parse(&content, path)
+}
+
+/// As [`load`], from a file's content; `path` is for messages.
+///
+/// # Errors
+/// [`Error::Format`].
+pub fn parse(content: &[u8], path: &Path) -> Result<(Tensors, BTreeMap<String, String>)> {
     let broken = |found: String| {
         Error::format(path, "header", "a complete safetensors file", found)
     };
     let (_, header) =
-        safetensors::SafeTensors::read_metadata(&content).map_err(|e| broken(e.to_string()))?;
-    let file = safetensors::SafeTensors::deserialize(&content).map_err(|e| broken(e.to_string()))?;
+        safetensors::SafeTensors::read_metadata(content).map_err(|e| broken(e.to_string()))?;
+    let file = safetensors::SafeTensors::deserialize(content).map_err(|e| broken(e.to_string()))?;
     let mut tensors = Tensors::new();
     for (name, view) in file.tensors() {
         let bytes = view.data();

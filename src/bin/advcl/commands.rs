@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use advcl::experiment::Experiment;
 use advcl::recipe::{Method, Recipe, SHIPPED};
 use advcl::train::Context;
-use advcl::{Error, bench, device};
+use advcl::{bench, device, selftest};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
@@ -27,7 +27,7 @@ pub fn dispatch(cli: &Cli) -> Result<()> {
         Command::Finetune(stage) => finetune(stage, shared),
         Command::Evaluate(stage) => evaluate(stage, shared),
         Command::Predict(_predict) => todo!(),
-        Command::Selftest { dirs: _ } => todo!(),
+        Command::Selftest { dirs } => selftest(dirs, shared),
         Command::Bench { what: args::Bench::Step(step) } => bench_step(step, shared),
         Command::Recipe { what } => recipe(what, shared),
         Command::Data { what: args::DataCommand::Inspect(_inspect) } => todo!(),
@@ -204,5 +204,20 @@ fn recipe(what: &args::RecipeCommand, shared: &Shared) -> Result<()> {
     }
 }
 
-#[expect(dead_code)]
-fn unused(_: Error) {}
+fn selftest(dirs: &[PathBuf], shared: &Shared) -> Result<()> {
+    let device = device::open(&shared.device)?;
+    let mut checks = Vec::new();
+    let mut failure = None;
+    let outcome = selftest::run(dirs, &device, |check| {
+        if shared.json {
+            checks.push(check.clone());
+        } else if let Err(error) = print(&table::check(check, shared.verbose)) {
+            failure.get_or_insert(error);
+        }
+    });
+    if shared.json {
+        print_json(&checks)?;
+    }
+    failure.map_or(Ok(()), Err)?;
+    Ok(outcome?)
+}

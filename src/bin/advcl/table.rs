@@ -2,6 +2,7 @@
 
 use advcl::attack::Norm;
 use advcl::experiment::{Outcome, Summary};
+use advcl::selftest::Check;
 
 /// Columns as wide as their widest cell; the first two left, the others right.
 fn aligned(rows: &[Vec<String>]) -> String {
@@ -94,4 +95,25 @@ pub fn classes(summary: &Summary) -> String {
 pub fn pairs(pairs: &[(String, String)]) -> String {
     let rows: Vec<_> = pairs.iter().map(|(a, b)| vec![a.clone(), b.clone()]).collect();
     aligned(&rows)
+}
+
+/// A line a golden file with the quantity nearest to its tolerance; with `all`, a line a quantity below it.
+pub fn check(check: &Check, all: bool) -> String {
+    let word = if check.passed() { "ok  " } else { "FAIL" };
+    let mut text = format!("{word}  {:<17} {:>3} quantities", check.name, check.quantities.len());
+    if let Some(worst) = check.worst() {
+        let (name, error, tolerance) = (&worst.name, worst.error, worst.tolerance);
+        text += &format!(", worst {error:.1e} (tolerance {tolerance:.0e}): {name}");
+    }
+    text += &format!("  [{}]\n", check.folder);
+    let mark = |passed| if passed { "    " } else { "miss" };
+    if all || !check.passed() {
+        for q in &check.quantities {
+            let passed = q.error <= q.tolerance;
+            if all || !passed {
+                text += &format!("      {} {:.1e} of {:.0e}  {}\n", mark(passed), q.error, q.tolerance, q.name);
+            }
+        }
+    }
+    text
 }

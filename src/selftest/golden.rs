@@ -1,0 +1,182 @@
+//! A golden file: its tensors, its constants, and what was compared with it.
+
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use rand::RngExt;
+
+use super::Quantity;
+use crate::error::{Error, Result};
+use crate::nn::weights::{self, Tensors};
+use crate::random;
+
+/// One file, and the outcome of its checks so far.
+pub struct Golden {
+    pub path: PathBuf,
+    pub check: String,
+    pub params: serde_json::Value,
+    pub tensors: Tensors,
+    pub device: Device,
+    pub quantities: Vec<Quantity>,
+    /// Moves the images by rounding errors, differently for each number but 0; see [`super::check`].
+    pub jitter: u64,
+}
+
+/// All golden files of a folder, in the order of their names.
+pub fn read_folder(folder: &Path) -> Result<Vec<Golden>> {
+    let entries = std::fs::read_dir(folder).map_err(Error::io("read", folder))?;
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(Error::io("read", folder))?.path();
+        if path.extension().is_some_and(|extension| extension == "safetensors") {
+            paths.push(path);
+        }
+    }
+    if paths.is_empty() {
+        let found = "no such file";
+        return Err(Error::format(folder, "golden vectors", "*.safetensors files", found));
+    }
+    paths.sort();
+    let read = |path: PathBuf| {
+        let content = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        Golden::parse(&content, path)
+    };
+    paths.into_iter().map(read).collect()
+}
+
+impl Golden {
+    pub fn parse(content: &[u8], path: PathBuf) -> Result<Self> {
+        let (tensors, metadata) = weights::parse(content, &path)?;
+        let entry = |key: &str| {
+            metadata.get(key).cloned().ok_or_else(|| {
+                Error::format(&path, "metadata", format!("an entry {key:?}"), "none")
+            })
+        };
+        let (check, params) = (entry("check")?, entry("params")?);
+        let params = serde_json::from_str(&params)
+            .map_err(|error| Error::format(&path, "metadata params", "JSON", error.to_string()))?;
+        Ok(Self {
+            path,
+            check,
+            params,
+            tensors,
+            device: Device::default(),
+            quantities: Vec::new(),
+            jitter: 0,
+        })
+    }
+
+    fn broken(&self, place: String, expected: &str, found: String) -> Error {
+        Error::format(&self.path, place, expected, found)
+    }
+
+    /// A number of `params`.
+    pub fn number(&self, key: &str) -> Result<f64> {
+        let value = &self.params[key];
+        let place = format!("params {key}");
+        value.as_f64().ok_or_else(|| self.broken(place, "a number", value.to_string()))
+    }
+
+    /// A list of whole numbers of `params`.
+    pub fn numbers(&self, key: &str) -> Result<Vec<usize>> {
+        let value = &self.params[key];
+        let list = value.as_array().and_then(|list| {
+            list.iter().map(|v| v.as_u64().map(|v| v as usize)).collect::<Option<Vec<_>>>()
+        });
+        let place = format!("params {key}");
+        list.ok_or_else(|| self.broken(place, "a list of whole numbers", value.to_string()))
+    }
+
+    /// Shape and values of a tensor.
+    pub fn values(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
+        let tensor = self.tensors.get(name).cloned();
+        tensor.ok_or_else(|| self.broken("tensors".to_owned(), name, "no such tensor".to_owned()))
+    }
+
+    /// A tensor of a known rank. Images (four dimensions) are moved by rounding errors where that is asked for.
+    pub fn tensor<const D: usize>(&self, name: &str) -> Result<Tensor<D>> {
+        let (shape, mut values) = self.values(name)?;
+        if D == 4 && self.jitter > 0 {
+            let mut rng = random::generator(self.jitter, name, 0);
+            for value in &mut values {
+                *value *= 1.0 + f32::EPSILON * rng.random_range(-1..=1) as f32;
+            }
+        }
+        let shape: [usize; D] = shape.try_into().map_err(|shape: Vec<usize>| {
+            self.broken(format!("tensor {name}"), &format!("{D} dimensions"), format!("{shape:?}"))
+        })?;
+        Ok(Tensor::from_data(TensorData::new(values, shape), &self.device))
+    }
+
+    /// A tensor of labels.
+    pub fn labels(&self, name: &str) -> Result<Tensor<1, Int>> {
+        let labels: Vec<usize> = self.values(name)?.1.iter().map(|&v| v as usize).collect();
+        Ok(crate::cluster::label_tensor(&labels, &self.device))
+    }
+
+    /// The part of each name that follows `prefix`, for the tensors whose names start with it.
+    pub fn suffixes(&self, prefix: &str) -> Vec<String> {
+        self.tensors.keys().filter_map(|name| name.strip_prefix(prefix)).map(str::to_owned).collect()
+    }
+
+    /// Puts the tensors `weight.*` into a module, strictly.
+    pub fn load<M: Module>(&self, module: M) -> Result<M> {
+        let names = self.suffixes("weight.").into_iter();
+        let take = |name: String| (name.clone(), self.tensors[&format!("weight.{name}")].clone());
+        weights::import(module, &mut names.map(take).collect(), &[], &self.path)
+    }
+
+    /// Notes an error that was computed elsewhere; of several tries, the best.
+    pub fn note(&mut self, name: impl Into<String>, error: f64, tolerance: f64) {
+        let error = if error.is_nan() { f64::INFINITY } else { error };
+        let name = name.into();
+        match self.quantities.iter_mut().find(|q| q.name == name) {
+            Some(before) => before.error = before.error.min(error),
+            None => self.quantities.push(Quantity { name, error, tolerance }),
+        }
+    }
+
+    /// Whether everything compared so far is within tolerance.
+    pub fn passed(&self) -> bool {
+        self.quantities.iter().all(|q| q.error <= q.tolerance)
+    }
+
+    /// Compares values with the golden tensor `name`: ‖ours − golden‖ / ‖golden‖.
+    pub fn compare(&mut self, name: &str, ours: &[f32], tolerance: f64) -> Result<()> {
+        let (_, golden) = self.values(name)?;
+        let mut distance = Distance::default();
+        distance.add(ours, &golden);
+        self.note(name, distance.relative(), tolerance);
+        Ok(())
+    }
+
+    /// [`Golden::compare`] for a tensor on the device.
+    pub fn compare_tensor<const D: usize>(&mut self, name: &str, ours: Tensor<D>, tolerance: f64) -> Result<()> {
+        self.compare(name, &weights::to_vec(ours.inner()), tolerance)
+    }
+}
+
+/// The relative distance of two sets of values, tensor by tensor.
+#[derive(Default)]
+pub struct Distance {
+    difference: f64,
+    golden: f64,
+}
+
+impl Distance {
+    pub fn add(&mut self, ours: &[f32], golden: &[f32]) {
+        if ours.len() != golden.len() {
+            self.difference = f64::INFINITY;
+            return;
+        }
+        for (&a, &b) in ours.iter().zip(golden) {
+            self.difference += (f64::from(a) - f64::from(b)).powi(2);
+            self.golden += f64::from(b).powi(2);
+        }
+    }
+
+    pub fn relative(&self) -> f64 {
+        if self.golden > 0.0 { (self.difference / self.golden).sqrt() } else { self.difference.sqrt() }
+    }
+}

@@ -1,0 +1,206 @@
+//! Checks of what runs through the network: encoder, a whole AdvCL step, PGD-20.
+
+use std::collections::HashMap;
+
+use burn::module::Module;
+use burn::tensor::{Tensor, TensorData};
+
+use super::golden::{Distance, Golden};
+use super::{GRADIENT, ITERATE, OUTPUT, TRAJECTORY};
+use crate::attack::{Ball, Norm, Pgd, pgd};
+use crate::data::Batch;
+use crate::error::Result;
+use crate::loss::{cross_entropy_each, mean_cross_entropy};
+use crate::nn::weights::{self, to_vec};
+use crate::nn::{Backbone, Classifier, Depth, EncoderConfig, Linear, Mode, Route, Statistics, Stem};
+use crate::pretrain::advcl::{cluster_term, contrastive_term};
+use crate::random;
+use crate::train::{Sgd, named_gradients};
+use crate::view::HighFrequency;
+
+/// The golden model, ResNet-18 with a CIFAR stem, with the file's weights.
+fn model(file: &Golden, channels: usize, clusters: &[usize]) -> Result<Backbone> {
+    let config = EncoderConfig {
+        depth: Depth::D18,
+        width: file.number("width")? as usize,
+        stem: Stem::Cifar,
+    };
+    // Every value is replaced by the file's.
+    let mut rng = random::generator(0, "placeholder", 0);
+    let routes = Route::ALL.len();
+    file.load(Backbone::new(&config, channels, routes, clusters, &mut rng, &file.device))
+}
+
+/// The numbers of clusters in a file that does not list them: its weights `fc_K.bias`.
+fn clusters_of(file: &Golden) -> Vec<usize> {
+    let names = file.suffixes("weight.fc_");
+    names.iter().filter_map(|name| name.strip_suffix(".bias")?.parse().ok()).collect()
+}
+
+/// Compares gradients with the golden ones of that prefix, all parameters together; none may be missing.
+fn compare_gradients(file: &mut Golden, prefix: &str, ours: &HashMap<String, Vec<f32>>) -> Result<()> {
+    let mut distance = Distance::default();
+    for name in file.suffixes(prefix) {
+        let (_, golden) = file.values(&format!("{prefix}{name}"))?;
+        distance.add(ours.get(&name).map_or(&[], Vec::as_slice), &golden);
+    }
+    file.note(format!("{prefix}* (all parameters)"), distance.relative(), GRADIENT);
+    Ok(())
+}
+
+/// Features of every route in both modes, statistics, gradients.
+pub fn encoder(file: &mut Golden) -> Result<()> {
+    let input = file.tensor::<4>("input")?;
+    let model = model(file, input.dims()[1], &file.numbers("clusters")?)?;
+    for (index, route) in Route::ALL.into_iter().enumerate() {
+        let name = route.name();
+        let features = model.encoder.features(input.clone(), route, &mut Mode::Eval);
+        file.compare_tensor(&format!("eval.{name}.features"), features, OUTPUT)?;
+
+        let live = model.clone().train();
+        let images = input.clone().autodiff().require_grad();
+        let mut statistics = Statistics::default();
+        let mut mode = Mode::Train(&mut statistics);
+        let features = live.encoder.features(images.clone(), route, &mut mode);
+        let shape = features.dims();
+        let count = shape[0] * shape[1];
+        let probe = (0..count).map(|i| -1.0 + 2.0 * i as f32 / (count - 1) as f32).collect();
+        let probe: Vec<f32> = probe;
+        let probe = Tensor::<2>::from_data(TensorData::new(probe, shape), &file.device);
+        let gradients = (features.clone() * probe).sum().backward();
+        file.compare_tensor(&format!("train.{name}.features"), features, OUTPUT)?;
+        let of_images = images.grad(&gradients).map(to_vec).unwrap_or_default();
+        file.compare(&format!("train.{name}.grad.input"), &of_images, GRADIENT)?;
+
+        let moved = weights::export(&statistics.absorb_into(model.clone()));
+        for statistic in ["running_mean", "running_var"] {
+            let (_, ours) = &moved[&format!("bn1.bn_list.{index}.{statistic}")];
+            file.compare(&format!("train.{name}.{statistic}.bn1"), ours, OUTPUT)?;
+        }
+        if route == Route::Pgd {
+            compare_gradients(file, "train.pgd.grad.", &{
+                // `grad.input` has the same prefix.
+                let mut ours = named_gradients(&live, &gradients);
+                ours.insert("input".to_owned(), of_images);
+                ours
+            })?;
+        }
+    }
+    let projection = model.embed(input, Route::Pgd, &mut Mode::Eval);
+    file.compare_tensor("eval.pgd.projection", projection, OUTPUT)
+}
+
+/// One attack step against the golden next iterate, where the golden gradient is clearly not zero: the attack
+/// moves by the gradient's sign, and near zero that is anybody's guess.
+fn compare_iterate(file: &mut Golden, name: &str, ours: Tensor<4>, gradient: &[f32]) -> Result<()> {
+    let (_, golden) = file.values(name)?;
+    let mean = gradient.iter().map(|g| f64::from(g.abs())).sum::<f64>() / gradient.len() as f64;
+    let ours = to_vec(ours);
+    let errors = ours.iter().zip(&golden).zip(gradient).filter_map(|((a, b), g)| {
+        (f64::from(g.abs()) > 1e-3 * mean).then(|| f64::from((a - b).abs()))
+    });
+    let worst = errors.fold(0.0, |worst: f64, e| if e.is_nan() { f64::INFINITY } else { worst.max(e) });
+    file.note(format!("{name} (absolute)"), worst, ITERATE);
+    Ok(())
+}
+
+/// A whole pretraining step with given views, starts and pseudo-labels.
+pub fn advcl_step(file: &mut Golden) -> Result<()> {
+    let counts = file.numbers("clusters")?;
+    let original = file.tensor::<4>("original")?;
+    let [_, channels, height, width] = original.dims();
+    let model = model(file, channels, &counts)?;
+    let ball = Ball { norm: Norm::Linf, radius: file.number("epsilon")? };
+    let step_size = file.number("step_size")?;
+    let steps = file.number("steps")? as usize;
+    let temperature = file.number("temperature")?;
+    let scale = crate::loss::BASE_TEMPERATURE / file.number("base_temperature")?;
+    let labels = counts.iter().map(|k| file.labels(&format!("labels.{k}")));
+    let labels = labels.collect::<Result<Vec<_>>>()?;
+
+    let filter = HighFrequency::new(height, width, file.number("radius")? as f32);
+    let host = Batch { data: to_vec(original.clone()), shape: original.dims() };
+    let high = crate::train::to_tensor(filter.apply(&host), &file.device);
+    let views = [file.tensor::<4>("view1")?, file.tensor::<4>("view2")?, high];
+    let live = model.clone().train();
+    let clean = |model: &Backbone| {
+        views.clone().map(|view| model.embed(view, Route::Normal, &mut Mode::Batch))
+    };
+    let fixed = clean(&model);
+    let heads = counts.len() as f64;
+    // The golden attack climbs the sum over the heads; its direction is that of the mean.
+    let climb_cl = |x| contrastive_term(&model, x, &fixed, temperature, &mut Mode::Batch) * scale;
+    let climb_ce = |x| cluster_term(&model, x, &labels, &mut Mode::Batch) * heads;
+
+    let climbs: [(&str, &dyn Fn(Tensor<4>) -> Tensor<1>); 2] = [("cl", &climb_cl), ("ce", &climb_ce)];
+    let mut finals = Vec::new();
+    for (kind, climb) in climbs {
+        for step in 0..steps {
+            let iterate = file.tensor::<4>(&format!("iterate_{kind}.{step}"))?;
+            let gradient = pgd::gradient(&mut |x| climb(x), iterate.clone());
+            let name = format!("grad_{kind}.{step}");
+            file.compare_tensor(&name, gradient.clone(), GRADIENT)?;
+            let next = ball.project(ball.step(iterate, gradient, step_size), &original);
+            let (_, golden) = file.values(&name)?;
+            compare_iterate(file, &format!("iterate_{kind}.{}", step + 1), next, &golden)?;
+        }
+        let start = file.tensor::<4>(&format!("iterate_{kind}.0"))?;
+        let free = Pgd { steps, step_size }.climb(climb, start, &original, ball);
+        finals.push(to_vec(climb(free))[0]);
+    }
+
+    let x_cl = file.tensor::<4>(&format!("iterate_cl.{steps}"))?;
+    let x_ce = file.tensor::<4>(&format!("iterate_ce.{steps}"))?;
+    let loss_cl = contrastive_term(&live, x_cl, &clean(&live), temperature, &mut Mode::Batch) * scale;
+    let features = live.encoder.features(x_ce, Route::PgdCe, &mut Mode::Batch);
+    let loss_ce = mean_cross_entropy(live.cluster_logits(&features), &labels);
+    let total = loss_cl.clone() + loss_ce.clone() * file.number("cluster_weight")?;
+    let reached = [to_vec(loss_cl.clone().inner())[0], to_vec(loss_ce.clone().inner())[0] * heads as f32];
+    for ((kind, ours), golden) in ["cl", "ce"].into_iter().zip(finals).zip(reached) {
+        let error = f64::from((ours - golden).abs() / golden.abs());
+        file.note(format!("final loss of a free attack ({kind})"), error, TRAJECTORY);
+    }
+    let gradients = total.backward();
+    file.compare_tensor("loss.contrastive", loss_cl, OUTPUT)?;
+    file.compare_tensor("loss.cluster", loss_ce, OUTPUT)?;
+    file.compare_tensor("loss.total", total, OUTPUT)?;
+    compare_gradients(file, "grad.", &named_gradients(&live, &gradients))?;
+
+    let mut sgd = Sgd::new(file.number("momentum")?, file.number("weight_decay")?);
+    let updated = weights::export(&sgd.step(file.number("lr")?, model.clone(), &live, &gradients));
+    let updated = updated.into_iter().map(|(name, (_, values))| (name, values)).collect();
+    compare_gradients(file, "updated.", &updated)
+}
+
+/// PGD-20 on encoder and linear head, in evaluation mode.
+pub fn pgd20(file: &mut Golden) -> Result<()> {
+    let input = file.tensor::<4>("input")?;
+    let backbone = model(file, input.dims()[1], &clusters_of(file))?;
+    let weight = file.tensor::<2>("linear.weight")?;
+    let linear = Linear {
+        weight: burn::module::Param::from_tensor(weight),
+        bias: burn::module::Param::from_tensor(file.tensor::<1>("linear.bias")?),
+    };
+    let route = file.params["route"].as_str().unwrap_or_default().parse()?;
+    let classifier = Classifier { encoder: backbone.encoder, linear, route };
+    let labels = file.labels("labels")?;
+    let ball = Ball { norm: Norm::Linf, radius: file.number("epsilon")? };
+    let attack = Pgd { steps: file.number("steps")? as usize, step_size: file.number("step_size")? };
+
+    file.compare_tensor("logits", classifier.logits(input.clone()), OUTPUT)?;
+    let climb = |x| cross_entropy_each(classifier.logits(x), labels.clone()).sum();
+    let start = input.clone() + file.tensor::<4>("start")?;
+    let gradient = pgd::gradient(&mut |x| climb(x), start.clone());
+    let first = ball.project(ball.step(start.clone(), gradient.clone(), attack.step_size), &input);
+    compare_iterate(file, "adv.step1", first, &to_vec(gradient))?;
+
+    let each = |x| cross_entropy_each(classifier.logits(x), labels.clone());
+    let golden = file.tensor::<4>("adv")?;
+    file.compare_tensor("logits_adv", classifier.logits(golden.clone()), OUTPUT)?;
+    file.compare_tensor("loss_adv", each(golden), OUTPUT)?;
+    let mean = |values: &[f32]| values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64;
+    let golden = mean(&file.values("loss_adv")?.1);
+    let free = mean(&to_vec(each(attack.climb(climb, start, &input, ball))));
+    file.note("final loss of a free attack", (free - golden).abs() / golden, TRAJECTORY);
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! Checks of what needs no network: views, transforms, losses, k-means.
+
+use burn::tensor::Tensor;
+
+use super::golden::Golden;
+use super::{GRADIENT, OUTPUT};
+use crate::cluster::Points;
+use crate::data::Batch;
+use crate::data::augment::{self, Window};
+use crate::error::{Error, Result};
+use crate::loss;
+use crate::nn::weights::to_vec;
+use crate::view::HighFrequency;
+
+fn batch(file: &Golden, name: &str) -> Result<Batch> {
+    let (shape, data) = file.values(name)?;
+    let shape: [usize; 4] = shape.try_into().map_err(|shape: Vec<usize>| {
+        Error::format(&file.path, format!("tensor {name}"), "4 dimensions", format!("{shape:?}"))
+    })?;
+    Ok(Batch { data, shape })
+}
+
+/// `output….rR` is the high-frequency view of `input…` at radius R.
+pub fn high_frequency(file: &mut Golden) -> Result<()> {
+    for suffix in file.suffixes("output") {
+        let place = || format!("tensor output{suffix}");
+        let radius = suffix.rsplit_once(".r").and_then(|(which, r)| Some((which, r.parse().ok()?)));
+        let (which, radius) = radius.ok_or_else(|| {
+            Error::format(&file.path, place(), "a name that ends in .rRADIUS", suffix.clone())
+        })?;
+        let input = batch(file, &format!("input{which}"))?;
+        let filter = HighFrequency::new(input.shape[2], input.shape[3], radius);
+        file.compare(&format!("output{suffix}"), &filter.apply(&input).data, OUTPUT)?;
+    }
+    Ok(())
+}
+
+/// Each tensor but `input` is named by the transform and its parameter.
+pub fn transforms(file: &mut Golden) -> Result<()> {
+    let input = batch(file, "input")?;
+    let [_, channels, height, width] = input.shape;
+    let shape = [channels, height, width];
+    let (crop, padded) = (file.numbers("crop")?, file.numbers("pad_crop")?);
+    let (&[top, left, h, w], &[padding, y, x]) = (&crop[..], &padded[..]) else {
+        let found = format!("{crop:?}, {padded:?}");
+        return Err(Error::format(&file.path, "params", "crop of 4 and pad_crop of 3 numbers", found));
+    };
+    let crop = Window { top, left, height: h, width: w };
+    let padded = Window { top: y, left: x, height, width };
+    if !crop.fits(height, width) {
+        let found = format!("{crop:?} of {height} × {width}");
+        return Err(Error::format(&file.path, "params crop", "a crop inside the image", found));
+    }
+    for name in file.suffixes("") {
+        let (transform, factor) = match name.split_once('.') {
+            Some((transform, factor)) => (transform, factor.parse::<f32>().ok()),
+            None => (name.as_str(), None),
+        };
+        let edit: Box<dyn Fn(&mut [f32])> = match (transform, factor) {
+            ("input", _) => continue,
+            ("hflip", _) => Box::new(|image| augment::hflip(image, width)),
+            ("brightness", Some(f)) => Box::new(move |image| augment::adjust_brightness(image, f)),
+            ("contrast", Some(f)) => Box::new(move |i| augment::adjust_contrast(i, channels, f)),
+            ("saturation", Some(f)) => Box::new(move |i| augment::adjust_saturation(i, channels, f)),
+            ("hue", Some(f)) => Box::new(move |i| augment::adjust_hue(i, channels, f)),
+            ("grayscale", _) => Box::new(|image| augment::grayscale(image, channels)),
+            ("resized_crop" | "pad_crop", _) => Box::new(|_| {}),
+            _ => {
+                let expected = "a transform that this program has";
+                return Err(Error::format(&file.path, "tensors", expected, name));
+            }
+        };
+        let apply = |image: &[f32]| match transform {
+            "resized_crop" => augment::resized_crop(image, shape, crop, [height, width]),
+            "pad_crop" => augment::pad_crop(image, shape, padding, padded),
+            _ => {
+                let mut image = image.to_vec();
+                edit(&mut image);
+                image
+            }
+        };
+        let images = input.data.chunks(channels * height * width);
+        let ours: Vec<f32> = images.flat_map(apply).collect();
+        file.compare(&name, &ours, OUTPUT)?;
+    }
+    Ok(())
+}
+
+/// Lloyd's iterations from given centres.
+pub fn kmeans(file: &mut Golden) -> Result<()> {
+    let points = Points::new(file.tensor::<2>("points")?);
+    let (_, start) = file.values("centres.start")?;
+    let ours = points.lloyd(start, file.number("iterations")? as usize);
+    file.compare("centres", &ours.centres, OUTPUT)?;
+    let labels: Vec<f32> = ours.labels.iter().map(|&label| label as f32).collect();
+    file.compare("labels", &labels, 0.0)
+}
+
+/// `loss.tT` and `grad.tT` at temperature T, of `views`.
+pub fn contrastive_loss(file: &mut Golden) -> Result<()> {
+    let scale = loss::BASE_TEMPERATURE / file.number("base_temperature")?;
+    for suffix in file.suffixes("loss.t") {
+        let temperature: f64 = suffix.parse().map_err(|_| {
+            Error::format(&file.path, "tensors", "loss.tTEMPERATURE", suffix.clone())
+        })?;
+        let views = file.tensor::<3>("views")?.autodiff().require_grad();
+        let [count, _, _] = views.dims();
+        let each = (0..count).map(|v| views.clone().narrow(0, v, 1).squeeze_dim::<2>(0)).collect();
+        let loss = loss::contrastive(each, temperature) * scale;
+        let gradient = gradient(&loss, &views);
+        file.compare_tensor(&format!("loss.t{suffix}"), loss, OUTPUT)?;
+        file.compare_tensor(&format!("grad.t{suffix}"), gradient, GRADIENT)?;
+    }
+    Ok(())
+}
+
+fn gradient<const D: usize>(loss: &Tensor<1>, of: &Tensor<D>) -> Tensor<D> {
+    of.grad(&loss.backward()).unwrap_or_else(|| of.clone().inner().zeros_like())
+}
+
+/// Losses on logits, per sample where they are per sample; gradients of their sums.
+pub fn class_losses(file: &mut Golden) -> Result<()> {
+    let (labels, targets) = (file.labels("labels")?, file.labels("targets")?);
+    let logits = || -> Result<_> { Ok(file.tensor::<2>("logits")?.autodiff().require_grad()) };
+    let single = |f: &dyn Fn(Tensor<2>) -> Tensor<1>| -> Result<_> {
+        let logits = logits()?;
+        let loss = f(logits.clone());
+        Ok((to_vec(loss.clone().inner()), to_vec(gradient(&loss.sum(), &logits))))
+    };
+    let each = [
+        ("ce", single(&|z| loss::cross_entropy(z, labels.clone()))?),
+        ("dlr", single(&|z| loss::dlr(z, labels.clone()))?),
+        ("dlr_targeted", single(&|z| loss::dlr_targeted(z, labels.clone(), targets.clone()))?),
+    ];
+    let (clean, attacked) = (logits()?, file.tensor::<2>("logits_adv")?.autodiff().require_grad());
+    let kl = loss::trades_kl(clean.clone(), attacked.clone());
+    let gradients = kl.backward();
+    let of = |tensor: &Tensor<2>| tensor.grad(&gradients).map(to_vec).unwrap_or_default();
+    let (of_clean, of_attacked) = (of(&clean), of(&attacked));
+    for (name, (loss, gradient)) in each {
+        file.compare(name, &loss, OUTPUT)?;
+        file.compare(&format!("{name}.grad"), &gradient, GRADIENT)?;
+    }
+    file.compare_tensor("trades_kl", kl, OUTPUT)?;
+    file.compare("trades_kl.grad", &of_clean, GRADIENT)?;
+    file.compare("trades_kl.grad_adv", &of_attacked, GRADIENT)
+}
