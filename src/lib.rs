@@ -10,6 +10,7 @@ pub mod error;
 pub mod evaluate;
 pub mod experiment;
 pub mod finetune;
+pub mod inspect;
 pub mod loss;
 pub mod nn;
 pub mod pixels;

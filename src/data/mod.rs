@@ -9,6 +9,7 @@ mod cifar;
 mod decode;
 mod embedded;
 mod filename;
+mod files;
 #[cfg(test)]
 mod fixtures;
 mod folder;
@@ -23,6 +24,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result, nearest};
 use archive::Store;
+pub use files::read_images;
 
 /// The names of the data sets inside the program, as [`load`] takes them.
 pub const EMBEDDED: &[&str] = &[embedded::NAME];

@@ -2,11 +2,13 @@
 
 use burn::module::Module;
 use burn::nn::Relu;
+use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
 use rand::rngs::ChaCha8Rng;
 
 use super::layer::Linear;
 use super::norm::{BatchNorm, Mode, Route};
+use super::weights::to_vec;
 use super::resnet::{Encoder, EncoderConfig};
 
 /// Length of a projection (the paper's, and SimCLR's).
@@ -84,5 +86,12 @@ impl Classifier {
     /// `[batch, channels, height, width]` in [0, 1] to logits `[batch, classes]`.
     pub fn logits(&self, images: Tensor<4>) -> Tensor<2> {
         self.linear.forward(self.encoder.features(images, self.route, &mut Mode::Eval))
+    }
+
+    /// The probability of each class, for each image.
+    pub fn probabilities(&self, images: Tensor<4>) -> Vec<Vec<f32>> {
+        let logits = self.logits(images);
+        let classes = logits.dims()[1];
+        to_vec(softmax(logits, 1)).chunks(classes).map(<[f32]>::to_vec).collect()
     }
 }

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use advcl::experiment::Experiment;
+use advcl::data::read_images;
 use advcl::recipe::{Method, Recipe, SHIPPED};
-use advcl::train::Context;
-use advcl::{bench, device, selftest};
+use advcl::run::Model;
+use advcl::train::{Context, to_tensor};
+use advcl::{bench, device, inspect, selftest};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
@@ -26,11 +28,11 @@ pub fn dispatch(cli: &Cli) -> Result<()> {
         Command::Cluster(arg) => cluster(arg, shared),
         Command::Finetune(stage) => finetune(stage, shared),
         Command::Evaluate(stage) => evaluate(stage, shared),
-        Command::Predict(_predict) => todo!(),
+        Command::Predict(what) => predict(what, shared),
         Command::Selftest { dirs } => selftest(dirs, shared),
         Command::Bench { what: args::Bench::Step(step) } => bench_step(step, shared),
         Command::Recipe { what } => recipe(what, shared),
-        Command::Data { what: args::DataCommand::Inspect(_inspect) } => todo!(),
+        Command::Data { what: args::DataCommand::Inspect(what) } => inspect(what, shared),
     }
 }
 
@@ -220,4 +222,44 @@ fn selftest(dirs: &[PathBuf], shared: &Shared) -> Result<()> {
     }
     failure.map_or(Ok(()), Err)?;
     Ok(outcome?)
+}
+
+/// A model file, or the one in a folder.
+fn model_file(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join("model.safetensors") } else { path.to_path_buf() }
+}
+
+fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
+    let device = device::open(&shared.device)?;
+    let path = model_file(&what.model);
+    let model = Model::load(&path, &device)?;
+    let classifier = model.classifier(&path)?;
+    let [height, width] = model.info.image_size;
+    let (files, images) = read_images(&what.images, [model.info.channels, height, width])?;
+    let indices: Vec<usize> = (0..files.len()).collect();
+    let mut predictions = Vec::with_capacity(files.len());
+    for chunk in indices.chunks(256) {
+        let probabilities = classifier.probabilities(to_tensor(images.batch(chunk), &device));
+        for (&index, row) in chunk.iter().zip(&probabilities) {
+            let ranked = table::ranked(row, &model.info.classes);
+            predictions.push(table::Prediction { image: files[index].clone(), classes: ranked });
+        }
+    }
+    if shared.json {
+        return print_json(&predictions);
+    }
+    let shown = if shared.verbose { usize::MAX } else { 3 };
+    print(&table::predictions(&predictions, shown))
+}
+
+fn inspect(what: &args::Inspect, shared: &Shared) -> Result<()> {
+    let device = device::open(&shared.device)?;
+    let recipe = Recipe::load(&what.recipe, &shared.set)?;
+    let data = advcl::data::load(what.source.as_ref().unwrap_or(&recipe.data.source))?;
+    let model = what.model.as_deref().map(|path| Model::load(&model_file(path), &device));
+    let views = inspect::views(&data, &recipe, model.transpose()?.as_ref(), what.rows, &device)?;
+    let columns: Vec<_> = views.iter().map(|(_, batch)| batch).collect();
+    inspect::contact_sheet(&columns, 4, &what.sheet)?;
+    let summary = table::data(&data, &views, &what.sheet);
+    if shared.json { print_json(&summary) } else { print(&table::data_text(&summary)) }
 }

@@ -1,5 +1,11 @@
 //! Results as text.
 
+use std::path::{Path, PathBuf};
+
+use advcl::data::{Batch, Dataset, Split};
+use advcl::inspect;
+use serde::Serialize;
+
 use advcl::attack::Norm;
 use advcl::experiment::{Outcome, Summary};
 use advcl::selftest::Check;
@@ -114,6 +120,98 @@ pub fn check(check: &Check, all: bool) -> String {
                 text += &format!("      {} {:.1e} of {:.0e}  {}\n", mark(passed), q.error, q.tolerance, q.name);
             }
         }
+    }
+    text
+}
+
+/// What a model says of one image.
+#[derive(Serialize)]
+pub struct Prediction {
+    pub image: PathBuf,
+    /// Most probable first.
+    pub classes: Vec<Ranked>,
+}
+
+/// A class and its probability.
+#[derive(Serialize)]
+pub struct Ranked {
+    pub class: String,
+    pub probability: f32,
+}
+
+/// Classes by falling probability.
+pub fn ranked(probabilities: &[f32], names: &[String]) -> Vec<Ranked> {
+    let pairs = names.iter().zip(probabilities);
+    let ranked = |(class, &probability): (&String, _)| Ranked { class: class.clone(), probability };
+    let mut classes: Vec<Ranked> = pairs.map(ranked).collect();
+    classes.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+    classes
+}
+
+/// A line an image: its file and its first classes.
+pub fn predictions(predictions: &[Prediction], shown: usize) -> String {
+    let cell = |r: &Ranked| format!("{} {:.1} %", r.class, 100.0 * r.probability);
+    let row = |p: &Prediction| {
+        let classes: Vec<String> = p.classes.iter().take(shown).map(cell).collect();
+        vec![p.image.display().to_string(), classes.join(", ")]
+    };
+    aligned(&predictions.iter().map(row).collect::<Vec<_>>())
+}
+
+/// What is in a data set.
+#[derive(Serialize)]
+pub struct DataSummary {
+    pub name: String,
+    /// Channels, height, width.
+    pub shape: [usize; 3],
+    pub train: usize,
+    pub test: usize,
+    /// Name, training images, test images.
+    pub classes: Vec<(String, usize, usize)>,
+    /// Mean and standard deviation of each channel of the training images, in [0, 1].
+    pub channels: Vec<(f64, f64)>,
+    pub sheet: PathBuf,
+    /// The sheet's columns, from the left.
+    pub views: Vec<String>,
+}
+
+pub fn data(data: &Dataset, views: &[(&'static str, Batch)], sheet: &Path) -> DataSummary {
+    let images = &data.train.images;
+    let counts = |split: &Split| inspect::counts(split, data.classes.len());
+    let (train, test) = (counts(&data.train), counts(&data.test));
+    let class = |(index, name): (usize, &String)| (name.clone(), train[index], test[index]);
+    DataSummary {
+        name: data.name.clone(),
+        shape: [images.channels, images.height, images.width],
+        train: images.len(),
+        test: data.test.images.len(),
+        classes: data.classes.iter().enumerate().map(class).collect(),
+        channels: inspect::channel_means(images),
+        sheet: sheet.to_path_buf(),
+        views: views.iter().map(|(name, _)| (*name).to_owned()).collect(),
+    }
+}
+
+pub fn data_text(data: &DataSummary) -> String {
+    let [channels, height, width] = data.shape;
+    let mut about = vec![
+        ("data set".to_owned(), data.name.clone()),
+        ("images".to_owned(), format!("{} training, {} test", data.train, data.test)),
+        ("size".to_owned(), format!("{height} × {width}, {channels} channel(s)")),
+    ];
+    for (index, (mean, deviation)) in data.channels.iter().enumerate() {
+        let text = format!("mean {mean:.4}, deviation {deviation:.4}");
+        about.push((format!("channel {index}"), text));
+    }
+    about.push(("contact sheet".to_owned(), data.sheet.display().to_string()));
+    about.push(("its columns".to_owned(), data.views.join(", ")));
+    let mut text = pairs(&about);
+    if !data.classes.is_empty() {
+        let mut rows = vec![cells(["class", "", "train", "test"])];
+        for (name, train, test) in &data.classes {
+            rows.push(vec![name.clone(), String::new(), train.to_string(), test.to_string()]);
+        }
+        text += &format!("\n{}", aligned(&rows));
     }
     text
 }

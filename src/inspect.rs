@@ -1,0 +1,82 @@
+//! A look at a data set through a recipe's eyes: its figures, and the views that pretraining makes of it.
+
+use burn::tensor::{Device, Tensor};
+
+pub use crate::data::inspect::{channel_means, contact_sheet, counts};
+
+use crate::attack::Pgd;
+use crate::cluster::label_tensor;
+use crate::data::{Batch, Dataset};
+use crate::error::{Error, Result};
+use crate::evaluate::predictions;
+use crate::loss::{contrastive, cross_entropy_each};
+use crate::nn::weights::to_vec;
+use crate::nn::{Classifier, Mode};
+use crate::random;
+use crate::recipe::Recipe;
+use crate::run::Model;
+use crate::train::to_tensor;
+use crate::view::HighFrequency;
+
+/// The views of `rows` training images: the image, two strong ones, the weak one, its high frequencies (shifted
+/// to gray) and, where a model is given, the weak one attacked by PGD in the recipe's ball.
+///
+/// The model's classifier is attacked where it has one (away from what it says of the clean view), else its
+/// contrastive loss against a strong view.
+///
+/// # Errors
+/// [`Error::Recipe`] for a recipe without AdvCL, [`Error::Data`] for a model of other images.
+pub fn views(
+    data: &Dataset,
+    recipe: &Recipe,
+    model: Option<&Model>,
+    rows: usize,
+    device: &Device,
+) -> Result<Vec<(&'static str, Batch)>> {
+    let images = &data.train.images;
+    let settings = recipe.pretrain.advcl.as_ref().ok_or_else(|| {
+        let hint = "name one that has a table [pretrain.advcl]";
+        Error::recipe("pretrain.advcl", "the recipe has no AdvCL views", hint)
+    })?;
+    let mut rng = random::generator(recipe.seed, "inspect", 0);
+    let mut chosen = random::permutation(images.len(), &mut rng);
+    chosen.truncate(rows);
+    let weak = settings.weak.apply(images, &chosen, &mut rng);
+    let filter = HighFrequency::new(images.height, images.width, settings.high_frequency_radius);
+    let mut high = filter.apply(&weak);
+    high.data.iter_mut().for_each(|value| *value += 0.5);
+    let strong = settings.strong.apply(images, &chosen, &mut rng);
+    let mut views = vec![
+        ("image", images.batch(&chosen)),
+        ("strong", strong.clone()),
+        ("strong", settings.strong.apply(images, &chosen, &mut rng)),
+        ("weak", weak.clone()),
+        ("high-frequency", high),
+    ];
+    if let Some(model) = model {
+        let info = &model.info;
+        let found = [info.channels, info.image_size[0], info.image_size[1]];
+        let expected = [images.channels, images.height, images.width];
+        if found != expected {
+            let problem = format!("images are {expected:?} (channels, height, width), the model's {found:?}");
+            return Err(Error::data(&data.name, problem, "name a model of this data set"));
+        }
+        let pgd = Pgd { steps: recipe.evaluate.steps, step_size: recipe.evaluate.step_size.value() };
+        let shape = weak.shape;
+        let (weak, ball) = (to_tensor(weak, device), recipe.threat.ball());
+        let encoder = &model.backbone.encoder;
+        let attacked = if let Some(linear) = model.linear.clone() {
+            let classifier = Classifier { encoder: encoder.clone(), linear, route: info.route };
+            let said = label_tensor(&predictions(classifier.logits(weak.clone())), device);
+            let climb = |x| cross_entropy_each(classifier.logits(x), said.clone()).sum();
+            pgd.maximize(climb, &weak, ball, &mut rng)
+        } else {
+            let embed = |x: Tensor<4>| model.backbone.embed(x, info.route, &mut Mode::Eval);
+            let other = embed(to_tensor(strong, device));
+            let climb = |x| contrastive(vec![embed(x), other.clone()], settings.temperature);
+            pgd.maximize(climb, &weak, ball, &mut rng)
+        };
+        views.push(("adversarial", Batch { data: to_vec(attacked), shape }));
+    }
+    Ok(views)
+}
