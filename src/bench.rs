@@ -41,15 +41,28 @@ pub struct StepTime {
 pub fn step(shape: [usize; 4], width: usize, runs: usize, device: &Device) -> Result<StepTime> {
     let [batch, channels, height, image_width] = shape;
     if batch < 2 || ![1, 3].contains(&channels) || height < 8 || width == 0 || runs == 0 {
-        let problem = format!("cannot time batch {batch}, {channels} channels, size {height}, width {width}, {runs} runs");
-        return Err(Error::recipe("bench step", problem, "expected batch ≥ 2, channels 1 or 3, size ≥ 8, width ≥ 1, runs ≥ 1"));
+        let problem = format!(
+            "cannot time batch {batch}, {channels} channels, size {height}, width {width}, {runs} runs"
+        );
+        return Err(Error::recipe(
+            "bench step",
+            problem,
+            "expected batch ≥ 2, channels 1 or 3, size ≥ 8, width ≥ 1, runs ≥ 1",
+        ));
     }
     let mut rng = random::generator(0, "bench", 0);
     let mut pixels = vec![0; shape.iter().product()];
     rng.fill_bytes(&mut pixels);
-    let images = Images { pixels, channels, height, width: image_width };
+    let images = Images {
+        pixels,
+        channels,
+        height,
+        width: image_width,
+    };
     let labels = PseudoLabels {
-        clusters: COUNTS.map(|k| (k, (0..batch).map(|i| i % k).collect())).to_vec(),
+        clusters: COUNTS
+            .map(|k| (k, (0..batch).map(|i| i % k).collect()))
+            .to_vec(),
         origin: "bench".to_owned(),
     };
     let settings = Settings {
@@ -57,7 +70,9 @@ pub fn step(shape: [usize; 4], width: usize, runs: usize, device: &Device) -> Re
             epochs: 1,
             batch_size: batch,
             lr: 0.01,
-            schedule: Schedule::Steps { milestones: Vec::new() },
+            schedule: Schedule::Steps {
+                milestones: Vec::new(),
+            },
             momentum: 0.9,
             weight_decay: 1e-4,
         },
@@ -69,11 +84,24 @@ pub fn step(shape: [usize; 4], width: usize, runs: usize, device: &Device) -> Re
         strong: Default::default(),
         weak: Default::default(),
     };
-    let ball = Ball { norm: Norm::Linf, radius: 8.0 / 255.0 };
+    let ball = Ball {
+        norm: Norm::Linf,
+        radius: 8.0 / 255.0,
+    };
     let objective = AdvCl::new(&images, &settings, &labels, ball, device.clone());
-    let config = EncoderConfig { depth: Depth::D18, width, stem: Stem::Cifar };
-    let mut model =
-        Backbone::new(&config, channels, Route::ALL.len(), &COUNTS, &mut rng, device);
+    let config = EncoderConfig {
+        depth: Depth::D18,
+        width,
+        stem: Stem::Cifar,
+    };
+    let mut model = Backbone::new(
+        &config,
+        channels,
+        Route::ALL.len(),
+        &COUNTS,
+        &mut rng,
+        device,
+    );
     let mut sgd = Sgd::new(settings.plan.momentum, settings.plan.weight_decay);
     let indices: Vec<usize> = (0..batch).collect();
     let mut seconds = Vec::with_capacity(runs);

@@ -46,7 +46,10 @@ impl PseudoLabels {
     /// The labels of a batch, `[batch]` for each number of clusters.
     pub fn batch(&self, indices: &[usize], device: &Device) -> Vec<Tensor<1, Int>> {
         let labels = |all: &Vec<usize>| indices.iter().map(|&i| all[i]).collect::<Vec<_>>();
-        self.clusters.iter().map(|(_, all)| label_tensor(&labels(all), device)).collect()
+        self.clusters
+            .iter()
+            .map(|(_, all)| label_tensor(&labels(all), device))
+            .collect()
     }
 
     /// Writes a safetensors file: `labels.K` `[images]` for each K; the origin is in the metadata.
@@ -55,7 +58,10 @@ impl PseudoLabels {
     /// [`Error::Io`].
     pub fn save(&self, path: &Path) -> Result<()> {
         let tensor = |labels: &Vec<usize>| {
-            (vec![labels.len()], labels.iter().map(|&label| label as f32).collect())
+            (
+                vec![labels.len()],
+                labels.iter().map(|&label| label as f32).collect(),
+            )
         };
         let tensors: Tensors = self
             .clusters
@@ -79,7 +85,10 @@ impl PseudoLabels {
             if values.len() != images {
                 return Err(Error::data(
                     path.display().to_string(),
-                    format!("{name}: expected a label for each of {images} images, found {}", values.len()),
+                    format!(
+                        "{name}: expected a label for each of {images} images, found {}",
+                        values.len()
+                    ),
                     "the file belongs to other training images",
                 ));
             }
@@ -89,7 +98,10 @@ impl PseudoLabels {
                 let expected = format!("a whole number from 0 to {}", count - 1);
                 return Err(Error::format(path, place, expected, values[at].to_string()));
             }
-            Ok((count, values.into_iter().map(|value| value as usize).collect()))
+            Ok((
+                count,
+                values.into_iter().map(|value| value as usize).collect(),
+            ))
         });
         let clusters = clusters.collect::<Result<_>>()?;
         let origin = metadata.get(ORIGIN).cloned();
@@ -130,7 +142,12 @@ impl Points {
         let dimensions = tensor.dims()[1];
         let host = weights::to_vec(tensor.clone());
         let squares = host.chunks(dimensions).map(square).collect();
-        Self { tensor, host, dimensions, squares }
+        Self {
+            tensor,
+            host,
+            dimensions,
+            squares,
+        }
     }
 
     fn len(&self) -> usize {
@@ -154,14 +171,19 @@ impl Points {
                 break;
             }
         }
-        Clustering { centres, labels, inertia }
+        Clustering {
+            centres,
+            labels,
+            inertia,
+        }
     }
 
     /// k-means++ (Arthur and Vassilvitskii, 2007) and Lloyd, the best of `restarts` starts.
     pub fn cluster(&self, count: usize, settings: &Settings, rng: &mut ChaCha8Rng) -> Clustering {
         let starts = 0..settings.restarts.max(1);
         let runs = starts.map(|_| self.lloyd(self.plus_plus(count, rng), settings.iterations));
-        runs.min_by(|a, b| a.inertia.total_cmp(&b.inertia)).expect("at least one start")
+        runs.min_by(|a, b| a.inertia.total_cmp(&b.inertia))
+            .expect("at least one start")
     }
 
     /// Centres drawn one by one, each with probability proportional to its squared distance from those before.
@@ -203,7 +225,11 @@ impl Points {
             inertia += f64::from((own + score(&best)).max(0.0));
             best
         };
-        let labels = products.chunks(count).zip(&self.squares).map(nearest).collect();
+        let labels = products
+            .chunks(count)
+            .zip(&self.squares)
+            .map(nearest)
+            .collect();
         (labels, inertia)
     }
 
@@ -217,7 +243,9 @@ impl Points {
                 *sum += f64::from(*value);
             }
         }
-        let rows = centres.chunks_mut(self.dimensions).zip(sums.chunks(self.dimensions));
+        let rows = centres
+            .chunks_mut(self.dimensions)
+            .zip(sums.chunks(self.dimensions));
         for ((centre, sum), size) in rows.zip(sizes) {
             if size > 0 {
                 for (centre, sum) in centre.iter_mut().zip(sum) {
@@ -237,7 +265,12 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// Pseudo-labels for `features` `[images, dimensions]` by the recipe's settings.
-pub fn pseudo_labels(features: Tensor<2>, settings: &Settings, origin: String, seed: u64) -> PseudoLabels {
+pub fn pseudo_labels(
+    features: Tensor<2>,
+    settings: &Settings,
+    origin: String,
+    seed: u64,
+) -> PseudoLabels {
     let points = Points::new(features);
     let labels = |&count: &usize| {
         let mut rng = random::generator(seed, "cluster", count as u64);

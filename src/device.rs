@@ -13,7 +13,10 @@ pub fn compiled_in() -> Vec<&'static str> {
         ("cuda", cfg!(feature = "cuda")),
         ("rocm", cfg!(feature = "rocm")),
     ];
-    all.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
+    all.into_iter()
+        .filter(|(_, there)| *there)
+        .map(|(name, _)| name)
+        .collect()
 }
 
 /// The device called `name`: a backend, and for GPUs an index after a colon ("cuda" is "cuda:0").
@@ -34,7 +37,10 @@ pub fn open(name: &str) -> Result<Device> {
     }
     let index: usize = index.parse().map_err(|_| {
         let hint = format!("write {backend}:0 for the first one");
-        refuse(format!("expected a number after the colon, found {index:?}"), hint)
+        refuse(
+            format!("expected a number after the colon, found {index:?}"),
+            hint,
+        )
     })?;
     if backend == "cpu" && index > 0 {
         let problem = "there is one CPU device; it uses all cores".to_owned();
@@ -46,7 +52,9 @@ pub fn open(name: &str) -> Result<Device> {
         #[cfg(feature = "vulkan")]
         "vulkan" => Ok(Device::vulkan(burn::tensor::DeviceKind::DiscreteGpu(index))),
         #[cfg(feature = "metal")]
-        "metal" => Ok(Device::metal(burn::tensor::DeviceKind::IntegratedGpu(index))),
+        "metal" => Ok(Device::metal(burn::tensor::DeviceKind::IntegratedGpu(
+            index,
+        ))),
         #[cfg(feature = "cuda")]
         "cuda" => Ok(Device::cuda(index)),
         #[cfg(feature = "rocm")]

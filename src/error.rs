@@ -118,7 +118,11 @@ impl Error {
     /// For `map_err` after a file operation: `Error::io("read", path)`.
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
-        move |source| Self::Io { action, path, source }
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
     }
 
     /// A file whose content is wrong at `place`.
@@ -206,7 +210,7 @@ impl Error {
             },
             Self::Format { .. } => Some("the file may be truncated or of another kind"),
             Self::Diverged { .. } => Some(
-                "the last good checkpoint is kept; a smaller learning rate (--set 'pretrain.lr = ...') is the usual cure",
+                "the last good checkpoint is kept; the usual cure is a smaller lr in that stage's plan, in another --run folder",
             ),
             Self::Interrupted { .. } => Some("run the same command again to go on"),
             Self::SelfTest { .. } => {

@@ -41,7 +41,10 @@ pub fn predictions(logits: Tensor<2>) -> Vec<usize> {
         let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
         best.map_or(0, |(class, _)| class)
     };
-    weights::to_vec(logits).chunks(classes).map(argmax).collect()
+    weights::to_vec(logits)
+        .chunks(classes)
+        .map(argmax)
+        .collect()
 }
 
 /// Measures `classifier` on `split`: as the images are, and attacked by PGD on the cross-entropy.
@@ -66,12 +69,18 @@ pub fn accuracy(
 
     let right = |indices: &[usize], images: Tensor<4>| -> Vec<usize> {
         let predicted = predictions(classifier.logits(images));
-        let right = indices.iter().zip(predicted).filter(|(i, class)| label(i) == *class);
+        let right = indices
+            .iter()
+            .zip(predicted)
+            .filter(|(i, class)| label(i) == *class);
         right.map(|(i, _)| *i).collect()
     };
     let mut clean = Vec::new();
     for indices in all.chunks(batch_size) {
-        clean.extend(right(indices, to_tensor(split.images.batch(indices), &device)));
+        clean.extend(right(
+            indices,
+            to_tensor(split.images.batch(indices), &device),
+        ));
     }
 
     let mut robust = Vec::new();

@@ -14,9 +14,9 @@ use crate::finetune::{LinearProbe, features};
 use crate::nn::{Backbone, Linear, Route};
 use crate::pretrain::{advcl::AdvCl, simclr::SimClr};
 use crate::recipe::{Method, Recipe, SplitName};
-use crate::run::{self, Model, ModelInfo, Run};
+use crate::run::{Model, ModelInfo, Run};
 use crate::train::{self, Context, Event};
-use crate::{device, random};
+use crate::{device, files, random};
 
 /// A recipe, its images and its folder.
 pub struct Experiment {
@@ -105,12 +105,20 @@ impl Experiment {
             }
         }
         if let Some(limit) = recipe.data.test_limit {
-            let judged_alone = Dataset { train: judged, ..data.clone() };
+            let judged_alone = Dataset {
+                train: judged,
+                ..data.clone()
+            };
             judged = judged_alone.limit_train(limit, seed)?.train;
         }
         recipe.check_data(&data)?;
         let run = Run::open(folder, &recipe.to_toml())?;
-        Ok(Self { recipe, run, data, judged })
+        Ok(Self {
+            recipe,
+            run,
+            data,
+            judged,
+        })
     }
 
     /// A method's model file.
@@ -135,20 +143,27 @@ impl Experiment {
     fn require(&self, method: Method, context: &Context) -> Result<Model> {
         self.load(method, context)?.ok_or_else(|| {
             let problem = format!("no {} encoder yet", method.name());
-            let hint = format!("make it first: advcl pretrain --method {} --run DIR", method.name());
+            let hint = format!(
+                "make it first: advcl pretrain --method {} --run DIR",
+                method.name()
+            );
             Error::run(self.run.path(), problem, hint)
         })
     }
 
     fn seconds(&self, method: Method) -> Result<Seconds> {
         let path = self.run.path().join(method.name()).join(TIMES);
-        if path.exists() { run::read_json(&path) } else { Ok(Seconds::default()) }
+        if path.exists() {
+            files::read_json(&path)
+        } else {
+            Ok(Seconds::default())
+        }
     }
 
     fn set_seconds(&self, method: Method, change: impl FnOnce(&mut Seconds)) -> Result<()> {
         let mut seconds = self.seconds(method)?;
         change(&mut seconds);
-        run::write_json(&self.run.stage(method.name())?.join(TIMES), &seconds)
+        files::write_json(&self.run.stage(method.name())?.join(TIMES), &seconds)
     }
 
     /// Pretrains one encoder.
@@ -161,7 +176,10 @@ impl Experiment {
         }
         let (images, recipe) = (&self.data.train.images, &self.recipe);
         let labels = match method {
-            Method::Simclr => PseudoLabels { clusters: Vec::new(), origin: String::new() },
+            Method::Simclr => PseudoLabels {
+                clusters: Vec::new(),
+                origin: String::new(),
+            },
             Method::Advcl => self.pseudo_labels()?,
         };
         let clusters = labels.counts();
@@ -178,20 +196,43 @@ impl Experiment {
             let problem = format!("no table [pretrain.{}]", method.name());
             Error::recipe("pretrain", problem, "add it to the recipe")
         };
-        let checkpoint = self.run.stage(method.name())?.join("checkpoint.safetensors");
+        let checkpoint = self
+            .run
+            .stage(method.name())?
+            .join("checkpoint.safetensors");
         let device = context.device.clone();
         let (backbone, seconds) = match method {
             Method::Simclr => {
                 let settings = recipe.pretrain.simclr.as_ref().ok_or_else(missing)?;
-                let objective = SimClr { images, settings, device };
+                let objective = SimClr {
+                    images,
+                    settings,
+                    device,
+                };
                 let count = images.len();
-                train::fit("simclr", &objective, fresh, &settings.plan, count, &checkpoint, context)?
+                train::fit(
+                    "simclr",
+                    &objective,
+                    fresh,
+                    &settings.plan,
+                    count,
+                    &checkpoint,
+                    context,
+                )?
             }
             Method::Advcl => {
                 let settings = recipe.pretrain.advcl.as_ref().ok_or_else(missing)?;
                 let objective = AdvCl::new(images, settings, &labels, recipe.threat.ball(), device);
                 let count = images.len();
-                train::fit("advcl", &objective, fresh, &settings.plan, count, &checkpoint, context)?
+                train::fit(
+                    "advcl",
+                    &objective,
+                    fresh,
+                    &settings.plan,
+                    count,
+                    &checkpoint,
+                    context,
+                )?
             }
         };
         let info = ModelInfo {
@@ -209,7 +250,12 @@ impl Experiment {
             advcl_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         self.set_seconds(method, |times| times.pretrain = seconds)?;
-        Model { info, backbone, linear: None }.save(&self.model_path(method))
+        Model {
+            info,
+            backbone,
+            linear: None,
+        }
+        .save(&self.model_path(method))
     }
 
     /// The pseudo-labels' file.
@@ -223,7 +269,11 @@ impl Experiment {
             let hint = "make them first: advcl cluster --run DIR";
             return Err(Error::run(self.run.path(), "no pseudo-labels yet", hint));
         }
-        PseudoLabels::load(&path, self.data.train.images.len(), self.recipe.cluster_counts())
+        PseudoLabels::load(
+            &path,
+            self.data.train.images.len(),
+            self.recipe.cluster_counts(),
+        )
     }
 
     /// Clusters the standard encoder's features into pseudo-labels, or takes them from the recipe's file.
@@ -250,7 +300,9 @@ impl Experiment {
                 );
                 let origin = format!(
                     "k-means on the features of a SimCLR ResNet-{} (width {}) trained on the same {count} images, seed {}",
-                    usize::from(self.recipe.encoder.depth), self.recipe.encoder.width, context.seed
+                    usize::from(self.recipe.encoder.depth),
+                    self.recipe.encoder.width,
+                    context.seed
                 );
                 cluster::pseudo_labels(features, settings, origin, context.seed)
             }
@@ -289,15 +341,30 @@ impl Experiment {
         let checkpoint = self.run.stage(method.name())?.join("slf.safetensors");
         let images = self.data.train.images.len();
         let plan = &settings.plan;
-        let (linear, _) = train::fit(&stage, &objective, fresh, plan, images, &checkpoint, context)?;
-        self.set_seconds(method, |times| times.finetune = started.elapsed().as_secs_f64())?;
+        let (linear, _) = train::fit(
+            &stage,
+            &objective,
+            fresh,
+            plan,
+            images,
+            &checkpoint,
+            context,
+        )?;
+        self.set_seconds(method, |times| {
+            times.finetune = started.elapsed().as_secs_f64()
+        })?;
         let info = ModelInfo {
             classes: self.data.classes.clone(),
             finetuning: Some("slf".to_owned()),
             ..model.info
         };
         let backbone = model.backbone;
-        Model { info, backbone, linear: Some(linear) }.save(&self.model_path(method))
+        Model {
+            info,
+            backbone,
+            linear: Some(linear),
+        }
+        .save(&self.model_path(method))
     }
 
     /// Measures a fitted model: clean, and under PGD.
@@ -307,13 +374,16 @@ impl Experiment {
     pub fn evaluate(&self, method: Method, context: &mut Context) -> Result<Outcome> {
         let path = self.run.path().join(method.name()).join("result.json");
         if path.exists() {
-            return run::read_json(&path);
+            return files::read_json(&path);
         }
         let model = self.require(method, context)?;
         let classifier = model.classifier(&self.model_path(method))?;
         let settings = &self.recipe.evaluate;
         let started = Instant::now();
-        let pgd = Pgd { steps: settings.steps, step_size: settings.step_size.value() };
+        let pgd = Pgd {
+            steps: settings.steps,
+            step_size: settings.step_size.value(),
+        };
         let accuracy = evaluate::accuracy(
             &format!("{}/pgd-{}", method.name(), settings.steps),
             &classifier,
@@ -323,12 +393,15 @@ impl Experiment {
             context,
         );
         let accuracy = accuracy.map_err(|error| match error {
-            Error::Interrupted { at, .. } => {
-                Error::Interrupted { at, path: self.run.path().to_path_buf() }
-            }
+            Error::Interrupted { at, .. } => Error::Interrupted {
+                at,
+                path: self.run.path().to_path_buf(),
+            },
             other => other,
         })?;
-        self.set_seconds(method, |times| times.evaluate = started.elapsed().as_secs_f64())?;
+        self.set_seconds(method, |times| {
+            times.evaluate = started.elapsed().as_secs_f64()
+        })?;
         let total = &accuracy.total;
         let fraction = |part: usize| part as f64 / total.images as f64;
         let outcome = Outcome {
@@ -344,7 +417,7 @@ impl Experiment {
             seconds: self.seconds(method)?,
             accuracy,
         };
-        run::write_json(&path, &outcome)?;
+        files::write_json(&path, &outcome)?;
         Ok(outcome)
     }
 
@@ -378,7 +451,7 @@ impl Experiment {
             classes: self.data.classes.clone(),
             outcomes: outcomes.collect::<Result<_>>()?,
         };
-        run::write_json(&self.run.path().join("summary.json"), &summary)?;
+        files::write_json(&self.run.path().join("summary.json"), &summary)?;
         Ok(summary)
     }
 
@@ -401,6 +474,6 @@ impl Experiment {
             "architecture": std::env::consts::ARCH,
             "seed": self.recipe.seed,
         });
-        run::write_json(&path, &note)
+        files::write_json(&path, &note)
     }
 }

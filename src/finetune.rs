@@ -28,21 +28,17 @@ pub fn features(
 /// The objective: cross-entropy of a linear classifier. The encoder is no part of what is trained, so neither its
 /// weights nor its statistics can move.
 pub struct LinearProbe<'a> {
+    encoder: &'a Encoder,
+    route: Route,
     split: &'a Split,
-    frozen: Frozen<'a>,
+    /// Of all images, where nothing about them changes.
+    cached: Option<Tensor<2>>,
     device: Device,
 }
 
-/// Where features come from.
-enum Frozen<'a> {
-    /// Computed once: nothing about them changes.
-    Cached(Tensor<2>),
-    /// Computed for every batch, of freshly augmented images.
-    Augmented(&'a Encoder, Route),
-}
-
 impl<'a> LinearProbe<'a> {
-    /// With `augment`, images are cropped and flipped at random and their features computed for each batch.
+    /// With `augment`, images are cropped and flipped at random and their features computed for each batch;
+    /// without, they are computed once.
     pub fn new(
         encoder: &'a Encoder,
         route: Route,
@@ -51,12 +47,14 @@ impl<'a> LinearProbe<'a> {
         batch_size: usize,
         device: &Device,
     ) -> Self {
-        let frozen = if augment {
-            Frozen::Augmented(encoder, route)
-        } else {
-            Frozen::Cached(features(encoder, route, &split.images, batch_size, device))
-        };
-        Self { split, frozen, device: device.clone() }
+        let all = || features(encoder, route, &split.images, batch_size, device);
+        Self {
+            encoder,
+            route,
+            split,
+            cached: (!augment).then(all),
+            device: device.clone(),
+        }
     }
 }
 
@@ -64,16 +62,22 @@ impl Objective for LinearProbe<'_> {
     type Model = Linear;
 
     fn loss(&self, step: Step<Linear>) -> Loss {
-        let features = match &self.frozen {
-            Frozen::Cached(all) => all.clone().select(0, label_tensor(step.indices, &self.device)),
-            Frozen::Augmented(encoder, route) => {
+        let features = match &self.cached {
+            Some(all) => all
+                .clone()
+                .select(0, label_tensor(step.indices, &self.device)),
+            None => {
                 let batch = Weak::default().apply(&self.split.images, step.indices, step.rng);
-                encoder.features(to_tensor(batch, &self.device), *route, &mut Mode::Eval)
+                let batch = to_tensor(batch, &self.device);
+                self.encoder.features(batch, self.route, &mut Mode::Eval)
             }
         };
         let labels: Vec<usize> = step.indices.iter().map(|&i| self.split.labels[i]).collect();
         let labels = label_tensor(&labels, &self.device);
         let total = cross_entropy(step.live.forward(features), labels);
-        Loss { total, parts: Vec::new() }
+        Loss {
+            total,
+            parts: Vec::new(),
+        }
     }
 }

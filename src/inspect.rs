@@ -58,15 +58,27 @@ pub fn views(
         let found = [info.channels, info.image_size[0], info.image_size[1]];
         let expected = [images.channels, images.height, images.width];
         if found != expected {
-            let problem = format!("images are {expected:?} (channels, height, width), the model's {found:?}");
-            return Err(Error::data(&data.name, problem, "name a model of this data set"));
+            let problem =
+                format!("images are {expected:?} (channels, height, width), the model's {found:?}");
+            return Err(Error::data(
+                &data.name,
+                problem,
+                "name a model of this data set",
+            ));
         }
-        let pgd = Pgd { steps: recipe.evaluate.steps, step_size: recipe.evaluate.step_size.value() };
+        let pgd = Pgd {
+            steps: recipe.evaluate.steps,
+            step_size: recipe.evaluate.step_size.value(),
+        };
         let shape = weak.shape;
         let (weak, ball) = (to_tensor(weak, device), recipe.threat.ball());
         let encoder = &model.backbone.encoder;
         let attacked = if let Some(linear) = model.linear.clone() {
-            let classifier = Classifier { encoder: encoder.clone(), linear, route: info.route };
+            let classifier = Classifier {
+                encoder: encoder.clone(),
+                linear,
+                route: info.route,
+            };
             let said = label_tensor(&predictions(classifier.logits(weak.clone())), device);
             let climb = |x| cross_entropy_each(classifier.logits(x), said.clone()).sum();
             pgd.maximize(climb, &weak, ball, &mut rng)
@@ -76,7 +88,13 @@ pub fn views(
             let climb = |x| contrastive(vec![embed(x), other.clone()], settings.temperature);
             pgd.maximize(climb, &weak, ball, &mut rng)
         };
-        views.push(("adversarial", Batch { data: to_vec(attacked), shape }));
+        views.push((
+            "adversarial",
+            Batch {
+                data: to_vec(attacked),
+                shape,
+            },
+        ));
     }
     Ok(views)
 }

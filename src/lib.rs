@@ -9,6 +9,7 @@ pub mod device;
 pub mod error;
 pub mod evaluate;
 pub mod experiment;
+pub mod files;
 pub mod finetune;
 pub mod inspect;
 pub mod loss;

@@ -18,7 +18,10 @@ pub const BASE_TEMPERATURE: f64 = 0.07;
 /// `views`: at least two, `[batch, dimensions]` each, unit vectors. Returns `[1]`.
 pub fn contrastive(views: Vec<Tensor<2>>, temperature: f64) -> Tensor<1> {
     let count = views.len();
-    let sum = views.iter().skip(1).fold(views[0].clone(), |sum, view| sum + view.clone());
+    let sum = views
+        .iter()
+        .skip(1)
+        .fold(views[0].clone(), |sum, view| sum + view.clone());
     let z = Tensor::cat(views, 0);
     let anchors = z.dims()[0];
 
@@ -61,7 +64,10 @@ pub fn cross_entropy(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1> {
 /// `logits[h]` `[batch, K_h]`, `labels[h]` `[batch]`. Returns `[1]`.
 pub fn mean_cross_entropy(logits: Vec<Tensor<2>>, labels: &[Tensor<1, Int>]) -> Tensor<1> {
     let heads = logits.len() as f64;
-    let losses = logits.into_iter().zip(labels).map(|(z, y)| cross_entropy(z, y.clone()));
+    let losses = logits
+        .into_iter()
+        .zip(labels)
+        .map(|(z, y)| cross_entropy(z, y.clone()));
     losses.reduce(|a, b| a + b).expect("at least one head") / heads
 }
 
@@ -87,7 +93,12 @@ pub fn dlr_targeted(
     targets: Tensor<1, Int>,
 ) -> Tensor<1> {
     let top = logits.clone().detach().topk_with_indices(4, 1).1;
-    let rank = |r: usize| pick(logits.clone(), top.clone().narrow(1, r, 1).squeeze_dim::<1>(1));
+    let rank = |r: usize| {
+        pick(
+            logits.clone(),
+            top.clone().narrow(1, r, 1).squeeze_dim::<1>(1),
+        )
+    };
     let margin = pick(logits.clone(), labels) - pick(logits.clone(), targets);
     let spread = rank(0) - (rank(2) + rank(3)) / 2.0 + 1e-12;
     -margin / spread

@@ -11,9 +11,11 @@ use rand::seq::SliceRandom;
 /// The generator for the `index`-th use of `purpose` ("simclr/step", …) under `seed`.
 pub fn generator(seed: u64, purpose: &str, index: u64) -> ChaCha8Rng {
     // FNV-1a: stable across versions and machines, unlike std's hasher.
-    let hash = purpose.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = purpose
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..16].copy_from_slice(&hash.to_le_bytes());

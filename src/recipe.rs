@@ -161,10 +161,13 @@ impl std::str::FromStr for Method {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|method| method.name() == name).ok_or_else(|| {
-            let hint = nearest(name, Self::ALL.map(Self::name));
-            Error::recipe("method", format!("no pretraining method {name:?}"), hint)
-        })
+        Self::ALL
+            .into_iter()
+            .find(|method| method.name() == name)
+            .ok_or_else(|| {
+                let hint = nearest(name, Self::ALL.map(Self::name));
+                Error::recipe("method", format!("no pretraining method {name:?}"), hint)
+            })
     }
 }
 
@@ -224,7 +227,11 @@ impl Recipe {
         let path = Path::new(name);
         if !path.exists() && !name.contains(['/', '\\', '.']) {
             let hint = nearest(name, SHIPPED.map(|(name, ..)| name));
-            return Err(Error::recipe(name, "no shipped recipe of this name, and no such file", hint));
+            return Err(Error::recipe(
+                name,
+                "no shipped recipe of this name, and no such file",
+                hint,
+            ));
         }
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
         Ok((name.to_owned(), text))
@@ -300,11 +307,19 @@ impl Recipe {
             if value >= low && value <= high {
                 return Ok(());
             }
-            refuse(key, format!("expected a number from {low} to {high}, found {value}"), "")
+            refuse(
+                key,
+                format!("expected a number from {low} to {high}, found {value}"),
+                "",
+            )
         };
         if self.encoder.width == 0 || self.encoder.width > 1024 {
             let found = self.encoder.width;
-            return refuse("encoder.width", format!("expected 1 to 1024 channels, found {found}"), "");
+            return refuse(
+                "encoder.width",
+                format!("expected 1 to 1024 channels, found {found}"),
+                "",
+            );
         }
         in_range("data.holdout", self.data.holdout, 0.0, 0.9)?;
         if self.evaluate.split == SplitName::Holdout && self.data.holdout == 0.0 {
@@ -313,17 +328,31 @@ impl Recipe {
         }
         if self.methods().is_empty() {
             let problem = "no method to pretrain with".to_owned();
-            return refuse("pretrain", problem, "add a table [pretrain.simclr] or [pretrain.advcl]");
+            return refuse(
+                "pretrain",
+                problem,
+                "add a table [pretrain.simclr] or [pretrain.advcl]",
+            );
         }
         if let Some(simclr) = &self.pretrain.simclr {
             check_plan(place, "pretrain.simclr", &simclr.plan)?;
-            in_range("pretrain.simclr.temperature", simclr.temperature, 0.01, 100.0)?;
+            in_range(
+                "pretrain.simclr.temperature",
+                simclr.temperature,
+                0.01,
+                100.0,
+            )?;
             check_views(place, "pretrain.simclr.strong", simclr.strong.check())?;
         }
         if let Some(advcl) = &self.pretrain.advcl {
             check_plan(place, "pretrain.advcl", &advcl.plan)?;
             in_range("pretrain.advcl.temperature", advcl.temperature, 0.01, 100.0)?;
-            in_range("pretrain.advcl.cluster_weight", advcl.cluster_weight, 0.0, 1e6)?;
+            in_range(
+                "pretrain.advcl.cluster_weight",
+                advcl.cluster_weight,
+                0.0,
+                1e6,
+            )?;
             let radius = f64::from(advcl.high_frequency_radius);
             in_range("pretrain.advcl.high_frequency_radius", radius, 0.0, 1e6)?;
             check_views(place, "pretrain.advcl.strong", advcl.strong.check())?;
@@ -333,8 +362,11 @@ impl Recipe {
                     let hint = "add a table [cluster]; counts = [] trains without pseudo-labels";
                     return refuse("cluster", "AdvCL needs pseudo-labels".to_owned(), hint);
                 }
-                Some(cluster) if cluster.labels_file.is_none() && self.pretrain.simclr.is_none() => {
-                    let problem = "no features to cluster: there is no [pretrain.simclr]".to_owned();
+                Some(cluster)
+                    if cluster.labels_file.is_none() && self.pretrain.simclr.is_none() =>
+                {
+                    let problem =
+                        "no features to cluster: there is no [pretrain.simclr]".to_owned();
                     return refuse("cluster", problem, "add it, or name a cluster.labels_file");
                 }
                 Some(_) => {}
@@ -345,13 +377,20 @@ impl Recipe {
             sorted.sort_unstable();
             sorted.dedup();
             if sorted.len() != cluster.counts.len() || sorted.first().is_some_and(|&k| k < 2) {
-                let problem = format!("expected different numbers, 2 or more, found {:?}", cluster.counts);
+                let problem = format!(
+                    "expected different numbers, 2 or more, found {:?}",
+                    cluster.counts
+                );
                 return refuse("cluster.counts", problem, "");
             }
         }
         check_plan(place, "finetune", &self.finetune.plan)?;
         if self.evaluate.batch_size == 0 {
-            return refuse("evaluate.batch_size", "expected 1 or more, found 0".to_owned(), "");
+            return refuse(
+                "evaluate.batch_size",
+                "expected 1 or more, found 0".to_owned(),
+                "",
+            );
         }
         Ok(())
     }
@@ -363,21 +402,39 @@ impl Recipe {
     pub fn check_data(&self, data: &Dataset) -> Result<()> {
         let images = data.train.images.len();
         let plans = [
-            ("pretrain.simclr", self.pretrain.simclr.as_ref().map(|s| &s.plan)),
-            ("pretrain.advcl", self.pretrain.advcl.as_ref().map(|s| &s.plan)),
+            (
+                "pretrain.simclr",
+                self.pretrain.simclr.as_ref().map(|s| &s.plan),
+            ),
+            (
+                "pretrain.advcl",
+                self.pretrain.advcl.as_ref().map(|s| &s.plan),
+            ),
             ("finetune", Some(&self.finetune.plan)),
         ];
         for (key, plan) in plans {
             if let Some(plan) = plan.filter(|plan| plan.batch_size > images) {
                 let batch = plan.batch_size;
-                let problem = format!("a batch of {batch} is larger than the {images} training images");
-                let hint = format!("--set '{key}.plan.batch_size = {}'", images.min(batch / 2).max(2));
-                return Err(Error::recipe(format!("{key}.plan.batch_size"), problem, hint));
+                let problem =
+                    format!("a batch of {batch} is larger than the {images} training images");
+                let hint = format!(
+                    "--set '{key}.plan.batch_size = {}'",
+                    images.min(batch / 2).max(2)
+                );
+                return Err(Error::recipe(
+                    format!("{key}.plan.batch_size"),
+                    problem,
+                    hint,
+                ));
             }
         }
         if let Some(count) = self.cluster_counts().iter().find(|count| **count > images) {
             let problem = format!("{count} clusters of only {images} training images");
-            return Err(Error::recipe("cluster.counts", problem, "leave the largest numbers out"));
+            return Err(Error::recipe(
+                "cluster.counts",
+                problem,
+                "leave the largest numbers out",
+            ));
         }
         Ok(())
     }
@@ -389,14 +446,21 @@ fn check_views(place: &str, key: &str, outcome: Result<(), String>) -> Result<()
 
 fn check_plan(place: &str, key: &str, plan: &Plan) -> Result<()> {
     let refuse = |name: &str, problem: String| {
-        Err(Error::recipe(format!("{place}, {key}.plan.{name}"), problem, ""))
+        Err(Error::recipe(
+            format!("{place}, {key}.plan.{name}"),
+            problem,
+            "",
+        ))
     };
     if plan.epochs == 0 {
         return refuse("epochs", "expected 1 or more, found 0".to_owned());
     }
     if plan.batch_size < 2 {
         // BatchNorm has no variance, and the contrastive loss no negatives, in a batch of one.
-        return refuse("batch_size", format!("expected 2 or more, found {}", plan.batch_size));
+        return refuse(
+            "batch_size",
+            format!("expected 2 or more, found {}", plan.batch_size),
+        );
     }
     for (name, value, high) in [
         ("lr", plan.lr, 1e3),
@@ -404,7 +468,10 @@ fn check_plan(place: &str, key: &str, plan: &Plan) -> Result<()> {
         ("weight_decay", plan.weight_decay, 1.0),
     ] {
         if !(value >= 0.0 && value <= high) {
-            return refuse(name, format!("expected a number from 0 to {high}, found {value}"));
+            return refuse(
+                name,
+                format!("expected a number from 0 to {high}, found {value}"),
+            );
         }
     }
     match &plan.schedule {

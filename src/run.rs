@@ -1,58 +1,16 @@
 //! The run folder: recipe, checkpoints, metrics, models. The folder is the run; running again resumes.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::files::write_atomic;
 use crate::nn::weights::{self, Tensors};
 use crate::nn::{Backbone, Classifier, Encoder, EncoderConfig, Linear, Route};
 use crate::random;
-
-/// Writes a whole file: to a temporary name in the same folder, synced, renamed, so that no crash and no full
-/// disk leaves half a file under the real name.
-///
-/// # Errors
-/// [`Error::Io`].
-pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".").suffix(".part").tempfile_in(folder)?;
-        file.write_all(content)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().map_err(Error::io("write", path))
-}
-
-/// Writes a value as indented JSON, atomically.
-///
-/// # Errors
-/// [`Error::Io`].
-pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(value).expect("plain values");
-    text.push('\n');
-    write_atomic(path, text.as_bytes())
-}
-
-/// Reads what [`write_json`] wrote.
-///
-/// # Errors
-/// [`Error::Io`]; [`Error::Format`] with line and column.
-pub fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
-    let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
-    serde_json::from_str(&text).map_err(|error| {
-        let place = format!("line {}, column {}", error.line(), error.column());
-        Error::format(path, place, "what this version writes there", error.to_string())
-    })
-}
 
 /// A run folder, held by this process.
 pub struct Run {
@@ -74,13 +32,20 @@ impl Run {
         let lock = File::create(&lock_path).map_err(Error::io("create", &lock_path))?;
         if let Err(fs::TryLockError::WouldBlock) = lock.try_lock() {
             let hint = "wait for it, or name another folder with --run";
-            return Err(Error::run(path, "another advcl is at work in this folder", hint));
+            return Err(Error::run(
+                path,
+                "another advcl is at work in this folder",
+                hint,
+            ));
         }
         let saved = path.join("recipe.toml");
         if saved.exists() {
             let found = fs::read_to_string(&saved).map_err(Error::io("read", &saved))?;
             if found != recipe {
-                let problem = format!("made with another recipe ({})", first_difference(&found, recipe));
+                let problem = format!(
+                    "made with another recipe ({})",
+                    first_difference(&found, recipe)
+                );
                 let hint = "name another folder with --run, or delete this one to start anew";
                 return Err(Error::run(path, problem, hint));
             }
@@ -88,9 +53,16 @@ impl Run {
             write_atomic(&saved, recipe.as_bytes())?;
         }
         let metrics_path = path.join("metrics.jsonl");
-        let metrics = File::options().create(true).append(true).open(&metrics_path);
+        let metrics = File::options()
+            .create(true)
+            .append(true)
+            .open(&metrics_path);
         let metrics = metrics.map_err(Error::io("write", &metrics_path))?;
-        Ok(Self { path: path.to_path_buf(), metrics, _lock: lock })
+        Ok(Self {
+            path: path.to_path_buf(),
+            metrics,
+            _lock: lock,
+        })
     }
 
     /// The folder.
@@ -113,7 +85,9 @@ impl Run {
     /// # Errors
     /// [`Error::Io`].
     pub fn metrics(&self) -> Result<File> {
-        self.metrics.try_clone().map_err(Error::io("write", self.path.join("metrics.jsonl")))
+        self.metrics
+            .try_clone()
+            .map_err(Error::io("write", self.path.join("metrics.jsonl")))
     }
 }
 
@@ -189,34 +163,63 @@ impl Model {
     /// [`Error::Io`], [`Error::Format`], [`Error::Model`].
     pub fn load(path: &Path, device: &Device) -> Result<Self> {
         let (mut tensors, metadata) = weights::load(path)?;
-        let info: ModelInfo = match metadata.get(METADATA).map(|text| serde_json::from_str(text)) {
+        let info: ModelInfo = match metadata
+            .get(METADATA)
+            .map(|text| serde_json::from_str(text))
+        {
             Some(Ok(info)) => info,
             Some(Err(error)) => {
                 let expected = "a description that this version understands";
-                return Err(Error::format(path, "metadata advcl", expected, error.to_string()));
+                return Err(Error::format(
+                    path,
+                    "metadata advcl",
+                    expected,
+                    error.to_string(),
+                ));
             }
             None => {
                 let problem = "no advcl metadata: this is not a model.safetensors of a run folder";
-                let hint = "give the path of a run's simclr/model.safetensors or advcl/model.safetensors";
+                let hint =
+                    "give the path of a run's simclr/model.safetensors or advcl/model.safetensors";
                 return Err(Error::model(path, problem, hint));
             }
         };
         // The initial values are replaced, every one: any generator will do.
         let mut rng = random::generator(0, "placeholder", 0);
         let routes = info.routes.len();
-        let fresh = Backbone::new(&info.encoder, info.channels, routes, &info.clusters, &mut rng, device);
+        let fresh = Backbone::new(
+            &info.encoder,
+            info.channels,
+            routes,
+            &info.clusters,
+            &mut rng,
+            device,
+        );
         let backbone = weights::import(fresh, &mut tensors, &[LINEAR], path)?;
         let mut linear = None;
         if !info.classes.is_empty() {
-            let fresh = Linear::new(info.encoder.features(), info.classes.len(), &mut rng, device);
+            let fresh = Linear::new(
+                info.encoder.features(),
+                info.classes.len(),
+                &mut rng,
+                device,
+            );
             let strip = |(name, tensor): (String, _)| (name[LINEAR.len()..].to_owned(), tensor);
             let mut tensors: Tensors = tensors.into_iter().map(strip).collect();
             linear = Some(weights::import(fresh, &mut tensors, &[], path)?);
         } else if let Some(name) = tensors.keys().next() {
             let problem = format!("tensor {name} without class names in the metadata");
-            return Err(Error::model(path, problem, "the file was changed after it was written"));
+            return Err(Error::model(
+                path,
+                problem,
+                "the file was changed after it was written",
+            ));
         }
-        Ok(Self { info, backbone, linear })
+        Ok(Self {
+            info,
+            backbone,
+            linear,
+        })
     }
 
     /// The encoder with its classifier.
@@ -229,6 +232,10 @@ impl Model {
             return Err(Error::model(path, "the model has no classifier yet", hint));
         };
         let encoder: Encoder = self.backbone.encoder.clone();
-        Ok(Classifier { encoder, linear, route: self.info.route })
+        Ok(Classifier {
+            encoder,
+            linear,
+            route: self.info.route,
+        })
     }
 }

@@ -155,7 +155,10 @@ impl Schedule {
     /// The learning rate at `progress` epochs (whole and fraction) out of `epochs`.
     pub fn rate(&self, lr: f64, progress: f64, epochs: usize) -> f64 {
         match self {
-            Self::Cosine { warmup_epochs, warmup_from } => {
+            Self::Cosine {
+                warmup_epochs,
+                warmup_from,
+            } => {
                 let floor = lr / 1000.0;
                 let cosine = |at: f64| {
                     let turn = std::f64::consts::PI * at / epochs as f64;
@@ -312,8 +315,11 @@ impl Checkpoint<'_> {
             return Err(Error::model(self.path, problem, hint));
         }
         let mut part = |prefix: &str| -> Tensors {
-            let names: Vec<String> =
-                tensors.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
+            let names: Vec<String> = tensors
+                .keys()
+                .filter(|name| name.starts_with(prefix))
+                .cloned()
+                .collect();
             let take = |name: String| {
                 let tensor = tensors.remove(&name)?;
                 Some((name[prefix.len()..].to_owned(), tensor))
@@ -325,7 +331,11 @@ impl Checkpoint<'_> {
         let ids = ids(&model);
         for (name, (shape, values)) in velocities {
             let id = ids.get(&name).ok_or_else(|| {
-                Error::model(self.path, format!("velocity of unknown tensor {name}"), hint)
+                Error::model(
+                    self.path,
+                    format!("velocity of unknown tensor {name}"),
+                    hint,
+                )
             })?;
             let device = model.devices()[0].clone();
             let velocity = Tensor::from_data(TensorData::new(values, [shape[0]]), &device);
@@ -338,11 +348,13 @@ impl Checkpoint<'_> {
 
 /// Each parameter's gradient, by its published name; parameters without one are left out.
 pub fn named_gradients<M: Module>(live: &M, gradients: &Gradients) -> HashMap<String, Vec<f32>> {
-    let mut found = Collect { gradients, by_id: HashMap::new() };
-    live.visit(&mut found);
-    let take = |(name, id): (String, ParamId)| {
-        Some((name, weights::to_vec(found.by_id.remove(&id)?)))
+    let mut found = Collect {
+        gradients,
+        by_id: HashMap::new(),
     };
+    live.visit(&mut found);
+    let take =
+        |(name, id): (String, ParamId)| Some((name, weights::to_vec(found.by_id.remove(&id)?)));
     ids(live).into_iter().filter_map(take).collect()
 }
 
@@ -379,7 +391,10 @@ pub fn fit<O: Objective>(
     context: &mut Context,
 ) -> Result<(O::Model, f64)> {
     let steps = images / plan.batch_size;
-    assert!(steps > 0, "a batch is no larger than the data: checked with the recipe");
+    assert!(
+        steps > 0,
+        "a batch is no larger than the data: checked with the recipe"
+    );
     let mut position = Position {
         stage: stage.to_owned(),
         epoch: 0,
@@ -394,8 +409,15 @@ pub fn fit<O: Objective>(
     let mut model = saved.load(model, &mut sgd, &mut position)?;
     let (first_epoch, mut first_step) = (position.epoch, position.step);
     if (first_epoch, first_step) != (0, 0) && first_epoch < plan.epochs {
-        let text = format!("going on at epoch {}, step {}", first_epoch + 1, first_step + 1);
-        (context.observe)(&Event::Note { stage: stage.to_owned(), text });
+        let text = format!(
+            "going on at epoch {}, step {}",
+            first_epoch + 1,
+            first_step + 1
+        );
+        (context.observe)(&Event::Note {
+            stage: stage.to_owned(),
+            text,
+        });
     }
     for epoch in first_epoch..plan.epochs {
         let mut order = random::generator(context.seed, &format!("{stage}/order"), epoch as u64);
@@ -448,7 +470,9 @@ pub fn fit<O: Objective>(
                 saved.save(&model, &sgd, &position)?;
                 return Err(Error::Interrupted {
                     at: format!("{stage}, epoch {}, step {} of {steps}", epoch + 1, step + 1),
-                    path: checkpoint.parent().map_or_else(PathBuf::new, Path::to_path_buf),
+                    path: checkpoint
+                        .parent()
+                        .map_or_else(PathBuf::new, Path::to_path_buf),
                 });
             }
         }
@@ -500,6 +524,9 @@ impl Means {
     }
 
     fn finish(self) -> Vec<(&'static str, f32)> {
-        self.sums.into_iter().map(|(name, sum)| (name, sum / self.steps as f32)).collect()
+        self.sums
+            .into_iter()
+            .map(|(name, sum)| (name, sum / self.steps as f32))
+            .collect()
     }
 }

@@ -50,7 +50,9 @@ impl Ball {
         };
         let delta = match self.norm {
             Norm::Linf => {
-                let values = (0..count).map(|_| rng.random_range(-1.0..=1.0f32)).collect();
+                let values = (0..count)
+                    .map(|_| rng.random_range(-1.0..=1.0f32))
+                    .collect();
                 noise(shape, values) * self.radius
             }
             Norm::L2 => {
@@ -85,7 +87,10 @@ impl Ball {
             }
             Norm::L2 => {
                 let delta = x - images.clone();
-                let shrink = length(delta.clone()).recip().mul_scalar(self.radius).clamp_max(1.0);
+                let shrink = length(delta.clone())
+                    .recip()
+                    .mul_scalar(self.radius)
+                    .clamp_max(1.0);
                 (images.clone() + delta * shrink).clamp(0.0, 1.0)
             }
         }

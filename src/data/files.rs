@@ -22,7 +22,11 @@ pub fn read_images(paths: &[PathBuf], shape: [usize; 3]) -> Result<(Vec<PathBuf>
         collect(path, &mut files)?;
         if files.len() == before {
             let hint = "PNG and JPEG files are read";
-            return Err(Error::data(path.display().to_string(), "no images in this folder", hint));
+            return Err(Error::data(
+                path.display().to_string(),
+                "no images in this folder",
+                hint,
+            ));
         }
     }
     let [channels, height, width] = shape;
@@ -36,12 +40,21 @@ pub fn read_images(paths: &[PathBuf], shape: [usize; 3]) -> Result<(Vec<PathBuf>
                 "expected {channels} channels, {height} × {width} pixels, as the model was trained on, found {} channels, {} × {}",
                 found[0], found[1], found[2]
             );
-            return Err(Error::data(name, problem, "convert or resize the image first"));
+            return Err(Error::data(
+                name,
+                problem,
+                "convert or resize the image first",
+            ));
         }
         Ok(pixels)
     };
     let pixels: Result<Vec<Vec<u8>>> = files.par_iter().map(read).collect();
-    let images = Images { pixels: pixels?.concat(), channels, height, width };
+    let images = Images {
+        pixels: pixels?.concat(),
+        channels,
+        height,
+        width,
+    };
     Ok((files, images))
 }
 

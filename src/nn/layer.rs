@@ -16,7 +16,9 @@ fn uniform<const D: usize>(
     device: &Device,
 ) -> Tensor<D> {
     let count = shape.iter().product();
-    let values: Vec<f32> = (0..count).map(|_| rng.random_range(-bound..=bound)).collect();
+    let values: Vec<f32> = (0..count)
+        .map(|_| rng.random_range(-bound..=bound))
+        .collect();
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 

@@ -2,13 +2,11 @@
 
 use burn::module::Module;
 use burn::nn::Relu;
-use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
 use rand::rngs::ChaCha8Rng;
 
 use super::layer::Linear;
 use super::norm::{BatchNorm, Mode, Route};
-use super::weights::to_vec;
 use super::resnet::{Encoder, EncoderConfig};
 
 /// Length of a projection (the paper's, and SimCLR's).
@@ -45,7 +43,10 @@ impl Backbone {
                 Relu::new(),
                 Linear::new(features, PROJECTION, rng, device),
             ),
-            fc: clusters.iter().map(|&k| Linear::new(features, k, rng, device)).collect(),
+            fc: clusters
+                .iter()
+                .map(|&k| Linear::new(features, k, rng, device))
+                .collect(),
         }
     }
 
@@ -66,7 +67,10 @@ impl Backbone {
 
     /// Features to the logits of each pseudo-label head. # Shapes: `[batch, features]` to `[batch, K]` each.
     pub fn cluster_logits(&self, features: &Tensor<2>) -> Vec<Tensor<2>> {
-        self.fc.iter().map(|head| head.forward(features.clone())).collect()
+        self.fc
+            .iter()
+            .map(|head| head.forward(features.clone()))
+            .collect()
     }
 }
 
@@ -85,13 +89,7 @@ impl Classifier {
     /// # Shapes
     /// `[batch, channels, height, width]` in [0, 1] to logits `[batch, classes]`.
     pub fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-        self.linear.forward(self.encoder.features(images, self.route, &mut Mode::Eval))
-    }
-
-    /// The probability of each class, for each image.
-    pub fn probabilities(&self, images: Tensor<4>) -> Vec<Vec<f32>> {
-        let logits = self.logits(images);
-        let classes = logits.dims()[1];
-        to_vec(softmax(logits, 1)).chunks(classes).map(<[f32]>::to_vec).collect()
+        self.linear
+            .forward(self.encoder.features(images, self.route, &mut Mode::Eval))
     }
 }

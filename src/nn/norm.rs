@@ -46,13 +46,16 @@ impl std::str::FromStr for Route {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|route| route.name() == name).ok_or_else(|| {
-            Error::recipe(
-                "route",
-                format!("no BatchNorm route {name:?}"),
-                nearest(name, Self::ALL.map(Self::name)),
-            )
-        })
+        Self::ALL
+            .into_iter()
+            .find(|route| route.name() == name)
+            .ok_or_else(|| {
+                Error::recipe(
+                    "route",
+                    format!("no BatchNorm route {name:?}"),
+                    nearest(name, Self::ALL.map(Self::name)),
+                )
+            })
     }
 }
 
@@ -154,7 +157,9 @@ impl RouteNorm {
     /// `routes` branches of `channels`.
     pub fn new(channels: usize, routes: usize, device: &Device) -> Self {
         Self {
-            bn_list: (0..routes).map(|_| BatchNorm::new(channels, device)).collect(),
+            bn_list: (0..routes)
+                .map(|_| BatchNorm::new(channels, device))
+                .collect(),
         }
     }
 

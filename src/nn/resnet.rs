@@ -48,7 +48,9 @@ impl TryFrom<usize> for Depth {
             18 => Ok(Self::D18),
             34 => Ok(Self::D34),
             50 => Ok(Self::D50),
-            _ => Err(format!("no ResNet of depth {depth}: expected 10, 18, 34 or 50")),
+            _ => Err(format!(
+                "no ResNet of depth {depth}: expected 10, 18, 34 or 50"
+            )),
         }
     }
 }
@@ -203,6 +205,8 @@ impl Encoder {
             }
         }
         let [batch, channels, height, width] = x.dims();
-        x.reshape([batch, channels, height * width]).mean_dim(2).reshape([batch, channels])
+        x.reshape([batch, channels, height * width])
+            .mean_dim(2)
+            .reshape([batch, channels])
     }
 }

@@ -32,7 +32,9 @@ struct Named<F> {
 
 /// The values of a tensor, on the host.
 pub fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.try_into_vec_as::<f32>().expect("a float tensor is readable as f32")
+    tensor
+        .try_into_vec_as::<f32>()
+        .expect("a float tensor is readable as f32")
 }
 
 impl<F: FnMut(String, Vec<usize>, Tensor<1>)> ModuleVisitor for Named<F> {
@@ -54,7 +56,10 @@ impl<F: FnMut(String, Vec<usize>, Tensor<1>)> ModuleVisitor for Named<F> {
 
 /// Visits every float parameter and statistic: its name, its shape, its values as `[elements]`.
 pub fn visit<M: Module>(module: &M, f: impl FnMut(String, Vec<usize>, Tensor<1>)) {
-    module.visit(&mut Named { path: Vec::new(), f });
+    module.visit(&mut Named {
+        path: Vec::new(),
+        f,
+    });
 }
 
 /// All parameters and statistics of a module, by name.
@@ -142,7 +147,10 @@ pub fn save(path: &Path, tensors: &Tensors, metadata: &[(&str, String)]) -> Resu
     let bytes: Vec<(&String, &Vec<usize>, Vec<u8>)> = tensors
         .iter()
         .map(|(name, (shape, values))| {
-            let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let bytes = values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect();
             (name, shape, bytes)
         })
         .collect();
@@ -150,13 +158,16 @@ pub fn save(path: &Path, tensors: &Tensors, metadata: &[(&str, String)]) -> Resu
         let view = TensorView::new(Dtype::F32, shape.to_vec(), bytes);
         (name.as_str(), view.expect("four bytes a value"))
     });
-    let metadata = metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+    let metadata = metadata
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), value.clone()))
+        .collect();
     let content = safetensors::serialize(views, Some(metadata)).map_err(|error| Error::Io {
         action: "write",
         path: path.to_path_buf(),
         source: std::io::Error::other(error),
     })?;
-    crate::run::write_atomic(path, &content)
+    crate::files::write_atomic(path, &content)
 }
 
 /// A safetensors file's tensors, as f32 (or int64, converted), and its metadata.
@@ -173,9 +184,8 @@ pub fn load(path: &Path) -> Result<(Tensors, BTreeMap<String, String>)> {
 /// # Errors
 /// [`Error::Format`].
 pub fn parse(content: &[u8], path: &Path) -> Result<(Tensors, BTreeMap<String, String>)> {
-    let broken = |found: String| {
-        Error::format(path, "header", "a complete safetensors file", found)
-    };
+    let broken =
+        |found: String| Error::format(path, "header", "a complete safetensors file", found);
     let (_, header) =
         safetensors::SafeTensors::read_metadata(content).map_err(|e| broken(e.to_string()))?;
     let file = safetensors::SafeTensors::deserialize(content).map_err(|e| broken(e.to_string()))?;
@@ -183,12 +193,17 @@ pub fn parse(content: &[u8], path: &Path) -> Result<(Tensors, BTreeMap<String, S
     for (name, view) in file.tensors() {
         let bytes = view.data();
         let values: Vec<f32> = match view.dtype() {
-            Dtype::F32 => chunks(bytes, |b| f32::from_le_bytes(b)),
+            Dtype::F32 => chunks(bytes, f32::from_le_bytes),
             Dtype::F64 => chunks(bytes, |b| f64::from_le_bytes(b) as f32),
             Dtype::I64 => chunks(bytes, |b| i64::from_le_bytes(b) as f32),
             other => {
                 let place = format!("tensor {name}");
-                return Err(Error::format(path, place, "F32, F64 or I64", format!("{other:?}")));
+                return Err(Error::format(
+                    path,
+                    place,
+                    "F32, F64 or I64",
+                    format!("{other:?}"),
+                ));
             }
         };
         tensors.insert(name, (view.shape().to_vec(), values));
@@ -198,5 +213,10 @@ pub fn parse(content: &[u8], path: &Path) -> Result<(Tensors, BTreeMap<String, S
 }
 
 fn chunks<const N: usize>(bytes: &[u8], convert: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    bytes.as_chunks::<N>().0.iter().map(|chunk| convert(*chunk)).collect()
+    bytes
+        .as_chunks::<N>()
+        .0
+        .iter()
+        .map(|chunk| convert(*chunk))
+        .collect()
 }

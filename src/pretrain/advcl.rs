@@ -102,7 +102,13 @@ impl Objective for AdvCl<'_> {
     type Model = Backbone;
 
     fn loss(&self, step: Step<Backbone>) -> Loss {
-        let Settings { temperature, cluster_weight, strong, weak, .. } = self.settings;
+        let Settings {
+            temperature,
+            cluster_weight,
+            strong,
+            weak,
+            ..
+        } = self.settings;
         let (rng, indices) = (step.rng, step.indices);
         let mut mode = Mode::Train(step.statistics);
 
@@ -118,7 +124,8 @@ impl Objective for AdvCl<'_> {
         // The clean views do not depend on the perturbation. The released code forwards them again in every
         // attack iteration; their projections are the same each time, so they are computed once.
         let clean = clean_views.map(|view| {
-            step.live.embed(to_tensor(view, &self.device), Route::Normal, &mut mode)
+            step.live
+                .embed(to_tensor(view, &self.device), Route::Normal, &mut mode)
         });
         let fixed = clean.clone().map(Tensor::inner);
 
@@ -135,7 +142,10 @@ impl Objective for AdvCl<'_> {
 
         let contrastive = contrastive_term(step.live, x_cl, &clean, *temperature, &mut mode);
         let Some(x_ce) = x_ce else {
-            return Loss { total: contrastive, parts: Vec::new() };
+            return Loss {
+                total: contrastive,
+                parts: Vec::new(),
+            };
         };
         let cluster = cluster_term(step.live, x_ce, &labels, &mut mode);
         Loss {

@@ -39,10 +39,17 @@ impl Objective for SimClr<'_> {
     fn loss(&self, step: Step<Backbone>) -> Loss {
         let mut mode = Mode::Train(step.statistics);
         let mut embed = || {
-            let view = self.settings.strong.apply(self.images, step.indices, step.rng);
-            step.live.embed(to_tensor(view, &self.device), Route::Normal, &mut mode)
+            let view = self
+                .settings
+                .strong
+                .apply(self.images, step.indices, step.rng);
+            step.live
+                .embed(to_tensor(view, &self.device), Route::Normal, &mut mode)
         };
         let total = contrastive(vec![embed(), embed()], self.settings.temperature);
-        Loss { total, parts: Vec::new() }
+        Loss {
+            total,
+            parts: Vec::new(),
+        }
     }
 }

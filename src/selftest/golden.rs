@@ -29,13 +29,21 @@ pub fn read_folder(folder: &Path) -> Result<Vec<Golden>> {
     let mut paths = Vec::new();
     for entry in entries {
         let path = entry.map_err(Error::io("read", folder))?.path();
-        if path.extension().is_some_and(|extension| extension == "safetensors") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "safetensors")
+        {
             paths.push(path);
         }
     }
     if paths.is_empty() {
         let found = "no such file";
-        return Err(Error::format(folder, "golden vectors", "*.safetensors files", found));
+        return Err(Error::format(
+            folder,
+            "golden vectors",
+            "*.safetensors files",
+            found,
+        ));
     }
     paths.sort();
     let read = |path: PathBuf| {
@@ -75,14 +83,18 @@ impl Golden {
     pub fn number(&self, key: &str) -> Result<f64> {
         let value = &self.params[key];
         let place = format!("params {key}");
-        value.as_f64().ok_or_else(|| self.broken(place, "a number", value.to_string()))
+        value
+            .as_f64()
+            .ok_or_else(|| self.broken(place, "a number", value.to_string()))
     }
 
     /// A list of whole numbers of `params`.
     pub fn numbers(&self, key: &str) -> Result<Vec<usize>> {
         let value = &self.params[key];
         let list = value.as_array().and_then(|list| {
-            list.iter().map(|v| v.as_u64().map(|v| v as usize)).collect::<Option<Vec<_>>>()
+            list.iter()
+                .map(|v| v.as_u64().map(|v| v as usize))
+                .collect::<Option<Vec<_>>>()
         });
         let place = format!("params {key}");
         list.ok_or_else(|| self.broken(place, "a list of whole numbers", value.to_string()))
@@ -104,9 +116,16 @@ impl Golden {
             }
         }
         let shape: [usize; D] = shape.try_into().map_err(|shape: Vec<usize>| {
-            self.broken(format!("tensor {name}"), &format!("{D} dimensions"), format!("{shape:?}"))
+            self.broken(
+                format!("tensor {name}"),
+                &format!("{D} dimensions"),
+                format!("{shape:?}"),
+            )
         })?;
-        Ok(Tensor::from_data(TensorData::new(values, shape), &self.device))
+        Ok(Tensor::from_data(
+            TensorData::new(values, shape),
+            &self.device,
+        ))
     }
 
     /// A tensor of labels.
@@ -117,13 +136,22 @@ impl Golden {
 
     /// The part of each name that follows `prefix`, for the tensors whose names start with it.
     pub fn suffixes(&self, prefix: &str) -> Vec<String> {
-        self.tensors.keys().filter_map(|name| name.strip_prefix(prefix)).map(str::to_owned).collect()
+        self.tensors
+            .keys()
+            .filter_map(|name| name.strip_prefix(prefix))
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Puts the tensors `weight.*` into a module, strictly.
     pub fn load<M: Module>(&self, module: M) -> Result<M> {
         let names = self.suffixes("weight.").into_iter();
-        let take = |name: String| (name.clone(), self.tensors[&format!("weight.{name}")].clone());
+        let take = |name: String| {
+            (
+                name.clone(),
+                self.tensors[&format!("weight.{name}")].clone(),
+            )
+        };
         weights::import(module, &mut names.map(take).collect(), &[], &self.path)
     }
 
@@ -133,7 +161,11 @@ impl Golden {
         let name = name.into();
         match self.quantities.iter_mut().find(|q| q.name == name) {
             Some(before) => before.error = before.error.min(error),
-            None => self.quantities.push(Quantity { name, error, tolerance }),
+            None => self.quantities.push(Quantity {
+                name,
+                error,
+                tolerance,
+            }),
         }
     }
 
@@ -152,7 +184,12 @@ impl Golden {
     }
 
     /// [`Golden::compare`] for a tensor on the device.
-    pub fn compare_tensor<const D: usize>(&mut self, name: &str, ours: Tensor<D>, tolerance: f64) -> Result<()> {
+    pub fn compare_tensor<const D: usize>(
+        &mut self,
+        name: &str,
+        ours: Tensor<D>,
+        tolerance: f64,
+    ) -> Result<()> {
         self.compare(name, &weights::to_vec(ours.inner()), tolerance)
     }
 }
@@ -177,6 +214,10 @@ impl Distance {
     }
 
     pub fn relative(&self) -> f64 {
-        if self.golden > 0.0 { (self.difference / self.golden).sqrt() } else { self.difference.sqrt() }
+        if self.golden > 0.0 {
+            (self.difference / self.golden).sqrt()
+        } else {
+            self.difference.sqrt()
+        }
     }
 }

@@ -26,14 +26,38 @@ const TRIES: u64 = 16;
 
 /// The vectors inside the program: an odd size, colour, width 4, written by `make_golden.py` (see `golden/`).
 const EMBEDDED: [(&str, &[u8]); 8] = [
-    ("high_frequency", include_bytes!("../../golden/rgb20/high_frequency.safetensors")),
-    ("contrastive_loss", include_bytes!("../../golden/rgb20/contrastive_loss.safetensors")),
-    ("class_losses", include_bytes!("../../golden/rgb20/class_losses.safetensors")),
-    ("encoder", include_bytes!("../../golden/rgb20/encoder.safetensors")),
-    ("advcl_step", include_bytes!("../../golden/rgb20/advcl_step.safetensors")),
-    ("pgd20", include_bytes!("../../golden/rgb20/pgd20.safetensors")),
-    ("kmeans", include_bytes!("../../golden/rgb20/kmeans.safetensors")),
-    ("transforms", include_bytes!("../../golden/rgb20/transforms.safetensors")),
+    (
+        "high_frequency",
+        include_bytes!("../../golden/rgb20/high_frequency.safetensors"),
+    ),
+    (
+        "contrastive_loss",
+        include_bytes!("../../golden/rgb20/contrastive_loss.safetensors"),
+    ),
+    (
+        "class_losses",
+        include_bytes!("../../golden/rgb20/class_losses.safetensors"),
+    ),
+    (
+        "encoder",
+        include_bytes!("../../golden/rgb20/encoder.safetensors"),
+    ),
+    (
+        "advcl_step",
+        include_bytes!("../../golden/rgb20/advcl_step.safetensors"),
+    ),
+    (
+        "pgd20",
+        include_bytes!("../../golden/rgb20/pgd20.safetensors"),
+    ),
+    (
+        "kmeans",
+        include_bytes!("../../golden/rgb20/kmeans.safetensors"),
+    ),
+    (
+        "transforms",
+        include_bytes!("../../golden/rgb20/transforms.safetensors"),
+    ),
 ];
 
 /// One quantity held against its golden value.
@@ -62,7 +86,9 @@ impl Check {
     /// The quantity that came nearest to its tolerance, or went furthest beyond.
     pub fn worst(&self) -> Option<&Quantity> {
         let used = |q: &&Quantity| q.error / q.tolerance;
-        self.quantities.iter().max_by(|a, b| used(a).total_cmp(&used(b)))
+        self.quantities
+            .iter()
+            .max_by(|a, b| used(a).total_cmp(&used(b)))
     }
 
     /// Whether everything is within tolerance.
@@ -117,8 +143,17 @@ fn check(mut file: Golden, device: &Device) -> Result<Check> {
             break;
         }
     }
-    let folder = file.path.parent().unwrap_or(Path::new(".")).display().to_string();
-    Ok(Check { folder, name, quantities: file.quantities })
+    let folder = file
+        .path
+        .parent()
+        .unwrap_or(Path::new("."))
+        .display()
+        .to_string();
+    Ok(Check {
+        folder,
+        name,
+        quantities: file.quantities,
+    })
 }
 
 fn compute(name: &str, file: &mut Golden) -> Result<()> {

@@ -12,7 +12,9 @@ use crate::data::Batch;
 use crate::error::Result;
 use crate::loss::{cross_entropy_each, mean_cross_entropy};
 use crate::nn::weights::{self, to_vec};
-use crate::nn::{Backbone, Classifier, Depth, EncoderConfig, Linear, Mode, Route, Statistics, Stem};
+use crate::nn::{
+    Backbone, Classifier, Depth, EncoderConfig, Linear, Mode, Route, Statistics, Stem,
+};
 use crate::pretrain::advcl::{cluster_term, contrastive_term};
 use crate::random;
 use crate::train::{Sgd, named_gradients};
@@ -28,23 +30,41 @@ fn model(file: &Golden, channels: usize, clusters: &[usize]) -> Result<Backbone>
     // Every value is replaced by the file's.
     let mut rng = random::generator(0, "placeholder", 0);
     let routes = Route::ALL.len();
-    file.load(Backbone::new(&config, channels, routes, clusters, &mut rng, &file.device))
+    file.load(Backbone::new(
+        &config,
+        channels,
+        routes,
+        clusters,
+        &mut rng,
+        &file.device,
+    ))
 }
 
 /// The numbers of clusters in a file that does not list them: its weights `fc_K.bias`.
 fn clusters_of(file: &Golden) -> Vec<usize> {
     let names = file.suffixes("weight.fc_");
-    names.iter().filter_map(|name| name.strip_suffix(".bias")?.parse().ok()).collect()
+    names
+        .iter()
+        .filter_map(|name| name.strip_suffix(".bias")?.parse().ok())
+        .collect()
 }
 
 /// Compares gradients with the golden ones of that prefix, all parameters together; none may be missing.
-fn compare_gradients(file: &mut Golden, prefix: &str, ours: &HashMap<String, Vec<f32>>) -> Result<()> {
+fn compare_gradients(
+    file: &mut Golden,
+    prefix: &str,
+    ours: &HashMap<String, Vec<f32>>,
+) -> Result<()> {
     let mut distance = Distance::default();
     for name in file.suffixes(prefix) {
         let (_, golden) = file.values(&format!("{prefix}{name}"))?;
         distance.add(ours.get(&name).map_or(&[], Vec::as_slice), &golden);
     }
-    file.note(format!("{prefix}* (all parameters)"), distance.relative(), GRADIENT);
+    file.note(
+        format!("{prefix}* (all parameters)"),
+        distance.relative(),
+        GRADIENT,
+    );
     Ok(())
 }
 
@@ -54,7 +74,9 @@ pub fn encoder(file: &mut Golden) -> Result<()> {
     let model = model(file, input.dims()[1], &file.numbers("clusters")?)?;
     for (index, route) in Route::ALL.into_iter().enumerate() {
         let name = route.name();
-        let features = model.encoder.features(input.clone(), route, &mut Mode::Eval);
+        let features = model
+            .encoder
+            .features(input.clone(), route, &mut Mode::Eval);
         file.compare_tensor(&format!("eval.{name}.features"), features, OUTPUT)?;
 
         let live = model.clone().train();
@@ -64,7 +86,9 @@ pub fn encoder(file: &mut Golden) -> Result<()> {
         let features = live.encoder.features(images.clone(), route, &mut mode);
         let shape = features.dims();
         let count = shape[0] * shape[1];
-        let probe = (0..count).map(|i| -1.0 + 2.0 * i as f32 / (count - 1) as f32).collect();
+        let probe = (0..count)
+            .map(|i| -1.0 + 2.0 * i as f32 / (count - 1) as f32)
+            .collect();
         let probe: Vec<f32> = probe;
         let probe = Tensor::<2>::from_data(TensorData::new(probe, shape), &file.device);
         let gradients = (features.clone() * probe).sum().backward();
@@ -96,10 +120,19 @@ fn compare_iterate(file: &mut Golden, name: &str, ours: Tensor<4>, gradient: &[f
     let (_, golden) = file.values(name)?;
     let mean = gradient.iter().map(|g| f64::from(g.abs())).sum::<f64>() / gradient.len() as f64;
     let ours = to_vec(ours);
-    let errors = ours.iter().zip(&golden).zip(gradient).filter_map(|((a, b), g)| {
-        (f64::from(g.abs()) > 1e-3 * mean).then(|| f64::from((a - b).abs()))
+    let errors = ours
+        .iter()
+        .zip(&golden)
+        .zip(gradient)
+        .filter(|(_, g)| f64::from(g.abs()) > 1e-3 * mean)
+        .map(|((a, b), _)| f64::from((a - b).abs()));
+    let worst = errors.fold(0.0, |worst: f64, e| {
+        if e.is_nan() {
+            f64::INFINITY
+        } else {
+            worst.max(e)
+        }
     });
-    let worst = errors.fold(0.0, |worst: f64, e| if e.is_nan() { f64::INFINITY } else { worst.max(e) });
     file.note(format!("{name} (absolute)"), worst, ITERATE);
     Ok(())
 }
@@ -110,7 +143,10 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
     let original = file.tensor::<4>("original")?;
     let [_, channels, height, width] = original.dims();
     let model = model(file, channels, &counts)?;
-    let ball = Ball { norm: Norm::Linf, radius: file.number("epsilon")? };
+    let ball = Ball {
+        norm: Norm::Linf,
+        radius: file.number("epsilon")?,
+    };
     let step_size = file.number("step_size")?;
     let steps = file.number("steps")? as usize;
     let temperature = file.number("temperature")?;
@@ -119,12 +155,17 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
     let labels = labels.collect::<Result<Vec<_>>>()?;
 
     let filter = HighFrequency::new(height, width, file.number("radius")? as f32);
-    let host = Batch { data: to_vec(original.clone()), shape: original.dims() };
+    let host = Batch {
+        data: to_vec(original.clone()),
+        shape: original.dims(),
+    };
     let high = crate::train::to_tensor(filter.apply(&host), &file.device);
     let views = [file.tensor::<4>("view1")?, file.tensor::<4>("view2")?, high];
     let live = model.clone().train();
     let clean = |model: &Backbone| {
-        views.clone().map(|view| model.embed(view, Route::Normal, &mut Mode::Batch))
+        views
+            .clone()
+            .map(|view| model.embed(view, Route::Normal, &mut Mode::Batch))
     };
     let fixed = clean(&model);
     let heads = counts.len() as f64;
@@ -132,7 +173,8 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
     let climb_cl = |x| contrastive_term(&model, x, &fixed, temperature, &mut Mode::Batch) * scale;
     let climb_ce = |x| cluster_term(&model, x, &labels, &mut Mode::Batch) * heads;
 
-    let climbs: [(&str, &dyn Fn(Tensor<4>) -> Tensor<1>); 2] = [("cl", &climb_cl), ("ce", &climb_ce)];
+    let climbs: [(&str, &dyn Fn(Tensor<4>) -> Tensor<1>); 2] =
+        [("cl", &climb_cl), ("ce", &climb_ce)];
     let mut finals = Vec::new();
     for (kind, climb) in climbs {
         for step in 0..steps {
@@ -151,14 +193,22 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
 
     let x_cl = file.tensor::<4>(&format!("iterate_cl.{steps}"))?;
     let x_ce = file.tensor::<4>(&format!("iterate_ce.{steps}"))?;
-    let loss_cl = contrastive_term(&live, x_cl, &clean(&live), temperature, &mut Mode::Batch) * scale;
+    let loss_cl =
+        contrastive_term(&live, x_cl, &clean(&live), temperature, &mut Mode::Batch) * scale;
     let features = live.encoder.features(x_ce, Route::PgdCe, &mut Mode::Batch);
     let loss_ce = mean_cross_entropy(live.cluster_logits(&features), &labels);
     let total = loss_cl.clone() + loss_ce.clone() * file.number("cluster_weight")?;
-    let reached = [to_vec(loss_cl.clone().inner())[0], to_vec(loss_ce.clone().inner())[0] * heads as f32];
+    let reached = [
+        to_vec(loss_cl.clone().inner())[0],
+        to_vec(loss_ce.clone().inner())[0] * heads as f32,
+    ];
     for ((kind, ours), golden) in ["cl", "ce"].into_iter().zip(finals).zip(reached) {
         let error = f64::from((ours - golden).abs() / golden.abs());
-        file.note(format!("final loss of a free attack ({kind})"), error, TRAJECTORY);
+        file.note(
+            format!("final loss of a free attack ({kind})"),
+            error,
+            TRAJECTORY,
+        );
     }
     let gradients = total.backward();
     file.compare_tensor("loss.contrastive", loss_cl, OUTPUT)?;
@@ -168,7 +218,10 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
 
     let mut sgd = Sgd::new(file.number("momentum")?, file.number("weight_decay")?);
     let updated = weights::export(&sgd.step(file.number("lr")?, model.clone(), &live, &gradients));
-    let updated = updated.into_iter().map(|(name, (_, values))| (name, values)).collect();
+    let updated = updated
+        .into_iter()
+        .map(|(name, (_, values))| (name, values))
+        .collect();
     compare_gradients(file, "updated.", &updated)
 }
 
@@ -182,25 +235,43 @@ pub fn pgd20(file: &mut Golden) -> Result<()> {
         bias: burn::module::Param::from_tensor(file.tensor::<1>("linear.bias")?),
     };
     let route = file.params["route"].as_str().unwrap_or_default().parse()?;
-    let classifier = Classifier { encoder: backbone.encoder, linear, route };
+    let classifier = Classifier {
+        encoder: backbone.encoder,
+        linear,
+        route,
+    };
     let labels = file.labels("labels")?;
-    let ball = Ball { norm: Norm::Linf, radius: file.number("epsilon")? };
-    let attack = Pgd { steps: file.number("steps")? as usize, step_size: file.number("step_size")? };
+    let ball = Ball {
+        norm: Norm::Linf,
+        radius: file.number("epsilon")?,
+    };
+    let attack = Pgd {
+        steps: file.number("steps")? as usize,
+        step_size: file.number("step_size")?,
+    };
 
     file.compare_tensor("logits", classifier.logits(input.clone()), OUTPUT)?;
     let climb = |x| cross_entropy_each(classifier.logits(x), labels.clone()).sum();
     let start = input.clone() + file.tensor::<4>("start")?;
     let gradient = pgd::gradient(&mut |x| climb(x), start.clone());
-    let first = ball.project(ball.step(start.clone(), gradient.clone(), attack.step_size), &input);
+    let first = ball.project(
+        ball.step(start.clone(), gradient.clone(), attack.step_size),
+        &input,
+    );
     compare_iterate(file, "adv.step1", first, &to_vec(gradient))?;
 
     let each = |x| cross_entropy_each(classifier.logits(x), labels.clone());
     let golden = file.tensor::<4>("adv")?;
     file.compare_tensor("logits_adv", classifier.logits(golden.clone()), OUTPUT)?;
     file.compare_tensor("loss_adv", each(golden), OUTPUT)?;
-    let mean = |values: &[f32]| values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64;
+    let mean =
+        |values: &[f32]| values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64;
     let golden = mean(&file.values("loss_adv")?.1);
     let free = mean(&to_vec(each(attack.climb(climb, start, &input, ball))));
-    file.note("final loss of a free attack", (free - golden).abs() / golden, TRAJECTORY);
+    file.note(
+        "final loss of a free attack",
+        (free - golden).abs() / golden,
+        TRAJECTORY,
+    );
     Ok(())
 }

@@ -6,7 +6,12 @@ use clap::{Args, Parser, Subcommand};
 
 /// Robust image encoders from unlabeled data.
 #[derive(Parser)]
-#[command(name = "advcl", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(
+    name = "advcl",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
 #[command(after_help = "Example: advcl run quickstart")]
 pub struct Cli {
     #[command(subcommand)]
@@ -33,7 +38,13 @@ pub struct Shared {
     #[arg(short, long, global = true, display_order = 104)]
     pub verbose: bool,
     /// Say nothing but results and errors
-    #[arg(short, long, global = true, conflicts_with = "verbose", display_order = 105)]
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        display_order = 105
+    )]
     pub quiet: bool,
 }
 
@@ -64,16 +75,19 @@ pub enum Command {
         dirs: Vec<PathBuf>,
     },
     /// Measure speed
+    #[command(after_help = "Example: advcl bench step --width 16 --batch 64")]
     Bench {
         #[command(subcommand)]
         what: Bench,
     },
     /// Look at recipes
+    #[command(after_help = "Example: advcl recipe show quickstart")]
     Recipe {
         #[command(subcommand)]
         what: RecipeCommand,
     },
     /// Look at data sets
+    #[command(after_help = "Example: advcl data inspect my-images/ --sheet views.png")]
     Data {
         #[command(subcommand)]
         what: DataCommand,
@@ -139,6 +153,7 @@ pub enum RecipeCommand {
     #[command(after_help = "Example: advcl recipe check mine.toml")]
     Check(RecipeArg),
     /// The shipped recipes
+    #[command(after_help = "Example: advcl recipe list --json")]
     List,
 }
 

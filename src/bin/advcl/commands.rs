@@ -4,8 +4,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use advcl::experiment::Experiment;
 use advcl::data::read_images;
+use advcl::experiment::{self, Experiment};
+use advcl::nn::weights::to_vec;
 use advcl::recipe::{Method, Recipe, SHIPPED};
 use advcl::run::Model;
 use advcl::train::{Context, to_tensor};
@@ -14,7 +15,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use crate::args::{self, Cli, Command, Shared};
-use crate::progress::Progress;
+use crate::progress::{Progress, talk};
 use crate::table;
 
 /// Set by the first Ctrl-C; the second ends the process at once.
@@ -30,16 +31,22 @@ pub fn dispatch(cli: &Cli) -> Result<()> {
         Command::Evaluate(stage) => evaluate(stage, shared),
         Command::Predict(what) => predict(what, shared),
         Command::Selftest { dirs } => selftest(dirs, shared),
-        Command::Bench { what: args::Bench::Step(step) } => bench_step(step, shared),
+        Command::Bench {
+            what: args::Bench::Step(step),
+        } => bench_step(step, shared),
         Command::Recipe { what } => recipe(what, shared),
-        Command::Data { what: args::DataCommand::Inspect(what) } => inspect(what, shared),
+        Command::Data {
+            what: args::DataCommand::Inspect(what),
+        } => inspect(what, shared),
     }
 }
 
 /// Writes a result to stdout; a closed pipe is no error.
 fn print(text: &str) -> Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
         _ => Ok(()),
     }
 }
@@ -50,15 +57,24 @@ fn print_json(value: &impl Serialize) -> Result<()> {
 
 /// The recipe that is meant, and the run folder: a folder that has a recipe needs no other.
 fn resolve(arg: &args::RecipeArg, shared: &Shared) -> Result<(Recipe, PathBuf)> {
-    let saved = shared.run.as_ref().map(|run| run.join("recipe.toml")).filter(|path| path.exists());
+    let saved = shared
+        .run
+        .as_ref()
+        .map(|run| run.join("recipe.toml"))
+        .filter(|path| path.exists());
     let name = match (&arg.recipe, saved) {
         (Some(name), _) => name.clone(),
         (None, Some(saved)) => saved.display().to_string(),
         (None, None) => "quickstart".to_owned(),
     };
     let recipe = Recipe::load(&name, &shared.set)?;
-    let stem = Path::new(&name).file_stem().map_or(name.clone(), |s| s.display().to_string());
-    let folder = shared.run.clone().unwrap_or_else(|| Path::new("runs").join(stem));
+    let stem = Path::new(&name)
+        .file_stem()
+        .map_or(name.clone(), |s| s.display().to_string());
+    let folder = shared
+        .run
+        .clone()
+        .unwrap_or_else(|| Path::new("runs").join(stem));
     Ok((recipe, folder))
 }
 
@@ -77,17 +93,22 @@ fn with_experiment<T>(
         if STOP.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("\nstopping after this step; press Ctrl-C again to stop at once");
+        talk("\nstopping after this step; press Ctrl-C again to stop at once");
     })
     .context("cannot listen for Ctrl-C")?;
     let mut progress = Progress::new(shared.quiet, Some(experiment.run.metrics()?));
     let mut observe = |event: &_| progress.hear(event);
-    let mut context = Context { device, seed, stop: &STOP, observe: &mut observe };
+    let mut context = Context {
+        device,
+        seed,
+        stop: &STOP,
+        observe: &mut observe,
+    };
     let outcome = work(&experiment, &mut context);
     progress.finish();
     let outcome = outcome?;
     if !shared.quiet {
-        eprintln!("run folder: {}", folder.display());
+        talk(&format!("run folder: {}", folder.display()));
     }
     Ok(outcome)
 }
@@ -125,7 +146,10 @@ fn pretrain(stage: &args::Stage, shared: &Shared) -> Result<()> {
             }
             experiment.pretrain(*method, context)?;
         }
-        Ok(methods.iter().map(|method| experiment.model_path(*method)).collect::<Vec<_>>())
+        Ok(methods
+            .iter()
+            .map(|method| experiment.model_path(*method))
+            .collect::<Vec<_>>())
     })?;
     print_paths(&made, shared)
 }
@@ -134,7 +158,10 @@ fn print_paths(paths: &[PathBuf], shared: &Shared) -> Result<()> {
     if shared.json {
         return print_json(&paths);
     }
-    let lines: String = paths.iter().map(|path| format!("{}\n", path.display())).collect();
+    let lines: String = paths
+        .iter()
+        .map(|path| format!("{}\n", path.display()))
+        .collect();
     print(&lines)
 }
 
@@ -152,7 +179,10 @@ fn finetune(stage: &args::Stage, shared: &Shared) -> Result<()> {
         for method in &methods {
             experiment.finetune(*method, context)?;
         }
-        Ok(methods.iter().map(|method| experiment.model_path(*method)).collect::<Vec<_>>())
+        Ok(methods
+            .iter()
+            .map(|method| experiment.model_path(*method))
+            .collect::<Vec<_>>())
     })?;
     print_paths(&made, shared)
 }
@@ -187,16 +217,20 @@ fn recipe(what: &args::RecipeCommand, shared: &Shared) -> Result<()> {
     match what {
         args::RecipeCommand::Show(arg) => {
             let (recipe, _) = resolve(arg, shared)?;
-            if shared.json { print_json(&recipe) } else { print(&recipe.to_toml()) }
+            if shared.json {
+                print_json(&recipe)
+            } else {
+                print(&recipe.to_toml())
+            }
         }
         args::RecipeCommand::Check(arg) => {
             let (recipe, _) = resolve(arg, shared)?;
-            let data = advcl::data::load(&recipe.data.source)?;
-            recipe.check_data(&data)?;
+            experiment::images(&recipe)?;
             print("ok\n")
         }
         args::RecipeCommand::List if shared.json => {
-            let names = SHIPPED.map(|(name, about, _)| serde_json::json!({"name": name, "about": about}));
+            let names =
+                SHIPPED.map(|(name, about, _)| serde_json::json!({"name": name, "about": about}));
             print_json(&names)
         }
         args::RecipeCommand::List => {
@@ -226,7 +260,11 @@ fn selftest(dirs: &[PathBuf], shared: &Shared) -> Result<()> {
 
 /// A model file, or the one in a folder.
 fn model_file(path: &Path) -> PathBuf {
-    if path.is_dir() { path.join("model.safetensors") } else { path.to_path_buf() }
+    if path.is_dir() {
+        path.join("model.safetensors")
+    } else {
+        path.to_path_buf()
+    }
 }
 
 fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
@@ -239,10 +277,14 @@ fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
     let indices: Vec<usize> = (0..files.len()).collect();
     let mut predictions = Vec::with_capacity(files.len());
     for chunk in indices.chunks(256) {
-        let probabilities = classifier.probabilities(to_tensor(images.batch(chunk), &device));
-        for (&index, row) in chunk.iter().zip(&probabilities) {
+        let logits = classifier.logits(to_tensor(images.batch(chunk), &device));
+        let classes = logits.dims()[1];
+        for (&index, row) in chunk.iter().zip(to_vec(logits).chunks(classes)) {
             let ranked = table::ranked(row, &model.info.classes);
-            predictions.push(table::Prediction { image: files[index].clone(), classes: ranked });
+            predictions.push(table::Prediction {
+                image: files[index].clone(),
+                classes: ranked,
+            });
         }
     }
     if shared.json {
@@ -256,10 +298,23 @@ fn inspect(what: &args::Inspect, shared: &Shared) -> Result<()> {
     let device = device::open(&shared.device)?;
     let recipe = Recipe::load(&what.recipe, &shared.set)?;
     let data = advcl::data::load(what.source.as_ref().unwrap_or(&recipe.data.source))?;
-    let model = what.model.as_deref().map(|path| Model::load(&model_file(path), &device));
-    let views = inspect::views(&data, &recipe, model.transpose()?.as_ref(), what.rows, &device)?;
+    let model = what
+        .model
+        .as_deref()
+        .map(|path| Model::load(&model_file(path), &device));
+    let views = inspect::views(
+        &data,
+        &recipe,
+        model.transpose()?.as_ref(),
+        what.rows,
+        &device,
+    )?;
     let columns: Vec<_> = views.iter().map(|(_, batch)| batch).collect();
     inspect::contact_sheet(&columns, 4, &what.sheet)?;
     let summary = table::data(&data, &views, &what.sheet);
-    if shared.json { print_json(&summary) } else { print(&table::data_text(&summary)) }
+    if shared.json {
+        print_json(&summary)
+    } else {
+        print(&table::data_text(&summary))
+    }
 }

@@ -8,6 +8,7 @@ mod table;
 use std::process::ExitCode;
 
 use clap::Parser;
+use progress::talk;
 
 fn main() -> ExitCode {
     let cli = args::Cli::parse();
@@ -23,17 +24,20 @@ fn main() -> ExitCode {
 
 /// The headline, its causes, and what to do about it.
 fn report(error: &anyhow::Error) {
-    eprintln!("error: {error}");
+    talk(&format!("error: {error}"));
     let mut said = error.to_string();
     for cause in error.chain().skip(1) {
         // Some of our messages end with their cause's already.
         let cause = cause.to_string();
         if !said.contains(&cause) {
-            eprintln!("caused by: {cause}");
+            talk(&format!("caused by: {cause}"));
             said = cause;
         }
     }
-    if let Some(hint) = error.downcast_ref::<advcl::Error>().and_then(advcl::Error::hint) {
-        eprintln!("hint: {hint}");
+    if let Some(hint) = error
+        .downcast_ref::<advcl::Error>()
+        .and_then(advcl::Error::hint)
+    {
+        talk(&format!("hint: {hint}"));
     }
 }

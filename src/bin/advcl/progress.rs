@@ -7,6 +7,11 @@ use std::time::Duration;
 use advcl::train::Event;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
+/// A line on stderr. Unlike `eprintln!`, no panic when nobody reads it any more (`2>&1 | head`).
+pub fn talk(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// Draws events and appends them to the run folder's metrics.
 pub struct Progress {
     quiet: bool,
@@ -16,11 +21,17 @@ pub struct Progress {
 
 impl Progress {
     pub fn new(quiet: bool, metrics: Option<File>) -> Self {
-        Self { quiet, bar: None, metrics }
+        Self {
+            quiet,
+            bar: None,
+            metrics,
+        }
     }
 
     pub fn hear(&mut self, event: &Event) {
-        if !matches!(event, Event::Step { .. }) && let Some(file) = &mut self.metrics {
+        if !matches!(event, Event::Step { .. })
+            && let Some(file) = &mut self.metrics
+        {
             let line = serde_json::to_string(event).expect("plain values");
             // Metrics are for reading along; a full disk stops the run at the next checkpoint.
             let _ = writeln!(file, "{line}");
@@ -29,7 +40,15 @@ impl Progress {
             return;
         }
         match event {
-            Event::Step { stage, epoch, epochs, step, steps, images, loss } => {
+            Event::Step {
+                stage,
+                epoch,
+                epochs,
+                step,
+                steps,
+                images,
+                loss,
+            } => {
                 if !std::io::stderr().is_terminal() {
                     return;
                 }
@@ -40,25 +59,40 @@ impl Progress {
                     bar.reset_eta();
                 }
                 bar.set_position(done as u64);
-                let loss = if loss.is_nan() { String::new() } else { format!(", loss {loss:.3}") };
+                let loss = if loss.is_nan() {
+                    String::new()
+                } else {
+                    format!(", loss {loss:.3}")
+                };
                 bar.set_message(format!("epoch {epoch}/{epochs}{loss}"));
             }
-            Event::Epoch { stage, epoch, epochs, losses, images_per_second, seconds, .. } => {
+            Event::Epoch {
+                stage,
+                epoch,
+                epochs,
+                losses,
+                images_per_second,
+                seconds,
+                ..
+            } => {
                 if std::io::stderr().is_terminal() {
                     return;
                 }
-                let losses: Vec<String> =
-                    losses.iter().rev().map(|(name, value)| format!("{name} {value:.3}")).collect();
+                let losses: Vec<String> = losses
+                    .iter()
+                    .rev()
+                    .map(|(name, value)| format!("{name} {value:.3}"))
+                    .collect();
                 let left = Duration::from_secs_f64((epochs - epoch) as f64 * seconds);
-                eprintln!(
+                talk(&format!(
                     "{stage}: epoch {epoch}/{epochs}, {}, {images_per_second:.0} images/s, {} left",
                     losses.join(", "),
                     HumanDuration(left)
-                );
+                ));
             }
             Event::Note { stage, text } => {
                 self.finish();
-                eprintln!("{stage}: {text}");
+                talk(&format!("{stage}: {text}"));
             }
         }
     }
@@ -74,7 +108,9 @@ impl Progress {
                     let _ = write!(out, "{:.0} images/s", state.per_sec());
                 },
             );
-            let bar = ProgressBar::new(length).with_style(style).with_prefix(stage.to_owned());
+            let bar = ProgressBar::new(length)
+                .with_style(style)
+                .with_prefix(stage.to_owned());
             self.bar = Some((stage.to_owned(), bar));
         }
         &self.bar.as_ref().expect("just set").1

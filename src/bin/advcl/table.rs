@@ -13,13 +13,26 @@ use advcl::selftest::Check;
 /// Columns as wide as their widest cell; the first two left, the others right.
 fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
-    let width = |c: usize| rows.iter().map(|row| row[c].chars().count()).max().unwrap_or(0);
+    let width = |c: usize| {
+        rows.iter()
+            .map(|row| row[c].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
     for row in rows {
-        let cells = row.iter().zip(&widths).enumerate().map(|(c, (cell, width))| {
-            if c < 2 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-        });
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .enumerate()
+            .map(|(c, (cell, width))| {
+                if c < 2 {
+                    format!("{cell:<width$}")
+                } else {
+                    format!("{cell:>width$}")
+                }
+            });
         let line: Vec<String> = cells.collect();
         text.push_str(line.join("  ").trim_end());
         text.push('\n');
@@ -56,8 +69,16 @@ fn radius(outcome: &Outcome) -> String {
 
 /// The final table: a row a method.
 pub fn summary(summary: &Summary) -> String {
-    let head =
-        ["method", "finetuning", "clean", "robust", "radius", "attack", "pretrain", "total"];
+    let head = [
+        "method",
+        "finetuning",
+        "clean",
+        "robust",
+        "radius",
+        "attack",
+        "pretrain",
+        "total",
+    ];
     let mut rows = vec![cells(head)];
     for outcome in &summary.outcomes {
         let total = &outcome.accuracy.total;
@@ -85,7 +106,10 @@ pub fn classes(summary: &Summary) -> String {
     }
     let mut rows = vec![head];
     for (class, name) in summary.classes.iter().enumerate() {
-        let images = summary.outcomes.first().map_or(0, |o| o.accuracy.classes[class].images);
+        let images = summary
+            .outcomes
+            .first()
+            .map_or(0, |o| o.accuracy.classes[class].images);
         let mut row = vec![name.clone(), images.to_string()];
         for outcome in &summary.outcomes {
             let tally = &outcome.accuracy.classes[class];
@@ -99,14 +123,21 @@ pub fn classes(summary: &Summary) -> String {
 
 /// Pairs of a name and a value, aligned.
 pub fn pairs(pairs: &[(String, String)]) -> String {
-    let rows: Vec<_> = pairs.iter().map(|(a, b)| vec![a.clone(), b.clone()]).collect();
+    let rows: Vec<_> = pairs
+        .iter()
+        .map(|(a, b)| vec![a.clone(), b.clone()])
+        .collect();
     aligned(&rows)
 }
 
 /// A line a golden file with the quantity nearest to its tolerance; with `all`, a line a quantity below it.
 pub fn check(check: &Check, all: bool) -> String {
     let word = if check.passed() { "ok  " } else { "FAIL" };
-    let mut text = format!("{word}  {:<17} {:>3} quantities", check.name, check.quantities.len());
+    let mut text = format!(
+        "{word}  {:<17} {:>3} quantities",
+        check.name,
+        check.quantities.len()
+    );
     if let Some(worst) = check.worst() {
         let (name, error, tolerance) = (&worst.name, worst.error, worst.tolerance);
         text += &format!(", worst {error:.1e} (tolerance {tolerance:.0e}): {name}");
@@ -117,7 +148,13 @@ pub fn check(check: &Check, all: bool) -> String {
         for q in &check.quantities {
             let passed = q.error <= q.tolerance;
             if all || !passed {
-                text += &format!("      {} {:.1e} of {:.0e}  {}\n", mark(passed), q.error, q.tolerance, q.name);
+                text += &format!(
+                    "      {} {:.1e} of {:.0e}  {}\n",
+                    mark(passed),
+                    q.error,
+                    q.tolerance,
+                    q.name
+                );
             }
         }
     }
@@ -132,19 +169,25 @@ pub struct Prediction {
     pub classes: Vec<Ranked>,
 }
 
-/// A class and its probability.
+/// A class, its logit and its probability.
 #[derive(Serialize)]
 pub struct Ranked {
     pub class: String,
+    pub logit: f32,
     pub probability: f32,
 }
 
-/// Classes by falling probability.
-pub fn ranked(probabilities: &[f32], names: &[String]) -> Vec<Ranked> {
-    let pairs = names.iter().zip(probabilities);
-    let ranked = |(class, &probability): (&String, _)| Ranked { class: class.clone(), probability };
-    let mut classes: Vec<Ranked> = pairs.map(ranked).collect();
-    classes.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+/// Classes by falling probability, from one image's logits.
+pub fn ranked(logits: &[f32], names: &[String]) -> Vec<Ranked> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f32 = logits.iter().map(|logit| (logit - largest).exp()).sum();
+    let ranked = |(class, &logit): (&String, &f32)| Ranked {
+        class: class.clone(),
+        logit,
+        probability: (logit - largest).exp() / sum,
+    };
+    let mut classes: Vec<Ranked> = names.iter().zip(logits).map(ranked).collect();
+    classes.sort_by(|a, b| b.logit.total_cmp(&a.logit));
     classes
 }
 
@@ -196,8 +239,14 @@ pub fn data_text(data: &DataSummary) -> String {
     let [channels, height, width] = data.shape;
     let mut about = vec![
         ("data set".to_owned(), data.name.clone()),
-        ("images".to_owned(), format!("{} training, {} test", data.train, data.test)),
-        ("size".to_owned(), format!("{height} × {width}, {channels} channel(s)")),
+        (
+            "images".to_owned(),
+            format!("{} training, {} test", data.train, data.test),
+        ),
+        (
+            "size".to_owned(),
+            format!("{height} × {width}, {channels} channel(s)"),
+        ),
     ];
     for (index, (mean, deviation)) in data.channels.iter().enumerate() {
         let text = format!("mean {mean:.4}, deviation {deviation:.4}");
@@ -209,7 +258,12 @@ pub fn data_text(data: &DataSummary) -> String {
     if !data.classes.is_empty() {
         let mut rows = vec![cells(["class", "", "train", "test"])];
         for (name, train, test) in &data.classes {
-            rows.push(vec![name.clone(), String::new(), train.to_string(), test.to_string()]);
+            rows.push(vec![
+                name.clone(),
+                String::new(),
+                train.to_string(),
+                test.to_string(),
+            ]);
         }
         text += &format!("\n{}", aligned(&rows));
     }
