@@ -85,33 +85,50 @@ pub struct Summary {
 const MODEL: &str = "model.safetensors";
 const TIMES: &str = "times.json";
 
+/// The images of a recipe: the data set with the training images that are used, and the images to judge by.
+///
+/// # Errors
+/// Whatever is wrong with the data, or with the recipe for this data.
+pub fn images(recipe: &Recipe) -> Result<(Dataset, Split)> {
+    let seed = recipe.seed;
+    let limited = |key: &str, data: Dataset, limit: usize| {
+        let found = data.train.images.len();
+        data.limit_train(limit, seed).map_err(|_| {
+            let problem = format!("expected 1 to {found} images to keep, found {limit}");
+            Error::recipe(key, problem, "leave the limit out to use them all")
+        })
+    };
+    let mut data = data::load(&recipe.data.source)?;
+    if let Some(limit) = recipe.data.train_limit {
+        data = limited("data.train_limit", data, limit)?;
+    }
+    let mut judged = data.test.clone();
+    if recipe.data.holdout > 0.0 {
+        let (train, held_out) = data.holdout(recipe.data.holdout, seed)?;
+        data.train = train;
+        if recipe.evaluate.split == SplitName::Holdout {
+            judged = held_out;
+        }
+    }
+    // Unlabeled data has no test images, and nothing is judged by it.
+    if let Some(limit) = recipe.data.test_limit.filter(|_| !judged.images.is_empty()) {
+        let judged_alone = Dataset {
+            train: judged,
+            ..data.clone()
+        };
+        judged = limited("data.test_limit", judged_alone, limit)?.train;
+    }
+    recipe.check_data(&data)?;
+    Ok((data, judged))
+}
+
 impl Experiment {
     /// Reads the data, checks the recipe against it, and opens the folder.
     ///
     /// # Errors
     /// Whatever is wrong with recipe, data or folder, before anything is computed.
     pub fn open(recipe: Recipe, folder: &Path) -> Result<Self> {
-        let seed = recipe.seed;
-        let mut data = data::load(&recipe.data.source)?;
-        if let Some(limit) = recipe.data.train_limit {
-            data = data.limit_train(limit, seed)?;
-        }
-        let mut judged = data.test.clone();
-        if recipe.data.holdout > 0.0 {
-            let (train, held_out) = data.holdout(recipe.data.holdout, seed)?;
-            data.train = train;
-            if recipe.evaluate.split == SplitName::Holdout {
-                judged = held_out;
-            }
-        }
-        if let Some(limit) = recipe.data.test_limit {
-            let judged_alone = Dataset {
-                train: judged,
-                ..data.clone()
-            };
-            judged = judged_alone.limit_train(limit, seed)?.train;
-        }
-        recipe.check_data(&data)?;
+        let (data, judged) = images(&recipe)?;
         let run = Run::open(folder, &recipe.to_toml())?;
         Ok(Self {
             recipe,
@@ -132,8 +149,16 @@ impl Experiment {
             return Ok(None);
         }
         let model = Model::load(&path, &context.device)?;
-        if model.info.encoder != self.recipe.encoder || model.info.method != method.name() {
-            let problem = format!("a {} model of another encoder", model.info.method);
+        let (info, images) = (&model.info, &self.data.train.images);
+        if info.encoder != self.recipe.encoder || info.method != method.name() {
+            let problem = format!("a {} model of another encoder", info.method);
+            let hint = "the file does not belong to this run folder";
+            return Err(Error::model(path, problem, hint));
+        }
+        let found = (info.channels, info.image_size);
+        let expected = (images.channels, [images.height, images.width]);
+        if found != expected {
+            let problem = format!("expected a model of images {expected:?}, found {found:?}");
             let hint = "the file does not belong to this run folder";
             return Err(Error::model(path, problem, hint));
         }
@@ -175,6 +200,13 @@ impl Experiment {
             return Ok(());
         }
         let (images, recipe) = (&self.data.train.images, &self.recipe);
+        let missing = || {
+            let problem = format!("no table [pretrain.{}]", method.name());
+            Error::recipe("pretrain", problem, "add it to the recipe")
+        };
+        if !recipe.methods().contains(&method) {
+            return Err(missing());
+        }
         let labels = match method {
             Method::Simclr => PseudoLabels {
                 clusters: Vec::new(),
@@ -192,10 +224,6 @@ impl Experiment {
             &mut rng,
             &context.device,
         );
-        let missing = || {
-            let problem = format!("no table [pretrain.{}]", method.name());
-            Error::recipe("pretrain", problem, "add it to the recipe")
-        };
         let checkpoint = self
             .run
             .stage(method.name())?
@@ -367,12 +395,16 @@ impl Experiment {
         .save(&self.model_path(method))
     }
 
+    fn result_path(&self, method: Method) -> PathBuf {
+        self.run.path().join(method.name()).join("result.json")
+    }
+
     /// Measures a fitted model: clean, and under PGD.
     ///
     /// # Errors
     /// [`Error::Run`] when there is no encoder or no classifier yet; [`Error::Interrupted`].
     pub fn evaluate(&self, method: Method, context: &mut Context) -> Result<Outcome> {
-        let path = self.run.path().join(method.name()).join("result.json");
+        let path = self.result_path(method);
         if path.exists() {
             return files::read_json(&path);
         }
@@ -428,6 +460,10 @@ impl Experiment {
     pub fn all(&self, context: &mut Context) -> Result<Summary> {
         // Known now, and better said before hours of pretraining.
         self.data.require_labels()?;
+        let given = self.recipe.cluster.as_ref().and_then(|cluster| cluster.labels_file.as_ref());
+        if given.is_some() {
+            self.cluster(context)?;
+        }
         for method in self.recipe.methods() {
             if method == Method::Advcl {
                 self.cluster(context)?;
@@ -438,21 +474,29 @@ impl Experiment {
         self.summary(&self.recipe.methods(), context)
     }
 
-    /// Evaluates `methods` and writes `summary.json`.
+    /// Evaluates `methods` and writes `summary.json`, which keeps the rows of those evaluated before.
     ///
     /// # Errors
     /// As [`Experiment::evaluate`].
     pub fn summary(&self, methods: &[Method], context: &mut Context) -> Result<Summary> {
-        let outcomes = methods.iter().map(|method| self.evaluate(*method, context));
-        let summary = Summary {
+        let mut summary = Summary {
             advcl_version: env!("CARGO_PKG_VERSION").to_owned(),
             seed: self.recipe.seed,
             data: self.recipe.data.source.clone(),
             classes: self.data.classes.clone(),
-            outcomes: outcomes.collect::<Result<_>>()?,
+            outcomes: Vec::new(),
         };
+        let mut asked = summary.clone();
+        for method in self.recipe.methods() {
+            let wanted = methods.contains(&method);
+            if wanted || self.result_path(method).exists() {
+                let outcome = self.evaluate(method, context)?;
+                summary.outcomes.push(outcome.clone());
+                asked.outcomes.extend(wanted.then_some(outcome));
+            }
+        }
         files::write_json(&self.run.path().join("summary.json"), &summary)?;
-        Ok(summary)
+        Ok(asked)
     }
 
     /// Notes version, device and machine in `run.json`, once.

@@ -184,6 +184,16 @@ impl Model {
                 return Err(Error::model(path, problem, hint));
             }
         };
+        if !info.routes.contains(&info.route) {
+            let expected = format!("one of the routes {:?}", info.routes);
+            let found = info.route.name();
+            return Err(Error::format(
+                path,
+                "metadata advcl, route",
+                expected,
+                found,
+            ));
+        }
         // The initial values are replaced, every one: any generator will do.
         let mut rng = random::generator(0, "placeholder", 0);
         let routes = info.routes.len();

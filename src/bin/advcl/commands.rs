@@ -113,12 +113,14 @@ fn with_experiment<T>(
     Ok(outcome)
 }
 
-/// The recipe's methods, or the one that was named.
-fn methods(stage: &args::Stage, experiment: &Experiment) -> advcl::Result<Vec<Method>> {
-    match &stage.method {
-        Some(name) => Ok(vec![name.parse()?]),
-        None => Ok(experiment.recipe.methods()),
-    }
+/// The method that was named, where one was.
+fn named(stage: &args::Stage) -> advcl::Result<Option<Method>> {
+    stage.method.as_deref().map(str::parse).transpose()
+}
+
+/// That method, or all of the recipe's.
+fn methods(named: Option<Method>, experiment: &Experiment) -> Vec<Method> {
+    named.map_or_else(|| experiment.recipe.methods(), |method| vec![method])
 }
 
 fn run(arg: &args::RecipeArg, shared: &Shared) -> Result<()> {
@@ -138,10 +140,11 @@ fn print_summary(summary: &advcl::experiment::Summary, shared: &Shared) -> Resul
 }
 
 fn pretrain(stage: &args::Stage, shared: &Shared) -> Result<()> {
+    let named = named(stage)?;
     let made = with_experiment(&stage.recipe, shared, |experiment, context| {
-        let methods = methods(stage, experiment)?;
+        let methods = methods(named, experiment);
         for method in &methods {
-            if *method == Method::Advcl && stage.method.is_none() {
+            if *method == Method::Advcl && named.is_none() {
                 experiment.cluster(context)?;
             }
             experiment.pretrain(*method, context)?;
@@ -174,8 +177,9 @@ fn cluster(arg: &args::RecipeArg, shared: &Shared) -> Result<()> {
 }
 
 fn finetune(stage: &args::Stage, shared: &Shared) -> Result<()> {
+    let named = named(stage)?;
     let made = with_experiment(&stage.recipe, shared, |experiment, context| {
-        let methods = methods(stage, experiment)?;
+        let methods = methods(named, experiment);
         for method in &methods {
             experiment.finetune(*method, context)?;
         }
@@ -188,8 +192,9 @@ fn finetune(stage: &args::Stage, shared: &Shared) -> Result<()> {
 }
 
 fn evaluate(stage: &args::Stage, shared: &Shared) -> Result<()> {
+    let named = named(stage)?;
     let summary = with_experiment(&stage.recipe, shared, |experiment, context| {
-        experiment.summary(&methods(stage, experiment)?, context)
+        experiment.summary(&methods(named, experiment), context)
     })?;
     print_summary(&summary, shared)
 }

@@ -1,0 +1,119 @@
+//! Checkpoints: weights, statistics, velocities and position, in one safetensors file.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::{Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use super::sgd::{Plan, Sgd, ids};
+use crate::error::{Error, Result};
+use crate::nn::weights::{self, Tensors};
+
+/// Where training stands; the metadata of a checkpoint.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Position {
+    pub stage: String,
+    pub epoch: usize,
+    pub step: usize,
+    pub seed: u64,
+    pub images: usize,
+    pub plan: Plan,
+    /// Spent so far, all sittings together.
+    pub seconds: f64,
+}
+
+/// A checkpoint file: weights, statistics, velocities and position.
+pub struct Checkpoint<'a> {
+    pub path: &'a Path,
+}
+
+const METADATA: &str = "advcl_checkpoint";
+
+impl Checkpoint<'_> {
+    /// [`Error::Diverged`] for weights that are not finite, and nothing is written.
+    pub fn save<M: Module>(&self, model: &M, sgd: &Sgd, position: &Position) -> Result<()> {
+        let mut tensors = Tensors::new();
+        weights::visit(model, |name, shape, values| {
+            tensors.insert(format!("model.{name}"), (shape, weights::to_vec(values)));
+        });
+        for (name, id) in ids(model) {
+            if let Some(velocity) = sgd.velocity.get(&id) {
+                let values = weights::to_vec(velocity.clone());
+                tensors.insert(format!("velocity.{name}"), (vec![values.len()], values));
+            }
+        }
+        // A loss may be finite while the update that it led to is not: such weights replace no good ones.
+        for (name, (_, values)) in &tensors {
+            if let Some(&value) = values.iter().find(|value| !value.is_finite()) {
+                let steps = position.images / position.plan.batch_size;
+                let (epoch, step) = match position.step {
+                    0 => (position.epoch, steps),
+                    step => (position.epoch + 1, step),
+                };
+                return Err(Error::Diverged {
+                    stage: position.stage.clone(),
+                    part: name.clone(),
+                    value,
+                    epoch,
+                    step,
+                });
+            }
+        }
+        let position = serde_json::to_string(position).expect("a plain struct");
+        weights::save(self.path, &tensors, &[(METADATA, position)])
+    }
+
+    /// The saved state, where there is one; it must be of the same stage, seed, data and plan.
+    pub fn load<M: Module>(&self, model: M, sgd: &mut Sgd, wanted: &mut Position) -> Result<M> {
+        if !self.path.exists() {
+            return Ok(model);
+        }
+        let (mut tensors, metadata) = weights::load(self.path)?;
+        let hint = "it belongs to another recipe: use another --run folder, or delete this one";
+        let position: Position = metadata
+            .get(METADATA)
+            .and_then(|text| serde_json::from_str(text).ok())
+            .ok_or_else(|| {
+                let found = "none that this version understands";
+                Error::format(self.path, "metadata", format!("an {METADATA} entry"), found)
+            })?;
+        let same = position.stage == wanted.stage
+            && position.seed == wanted.seed
+            && position.images == wanted.images
+            && position.plan == wanted.plan;
+        if !same {
+            let problem = format!("expected a checkpoint of {wanted:?}, found {position:?}");
+            return Err(Error::model(self.path, problem, hint));
+        }
+        let mut part = |prefix: &str| -> Tensors {
+            let names: Vec<String> = tensors
+                .keys()
+                .filter(|name| name.starts_with(prefix))
+                .cloned()
+                .collect();
+            let take = |name: String| {
+                let tensor = tensors.remove(&name)?;
+                Some((name[prefix.len()..].to_owned(), tensor))
+            };
+            names.into_iter().filter_map(take).collect()
+        };
+        let (mut values, velocities) = (part("model."), part("velocity."));
+        let model = weights::import(model, &mut values, &[], self.path)?;
+        let ids = ids(&model);
+        for (name, (shape, values)) in velocities {
+            let id = ids.get(&name).ok_or_else(|| {
+                Error::model(
+                    self.path,
+                    format!("velocity of unknown tensor {name}"),
+                    hint,
+                )
+            })?;
+            let device = model.devices()[0].clone();
+            let velocity = Tensor::from_data(TensorData::new(values, [shape[0]]), &device);
+            sgd.velocity.insert(*id, velocity);
+        }
+        *wanted = position;
+        Ok(model)
+    }
+}

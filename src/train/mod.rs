@@ -1,0 +1,275 @@
+//! The one training loop. It knows an [`Objective`], never which.
+
+mod checkpoint;
+mod sgd;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, TensorData};
+use rand::rngs::ChaCha8Rng;
+use serde::Serialize;
+
+use crate::data::Batch;
+use crate::error::{Error, Result};
+use crate::nn::{Statistics, weights};
+use crate::random;
+use checkpoint::{Checkpoint, Position};
+
+pub use sgd::{Plan, Schedule, Sgd, named_gradients};
+
+/// What a training step is given.
+pub struct Step<'a, M> {
+    /// The model with gradients.
+    pub live: &'a M,
+    /// The same weights without autodiff: for attacks, which need no gradient of weights.
+    pub plain: &'a M,
+    /// Which images.
+    pub indices: &'a [usize],
+    /// Counted from 0.
+    pub epoch: usize,
+    /// This step's generator.
+    pub rng: &'a mut ChaCha8Rng,
+    /// Takes the batch statistics that the running ones shall follow.
+    pub statistics: &'a mut Statistics,
+}
+
+/// A loss and its named parts, each `[1]`.
+pub struct Loss {
+    /// What is differentiated.
+    pub total: Tensor<1>,
+    /// For people and logs.
+    pub parts: Vec<(&'static str, Tensor<1>)>,
+}
+
+/// A way to train a model: it owns its images, its views and its attack.
+pub trait Objective {
+    /// What is trained.
+    type Model: Module;
+    /// The loss of one batch.
+    fn loss(&self, step: Step<Self::Model>) -> Loss;
+}
+
+/// A host batch on a device.
+pub fn to_tensor(batch: Batch, device: &Device) -> Tensor<4> {
+    Tensor::from_data(TensorData::new(batch.data, batch.shape), device)
+}
+
+/// What leaves the loop for people and logs.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum Event {
+    /// A step is done.
+    Step {
+        /// The stage of the run.
+        stage: String,
+        /// Counted from 1.
+        epoch: usize,
+        /// Out of.
+        epochs: usize,
+        /// Counted from 1 within the epoch.
+        step: usize,
+        /// Out of.
+        steps: usize,
+        /// Images in a step.
+        images: usize,
+        /// The loss's total.
+        loss: f32,
+    },
+    /// An epoch is done and saved.
+    Epoch {
+        /// The stage of the run.
+        stage: String,
+        /// Counted from 1.
+        epoch: usize,
+        /// Out of.
+        epochs: usize,
+        /// Means over this epoch's steps (since the last resume).
+        losses: Vec<(&'static str, f32)>,
+        /// At its last step.
+        lr: f64,
+        /// Seconds (since the last resume).
+        seconds: f64,
+        /// Images a second.
+        images_per_second: f64,
+    },
+    /// Something worth a line.
+    Note {
+        /// The stage of the run.
+        stage: String,
+        /// The line.
+        text: String,
+    },
+}
+
+/// What surrounds a stage: device, seed, the wish to stop, the ear for events.
+pub struct Context<'a> {
+    /// Where tensors live.
+    pub device: Device,
+    /// The run's seed.
+    pub seed: u64,
+    /// Set by Ctrl-C.
+    pub stop: &'a AtomicBool,
+    /// Hears every event.
+    pub observe: &'a mut dyn FnMut(&Event),
+}
+
+/// Trains `model` on `images` images by `plan`, from the checkpoint at `checkpoint` where there is one.
+///
+/// Saves after every epoch, and when asked to stop. A run that was stopped anywhere and goes on computes what
+/// one that was not would have computed, bit for bit. Returns the model and the seconds spent, all sittings together.
+///
+/// # Errors
+/// [`Error::Diverged`] for a loss that is not finite (the last checkpoint stays), [`Error::Interrupted`] when
+/// asked to stop, and whatever reading and writing the checkpoint meets.
+pub fn fit<O: Objective>(
+    stage: &str,
+    objective: &O,
+    model: O::Model,
+    plan: &Plan,
+    images: usize,
+    checkpoint: &Path,
+    context: &mut Context,
+) -> Result<(O::Model, f64)> {
+    let steps = images / plan.batch_size;
+    assert!(
+        steps > 0,
+        "a batch is no larger than the data: checked with the recipe"
+    );
+    let mut position = Position {
+        stage: stage.to_owned(),
+        epoch: 0,
+        step: 0,
+        seed: context.seed,
+        images,
+        plan: plan.clone(),
+        seconds: 0.0,
+    };
+    let saved = Checkpoint { path: checkpoint };
+    let mut sgd = Sgd::new(plan.momentum, plan.weight_decay);
+    let mut model = saved.load(model, &mut sgd, &mut position)?;
+    let (first_epoch, mut first_step) = (position.epoch, position.step);
+    if (first_epoch, first_step) != (0, 0) && first_epoch < plan.epochs {
+        let text = format!(
+            "going on at epoch {}, step {}",
+            first_epoch + 1,
+            first_step + 1
+        );
+        (context.observe)(&Event::Note {
+            stage: stage.to_owned(),
+            text,
+        });
+    }
+    for epoch in first_epoch..plan.epochs {
+        let mut order = random::generator(context.seed, &format!("{stage}/order"), epoch as u64);
+        let order = random::permutation(images, &mut order);
+        let started = Instant::now();
+        let seconds_before = position.seconds;
+        let mut means = Means::default();
+        let mut lr = plan.lr;
+        for step in first_step..steps {
+            let count = (epoch * steps + step) as u64;
+            let mut rng = random::generator(context.seed, &format!("{stage}/step"), count);
+            let mut statistics = Statistics::default();
+            let live = model.clone().train();
+            let loss = objective.loss(Step {
+                live: &live,
+                plain: &model,
+                indices: &order[step * plan.batch_size..(step + 1) * plan.batch_size],
+                epoch,
+                rng: &mut rng,
+                statistics: &mut statistics,
+            });
+            let gradients = loss.total.backward();
+            let progress = epoch as f64 + step as f64 / steps as f64;
+            lr = plan.schedule.rate(plan.lr, progress, plan.epochs);
+            model = sgd.step(lr, model, &live, &gradients);
+            model = statistics.absorb_into(model);
+
+            let total = means.add(loss).map_err(|(part, value)| Error::Diverged {
+                stage: stage.to_owned(),
+                part: part.to_owned(),
+                value,
+                epoch: epoch + 1,
+                step: step + 1,
+            })?;
+            (context.observe)(&Event::Step {
+                stage: stage.to_owned(),
+                epoch: epoch + 1,
+                epochs: plan.epochs,
+                step: step + 1,
+                steps,
+                images: plan.batch_size,
+                loss: total,
+            });
+            if context.stop.load(Ordering::Relaxed) {
+                (position.epoch, position.step) = (epoch, step + 1);
+                position.seconds = seconds_before + started.elapsed().as_secs_f64();
+                if position.step == steps {
+                    (position.epoch, position.step) = (epoch + 1, 0);
+                }
+                saved.save(&model, &sgd, &position)?;
+                return Err(Error::Interrupted {
+                    at: format!("{stage}, epoch {}, step {} of {steps}", epoch + 1, step + 1),
+                    path: checkpoint
+                        .parent()
+                        .map_or_else(PathBuf::new, Path::to_path_buf),
+                });
+            }
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        (position.epoch, position.step) = (epoch + 1, 0);
+        position.seconds = seconds_before + seconds;
+        saved.save(&model, &sgd, &position)?;
+        let done = (steps - first_step) * plan.batch_size;
+        (context.observe)(&Event::Epoch {
+            stage: stage.to_owned(),
+            epoch: epoch + 1,
+            epochs: plan.epochs,
+            losses: means.finish(),
+            lr,
+            seconds,
+            images_per_second: done as f64 / seconds,
+        });
+        first_step = 0;
+    }
+    Ok((model, position.seconds))
+}
+
+/// Running sums of the loss and its parts.
+#[derive(Default)]
+struct Means {
+    sums: Vec<(&'static str, f32)>,
+    steps: usize,
+}
+
+impl Means {
+    /// Adds a step's loss, read from the device in one go; returns its total, or the first part not finite.
+    fn add(&mut self, loss: Loss) -> Result<f32, (&'static str, f32)> {
+        let (mut names, mut tensors): (Vec<_>, Vec<_>) = loss.parts.into_iter().unzip();
+        names.push("loss");
+        tensors.push(loss.total);
+        let tensors = tensors.into_iter().map(Tensor::inner).collect();
+        let values = weights::to_vec(Tensor::cat(tensors, 0));
+        if self.sums.is_empty() {
+            self.sums = names.iter().map(|name| (*name, 0.0)).collect();
+        }
+        for ((name, value), (_, sum)) in names.into_iter().zip(&values).zip(&mut self.sums) {
+            if !value.is_finite() {
+                return Err((name, *value));
+            }
+            *sum += value;
+        }
+        self.steps += 1;
+        Ok(*values.last().expect("the total was pushed"))
+    }
+
+    fn finish(self) -> Vec<(&'static str, f32)> {
+        self.sums
+            .into_iter()
+            .map(|(name, sum)| (name, sum / self.steps as f32))
+            .collect()
+    }
+}

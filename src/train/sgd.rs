@@ -1,0 +1,180 @@
+//! Stochastic gradient descent, and how its learning rate moves.
+
+use std::collections::HashMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::tensor::{Gradients, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::nn::weights;
+
+/// Stochastic gradient descent with momentum and L2 weight decay, in PyTorch's form.
+///
+/// Burn's own keeps its velocity private, so a checkpoint could not store it under the parameter's name.
+pub struct Sgd {
+    /// Momentum.
+    pub momentum: f64,
+    /// Added to the gradient times the weight.
+    pub weight_decay: f64,
+    pub(super) velocity: HashMap<ParamId, Tensor<1>>,
+}
+
+impl Sgd {
+    /// Without velocity yet.
+    pub fn new(momentum: f64, weight_decay: f64) -> Self {
+        Self {
+            momentum,
+            weight_decay,
+            velocity: HashMap::new(),
+        }
+    }
+
+    /// One update of `plain` with the gradients that `live`'s parameters have; the others stay as they are.
+    pub fn step<M: Module>(&mut self, lr: f64, plain: M, live: &M, gradients: &Gradients) -> M {
+        let mut found = Collect {
+            gradients,
+            by_id: HashMap::new(),
+        };
+        live.visit(&mut found);
+        plain.map(&mut Update {
+            sgd: self,
+            lr,
+            gradients: found.by_id,
+        })
+    }
+}
+
+struct Collect<'a> {
+    gradients: &'a Gradients,
+    by_id: HashMap<ParamId, Tensor<1>>,
+}
+
+impl ModuleVisitor for Collect<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = param.val().grad(self.gradients) {
+            self.by_id.insert(param.id, gradient.reshape([-1]));
+        }
+    }
+}
+
+struct Update<'a> {
+    sgd: &'a mut Sgd,
+    lr: f64,
+    gradients: HashMap<ParamId, Tensor<1>>,
+}
+
+impl ModuleMapper for Update<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(gradient) = self.gradients.remove(&param.id) else {
+            return param;
+        };
+        let id = param.id;
+        param.map(|weight| {
+            let shape = weight.dims();
+            let weight = weight.reshape([-1]);
+            let gradient = gradient + weight.clone() * self.sgd.weight_decay;
+            let velocity = match self.sgd.velocity.remove(&id) {
+                Some(velocity) => velocity * self.sgd.momentum + gradient,
+                None => gradient,
+            };
+            self.sgd.velocity.insert(id, velocity.clone());
+            (weight - velocity * self.lr).reshape(shape)
+        })
+    }
+}
+
+/// Each parameter's gradient, by its published name; parameters without one are left out.
+pub fn named_gradients<M: Module>(live: &M, gradients: &Gradients) -> HashMap<String, Vec<f32>> {
+    let mut found = Collect {
+        gradients,
+        by_id: HashMap::new(),
+    };
+    live.visit(&mut found);
+    let take =
+        |(name, id): (String, ParamId)| Some((name, weights::to_vec(found.by_id.remove(&id)?)));
+    ids(live).into_iter().filter_map(take).collect()
+}
+
+/// Each parameter's identity, by its published name.
+pub(super) fn ids<M: Module>(model: &M) -> HashMap<String, ParamId> {
+    struct Ids(Vec<ParamId>);
+    impl ModuleVisitor for Ids {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0.push(param.id);
+        }
+    }
+    let mut found = Ids(Vec::new());
+    model.visit(&mut found);
+    let mut names = Vec::new();
+    weights::visit(model, |name, _, _| names.push(name));
+    names.into_iter().zip(found.0).collect()
+}
+
+/// How the learning rate moves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Schedule {
+    /// From `lr` to `lr / 1000` along a cosine; before that, linearly up from `warmup_from`.
+    ///
+    /// Followed step by step, unlike the released code, which moves once an epoch after the warm-up: with few
+    /// epochs the difference shows.
+    Cosine {
+        /// Epochs of warm-up, part of the whole.
+        #[serde(default)]
+        warmup_epochs: usize,
+        /// The learning rate of the first step.
+        #[serde(default)]
+        warmup_from: f64,
+    },
+    /// A tenth after each of these epochs.
+    Steps {
+        /// Counted from 1.
+        milestones: Vec<usize>,
+    },
+}
+
+impl Schedule {
+    /// The learning rate at `progress` epochs (whole and fraction) out of `epochs`.
+    pub fn rate(&self, lr: f64, progress: f64, epochs: usize) -> f64 {
+        match self {
+            Self::Cosine {
+                warmup_epochs,
+                warmup_from,
+            } => {
+                let floor = lr / 1000.0;
+                let cosine = |at: f64| {
+                    let turn = std::f64::consts::PI * at / epochs as f64;
+                    floor + (lr - floor) * (1.0 + turn.cos()) / 2.0
+                };
+                let warmup = *warmup_epochs as f64;
+                if progress < warmup {
+                    warmup_from + (cosine(warmup) - warmup_from) * progress / warmup
+                } else {
+                    cosine(progress)
+                }
+            }
+            Self::Steps { milestones } => {
+                let passed = milestones.iter().filter(|m| progress >= **m as f64).count();
+                lr * 0.1f64.powi(passed as i32)
+            }
+        }
+    }
+}
+
+/// How long and how fast.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Passes over the images.
+    pub epochs: usize,
+    /// Images a step; an epoch's remainder is left out.
+    pub batch_size: usize,
+    /// The schedule's peak.
+    pub lr: f64,
+    /// How it moves.
+    pub schedule: Schedule,
+    /// Of SGD.
+    pub momentum: f64,
+    /// Of SGD.
+    pub weight_decay: f64,
+}

@@ -1,0 +1,245 @@
+//! Integration tests: the library through its public door, and the built program.
+
+mod attacks;
+mod bad_input;
+mod cli;
+mod parity;
+mod resume;
+mod routes;
+#[cfg(unix)]
+mod signals;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use advcl::cluster::PseudoLabels;
+use advcl::data::Images;
+use advcl::nn::{Backbone, Depth, EncoderConfig, Stem};
+use advcl::random;
+use advcl::train::{Plan, Schedule};
+use burn::tensor::Device;
+use rand::RngExt;
+use tempfile::TempDir;
+
+/// Both encoders in a second: no classifier to be proud of.
+const TINY: &str = r#"
+seed = 3
+
+[data]
+source = "fashion-mnist-12k"
+train_limit = 64
+test_limit = 20
+
+[encoder]
+depth = 10
+width = 2
+stem = "strided"
+
+[threat]
+norm = "linf"
+radius = "0.1"
+
+[pretrain.simclr]
+temperature = 0.5
+plan = { epochs = 2, batch_size = 16, lr = 0.1, momentum = 0.9, weight_decay = 1e-4, schedule.cosine = {} }
+
+[cluster]
+counts = [2, 5]
+restarts = 1
+iterations = 20
+
+[pretrain.advcl]
+temperature = 0.5
+cluster_weight = 0.2
+high_frequency_radius = 8.0
+attack_steps = 2
+attack_step_size = "0.05"
+plan = { epochs = 2, batch_size = 16, lr = 0.1, momentum = 0.9, weight_decay = 1e-4, schedule.cosine = {} }
+
+[finetune]
+plan = { epochs = 3, batch_size = 16, lr = 0.1, momentum = 0.9, weight_decay = 2e-4, schedule.steps = { milestones = [2] } }
+
+[evaluate]
+split = "test"
+batch_size = 20
+steps = 2
+step_size = "0.05"
+"#;
+
+/// The program's answer.
+struct Answer {
+    what: String,
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Answer {
+    /// Fails, with all that was said, unless the program ended with this code and without a panic.
+    #[track_caller]
+    fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "exit code of {self}");
+        assert!(!self.stderr.contains("panicked"), "a panic in {self}");
+        self
+    }
+
+    /// The standard output as JSON.
+    #[track_caller]
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error} in {self}"))
+    }
+}
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let Self { what, code, stdout, stderr } = self;
+        write!(f, "{what}: code {code:?}\n-- stdout\n{stdout}\n-- stderr\n{stderr}")
+    }
+}
+
+/// The program, to be run in `folder`.
+fn program(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_advcl"));
+    command.current_dir(folder).stdin(Stdio::null());
+    command
+}
+
+/// What a prepared command says when it is run to its end.
+fn answer(command: &mut Command) -> Answer {
+    let output = command.output().expect("the program starts");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Answer {
+        what: format!("{command:?}"),
+        code: output.status.code(),
+        stdout: text(&output.stdout),
+        stderr: text(&output.stderr),
+    }
+}
+
+/// Runs the program in `folder` to its end.
+fn advcl<const N: usize>(folder: &Path, args: [&str; N]) -> Answer {
+    answer(program(folder).args(args))
+}
+
+/// A temporary folder with `tiny.toml` in it.
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    put(folder.path().join("tiny.toml"), TINY);
+    folder
+}
+
+/// Writes a file, and the folders above it.
+fn put(path: impl AsRef<Path>, content: impl AsRef<[u8]>) {
+    let path = path.as_ref();
+    let write = || {
+        fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+        fs::write(path, content)
+    };
+    write().unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
+}
+
+/// Reads a file.
+#[track_caller]
+fn get(path: impl AsRef<Path>) -> Vec<u8> {
+    let path = path.as_ref();
+    fs::read(path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
+}
+
+/// Every file below `folder`, with its content.
+fn snapshot(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let mut files = BTreeMap::new();
+    for entry in entries {
+        let path = entry.expect("a readable folder").path();
+        if path.is_dir() {
+            files.extend(snapshot(&path));
+        } else {
+            let content = get(&path);
+            files.insert(path, content);
+        }
+    }
+    files
+}
+
+/// Copies every file below `from` to `to`.
+fn copy(from: &Path, to: &Path) {
+    for (path, content) in snapshot(from) {
+        put(to.join(path.strip_prefix(from).expect("a path below")), content);
+    }
+}
+
+/// A gray PNG of `side` × `side` pixels.
+fn png(side: u32, pixels: &[u8]) -> Vec<u8> {
+    use image::{ExtendedColorType, ImageFormat};
+    let mut file = std::io::Cursor::new(Vec::new());
+    let kind = ExtendedColorType::L8;
+    image::write_buffer_with_format(&mut file, pixels, side, side, kind, ImageFormat::Png)
+        .expect("as many pixels as the sides say");
+    file.into_inner()
+}
+
+/// The CPU.
+fn device() -> Device {
+    advcl::device::open("cpu").expect("compiled in by default")
+}
+
+/// `count` images of random patches, gray, 12 × 12: black, white and what is between.
+fn images(count: usize) -> Images {
+    let mut rng = random::generator(5, "images", 0);
+    let patches: Vec<u8> = (0..count * 16).map(|_| [0, 60, 180, 255][rng.random_range(0..4)]).collect();
+    let pixel = |i: usize| patches[i / 144 * 16 + i % 144 / 36 * 4 + i % 12 / 3];
+    Images {
+        pixels: (0..count * 144).map(pixel).collect(),
+        channels: 1,
+        height: 12,
+        width: 12,
+    }
+}
+
+/// A small backbone with cluster heads of 2 and 5.
+fn backbone(routes: usize, seed: u64) -> Backbone {
+    let mut rng = random::generator(seed, "backbone", 0);
+    Backbone::new(&encoder(), 1, routes, &[2, 5], &mut rng, &device())
+}
+
+/// The smallest encoder that has everything.
+fn encoder() -> EncoderConfig {
+    EncoderConfig { depth: Depth::D10, width: 2, stem: Stem::Strided }
+}
+
+/// Labels for the heads of [`backbone`].
+fn pseudo_labels(images: usize) -> PseudoLabels {
+    let labels = |k: usize| (k, (0..images).map(|i| (i * 7 + i / 3) % k).collect());
+    PseudoLabels {
+        clusters: vec![labels(2), labels(5)],
+        origin: "counted".to_owned(),
+    }
+}
+
+/// Batches of 16.
+fn plan(epochs: usize, lr: f64) -> Plan {
+    Plan {
+        epochs,
+        batch_size: 16,
+        lr,
+        schedule: Schedule::Cosine { warmup_epochs: 1, warmup_from: 0.01 },
+        momentum: 0.9,
+        weight_decay: 1e-4,
+    }
+}
+
+/// AdvCL with two attack steps.
+fn advcl_settings(epochs: usize) -> advcl::pretrain::advcl::Settings {
+    advcl::pretrain::advcl::Settings {
+        plan: plan(epochs, 0.1),
+        temperature: 0.5,
+        cluster_weight: 0.2,
+        high_frequency_radius: 4.0,
+        attack_steps: 2,
+        attack_step_size: "0.05".parse().expect("a distance"),
+        strong: Default::default(),
+        weak: Default::default(),
+    }
+}

@@ -1,0 +1,135 @@
+//! BatchNorm routes do not leak into each other, and a frozen encoder is frozen.
+
+use advcl::attack::{Ball, Norm};
+use advcl::cluster::PseudoLabels;
+use advcl::experiment::Experiment;
+use advcl::nn::weights::{self, Tensors};
+use advcl::nn::{Mode, Route, Statistics};
+use advcl::pretrain::advcl::AdvCl;
+use advcl::recipe::{Method, Recipe};
+use advcl::train::{Context, Sgd, fit, to_tensor};
+use burn::module::Module;
+use burn::tensor::Tensor;
+use std::sync::atomic::AtomicBool;
+
+use crate::{TINY, advcl_settings, backbone, device, images, pseudo_labels};
+
+/// The branches that differ between two models, by the number in `bn_list.N`.
+fn changed_branches(before: &Tensors, after: &Tensors) -> Vec<String> {
+    let branch = |name: &str| {
+        let (_, rest) = name.split_once("bn_list.")?;
+        rest.split('.').next().map(str::to_owned)
+    };
+    let mut changed: Vec<String> = before
+        .iter()
+        .filter(|(name, value)| **value != after[*name])
+        .filter_map(|(name, _)| branch(name))
+        .collect();
+    changed.sort();
+    changed.dedup();
+    changed
+}
+
+fn batch() -> Tensor<4> {
+    to_tensor(images(16).batch(&(0..16).collect::<Vec<_>>()), &device())
+}
+
+#[test]
+fn training_on_a_route_moves_its_branch_alone() {
+    for (index, route) in Route::ALL.into_iter().enumerate() {
+        let plain = backbone(3, 1);
+        let before = weights::export(&plain);
+        let live = plain.clone().train();
+        let mut statistics = Statistics::default();
+        let features = live.encoder.features(batch(), route, &mut Mode::Train(&mut statistics));
+        let gradients = features.square().sum().backward();
+        let stepped = Sgd::new(0.9, 1e-4).step(0.1, plain, &live, &gradients);
+        let after = weights::export(&statistics.absorb_into(stepped));
+
+        assert_eq!(changed_branches(&before, &after), [index.to_string()], "{route:?}");
+        for (name, value) in &before {
+            // All of the branch's statistics; the convolutions, which all routes share; no head.
+            let own = name.contains(&format!("bn_list.{index}.running_"));
+            if own || name.contains("conv") {
+                assert_ne!(*value, after[name], "{route:?}: {name}");
+            }
+            if name.starts_with("head_proj") || name.starts_with("fc_") {
+                assert_eq!(*value, after[name], "{route:?}: {name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pass_in_evaluation_or_batch_mode_changes_nothing() {
+    let model = backbone(3, 1);
+    let before = weights::export(&model);
+    for route in Route::ALL {
+        let first = weights::to_vec(model.embed(batch(), route, &mut Mode::Eval));
+        model.embed(batch(), route, &mut Mode::Batch);
+        model.clone().train().embed(batch(), route, &mut Mode::Eval);
+        assert_eq!(first, weights::to_vec(model.embed(batch(), route, &mut Mode::Eval)), "{route:?}");
+    }
+    assert_eq!(before, weights::export(&model));
+}
+
+#[test]
+fn routes_give_different_features_once_their_statistics_differ() {
+    let model = backbone(3, 1);
+    let of = |model: &advcl::nn::Backbone, route| weights::to_vec(model.encoder.features(batch(), route, &mut Mode::Eval));
+    assert_eq!(of(&model, Route::Normal), of(&model, Route::Pgd), "fresh branches are the same");
+    let normal = of(&model, Route::Normal);
+    let mut statistics = Statistics::default();
+    model.encoder.features(batch(), Route::Pgd, &mut Mode::Train(&mut statistics));
+    let model = statistics.absorb_into(model);
+    assert_eq!(normal, of(&model, Route::Normal));
+    assert_eq!(normal, of(&model, Route::PgdCe));
+    assert_ne!(normal, of(&model, Route::Pgd));
+}
+
+#[test]
+fn advcl_uses_the_routes_that_the_paper_says() {
+    let images = images(32);
+    let settings = advcl_settings(1);
+    let ball = Ball { norm: Norm::Linf, radius: 0.1 };
+    let without = PseudoLabels { clusters: Vec::new(), origin: String::new() };
+    // Without pseudo-labels nothing goes through the third branch.
+    for (labels, expected) in [(pseudo_labels(32), vec!["0", "1", "2"]), (without, vec!["0", "1"])] {
+        let folder = crate::folder();
+        let objective = AdvCl::new(&images, &settings, &labels, ball, device());
+        let (stop, mut observe) = (AtomicBool::new(false), |_: &_| {});
+        let mut context = Context { device: device(), seed: 1, stop: &stop, observe: &mut observe };
+        let fresh = backbone(3, 1);
+        let before = weights::export(&fresh);
+        let checkpoint = folder.path().join("c");
+        let trained = fit("advcl", &objective, fresh, &settings.plan, 32, &checkpoint, &mut context);
+        let (model, _) = trained.expect("training");
+        assert_eq!(changed_branches(&before, &weights::export(&model)), expected);
+    }
+}
+
+#[test]
+fn finetuning_leaves_the_encoder_bit_for_bit() {
+    for augment in [false, true] {
+        let folder = crate::folder();
+        let set = [format!("finetune.augment = {augment}")];
+        let recipe = Recipe::parse("tiny", TINY, &set).expect("the tiny recipe");
+        let experiment = Experiment::open(recipe, &folder.path().join("run")).expect("an experiment");
+        let (stop, mut observe) = (AtomicBool::new(false), |_: &_| {});
+        let mut context = Context { device: device(), seed: 3, stop: &stop, observe: &mut observe };
+        experiment.pretrain(Method::Simclr, &mut context).expect("SimCLR");
+        experiment.cluster(&mut context).expect("clusters");
+        experiment.pretrain(Method::Advcl, &mut context).expect("AdvCL");
+        for method in Method::ALL {
+            let path = experiment.model_path(method);
+            let (before, _) = weights::load(&path).expect("a model");
+            experiment.finetune(method, &mut context).expect("finetuning");
+            let (mut after, _) = weights::load(&path).expect("a model");
+            for name in ["linear.weight", "linear.bias"] {
+                let (_, values) = after.remove(name).unwrap_or_else(|| panic!("no {name}"));
+                assert!(values.iter().any(|value| *value != 0.0), "{name} is all zeros");
+            }
+            assert!(before == after, "{method:?}, augment {augment}: the encoder moved");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The program, interrupted and killed.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use advcl::nn::weights;
+
+use crate::{Answer, advcl, answer, folder, get, program};
+
+/// Long enough to be met at work.
+const LONG: [&str; 6] = [
+    "--set",
+    "pretrain.simclr.plan.epochs = 25",
+    "--set",
+    "pretrain.advcl.plan.epochs = 15",
+    "--set",
+    "finetune.plan.epochs = 5",
+];
+
+fn start(folder: &Path, run: &str) -> Child {
+    let mut command = program(folder);
+    command.args(["run", "tiny.toml", "--run", run]).args(LONG);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().expect("the program starts")
+}
+
+/// Lines of the run's metrics about a stage.
+fn epochs(folder: &Path, stage: &str) -> usize {
+    let text = std::fs::read_to_string(folder.join("run/metrics.jsonl")).unwrap_or_default();
+    let about = format!(r#""epoch","stage":"{stage}""#);
+    text.lines().filter(|line| line.contains(&about)).count()
+}
+
+/// Waits until the program has done one more epoch of a stage.
+fn wait_for_epoch(child: &mut Child, folder: &Path, stage: &str) {
+    let (before, started) = (epochs(folder, stage), Instant::now());
+    while epochs(folder, stage) == before {
+        let ended = child.try_wait().expect("a child of ours");
+        assert!(ended.is_none(), "ended before an epoch of {stage}: {ended:?}");
+        assert!(started.elapsed() < Duration::from_secs(60), "no epoch of {stage} in a minute");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([name, &child.id().to_string()]).status();
+    assert!(status.expect("kill exists").success(), "kill {name}");
+}
+
+fn ended(child: Child) -> Answer {
+    let output = child.wait_with_output().expect("a child of ours");
+    Answer {
+        what: "a run that was sent a signal".to_owned(),
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+#[test]
+fn an_interrupted_and_killed_run_ends_like_one_that_was_not() {
+    let folder = folder();
+    let path = folder.path();
+    let whole = ended(start(path, "whole")).expect(0);
+    for (name, stage) in [("-INT", "simclr"), ("-KILL", "simclr"), ("-TERM", "advcl"), ("-KILL", "advcl")] {
+        let mut child = start(path, "run");
+        wait_for_epoch(&mut child, path, stage);
+        signal(&child, name);
+        let answer = ended(child);
+        if name == "-KILL" {
+            assert_eq!(answer.code, None, "{answer}");
+            continue;
+        }
+        let answer = answer.expect(1);
+        for words in [
+            "stopping after this step; press Ctrl-C again to stop at once",
+            &format!("error: stopped at {stage}, epoch "),
+            &format!("saved in run/{stage}"),
+            "hint: run the same command again to go on",
+        ] {
+            assert!(answer.stderr.contains(words), "{words:?} in {answer}");
+        }
+        assert_eq!(answer.stdout, "", "no table of half a run");
+    }
+    let resumed = ended(start(path, "run")).expect(0);
+    assert!(resumed.stderr.contains("advcl: going on at epoch "), "{resumed}");
+    for file in ["simclr/model", "advcl/model", "pseudo_labels"] {
+        let load = |run: &str| {
+            let path = path.join(run).join(format!("{file}.safetensors"));
+            weights::load(&path).unwrap_or_else(|error| panic!("{error}"))
+        };
+        assert!(load("whole") == load("run"), "{file} differs");
+    }
+    // The same table, but for the times.
+    let accuracies = |answer: &Answer| -> Vec<String> {
+        let row = |line: &str| line.split_whitespace().take(10).collect::<Vec<_>>().join(" ");
+        answer.stdout.lines().map(row).collect()
+    };
+    assert_eq!(accuracies(&whole), accuracies(&resumed));
+}
+
+#[test]
+fn a_second_signal_stops_at_once() {
+    let folder = folder();
+    let mut child = start(folder.path(), "run");
+    wait_for_epoch(&mut child, folder.path(), "simclr");
+    // While stopped, it gets both before it comes to the end of a step.
+    signal(&child, "-STOP");
+    signal(&child, "-INT");
+    signal(&child, "-TERM");
+    signal(&child, "-CONT");
+    let answer = ended(child);
+    assert!(matches!(answer.code, Some(1 | 130)), "{answer}");
+    advcl(folder.path(), ["recipe", "check", "run/recipe.toml"]).expect(0);
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run() {
+    let folder = folder();
+    // Each update multiplies the weights by about -1000.
+    let mut command = program(folder.path());
+    command.args(["run", "tiny.toml", "--run", "run"]);
+    command.args(["--set", "pretrain.simclr.plan = { epochs = 20, lr = 1000.0, weight_decay = 1.0, batch_size = 16, momentum = 0.0 }"]);
+    let first = answer(&mut command).expect(1);
+    let (headline, rest) = first.stderr.split_once("error: ").unwrap_or_else(|| panic!("{first}"));
+    assert!(headline.contains("simclr: epoch 1/20"), "{first}");
+    assert!(rest.starts_with("simclr: ") && rest.contains(" at epoch "), "{first}");
+    assert!(rest.contains("hint: the last good checkpoint is kept"), "{first}");
+    assert!(!folder.path().join("run/simclr/model.safetensors").exists());
+    let checkpoint = folder.path().join("run/simclr/checkpoint.safetensors");
+    let before = get(&checkpoint);
+    let (tensors, _) = weights::load(&checkpoint).expect("a checkpoint");
+    for (name, (_, values)) in tensors {
+        assert!(values.iter().all(|value| value.is_finite()), "{name}");
+    }
+    // Again: from the checkpoint to the same end.
+    let again = answer(&mut command).expect(1);
+    assert!(again.stderr.ends_with(rest), "{again}");
+    assert_eq!(before, get(&checkpoint));
+}
