@@ -460,7 +460,11 @@ impl Experiment {
     pub fn all(&self, context: &mut Context) -> Result<Summary> {
         // Known now, and better said before hours of pretraining.
         self.data.require_labels()?;
-        let given = self.recipe.cluster.as_ref().and_then(|cluster| cluster.labels_file.as_ref());
+        let given = self
+            .recipe
+            .cluster
+            .as_ref()
+            .and_then(|cluster| cluster.labels_file.as_ref());
         if given.is_some() {
             self.cluster(context)?;
         }

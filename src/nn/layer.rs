@@ -1,12 +1,12 @@
 //! Convolution and linear layer, with PyTorch's weight layout and initialisation.
 
 use burn::module::{Module, Param};
-use burn::tensor::module::conv2d;
-use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use rand_distr::StandardNormal;
+
+use super::engine;
 
 /// A tensor of uniform numbers in [-bound, bound], drawn on the host.
 fn uniform<const D: usize>(
@@ -60,12 +60,9 @@ impl Conv {
     }
 
     /// # Shapes
-    /// `[batch, in, height, width]` to `[batch, out, ceil(height / stride), ceil(width / stride)]`.
+    /// `[height, width, batch, in]` to `[⌈height / stride⌉, ⌈width / stride⌉, batch, out]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let weight = self.weight.val();
-        let padding = weight.dims()[2] / 2;
-        let options = ConvOptions::new([self.stride; 2], [padding; 2], [1, 1], 1);
-        conv2d(x, weight, None, options)
+        engine::conv(x, self.weight.val(), self.stride)
     }
 }
 

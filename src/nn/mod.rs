@@ -1,5 +1,6 @@
 //! The encoder, its heads, and their weights under the names that the field publishes.
 
+mod engine;
 pub mod layer;
 pub mod model;
 pub mod norm;

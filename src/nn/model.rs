@@ -18,7 +18,7 @@ pub struct Backbone {
     /// Images to features.
     pub encoder: Encoder,
     /// Projection head: features – BatchNorm (one for all routes) – ReLU – 128. A tuple, so that its weights are
-    /// called `head_proj.0`, `.1`, `.3` as in PyTorch's `Sequential`.
+    /// called `head_proj.0`, `.1`, `.3` as in PyTorch's `Sequential`; the ReLU is computed with the BatchNorm.
     pub head_proj: (Linear, BatchNorm, Relu, Linear),
     /// One linear head for each number of clusters: `fc_002` … in weight files.
     pub fc: Vec<Linear>,
@@ -52,8 +52,11 @@ impl Backbone {
 
     /// Features to unit vectors. # Shapes: `[batch, features]` to `[batch, 128]`.
     pub fn project(&self, features: Tensor<2>, mode: &mut Mode) -> Tensor<2> {
-        let (first, norm, relu, last) = &self.head_proj;
-        let z = last.forward(relu.forward(norm.forward(first.forward(features), mode)));
+        let (first, norm, _, last) = &self.head_proj;
+        let hidden = first.forward(features);
+        let [batch, length] = hidden.dims();
+        let hidden = norm.forward(hidden.reshape([1, 1, batch, length]), None, true, mode);
+        let z = last.forward(hidden.reshape([batch, length]));
         // PyTorch's normalize: the length is kept away from zero by 1e-12.
         let length = z.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
         z / length

@@ -7,13 +7,12 @@
 use std::collections::HashMap;
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
-use burn::tensor::module::{batch_norm, batch_norm_train};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::engine;
 use crate::error::{Error, Result, nearest};
 
-const EPSILON: f64 = 1e-5;
 const MOMENTUM: f64 = 0.1;
 
 /// Which BatchNorm branch a view takes.
@@ -125,24 +124,33 @@ impl BatchNorm {
         }
     }
 
+    /// The norm of `x`, plus the residual and ReLU where asked for; a residual wants ReLU.
+    ///
     /// # Shapes
-    /// `[batch, channels, …]`, kept.
-    pub fn forward<const D: usize>(&self, x: Tensor<D>, mode: &mut Mode) -> Tensor<D> {
+    /// `[height, width, batch, channels]`, kept.
+    pub fn forward(
+        &self,
+        x: Tensor<4>,
+        residual: Option<Tensor<4>>,
+        relu: bool,
+        mode: &mut Mode,
+    ) -> Tensor<4> {
         let (weight, bias) = (self.weight.val(), self.bias.val());
         if let Mode::Eval = mode {
-            let (mean, var) = (self.running_mean.val(), self.running_var.val());
-            return batch_norm(x, weight, bias, mean, var, EPSILON);
+            let scale = weight / (self.running_var.val() + engine::EPSILON).sqrt();
+            let shift = bias - self.running_mean.val() * scale.clone();
+            return engine::affine(x, scale, shift, residual, relu);
         }
-        let dims = x.dims();
-        let count = (dims.iter().product::<usize>() / dims[1]) as f64;
-        let result = batch_norm_train(x, weight, bias, EPSILON);
+        let [height, width, batch, _] = x.dims();
+        let (y, mean, var) = engine::norm(x, weight, bias, residual, relu);
         if let Mode::Train(statistics) = mode {
-            statistics.push(&self.running_mean, result.mean);
+            let count = (height * width * batch) as f64;
+            statistics.push(&self.running_mean, mean);
             // A single value has no unbiased variance: keep the biased one, zero.
             let unbiased = count / (count - 1.0).max(1.0);
-            statistics.push(&self.running_var, result.variance * unbiased);
+            statistics.push(&self.running_var, var * unbiased);
         }
-        result.output
+        y
     }
 }
 
@@ -163,12 +171,18 @@ impl RouteNorm {
         }
     }
 
-    /// # Shapes
-    /// `[batch, channels, height, width]`, kept.
+    /// The route's branch, see [`BatchNorm::forward`].
     ///
     /// # Panics
     /// When the model was built without this route.
-    pub fn forward(&self, x: Tensor<4>, route: Route, mode: &mut Mode) -> Tensor<4> {
-        self.bn_list[route as usize].forward(x, mode)
+    pub fn forward(
+        &self,
+        x: Tensor<4>,
+        residual: Option<Tensor<4>>,
+        relu: bool,
+        route: Route,
+        mode: &mut Mode,
+    ) -> Tensor<4> {
+        self.bn_list[route as usize].forward(x, residual, relu, mode)
     }
 }

@@ -1,7 +1,6 @@
 //! ResNet (He et al., CVPR 2016) for small images, with routed BatchNorm.
 
 use burn::module::Module;
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use rand::rngs::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -116,16 +115,24 @@ struct Block {
 
 impl Block {
     fn forward(&self, x: Tensor<4>, route: Route, mode: &mut Mode) -> Tensor<4> {
-        let y = relu(self.bn1.forward(self.conv1.forward(x.clone()), route, mode));
-        let mut y = self.bn2.forward(self.conv2.forward(y), route, mode);
-        if let (Some(conv3), Some(bn3)) = (&self.conv3, &self.bn3) {
-            y = bn3.forward(conv3.forward(relu(y)), route, mode);
-        }
         let shortcut = match &self.downsample {
-            Some(down) => down.bn.forward(down.conv.forward(x), route, mode),
-            None => x,
+            Some(down) => {
+                let projected = down.conv.forward(x.clone());
+                down.bn.forward(projected, None, false, route, mode)
+            }
+            None => x.clone(),
         };
-        relu(y + shortcut)
+        let y = self
+            .bn1
+            .forward(self.conv1.forward(x), None, true, route, mode);
+        let y = self.conv2.forward(y);
+        match (&self.conv3, &self.bn3) {
+            (Some(conv3), Some(bn3)) => {
+                let y = conv3.forward(self.bn2.forward(y, None, true, route, mode));
+                bn3.forward(y, Some(shortcut), true, route, mode)
+            }
+            _ => self.bn2.forward(y, Some(shortcut), true, route, mode),
+        }
     }
 }
 
@@ -198,15 +205,17 @@ impl Encoder {
     /// # Shapes
     /// `[batch, channels, height, width]` in [0, 1] to `[batch, features]`.
     pub fn features(&self, images: Tensor<4>, route: Route, mode: &mut Mode) -> Tensor<2> {
-        let mut x = relu(self.bn1.forward(self.conv1.forward(images), route, mode));
+        // All images' values of a pixel together: the engine's layout.
+        let x = self.conv1.forward(images.permute([2, 3, 0, 1]));
+        let mut x = self.bn1.forward(x, None, true, route, mode);
         for stage in [&self.layer1, &self.layer2, &self.layer3, &self.layer4] {
             for block in stage {
                 x = block.forward(x, route, mode);
             }
         }
-        let [batch, channels, height, width] = x.dims();
-        x.reshape([batch, channels, height * width])
-            .mean_dim(2)
+        let [height, width, batch, channels] = x.dims();
+        x.reshape([height * width, batch, channels])
+            .mean_dim(0)
             .reshape([batch, channels])
     }
 }

@@ -19,7 +19,9 @@ const EACH: usize = 90;
 fn noise(seed: u64) -> Vec<f32> {
     use rand::RngExt;
     let mut rng = random::generator(seed, "noise", 0);
-    (0..SHAPE.iter().product()).map(|_| rng.random_range(-1.0..=1.0f32)).collect()
+    (0..SHAPE.iter().product())
+        .map(|_| rng.random_range(-1.0..=1.0f32))
+        .collect()
 }
 
 fn tensor(values: Vec<f32>) -> Tensor<4> {
@@ -29,7 +31,9 @@ fn tensor(values: Vec<f32>) -> Tensor<4> {
 /// Black, white, gray, and everything with both ends of [0, 1] in it.
 fn originals() -> [(&'static str, Tensor<4>); 4] {
     let count = SHAPE.iter().product();
-    let mixed = noise(1).into_iter().map(|value| (value * 0.8 + 0.5).clamp(0.0, 1.0));
+    let mixed = noise(1)
+        .into_iter()
+        .map(|value| (value * 0.8 + 0.5).clamp(0.0, 1.0));
     [
         ("black", tensor(vec![0.0; count])),
         ("white", tensor(vec![1.0; count])),
@@ -65,9 +69,15 @@ fn every_attack_stays_in_ball_and_box() {
                         to_vec(Pgd { steps, step_size }.maximize(climb, &original, ball, &mut rng))
                     };
                     let (attacked, images) = (attack(1), to_vec(original.clone()));
-                    assert!(attacked.iter().all(|value| (0.0..=1.0).contains(value)), "{case}: box");
+                    assert!(
+                        attacked.iter().all(|value| (0.0..=1.0).contains(value)),
+                        "{case}: box"
+                    );
                     for distance in distances(norm, &attacked, &images) {
-                        assert!(distance <= radius * (1.0 + 1e-5) + 1e-7, "{case}: at {distance}");
+                        assert!(
+                            distance <= radius * (1.0 + 1e-5) + 1e-7,
+                            "{case}: at {distance}"
+                        );
                     }
                     assert_eq!(attacked, attack(1), "{case}: the same seed");
                     if radius == 0.0 {
@@ -94,8 +104,14 @@ fn a_linear_loss_is_climbed_to_its_maximum() {
     for (name, original) in originals() {
         let radius = 0.1;
         let mut rng = random::generator(1, "attack", 0);
-        let pgd = Pgd { steps: 10, step_size: 0.05 };
-        let ball = Ball { norm: Norm::Linf, radius };
+        let pgd = Pgd {
+            steps: 10,
+            step_size: 0.05,
+        };
+        let ball = Ball {
+            norm: Norm::Linf,
+            radius,
+        };
         let attacked = to_vec(pgd.maximize(climb, &original, ball, &mut rng));
         let best = to_vec(original.clone()).into_iter().zip(&slope);
         let best = best.map(|(x, g)| (x + radius as f32 * g.signum()).clamp(0.0, 1.0));
@@ -105,8 +121,19 @@ fn a_linear_loss_is_climbed_to_its_maximum() {
     }
     let (_, gray) = originals()[2].clone();
     let mut rng = random::generator(1, "attack", 0);
-    let pgd = Pgd { steps: 50, step_size: 0.1 };
-    let attacked = to_vec(pgd.maximize(climb, &gray, Ball { norm: Norm::L2, radius: 0.4 }, &mut rng));
+    let pgd = Pgd {
+        steps: 50,
+        step_size: 0.1,
+    };
+    let attacked = to_vec(pgd.maximize(
+        climb,
+        &gray,
+        Ball {
+            norm: Norm::L2,
+            radius: 0.4,
+        },
+        &mut rng,
+    ));
     for (image, slope) in attacked.chunks(EACH).zip(slope.chunks(EACH)) {
         let length = slope.iter().map(|g| g * g).sum::<f32>().sqrt();
         for (ours, g) in image.iter().zip(slope) {
@@ -122,27 +149,53 @@ fn pgd_raises_a_classifiers_loss_and_the_classifier_stays_as_it_was() {
     let mut rng = random::generator(4, "head", 0);
     let linear = Linear::new(16, 10, &mut rng, &device);
     let before = (weights::export(&backbone), weights::export(&linear));
-    let classifier = Classifier { encoder: backbone.encoder.clone(), linear: linear.clone(), route: Route::Pgd };
+    let classifier = Classifier {
+        encoder: backbone.encoder.clone(),
+        linear: linear.clone(),
+        route: Route::Pgd,
+    };
     let batch = to_tensor(images(32).batch(&(0..32).collect::<Vec<_>>()), &device);
-    let labels = advcl::cluster::label_tensor(&(0..32).map(|i| i % 10).collect::<Vec<_>>(), &device);
+    let labels =
+        advcl::cluster::label_tensor(&(0..32).map(|i| i % 10).collect::<Vec<_>>(), &device);
     let losses = |x: Tensor<4>| cross_entropy_each(classifier.logits(x), labels.clone());
     let clean = to_vec(losses(batch.clone()));
-    for ball in [Ball { norm: Norm::Linf, radius: 0.1 }, Ball { norm: Norm::L2, radius: 1.0 }] {
+    for ball in [
+        Ball {
+            norm: Norm::Linf,
+            radius: 0.1,
+        },
+        Ball {
+            norm: Norm::L2,
+            radius: 1.0,
+        },
+    ] {
         let mut reached = vec![clean.iter().sum::<f32>()];
         for steps in [1, 20] {
-            let pgd = Pgd { steps, step_size: ball.radius / 4.0 };
+            let pgd = Pgd {
+                steps,
+                step_size: ball.radius / 4.0,
+            };
             let attacked = pgd.climb(|x| losses(x).sum(), batch.clone(), &batch, ball);
             reached.push(to_vec(losses(attacked)).iter().sum());
         }
-        assert!(reached[0] < reached[1] && reached[1] < reached[2], "{ball:?}: {reached:?}");
+        assert!(
+            reached[0] < reached[1] && reached[1] < reached[2],
+            "{ball:?}: {reached:?}"
+        );
     }
-    assert_eq!(before, (weights::export(&backbone), weights::export(&linear)));
+    assert_eq!(
+        before,
+        (weights::export(&backbone), weights::export(&linear))
+    );
 }
 
 #[test]
 fn a_pretraining_step_changes_nothing_but_through_its_statistics() {
     let (images, labels, settings) = (images(16), pseudo_labels(16), advcl_settings(1));
-    let ball = Ball { norm: Norm::Linf, radius: 0.1 };
+    let ball = Ball {
+        norm: Norm::Linf,
+        radius: 0.1,
+    };
     let objective = AdvCl::new(&images, &settings, &labels, ball, device());
     let plain = backbone(3, 1);
     let live = plain.clone().train();

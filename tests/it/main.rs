@@ -94,8 +94,16 @@ impl Answer {
 
 impl std::fmt::Display for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let Self { what, code, stdout, stderr } = self;
-        write!(f, "{what}: code {code:?}\n-- stdout\n{stdout}\n-- stderr\n{stderr}")
+        let Self {
+            what,
+            code,
+            stdout,
+            stderr,
+        } = self;
+        write!(
+            f,
+            "{what}: code {code:?}\n-- stdout\n{stdout}\n-- stderr\n{stderr}"
+        )
     }
 }
 
@@ -166,7 +174,10 @@ fn snapshot(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 /// Copies every file below `from` to `to`.
 fn copy(from: &Path, to: &Path) {
     for (path, content) in snapshot(from) {
-        put(to.join(path.strip_prefix(from).expect("a path below")), content);
+        put(
+            to.join(path.strip_prefix(from).expect("a path below")),
+            content,
+        );
     }
 }
 
@@ -188,7 +199,9 @@ fn device() -> Device {
 /// `count` images of random patches, gray, 12 × 12: black, white and what is between.
 fn images(count: usize) -> Images {
     let mut rng = random::generator(5, "images", 0);
-    let patches: Vec<u8> = (0..count * 16).map(|_| [0, 60, 180, 255][rng.random_range(0..4)]).collect();
+    let patches: Vec<u8> = (0..count * 16)
+        .map(|_| [0, 60, 180, 255][rng.random_range(0..4)])
+        .collect();
     let pixel = |i: usize| patches[i / 144 * 16 + i % 144 / 36 * 4 + i % 12 / 3];
     Images {
         pixels: (0..count * 144).map(pixel).collect(),
@@ -206,7 +219,11 @@ fn backbone(routes: usize, seed: u64) -> Backbone {
 
 /// The smallest encoder that has everything.
 fn encoder() -> EncoderConfig {
-    EncoderConfig { depth: Depth::D10, width: 2, stem: Stem::Strided }
+    EncoderConfig {
+        depth: Depth::D10,
+        width: 2,
+        stem: Stem::Strided,
+    }
 }
 
 /// Labels for the heads of [`backbone`].
@@ -224,7 +241,10 @@ fn plan(epochs: usize, lr: f64) -> Plan {
         epochs,
         batch_size: 16,
         lr,
-        schedule: Schedule::Cosine { warmup_epochs: 1, warmup_from: 0.01 },
+        schedule: Schedule::Cosine {
+            warmup_epochs: 1,
+            warmup_from: 0.01,
+        },
         momentum: 0.9,
         weight_decay: 1e-4,
     }

@@ -19,16 +19,22 @@ const CHECKS: [&str; 8] = [
 ];
 
 fn golden(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("golden")
+        .join(name)
 }
 
 /// Changes one tensor of a golden file.
 fn change(path: &Path, tensor: &str, change: impl Fn(f32) -> f32) {
     let (mut tensors, metadata) = weights::load(path).expect("a golden file");
-    let (_, values) = tensors.get_mut(tensor).unwrap_or_else(|| panic!("no tensor {tensor}"));
+    let (_, values) = tensors
+        .get_mut(tensor)
+        .unwrap_or_else(|| panic!("no tensor {tensor}"));
     values.iter_mut().for_each(|value| *value = change(*value));
-    let metadata: Vec<(&str, String)> =
-        metadata.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+    let metadata: Vec<(&str, String)> = metadata
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.clone()))
+        .collect();
     weights::save(path, &tensors, &metadata).expect("a writable folder");
 }
 
@@ -40,7 +46,10 @@ fn every_golden_vector_is_reproduced() {
     copy(&golden("gray28"), &folder.path().join("gray"));
     let cases = [
         (advcl(folder.path(), ["selftest"]), vec!["embedded"]),
-        (advcl(folder.path(), ["selftest", "colour", "gray"]), vec!["colour", "gray"]),
+        (
+            advcl(folder.path(), ["selftest", "colour", "gray"]),
+            vec!["colour", "gray"],
+        ),
     ];
     for (answer, sources) in cases {
         let answer = answer.expect(0);
@@ -49,10 +58,15 @@ fn every_golden_vector_is_reproduced() {
         for source in sources {
             for check in CHECKS {
                 let is_it = |line: &&&str| {
-                    line.starts_with("ok ") && line.contains(&format!(" {check} "))
+                    line.starts_with("ok ")
+                        && line.contains(&format!(" {check} "))
                         && line.ends_with(&format!("[{source}]"))
                 };
-                assert_eq!(lines.iter().filter(is_it).count(), 1, "{check} of {source}: {answer}");
+                assert_eq!(
+                    lines.iter().filter(is_it).count(),
+                    1,
+                    "{check} of {source}: {answer}"
+                );
             }
         }
     }
@@ -63,7 +77,9 @@ fn a_wrong_number_fails_its_check_and_no_other() {
     // One quantity of each kind that a check compares: an output, a statistic, a gradient, an iterate, a label.
     let cases: [(&str, &str, fn(f32) -> f32); 6] = [
         ("encoder", "eval.pgd.features", |value| value * 1.01),
-        ("encoder", "train.pgd_ce.running_var.bn1", |value| value * 1.001),
+        ("encoder", "train.pgd_ce.running_var.bn1", |value| {
+            value * 1.001
+        }),
         ("pgd20", "logits_adv", |value| value * 1.001),
         ("pgd20", "adv.step1", |value| value + 1e-5),
         ("contrastive_loss", "grad.t0.5", |value| -value),
@@ -73,18 +89,45 @@ fn a_wrong_number_fails_its_check_and_no_other() {
         let folder = folder();
         for file in [check, "class_losses"] {
             let name = format!("{file}.safetensors");
-            put(folder.path().join("g").join(&name), get(golden("rgb20").join(&name)));
+            put(
+                folder.path().join("g").join(&name),
+                get(golden("rgb20").join(&name)),
+            );
         }
         advcl(folder.path(), ["selftest", "g"]).expect(0);
-        change(&folder.path().join(format!("g/{check}.safetensors")), tensor, wrong);
+        change(
+            &folder.path().join(format!("g/{check}.safetensors")),
+            tensor,
+            wrong,
+        );
         let answer = advcl(folder.path(), ["selftest", "g"]).expect(1);
-        let lines = |start: &str| answer.stdout.lines().filter(|l| l.starts_with(start)).collect::<Vec<_>>();
+        let lines = |start: &str| {
+            answer
+                .stdout
+                .lines()
+                .filter(|l| l.starts_with(start))
+                .collect::<Vec<_>>()
+        };
         let (failed, passed) = (lines("FAIL"), lines("ok"));
-        assert!(failed.len() == 1 && failed[0].contains(&format!(" {check} ")), "{tensor}: {answer}");
-        assert!(passed.len() == 1 && passed[0].contains(" class_losses "), "{tensor}: {answer}");
+        assert!(
+            failed.len() == 1 && failed[0].contains(&format!(" {check} ")),
+            "{tensor}: {answer}"
+        );
+        assert!(
+            passed.len() == 1 && passed[0].contains(" class_losses "),
+            "{tensor}: {answer}"
+        );
         let missed: Vec<&str> = lines("      miss");
-        assert!(missed.len() == 1 && missed[0].contains(tensor), "{tensor}: {answer}");
-        assert!(answer.stderr.contains("error: self-test: 1 of 2 checks failed"), "{answer}");
+        assert!(
+            missed.len() == 1 && missed[0].contains(tensor),
+            "{tensor}: {answer}"
+        );
+        assert!(
+            answer
+                .stderr
+                .contains("error: self-test: 1 of 2 checks failed"),
+            "{answer}"
+        );
     }
 }
 
@@ -110,15 +153,33 @@ fn a_golden_file_that_is_none_is_bad_input() {
     weights::save(&path, &tensors, &entries("k-medians")).expect("a writable folder");
 
     for (name, words) in [
-        ("cut", "cut/kmeans.safetensors: header: expected a complete safetensors file"),
-        ("empty", "empty/kmeans.safetensors: header: expected a complete safetensors file"),
-        ("text", "text/kmeans.safetensors: header: expected a complete safetensors file"),
+        (
+            "cut",
+            "cut/kmeans.safetensors: header: expected a complete safetensors file",
+        ),
+        (
+            "empty",
+            "empty/kmeans.safetensors: header: expected a complete safetensors file",
+        ),
+        (
+            "text",
+            "text/kmeans.safetensors: header: expected a complete safetensors file",
+        ),
         ("none", "none: golden vectors: expected *.safetensors files"),
         ("nowhere", "cannot read nowhere"),
-        ("lacking", "lacking/kmeans.safetensors: tensors: expected points, found no such tensor"),
-        ("unknown", "unknown/kmeans.safetensors: metadata check: expected one of high_frequency"),
+        (
+            "lacking",
+            "lacking/kmeans.safetensors: tensors: expected points, found no such tensor",
+        ),
+        (
+            "unknown",
+            "unknown/kmeans.safetensors: metadata check: expected one of high_frequency",
+        ),
     ] {
         let answer = advcl(folder.path(), ["selftest", name]).expect(2);
-        assert!(answer.stderr.starts_with("error: ") && answer.stderr.contains(words), "{words}: {answer}");
+        assert!(
+            answer.stderr.starts_with("error: ") && answer.stderr.contains(words),
+            "{words}: {answer}"
+        );
     }
 }

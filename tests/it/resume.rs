@@ -39,13 +39,30 @@ fn sit<O: Objective>(
 ) -> Result<O::Model> {
     let stop = AtomicBool::new(false);
     let mut observe = |event: &Event| {
-        if let Event::Step { epoch, step, loss, .. } = event {
+        if let Event::Step {
+            epoch, step, loss, ..
+        } = event
+        {
             losses.push((*epoch, *step, loss.to_bits()));
             stop.store(stops.contains(&losses.len()), Ordering::Relaxed);
         }
     };
-    let mut context = Context { device: device(), seed: 7, stop: &stop, observe: &mut observe };
-    Ok(fit("stage", objective, fresh, plan, IMAGES, checkpoint, &mut context)?.0)
+    let mut context = Context {
+        device: device(),
+        seed: 7,
+        stop: &stop,
+        observe: &mut observe,
+    };
+    Ok(fit(
+        "stage",
+        objective,
+        fresh,
+        plan,
+        IMAGES,
+        checkpoint,
+        &mut context,
+    )?
+    .0)
 }
 
 /// Trains to the end, in as many sittings as `stops` makes necessary. Every sitting starts from other initial
@@ -60,11 +77,22 @@ fn train<O: Objective>(
     let checkpoint = folder.path().join("checkpoint.safetensors");
     let mut losses = Vec::new();
     for sitting in 0..=stops.len() {
-        match sit(objective, fresh(sitting as u64), plan, &checkpoint, &mut losses, stops) {
+        match sit(
+            objective,
+            fresh(sitting as u64),
+            plan,
+            &checkpoint,
+            &mut losses,
+            stops,
+        ) {
             Ok(model) => {
                 assert_eq!(sitting, stops.len(), "a stop was not heard");
                 let (checkpoint, _) = weights::load(&checkpoint).expect("a checkpoint");
-                return Trained { weights: weights::export(&model), losses, checkpoint };
+                return Trained {
+                    weights: weights::export(&model),
+                    losses,
+                    checkpoint,
+                };
             }
             Err(Error::Interrupted { at, .. }) => {
                 assert_eq!(losses.len(), stops[sitting], "stopped late: {at}");
@@ -83,64 +111,123 @@ fn resumes<O: Objective>(name: &str, objective: &O, fresh: impl Fn(u64) -> O::Mo
     // The first step, inside an epoch, its last step, the first after it, the very last, several, all.
     for stops in [&[1][..], &[6], &[4], &[9], &[STEPS], &[3, 5, 8], &each] {
         let resumed = train(objective, &fresh, plan, stops);
-        assert_eq!(whole.losses, resumed.losses, "{name}, stopped after {stops:?}: losses");
-        assert!(whole == resumed, "{name}, stopped after {stops:?}: weights or checkpoint differ");
+        assert_eq!(
+            whole.losses, resumed.losses,
+            "{name}, stopped after {stops:?}: losses"
+        );
+        assert!(
+            whole == resumed,
+            "{name}, stopped after {stops:?}: weights or checkpoint differ"
+        );
     }
 }
 
 fn simclr_settings() -> simclr::Settings {
-    simclr::Settings { plan: plan(EPOCHS, 0.1), temperature: 0.5, strong: Default::default() }
+    simclr::Settings {
+        plan: plan(EPOCHS, 0.1),
+        temperature: 0.5,
+        strong: Default::default(),
+    }
 }
 
 #[test]
 fn simclr() {
     let (images, settings) = (images(IMAGES), simclr_settings());
-    let objective = SimClr { images: &images, settings: &settings, device: device() };
-    resumes("SimCLR", &objective, |seed| backbone(1, seed), &settings.plan);
+    let objective = SimClr {
+        images: &images,
+        settings: &settings,
+        device: device(),
+    };
+    resumes(
+        "SimCLR",
+        &objective,
+        |seed| backbone(1, seed),
+        &settings.plan,
+    );
 }
 
 #[test]
 fn adversarial_pretraining() {
-    let (images, labels, settings) = (images(IMAGES), pseudo_labels(IMAGES), advcl_settings(EPOCHS));
-    let ball = Ball { norm: Norm::L2, radius: 0.5 };
+    let (images, labels, settings) = (
+        images(IMAGES),
+        pseudo_labels(IMAGES),
+        advcl_settings(EPOCHS),
+    );
+    let ball = Ball {
+        norm: Norm::L2,
+        radius: 0.5,
+    };
     let objective = AdvCl::new(&images, &settings, &labels, ball, device());
-    resumes("AdvCL", &objective, |seed| backbone(3, seed), &settings.plan);
+    resumes(
+        "AdvCL",
+        &objective,
+        |seed| backbone(3, seed),
+        &settings.plan,
+    );
 }
 
 #[test]
 fn linear_probe() {
-    let split = Split { images: images(IMAGES), labels: (0..IMAGES).map(|i| i % 4).collect() };
+    let split = Split {
+        images: images(IMAGES),
+        labels: (0..IMAGES).map(|i| i % 4).collect(),
+    };
     let encoder = backbone(3, 0).encoder;
     let fresh = |seed| Linear::new(16, 4, &mut random::generator(seed, "head", 0), &device());
     for augment in [false, true] {
         let probe = LinearProbe::new(&encoder, Route::Pgd, &split, augment, 20, &device());
-        resumes(&format!("SLF, augment {augment}"), &probe, fresh, &plan(EPOCHS, 0.1));
+        resumes(
+            &format!("SLF, augment {augment}"),
+            &probe,
+            fresh,
+            &plan(EPOCHS, 0.1),
+        );
     }
 }
 
 #[test]
 fn a_checkpoint_of_something_else_is_refused_and_kept() {
     let (images, settings) = (images(IMAGES), simclr_settings());
-    let objective = SimClr { images: &images, settings: &settings, device: device() };
+    let objective = SimClr {
+        images: &images,
+        settings: &settings,
+        device: device(),
+    };
     let folder = folder();
     let path = folder.path().join("checkpoint.safetensors");
-    let sit = |fresh: Backbone, plan: &Plan| sit(&objective, fresh, plan, &path, &mut Vec::new(), &[2]);
-    sit(backbone(1, 0), &settings.plan).map(drop).expect_err("asked to stop");
+    let sit =
+        |fresh: Backbone, plan: &Plan| sit(&objective, fresh, plan, &path, &mut Vec::new(), &[2]);
+    sit(backbone(1, 0), &settings.plan)
+        .map(drop)
+        .expect_err("asked to stop");
     let before = crate::get(&path);
     let cases = [
-        ("another plan", sit(backbone(1, 0), &plan(EPOCHS, 0.2)), "expected a checkpoint of"),
-        ("another model", sit(backbone(3, 0), &settings.plan), "bn_list"),
+        (
+            "another plan",
+            sit(backbone(1, 0), &plan(EPOCHS, 0.2)),
+            "expected a checkpoint of",
+        ),
+        (
+            "another model",
+            sit(backbone(3, 0), &settings.plan),
+            "bn_list",
+        ),
     ];
     for (what, outcome, words) in cases {
         match outcome.map(drop) {
-            Err(error @ Error::Model { .. }) => assert!(error.to_string().contains(words), "{error}"),
+            Err(error @ Error::Model { .. }) => {
+                assert!(error.to_string().contains(words), "{error}")
+            }
             other => panic!("{what}: {other:?}"),
         }
     }
     for length in [0, 7, 100, before.len() - 1] {
         crate::put(&path, &before[..length]);
         let outcome = sit(backbone(1, 0), &settings.plan).map(drop);
-        assert!(matches!(outcome, Err(Error::Format { .. })), "cut to {length}: {outcome:?}");
+        assert!(
+            matches!(outcome, Err(Error::Format { .. })),
+            "cut to {length}: {outcome:?}"
+        );
     }
 }
 
@@ -165,7 +252,10 @@ impl Objective for Spoiled<'_> {
             true => one * f32::NAN,
             false => one,
         };
-        Loss { total: total + part.clone(), parts: vec![("spoiled", part)] }
+        Loss {
+            total: total + part.clone(),
+            parts: vec![("spoiled", part)],
+        }
     }
 }
 
@@ -180,10 +270,26 @@ fn divergence_is_named_and_the_last_good_checkpoint_kept() {
     ] {
         let folder = folder();
         let path = folder.path().join("checkpoint.safetensors");
-        let simclr = SimClr { images: &images, settings: &settings, device: device() };
-        let objective = Spoiled { simclr, at, seen: Cell::new(0), loss_stays_finite };
+        let simclr = SimClr {
+            images: &images,
+            settings: &settings,
+            device: device(),
+        };
+        let objective = Spoiled {
+            simclr,
+            at,
+            seen: Cell::new(0),
+            loss_stays_finite,
+        };
         let mut losses = Vec::new();
-        let outcome = sit(&objective, backbone(1, 0), &settings.plan, &path, &mut losses, &[]);
+        let outcome = sit(
+            &objective,
+            backbone(1, 0),
+            &settings.plan,
+            &path,
+            &mut losses,
+            &[],
+        );
         match outcome.map(drop) {
             Err(error @ Error::Diverged { .. }) => {
                 assert!(error.to_string().contains(words), "{words}: {error}");
@@ -192,7 +298,10 @@ fn divergence_is_named_and_the_last_good_checkpoint_kept() {
             other => panic!("{words}: {other:?}"),
         }
         let (tensors, metadata) = weights::load(&path).expect("the checkpoint of epoch 1");
-        assert!(metadata["advcl_checkpoint"].contains(r#""epoch":1,"step":0"#), "{metadata:?}");
+        assert!(
+            metadata["advcl_checkpoint"].contains(r#""epoch":1,"step":0"#),
+            "{metadata:?}"
+        );
         for (name, (_, values)) in tensors {
             assert!(values.iter().all(|value| value.is_finite()), "{name}");
         }

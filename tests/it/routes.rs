@@ -41,12 +41,18 @@ fn training_on_a_route_moves_its_branch_alone() {
         let before = weights::export(&plain);
         let live = plain.clone().train();
         let mut statistics = Statistics::default();
-        let features = live.encoder.features(batch(), route, &mut Mode::Train(&mut statistics));
+        let features = live
+            .encoder
+            .features(batch(), route, &mut Mode::Train(&mut statistics));
         let gradients = features.square().sum().backward();
         let stepped = Sgd::new(0.9, 1e-4).step(0.1, plain, &live, &gradients);
         let after = weights::export(&statistics.absorb_into(stepped));
 
-        assert_eq!(changed_branches(&before, &after), [index.to_string()], "{route:?}");
+        assert_eq!(
+            changed_branches(&before, &after),
+            [index.to_string()],
+            "{route:?}"
+        );
         for (name, value) in &before {
             // All of the branch's statistics; the convolutions, which all routes share; no head.
             let own = name.contains(&format!("bn_list.{index}.running_"));
@@ -68,7 +74,11 @@ fn a_pass_in_evaluation_or_batch_mode_changes_nothing() {
         let first = weights::to_vec(model.embed(batch(), route, &mut Mode::Eval));
         model.embed(batch(), route, &mut Mode::Batch);
         model.clone().train().embed(batch(), route, &mut Mode::Eval);
-        assert_eq!(first, weights::to_vec(model.embed(batch(), route, &mut Mode::Eval)), "{route:?}");
+        assert_eq!(
+            first,
+            weights::to_vec(model.embed(batch(), route, &mut Mode::Eval)),
+            "{route:?}"
+        );
     }
     assert_eq!(before, weights::export(&model));
 }
@@ -76,11 +86,19 @@ fn a_pass_in_evaluation_or_batch_mode_changes_nothing() {
 #[test]
 fn routes_give_different_features_once_their_statistics_differ() {
     let model = backbone(3, 1);
-    let of = |model: &advcl::nn::Backbone, route| weights::to_vec(model.encoder.features(batch(), route, &mut Mode::Eval));
-    assert_eq!(of(&model, Route::Normal), of(&model, Route::Pgd), "fresh branches are the same");
+    let of = |model: &advcl::nn::Backbone, route| {
+        weights::to_vec(model.encoder.features(batch(), route, &mut Mode::Eval))
+    };
+    assert_eq!(
+        of(&model, Route::Normal),
+        of(&model, Route::Pgd),
+        "fresh branches are the same"
+    );
     let normal = of(&model, Route::Normal);
     let mut statistics = Statistics::default();
-    model.encoder.features(batch(), Route::Pgd, &mut Mode::Train(&mut statistics));
+    model
+        .encoder
+        .features(batch(), Route::Pgd, &mut Mode::Train(&mut statistics));
     let model = statistics.absorb_into(model);
     assert_eq!(normal, of(&model, Route::Normal));
     assert_eq!(normal, of(&model, Route::PgdCe));
@@ -91,20 +109,45 @@ fn routes_give_different_features_once_their_statistics_differ() {
 fn advcl_uses_the_routes_that_the_paper_says() {
     let images = images(32);
     let settings = advcl_settings(1);
-    let ball = Ball { norm: Norm::Linf, radius: 0.1 };
-    let without = PseudoLabels { clusters: Vec::new(), origin: String::new() };
+    let ball = Ball {
+        norm: Norm::Linf,
+        radius: 0.1,
+    };
+    let without = PseudoLabels {
+        clusters: Vec::new(),
+        origin: String::new(),
+    };
     // Without pseudo-labels nothing goes through the third branch.
-    for (labels, expected) in [(pseudo_labels(32), vec!["0", "1", "2"]), (without, vec!["0", "1"])] {
+    for (labels, expected) in [
+        (pseudo_labels(32), vec!["0", "1", "2"]),
+        (without, vec!["0", "1"]),
+    ] {
         let folder = crate::folder();
         let objective = AdvCl::new(&images, &settings, &labels, ball, device());
         let (stop, mut observe) = (AtomicBool::new(false), |_: &_| {});
-        let mut context = Context { device: device(), seed: 1, stop: &stop, observe: &mut observe };
+        let mut context = Context {
+            device: device(),
+            seed: 1,
+            stop: &stop,
+            observe: &mut observe,
+        };
         let fresh = backbone(3, 1);
         let before = weights::export(&fresh);
         let checkpoint = folder.path().join("c");
-        let trained = fit("advcl", &objective, fresh, &settings.plan, 32, &checkpoint, &mut context);
+        let trained = fit(
+            "advcl",
+            &objective,
+            fresh,
+            &settings.plan,
+            32,
+            &checkpoint,
+            &mut context,
+        );
         let (model, _) = trained.expect("training");
-        assert_eq!(changed_branches(&before, &weights::export(&model)), expected);
+        assert_eq!(
+            changed_branches(&before, &weights::export(&model)),
+            expected
+        );
     }
 }
 
@@ -114,22 +157,40 @@ fn finetuning_leaves_the_encoder_bit_for_bit() {
         let folder = crate::folder();
         let set = [format!("finetune.augment = {augment}")];
         let recipe = Recipe::parse("tiny", TINY, &set).expect("the tiny recipe");
-        let experiment = Experiment::open(recipe, &folder.path().join("run")).expect("an experiment");
+        let experiment =
+            Experiment::open(recipe, &folder.path().join("run")).expect("an experiment");
         let (stop, mut observe) = (AtomicBool::new(false), |_: &_| {});
-        let mut context = Context { device: device(), seed: 3, stop: &stop, observe: &mut observe };
-        experiment.pretrain(Method::Simclr, &mut context).expect("SimCLR");
+        let mut context = Context {
+            device: device(),
+            seed: 3,
+            stop: &stop,
+            observe: &mut observe,
+        };
+        experiment
+            .pretrain(Method::Simclr, &mut context)
+            .expect("SimCLR");
         experiment.cluster(&mut context).expect("clusters");
-        experiment.pretrain(Method::Advcl, &mut context).expect("AdvCL");
+        experiment
+            .pretrain(Method::Advcl, &mut context)
+            .expect("AdvCL");
         for method in Method::ALL {
             let path = experiment.model_path(method);
             let (before, _) = weights::load(&path).expect("a model");
-            experiment.finetune(method, &mut context).expect("finetuning");
+            experiment
+                .finetune(method, &mut context)
+                .expect("finetuning");
             let (mut after, _) = weights::load(&path).expect("a model");
             for name in ["linear.weight", "linear.bias"] {
                 let (_, values) = after.remove(name).unwrap_or_else(|| panic!("no {name}"));
-                assert!(values.iter().any(|value| *value != 0.0), "{name} is all zeros");
+                assert!(
+                    values.iter().any(|value| *value != 0.0),
+                    "{name} is all zeros"
+                );
             }
-            assert!(before == after, "{method:?}, augment {augment}: the encoder moved");
+            assert!(
+                before == after,
+                "{method:?}, augment {augment}: the encoder moved"
+            );
         }
     }
 }

@@ -1,0 +1,251 @@
+//! Convolution as sums of products, exact to rounding.
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::memory::{Shared, uninitialised};
+use crate::pack::{Block, Columns, pack};
+use crate::shape::{Convolution, Tap};
+use crate::simd::{dispatch, lanes, rows};
+use crate::tile::{Term, sum_of_products, transposed_product};
+
+/// Images that a task takes at a time: their rows of one pixel stay in the first-level cache.
+const IMAGES: usize = 32;
+/// Groups of pixels that an image block is cut into, at most.
+const GROUPS: usize = 16;
+
+/// Forward, or with `back` the gradient of the input.
+pub(crate) fn convolve(conv: &Convolution, source: &[f32], w: &[f32], back: bool) -> Vec<f32> {
+    let taps = if back { conv.taps_back() } else { conv.taps() };
+    let kernel = conv.kernel * conv.kernel;
+    let (depth, count) = if back {
+        (conv.channels, conv.input.channels)
+    } else {
+        (conv.input.channels, conv.channels)
+    };
+    let batch = conv.input.batch;
+    let mut result = uninitialised(taps.len() * batch * count);
+    if result.is_empty() {
+        return result;
+    }
+    let packed = pack(w, [conv.channels, conv.input.channels, kernel], back);
+    let groups = taps.len().min(GROUPS);
+    let job = Job {
+        source,
+        packed: &packed,
+        taps: &taps,
+        result: Shared::new(&mut result),
+        columns: Columns::new(count),
+        batch,
+        depth,
+        kernel,
+    };
+    (0..batch.div_ceil(IMAGES) * groups)
+        .into_par_iter()
+        .for_each(|task| {
+            let (images, group) = (task / groups, task % groups);
+            dispatch(Task {
+                job: &job,
+                images: (images * IMAGES, batch.min((images + 1) * IMAGES)),
+                pixels: (
+                    taps.len() * group / groups,
+                    taps.len() * (group + 1) / groups,
+                ),
+            });
+        });
+    result
+}
+
+struct Job<'a> {
+    source: &'a [f32],
+    packed: &'a [f32],
+    taps: &'a [Vec<Tap>],
+    result: Shared,
+    columns: Columns,
+    batch: usize,
+    depth: usize,
+    kernel: usize,
+}
+
+/// A block of images at a group of pixels: written by this task alone.
+struct Task<'a> {
+    job: &'a Job<'a>,
+    images: (usize, usize),
+    pixels: (usize, usize),
+}
+
+impl WithSimd for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Job {
+            source,
+            packed,
+            taps,
+            result,
+            columns,
+            batch,
+            depth,
+            kernel,
+        } = *self.job;
+        let (first, last) = self.images;
+        let tiles = (last - first).div_ceil(rows(S::F32_LANES));
+        let mut terms = [Term::default(); 9];
+        for block in columns.blocks() {
+            let width = block.vectors * columns.lanes;
+            let part = &packed[block.start * kernel * depth..][..width * kernel * depth];
+            for pixel in self.pixels.0..self.pixels.1 {
+                let taps = &taps[pixel];
+                for (term, tap) in terms.iter_mut().zip(taps) {
+                    term.a = tap.pixel * batch * depth;
+                    term.b = tap.weight * depth * width;
+                }
+                for tile in 0..tiles {
+                    let from = first + (last - first) * tile / tiles;
+                    let to = first + (last - first) * (tile + 1) / tiles;
+                    // SAFETY: taps lie inside the source and the kernel (made by `Convolution`, whose lengths were
+                    // checked), so each term has `to - from` rows of `depth` values from image `from` on, and
+                    // `depth` packed rows; the result's rows belong to this task's images and pixels, and
+                    // `block.cols` columns are there.
+                    unsafe {
+                        sum_of_products(
+                            simd,
+                            (to - from, block.vectors),
+                            &terms[..taps.len()],
+                            source.as_ptr().add(from * depth),
+                            depth,
+                            part.as_ptr(),
+                            depth,
+                            result.at((pixel * batch + from) * columns.count + block.start),
+                            columns.count,
+                            block.cols,
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The gradient of the weight.
+pub(crate) fn weight_gradient(conv: &Convolution, x: &[f32], dy: &[f32]) -> Vec<f32> {
+    let taps = conv.taps();
+    let kernel = conv.kernel * conv.kernel;
+    let input = conv.input.channels;
+    let columns = Columns::new(conv.channels);
+    let blocks: Vec<Block> = columns.blocks().collect();
+    let mut gradient = vec![0.0; conv.weight_len()];
+    if gradient.is_empty() || conv.input.is_empty() {
+        return gradient;
+    }
+    // Fixed by the shape, not by the threads: each group sums its pixels in order, then the groups are summed in
+    // order.
+    let groups = 8usize.div_ceil(blocks.len()).min(taps.len());
+    let sums: Vec<Vec<f32>> = (0..blocks.len() * groups)
+        .into_par_iter()
+        .map(|task| {
+            let (block, group) = (blocks[task / groups], task % groups);
+            let pixels = (
+                taps.len() * group / groups,
+                taps.len() * (group + 1) / groups,
+            );
+            let mut sum = vec![0.0; kernel * input * block.vectors * columns.lanes];
+            dispatch(WeightTask {
+                conv,
+                x,
+                dy,
+                taps: &taps,
+                block,
+                pixels,
+                sum: &mut sum,
+            });
+            sum
+        })
+        .collect();
+    let width = |block: &Block| block.vectors * lanes();
+    gradient
+        .par_chunks_mut(input * kernel)
+        .enumerate()
+        .for_each(|(o, row)| {
+            let index = blocks
+                .iter()
+                .position(|b| (b.start..b.start + b.cols).contains(&o));
+            let index = index.expect("each output channel is in a block");
+            let (block, column) = (blocks[index], o - blocks[index].start);
+            for i in 0..input {
+                for tap in 0..kernel {
+                    let at = (tap * input + i) * width(&block) + column;
+                    row[i * kernel + tap] = sums[index * groups..(index + 1) * groups]
+                        .iter()
+                        .map(|sum| sum[at])
+                        .sum();
+                }
+            }
+        });
+    gradient
+}
+
+/// One block of output channels, summed over a group of pixels into `[kernel²][in][block columns]`.
+struct WeightTask<'a> {
+    conv: &'a Convolution,
+    x: &'a [f32],
+    dy: &'a [f32],
+    taps: &'a [Vec<Tap>],
+    block: Block,
+    pixels: (usize, usize),
+    sum: &'a mut [f32],
+}
+
+impl WithSimd for WeightTask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self {
+            conv,
+            x,
+            dy,
+            taps,
+            block,
+            pixels,
+            sum,
+        } = self;
+        let (batch, input, output) = (conv.input.batch, conv.input.channels, conv.channels);
+        let width = block.vectors * S::F32_LANES;
+        let tiles = input.div_ceil(rows(S::F32_LANES));
+        // Not lent by a closure: that would be compiled without this function's instructions.
+        let mut packed = vec![0.0; batch * width];
+        for pixel in pixels.0..pixels.1 {
+            let source = &dy[pixel * batch * output..(pixel + 1) * batch * output];
+            for (row, source) in packed
+                .chunks_exact_mut(width)
+                .zip(source.chunks_exact(output))
+            {
+                row[..block.cols].copy_from_slice(&source[block.start..block.start + block.cols]);
+            }
+            for tap in &taps[pixel] {
+                let rows_at = tap.pixel * batch * input;
+                let sum_at = tap.weight * input * width;
+                for tile in 0..tiles {
+                    let (from, to) = (input * tile / tiles, input * (tile + 1) / tiles);
+                    // SAFETY: the tap lies inside `x`; each of its `batch` rows has values `from..to`; `packed`
+                    // has `batch` rows of whole vectors; the sum's rows `from..to` of this tap are whole
+                    // vectors of our own buffer.
+                    unsafe {
+                        transposed_product(
+                            simd,
+                            (to - from, block.vectors),
+                            x.as_ptr().add(rows_at + from),
+                            input,
+                            packed.as_ptr(),
+                            batch,
+                            sum.as_mut_ptr().add(sum_at + from * width),
+                            width,
+                        );
+                    }
+                }
+            }
+        }
+    }
+}

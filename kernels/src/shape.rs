@@ -1,0 +1,184 @@
+//! Shapes, and which pixels meet under a kernel.
+
+/// The shape of activations, `[height, width, batch, channels]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Activation {
+    /// In pixels.
+    pub height: usize,
+    /// In pixels.
+    pub width: usize,
+    /// Images.
+    pub batch: usize,
+    /// Values a pixel and image.
+    pub channels: usize,
+}
+
+impl Activation {
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        self.height * self.width * self.batch * self.channels
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A convolution whose padding keeps the size at stride 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Convolution {
+    /// Of the input.
+    pub input: Activation,
+    /// Of the output.
+    pub channels: usize,
+    /// 1 or 3.
+    pub kernel: usize,
+    /// 1 or 2.
+    pub stride: usize,
+}
+
+/// One product of the sum that makes a pixel: a source pixel and a place in the kernel.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tap {
+    pub pixel: usize,
+    pub weight: usize,
+}
+
+impl Convolution {
+    /// The shape of the output.
+    pub fn output(&self) -> Activation {
+        Activation {
+            height: self.input.height.div_ceil(self.stride),
+            width: self.input.width.div_ceil(self.stride),
+            batch: self.input.batch,
+            channels: self.channels,
+        }
+    }
+
+    /// Values of the weight.
+    pub fn weight_len(&self) -> usize {
+        self.channels * self.input.channels * self.kernel * self.kernel
+    }
+
+    pub(crate) fn check(&self, x: &[f32], w: &[f32]) {
+        assert!(
+            matches!(self.kernel, 1 | 3),
+            "expected a kernel of 1 or 3, found {}",
+            self.kernel
+        );
+        assert!(
+            matches!(self.stride, 1 | 2),
+            "expected a stride of 1 or 2, found {}",
+            self.stride
+        );
+        assert_eq!(
+            x.len(),
+            self.input.len(),
+            "the input is not of its shape {:?}",
+            self.input
+        );
+        assert_eq!(
+            w.len(),
+            self.weight_len(),
+            "the weight is not of its shape {self:?}"
+        );
+    }
+
+    pub(crate) fn check_backward(&self, dy: &[f32], w: &[f32]) {
+        assert!(
+            matches!(self.kernel, 1 | 3),
+            "expected a kernel of 1 or 3, found {}",
+            self.kernel
+        );
+        assert!(
+            matches!(self.stride, 1 | 2),
+            "expected a stride of 1 or 2, found {}",
+            self.stride
+        );
+        assert_eq!(
+            dy.len(),
+            self.output().len(),
+            "the gradient is not of shape {:?}",
+            self.output()
+        );
+        assert_eq!(
+            w.len(),
+            self.weight_len(),
+            "the weight is not of its shape {self:?}"
+        );
+    }
+
+    pub(crate) fn check_weight(&self, x: &[f32], dy: &[f32]) {
+        assert!(
+            matches!(self.kernel, 1 | 3),
+            "expected a kernel of 1 or 3, found {}",
+            self.kernel
+        );
+        assert!(
+            matches!(self.stride, 1 | 2),
+            "expected a stride of 1 or 2, found {}",
+            self.stride
+        );
+        assert_eq!(
+            x.len(),
+            self.input.len(),
+            "the input is not of its shape {:?}",
+            self.input
+        );
+        assert_eq!(
+            dy.len(),
+            self.output().len(),
+            "the gradient is not of shape {:?}",
+            self.output()
+        );
+    }
+
+    /// For each output pixel, the input pixels under the kernel.
+    pub(crate) fn taps(&self) -> Vec<Vec<Tap>> {
+        let (input, output) = (self.input, self.output());
+        let mut taps = vec![Vec::new(); output.height * output.width];
+        self.pairs(|out, tap| taps[out].push(tap));
+        debug_assert!(
+            taps.iter()
+                .all(|t| t.iter().all(|t| t.pixel < input.height * input.width))
+        );
+        taps
+    }
+
+    /// For each input pixel, the output pixels whose kernels cover it.
+    pub(crate) fn taps_back(&self) -> Vec<Vec<Tap>> {
+        let mut taps = vec![Vec::new(); self.input.height * self.input.width];
+        self.pairs(|out, tap| {
+            taps[tap.pixel].push(Tap {
+                pixel: out,
+                weight: tap.weight,
+            })
+        });
+        taps
+    }
+
+    fn pairs(&self, mut each: impl FnMut(usize, Tap)) {
+        let (input, output, pad) = (self.input, self.output(), self.kernel / 2);
+        for y in 0..output.height {
+            for x in 0..output.width {
+                for ky in 0..self.kernel {
+                    for kx in 0..self.kernel {
+                        let (row, column) = (y * self.stride + ky, x * self.stride + kx);
+                        let inside = row >= pad && row - pad < input.height;
+                        if inside && column >= pad && column - pad < input.width {
+                            let pixel = (row - pad) * input.width + column - pad;
+                            each(
+                                y * output.width + x,
+                                Tap {
+                                    pixel,
+                                    weight: ky * self.kernel + kx,
+                                },
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The innermost loops: small blocks of matrix products that live in registers.
+
+use pulp::Simd;
+
+use crate::simd::VECTORS;
+
+/// One product of a sum: where its rows and its columns start.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Term {
+    /// Offset into the rows' buffer.
+    pub a: usize,
+    /// Offset into the packed columns.
+    pub b: usize,
+}
+
+/// `c[m][..cols] = Σ over terms, k of a[m][k] · b[k][..]`, for `rows` rows.
+///
+/// # Safety
+/// For each term, `a + term.a` has `rows` rows of `depth` values, `lda` apart; `b + term.b` has `depth` rows of
+/// `vectors · LANES` values, contiguous; `c` has `rows` rows of `cols` values, `ldc` apart, that nobody else
+/// touches. `rows` ≤ 13, `vectors` is 1 or 2, `cols` ≤ `vectors · LANES`.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+pub(crate) unsafe fn sum_of_products<S: Simd>(
+    simd: S,
+    (rows, vectors): (usize, usize),
+    terms: &[Term],
+    a: *const f32,
+    lda: usize,
+    b: *const f32,
+    depth: usize,
+    c: *mut f32,
+    ldc: usize,
+    cols: usize,
+) {
+    macro_rules! by_rows {
+        ($($m:literal)*) => {
+            match (rows, vectors) {
+                // SAFETY: the caller's promise, with `rows` and `vectors` as constants.
+                $(($m, 1) => unsafe { block::<S, $m, 1>(simd, terms, a, lda, b, depth, c, ldc, cols) },
+                  ($m, _) => unsafe { block::<S, $m, VECTORS>(simd, terms, a, lda, b, depth, c, ldc, cols) },)*
+                _ => unreachable!("blocks have 1 to 13 rows"),
+            }
+        };
+    }
+    if S::F32_LANES == 8 {
+        // More rows would not stay in 16 registers.
+        match rows {
+            1..=6 => by_rows!(1 2 3 4 5 6),
+            _ => unreachable!("blocks have 1 to 6 rows"),
+        }
+    } else {
+        by_rows!(1 2 3 4 5 6 7 8 9 10 11 12 13);
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn block<S: Simd, const ROWS: usize, const NV: usize>(
+    simd: S,
+    terms: &[Term],
+    a: *const f32,
+    lda: usize,
+    b: *const f32,
+    depth: usize,
+    c: *mut f32,
+    ldc: usize,
+    cols: usize,
+) {
+    let mut sums = [[simd.splat_f32s(0.0); NV]; ROWS];
+    for term in terms {
+        // SAFETY: inside the buffers by the contract of `sum_of_products`.
+        unsafe {
+            let (mut a, mut b) = (a.add(term.a), b.add(term.b));
+            for _ in 0..depth {
+                let mut columns = [simd.splat_f32s(0.0); NV];
+                for (v, column) in columns.iter_mut().enumerate() {
+                    *column = load(simd, b.add(v * S::F32_LANES));
+                }
+                for (m, sums) in sums.iter_mut().enumerate() {
+                    let value = simd.splat_f32s(*a.add(m * lda));
+                    for (sum, column) in sums.iter_mut().zip(columns) {
+                        *sum = simd.mul_add_e_f32s(value, column, *sum);
+                    }
+                }
+                a = a.add(1);
+                b = b.add(NV * S::F32_LANES);
+            }
+        }
+    }
+    for (m, sums) in sums.into_iter().enumerate() {
+        for (v, sum) in sums.into_iter().enumerate() {
+            let done = v * S::F32_LANES;
+            // SAFETY: row `m` of `c` has `cols` values.
+            unsafe { store_some(simd, c.add(m * ldc + done), cols.saturating_sub(done), sum) }
+        }
+    }
+}
+
+/// `c[m][..] += Σ over k of a[k][m] · b[k][..]`, for `rows` columns of `a`: the transposed product of weight
+/// gradients.
+///
+/// # Safety
+/// `a` has `depth` rows of at least `rows` values, `lda` apart; `b` has `depth` rows of `vectors · LANES` values,
+/// contiguous; `c` has `rows` rows of `vectors · LANES` values, `ldc` apart, that nobody else touches.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+pub(crate) unsafe fn transposed_product<S: Simd>(
+    simd: S,
+    (rows, vectors): (usize, usize),
+    a: *const f32,
+    lda: usize,
+    b: *const f32,
+    depth: usize,
+    c: *mut f32,
+    ldc: usize,
+) {
+    macro_rules! by_rows {
+        ($($m:literal)*) => {
+            match (rows, vectors) {
+                // SAFETY: the caller's promise, with `rows` and `vectors` as constants.
+                $(($m, 1) => unsafe { block_transposed::<S, $m, 1>(simd, a, lda, b, depth, c, ldc) },
+                  ($m, _) => unsafe { block_transposed::<S, $m, VECTORS>(simd, a, lda, b, depth, c, ldc) },)*
+                _ => unreachable!("blocks have 1 to 13 rows"),
+            }
+        };
+    }
+    if S::F32_LANES == 8 {
+        match rows {
+            1..=6 => by_rows!(1 2 3 4 5 6),
+            _ => unreachable!("blocks have 1 to 6 rows"),
+        }
+    } else {
+        by_rows!(1 2 3 4 5 6 7 8 9 10 11 12 13);
+    }
+}
+
+#[inline(always)]
+unsafe fn block_transposed<S: Simd, const ROWS: usize, const NV: usize>(
+    simd: S,
+    a: *const f32,
+    lda: usize,
+    b: *const f32,
+    depth: usize,
+    c: *mut f32,
+    ldc: usize,
+) {
+    let mut sums = [[simd.splat_f32s(0.0); NV]; ROWS];
+    let (mut a, mut b) = (a, b);
+    for _ in 0..depth {
+        // SAFETY: inside the buffers by the contract of `transposed_product`.
+        unsafe {
+            let mut columns = [simd.splat_f32s(0.0); NV];
+            for (v, column) in columns.iter_mut().enumerate() {
+                *column = load(simd, b.add(v * S::F32_LANES));
+            }
+            for (m, sums) in sums.iter_mut().enumerate() {
+                let value = simd.splat_f32s(*a.add(m));
+                for (sum, column) in sums.iter_mut().zip(columns) {
+                    *sum = simd.mul_add_e_f32s(value, column, *sum);
+                }
+            }
+            a = a.add(lda);
+            b = b.add(NV * S::F32_LANES);
+        }
+    }
+    for (m, sums) in sums.into_iter().enumerate() {
+        for (v, sum) in sums.into_iter().enumerate() {
+            // SAFETY: row `m` of `c` has whole vectors.
+            unsafe {
+                let at = c.add(m * ldc + v * S::F32_LANES);
+                store(simd, at, simd.add_f32s(load(simd, at), sum));
+            }
+        }
+    }
+}
+
+/// A whole vector, at any alignment.
+///
+/// # Safety
+/// `at` has `LANES` values.
+#[inline(always)]
+pub(crate) unsafe fn load<S: Simd>(_: S, at: *const f32) -> S::f32s {
+    // SAFETY: vectors of floats have no invalid bits, and the caller promises the values.
+    unsafe { at.cast::<S::f32s>().read_unaligned() }
+}
+
+/// As [`load`].
+///
+/// # Safety
+/// `at` has `LANES` values that nobody else touches.
+#[inline(always)]
+pub(crate) unsafe fn store<S: Simd>(_: S, at: *mut f32, value: S::f32s) {
+    // SAFETY: the caller's promise.
+    unsafe { at.cast::<S::f32s>().write_unaligned(value) }
+}
+
+/// The first `count` values, all of them where `count` is at least `LANES`.
+///
+/// # Safety
+/// `at` has `count` values that nobody else touches.
+#[inline(always)]
+pub(crate) unsafe fn store_some<S: Simd>(simd: S, at: *mut f32, count: usize, value: S::f32s) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if count >= S::F32_LANES {
+            store(simd, at, value);
+        } else {
+            simd.partial_store_f32s(std::slice::from_raw_parts_mut(at, count), value);
+        }
+    }
+}
+
+/// The first `count` values and zeros; a whole vector where `count` is at least `LANES`.
+///
+/// # Safety
+/// `at` has `count` values.
+#[inline(always)]
+pub(crate) unsafe fn load_some<S: Simd>(simd: S, at: *const f32, count: usize) -> S::f32s {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if count >= S::F32_LANES {
+            load(simd, at)
+        } else {
+            simd.partial_load_f32s(std::slice::from_raw_parts(at, count))
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! Every operation against plain loops in f64, over odd shapes, all instruction sets, both algorithms and several
+//! numbers of threads.
+
+use advcl_kernels::{
+    Activation, Algorithm, Convolution, Isa, affine, affine_backward, available, backward_data,
+    backward_weight, batch_norm, batch_norm_backward, forward, mean_pool, select, set_algorithm,
+};
+use std::sync::Mutex;
+
+/// The choice of instruction set is the process's: tests that make one take turns.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Numbers in [-1, 1) that depend on `seed` alone.
+fn noise(len: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+fn conv(
+    height: usize,
+    width: usize,
+    batch: usize,
+    [input, output, kernel, stride]: [usize; 4],
+) -> Convolution {
+    let input = Activation {
+        height,
+        width,
+        batch,
+        channels: input,
+    };
+    Convolution {
+        input,
+        channels: output,
+        kernel,
+        stride,
+    }
+}
+
+fn cases() -> Vec<Convolution> {
+    vec![
+        conv(1, 1, 1, [1, 1, 3, 1]),
+        conv(1, 1, 1, [3, 17, 1, 1]),
+        conv(4, 4, 2, [16, 16, 3, 1]),
+        conv(5, 7, 3, [3, 17, 3, 1]),
+        conv(7, 5, 3, [17, 24, 3, 2]),
+        conv(6, 6, 33, [24, 8, 3, 1]),
+        conv(9, 3, 14, [8, 33, 3, 1]),
+        conv(8, 8, 1, [40, 13, 1, 2]),
+        conv(3, 2, 5, [1, 24, 3, 2]),
+        conv(4, 4, 7, [256, 257, 3, 1]),
+        conv(28, 28, 2, [1, 4, 3, 2]),
+    ]
+}
+
+/// `w` between `x` and `y`, by the definition: calls `each(x index, w index, y index)` for every product.
+fn products(conv: &Convolution, mut each: impl FnMut(usize, usize, usize)) {
+    let (i, o) = (conv.input, conv.output());
+    let (k, pad) = (conv.kernel, conv.kernel / 2);
+    for (oy, ox, ky, kx) in (0..o.height)
+        .flat_map(|y| (0..o.width).flat_map(move |x| (0..k * k).map(move |t| (y, x, t / k, t % k))))
+    {
+        let (Some(iy), Some(ix)) = (
+            (oy * conv.stride + ky).checked_sub(pad),
+            (ox * conv.stride + kx).checked_sub(pad),
+        ) else {
+            continue;
+        };
+        if iy >= i.height || ix >= i.width {
+            continue;
+        }
+        for n in 0..i.batch {
+            for ic in 0..i.channels {
+                for oc in 0..o.channels {
+                    each(
+                        ((iy * i.width + ix) * i.batch + n) * i.channels + ic,
+                        ((oc * i.channels + ic) * k + ky) * k + kx,
+                        ((oy * o.width + ox) * o.batch + n) * o.channels + oc,
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// ‖a − b‖ / ‖b‖; ‖a − b‖ where b is zero.
+fn error(ours: &[f32], reference: &[f64]) -> f64 {
+    assert_eq!(ours.len(), reference.len());
+    let difference: f64 = ours
+        .iter()
+        .zip(reference)
+        .map(|(a, b)| (f64::from(*a) - b).powi(2))
+        .sum();
+    let size: f64 = reference.iter().map(|b| b * b).sum();
+    if size > 0.0 {
+        (difference / size).sqrt()
+    } else {
+        difference.sqrt()
+    }
+}
+
+fn each_set(mut check: impl FnMut(Isa)) {
+    let turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    for isa in available() {
+        assert!(select(isa));
+        check(isa);
+    }
+    drop(turn);
+}
+
+#[test]
+fn convolutions_agree_with_their_definition() {
+    for conv in cases() {
+        let (x, w) = (noise(conv.input.len(), 1), noise(conv.weight_len(), 2));
+        let dy = noise(conv.output().len(), 3);
+        let mut y = vec![0.0; dy.len()];
+        let (mut dx, mut dw) = (vec![0.0; x.len()], vec![0.0; w.len()]);
+        products(&conv, |i, k, o| {
+            y[o] += f64::from(x[i]) * f64::from(w[k]);
+            dx[i] += f64::from(dy[o]) * f64::from(w[k]);
+            dw[k] += f64::from(dy[o]) * f64::from(x[i]);
+        });
+        each_set(|isa| {
+            for (algorithm, tolerance) in [(Algorithm::Direct, 1e-6), (Algorithm::Winograd, 2e-5)] {
+                set_algorithm(algorithm);
+                let errors = [
+                    error(&forward(&conv, &x, &w), &y),
+                    error(&backward_data(&conv, &dy, &w), &dx),
+                    error(&backward_weight(&conv, &x, &dy), &dw),
+                ];
+                for (what, error) in ["forward", "data", "weight"].into_iter().zip(errors) {
+                    assert!(
+                        error < tolerance,
+                        "{what} of {conv:?}, {isa:?}, {algorithm:?}: {error:.1e}"
+                    );
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    for conv in cases() {
+        let (x, w) = (noise(conv.input.len(), 1), noise(conv.weight_len(), 2));
+        let dy = noise(conv.output().len(), 3);
+        let c = conv.channels;
+        let (weight, bias) = (noise(c, 4), noise(c, 5));
+        for algorithm in [Algorithm::Direct, Algorithm::Winograd] {
+            set_algorithm(algorithm);
+            let all = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .expect("a pool");
+                pool.install(|| {
+                    let norm = batch_norm(&dy, &weight, &bias, None, true, 1e-5);
+                    let back = batch_norm_backward(
+                        &dy, &dy, &norm.y, &weight, &norm.mean, &norm.var, 1e-5, true, true,
+                    );
+                    [
+                        forward(&conv, &x, &w),
+                        backward_data(&conv, &dy, &w),
+                        backward_weight(&conv, &x, &dy),
+                        norm.y,
+                        back.x,
+                        back.weight,
+                    ]
+                })
+            };
+            let one = all(1);
+            for threads in [2, 4] {
+                assert_eq!(
+                    one,
+                    all(threads),
+                    "{conv:?}, {algorithm:?}, {threads} threads"
+                );
+            }
+        }
+    }
+    drop(turn);
+}
+
+#[test]
+fn batch_norm_agrees_with_its_definition() {
+    let epsilon = 1e-5;
+    for (rows, channels) in [
+        (1, 1),
+        (3, 17),
+        (1000, 3),
+        (700, 24),
+        (513, 16),
+        (2, 257),
+        (1537, 1),
+    ] {
+        // Far from zero, where a plain sum of squares would lose the variance.
+        let x: Vec<f32> = noise(rows * channels, 1)
+            .iter()
+            .map(|v| 100.0 + v)
+            .collect();
+        let (weight, bias) = (noise(channels, 2), noise(channels, 3));
+        let (dy, residual) = (noise(x.len(), 4), noise(x.len(), 5));
+        for (relu, with_residual) in [(false, false), (true, false), (true, true)] {
+            let mut mean = vec![0.0; channels];
+            let mut var = vec![0.0; channels];
+            for (i, v) in x.iter().enumerate() {
+                mean[i % channels] += f64::from(*v) / rows as f64;
+            }
+            for (i, v) in x.iter().enumerate() {
+                var[i % channels] += (f64::from(*v) - mean[i % channels]).powi(2) / rows as f64;
+            }
+            let hat = |i: usize| {
+                let c = i % channels;
+                (f64::from(x[i]) - mean[c]) / (var[c] + epsilon).sqrt()
+            };
+            let before = |i: usize| {
+                let c = i % channels;
+                let r = if with_residual {
+                    f64::from(residual[i])
+                } else {
+                    0.0
+                };
+                hat(i) * f64::from(weight[c]) + f64::from(bias[c]) + r
+            };
+            let y: Vec<f64> = (0..x.len())
+                .map(|i| if relu { before(i).max(0.0) } else { before(i) })
+                .collect();
+            let masked: Vec<f64> = (0..x.len())
+                .map(|i| {
+                    if relu && y[i] <= 0.0 {
+                        0.0
+                    } else {
+                        f64::from(dy[i])
+                    }
+                })
+                .collect();
+            let (mut db, mut dw) = (vec![0.0; channels], vec![0.0; channels]);
+            for i in 0..x.len() {
+                db[i % channels] += masked[i];
+                dw[i % channels] += masked[i] * hat(i);
+            }
+            let dx: Vec<f64> = (0..x.len())
+                .map(|i| {
+                    let c = i % channels;
+                    let centred = masked[i] - db[c] / rows as f64 - hat(i) * dw[c] / rows as f64;
+                    f64::from(weight[c]) / (var[c] + epsilon).sqrt() * centred
+                })
+                .collect();
+            each_set(|isa| {
+                let residual = with_residual.then_some(&residual[..]);
+                let ours = batch_norm(&x, &weight, &bias, residual, relu, epsilon);
+                let back = batch_norm_backward(
+                    &dy,
+                    &x,
+                    &ours.y,
+                    &weight,
+                    &ours.mean,
+                    &ours.var,
+                    epsilon,
+                    relu,
+                    with_residual,
+                );
+                let place = format!("{rows} × {channels}, relu {relu}, {isa:?}");
+                assert!(error(&ours.mean, &mean) < 1e-6, "mean, {place}");
+                // One row has no variance, and f32 input 100 ± 1 is known to 4e-6 only.
+                assert!(rows == 1 || error(&ours.var, &var) < 1e-5, "var, {place}");
+                assert!(
+                    error(&ours.y, &y) < 1e-4,
+                    "y, {place}: {}",
+                    error(&ours.y, &y)
+                );
+                if rows > 3 {
+                    for (what, ours, theirs) in [
+                        ("dx", &back.x, &dx),
+                        ("dw", &back.weight, &dw),
+                        ("db", &back.bias, &db),
+                    ] {
+                        assert!(
+                            error(ours, theirs) < 2e-3,
+                            "{what}, {place}: {}",
+                            error(ours, theirs)
+                        );
+                    }
+                }
+                if let Some(residual) = &back.residual {
+                    assert!(error(residual, &masked) < 1e-6, "residual, {place}");
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn evaluation_mode_and_pooling_agree_with_their_definitions() {
+    for (rows, channels) in [(1, 1), (5, 3), (130, 17), (600, 16)] {
+        let (x, residual, dy) = (
+            noise(rows * channels, 1),
+            noise(rows * channels, 2),
+            noise(rows * channels, 3),
+        );
+        let (scale, shift) = (noise(channels, 4), noise(channels, 5));
+        let y: Vec<f64> = (0..x.len())
+            .map(|i| {
+                let c = i % channels;
+                (f64::from(x[i] * scale[c]) + f64::from(shift[c]) + f64::from(residual[i])).max(0.0)
+            })
+            .collect();
+        each_set(|isa| {
+            let ours = affine(&x, &scale, &shift, Some(&residual), true);
+            assert!(error(&ours, &y) < 1e-6, "affine, {isa:?}");
+            let (dx, dr) = affine_backward(&dy, &ours, &scale, true, true);
+            let masked: Vec<f64> = (0..x.len())
+                .map(|i| if ours[i] > 0.0 { f64::from(dy[i]) } else { 0.0 })
+                .collect();
+            let expected: Vec<f64> = masked
+                .iter()
+                .enumerate()
+                .map(|(i, g)| g * f64::from(scale[i % channels]))
+                .collect();
+            assert!(error(&dx, &expected) < 1e-6, "affine dx, {isa:?}");
+            assert!(
+                error(&dr.expect("asked for"), &masked) < 1e-6,
+                "affine residual, {isa:?}"
+            );
+        });
+    }
+    let shape = Activation {
+        height: 3,
+        width: 2,
+        batch: 2,
+        channels: 5,
+    };
+    let x = noise(shape.len(), 6);
+    let mean: Vec<f64> = (0..10)
+        .map(|i| (0..6).map(|p| f64::from(x[p * 10 + i])).sum::<f64>() / 6.0)
+        .collect();
+    assert!(error(&mean_pool(&shape, &x), &mean) < 1e-6);
+}
+
+#[test]
+#[should_panic(expected = "the weight is not of its shape")]
+fn a_weight_of_another_shape_is_refused() {
+    let conv = conv(4, 4, 1, [3, 5, 3, 1]);
+    forward(&conv, &noise(conv.input.len(), 1), &noise(7, 2));
+}

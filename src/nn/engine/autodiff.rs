@@ -1,0 +1,290 @@
+//! The way back of each operation, for any backend.
+
+use burn::backend::autodiff::NodeId;
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, AutodiffBackend, TensorMetadata};
+use burn::tensor::Shape;
+
+use super::EngineOps;
+
+/// The gradients of an affine's scale and shift: sums of `g · x` and of `g` over the rows.
+fn affine_parameters<B: EngineOps>(
+    masked: FloatTensor<B>,
+    x: FloatTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let rows = super::rows(&x.shape());
+    let channels = Shape::new([rows[1]]);
+    let sum = |t| {
+        let summed = B::float_sum_dim(B::float_reshape(t, rows.clone()), 0);
+        B::float_reshape(summed, channels.clone())
+    };
+    (sum(B::float_mul(masked.clone(), x)), sum(masked))
+}
+
+impl<B: EngineOps, C: CheckpointStrategy> EngineOps for Autodiff<B, C> {
+    fn engine_conv(x: FloatTensor<Self>, w: FloatTensor<Self>, stride: usize) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Back;
+        impl<B: EngineOps> Backward<B, 2> for Back {
+            type State = (NodeId, NodeId, usize);
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 2>,
+                grads: &mut Gradients,
+                saved: &mut Checkpointer,
+            ) {
+                let [of_x, of_w] = ops.parents;
+                let dy = grads.consume::<B>(&ops.node);
+                let (x, w, stride) = ops.state;
+                let x: FloatTensor<B> = saved.retrieve_node_output(x);
+                let w: FloatTensor<B> = saved.retrieve_node_output(w);
+                if let Some(node) = of_x {
+                    let dx = B::engine_conv_data(x.clone(), w.clone(), dy.clone(), stride);
+                    grads.register::<B>(node.id, dx);
+                }
+                if let Some(node) = of_w {
+                    grads.register::<B>(node.id, B::engine_conv_weight(x, w, dy, stride));
+                }
+            }
+        }
+        match Back
+            .prepare::<C>([x.node(), w.node()])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(mut prep) => {
+                let state = (prep.checkpoint(&x), prep.checkpoint(&w), stride);
+                let ((x, _x), (w, _w)) = (x.into_parts(), w.into_parts());
+                prep.finish(state, B::engine_conv(x, w, stride))
+            }
+            OpsKind::UnTracked(prep) => {
+                let ((x, _x), (w, _w)) = (x.into_parts(), w.into_parts());
+                prep.finish(B::engine_conv(x, w, stride))
+            }
+        }
+    }
+
+    fn engine_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        relu: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        #[derive(Debug)]
+        struct Back;
+        impl<B: EngineOps> Backward<B, 3> for Back {
+            type State = (NodeId, NodeId, [FloatTensor<B>; 3], bool);
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 3>,
+                grads: &mut Gradients,
+                saved: &mut Checkpointer,
+            ) {
+                let parents = ops.parents;
+                let dy = grads.consume::<B>(&ops.node);
+                let (x, weight, [y, mean, var], relu) = ops.state;
+                let x: FloatTensor<B> = saved.retrieve_node_output(x);
+                let weight: FloatTensor<B> = saved.retrieve_node_output(weight);
+                let (dx, dw, db) = B::engine_norm_backward(dy, x, y, weight, mean, var, relu);
+                for (node, gradient) in parents.into_iter().zip([dx, dw, db]) {
+                    if let Some(node) = node {
+                        grads.register::<B>(node.id, gradient);
+                    }
+                }
+            }
+        }
+        let nodes = [x.node(), weight.node(), bias.node()];
+        let (y, mean, var) = match Back.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let (at_x, at_weight) = (prep.checkpoint(&x), prep.checkpoint(&weight));
+                let ((x, _x), (w, _w), (b, _b)) =
+                    (x.into_parts(), weight.into_parts(), bias.into_parts());
+                let (y, mean, var) = B::engine_norm(x, w, b, relu);
+                let kept = [y.clone(), mean.clone(), var.clone()];
+                (prep.finish((at_x, at_weight, kept, relu), y), mean, var)
+            }
+            OpsKind::UnTracked(prep) => {
+                let ((x, _x), (w, _w), (b, _b)) =
+                    (x.into_parts(), weight.into_parts(), bias.into_parts());
+                let (y, mean, var) = B::engine_norm(x, w, b, relu);
+                (prep.finish(y), mean, var)
+            }
+        };
+        (y, Self::from_inner(mean), Self::from_inner(var))
+    }
+
+    fn engine_norm_add(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        #[derive(Debug)]
+        struct Back;
+        impl<B: EngineOps> Backward<B, 4> for Back {
+            type State = (NodeId, NodeId, [FloatTensor<B>; 3]);
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 4>,
+                grads: &mut Gradients,
+                saved: &mut Checkpointer,
+            ) {
+                let parents = ops.parents;
+                let dy = grads.consume::<B>(&ops.node);
+                let (x, weight, [y, mean, var]) = ops.state;
+                let x: FloatTensor<B> = saved.retrieve_node_output(x);
+                let weight: FloatTensor<B> = saved.retrieve_node_output(weight);
+                let (dx, dw, db, dr) = B::engine_norm_add_backward(dy, x, y, weight, mean, var);
+                for (node, gradient) in parents.into_iter().zip([dx, dw, db, dr]) {
+                    if let Some(node) = node {
+                        grads.register::<B>(node.id, gradient);
+                    }
+                }
+            }
+        }
+        let nodes = [x.node(), weight.node(), bias.node(), residual.node()];
+        let (y, mean, var) = match Back.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let (at_x, at_weight) = (prep.checkpoint(&x), prep.checkpoint(&weight));
+                let ((x, _x), (w, _w), (b, _b)) =
+                    (x.into_parts(), weight.into_parts(), bias.into_parts());
+                let (r, _r) = residual.into_parts();
+                let (y, mean, var) = B::engine_norm_add(x, w, b, r);
+                let kept = [y.clone(), mean.clone(), var.clone()];
+                (prep.finish((at_x, at_weight, kept), y), mean, var)
+            }
+            OpsKind::UnTracked(prep) => {
+                let ((x, _x), (w, _w), (b, _b)) =
+                    (x.into_parts(), weight.into_parts(), bias.into_parts());
+                let (r, _r) = residual.into_parts();
+                let (y, mean, var) = B::engine_norm_add(x, w, b, r);
+                (prep.finish(y), mean, var)
+            }
+        };
+        (y, Self::from_inner(mean), Self::from_inner(var))
+    }
+
+    fn engine_affine(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        relu: bool,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Back;
+        impl<B: EngineOps> Backward<B, 3> for Back {
+            type State = (NodeId, NodeId, FloatTensor<B>, bool);
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 3>,
+                grads: &mut Gradients,
+                saved: &mut Checkpointer,
+            ) {
+                let [of_x, of_scale, of_shift] = ops.parents;
+                let dy = grads.consume::<B>(&ops.node);
+                let (x, scale, y, relu) = ops.state;
+                let x: FloatTensor<B> = saved.retrieve_node_output(x);
+                let scale: FloatTensor<B> = saved.retrieve_node_output(scale);
+                if of_scale.is_some() || of_shift.is_some() {
+                    let masked = if relu {
+                        B::relu_backward(y.clone(), dy.clone())
+                    } else {
+                        dy.clone()
+                    };
+                    let (dscale, dshift) = affine_parameters::<B>(masked, x);
+                    for (node, gradient) in [(of_scale, dscale), (of_shift, dshift)] {
+                        if let Some(node) = node {
+                            grads.register::<B>(node.id, gradient);
+                        }
+                    }
+                }
+                if let Some(node) = of_x {
+                    grads.register::<B>(node.id, B::engine_affine_backward(dy, y, scale, relu));
+                }
+            }
+        }
+        match Back
+            .prepare::<C>([x.node(), scale.node(), shift.node()])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(mut prep) => {
+                let (at_x, at_scale) = (prep.checkpoint(&x), prep.checkpoint(&scale));
+                let ((x, _x), (a, _a), (b, _b)) =
+                    (x.into_parts(), scale.into_parts(), shift.into_parts());
+                let y = B::engine_affine(x, a, b, relu);
+                prep.finish((at_x, at_scale, y.clone(), relu), y)
+            }
+            OpsKind::UnTracked(prep) => {
+                let ((x, _x), (a, _a), (b, _b)) =
+                    (x.into_parts(), scale.into_parts(), shift.into_parts());
+                prep.finish(B::engine_affine(x, a, b, relu))
+            }
+        }
+    }
+
+    fn engine_affine_add(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Back;
+        impl<B: EngineOps> Backward<B, 4> for Back {
+            type State = (NodeId, NodeId, FloatTensor<B>);
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 4>,
+                grads: &mut Gradients,
+                saved: &mut Checkpointer,
+            ) {
+                let [of_x, of_scale, of_shift, of_residual] = ops.parents;
+                let dy = grads.consume::<B>(&ops.node);
+                let (x, scale, y) = ops.state;
+                let x: FloatTensor<B> = saved.retrieve_node_output(x);
+                let scale: FloatTensor<B> = saved.retrieve_node_output(scale);
+                let (dx, masked) = B::engine_affine_add_backward(dy, y, scale);
+                if of_scale.is_some() || of_shift.is_some() {
+                    let (dscale, dshift) = affine_parameters::<B>(masked.clone(), x);
+                    for (node, gradient) in [(of_scale, dscale), (of_shift, dshift)] {
+                        if let Some(node) = node {
+                            grads.register::<B>(node.id, gradient);
+                        }
+                    }
+                }
+                for (node, gradient) in [(of_x, dx), (of_residual, masked)] {
+                    if let Some(node) = node {
+                        grads.register::<B>(node.id, gradient);
+                    }
+                }
+            }
+        }
+        let nodes = [x.node(), scale.node(), shift.node(), residual.node()];
+        match Back.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let (at_x, at_scale) = (prep.checkpoint(&x), prep.checkpoint(&scale));
+                let ((x, _x), (a, _a), (b, _b)) =
+                    (x.into_parts(), scale.into_parts(), shift.into_parts());
+                let (r, _r) = residual.into_parts();
+                let y = B::engine_affine_add(x, a, b, r);
+                prep.finish((at_x, at_scale, y.clone()), y)
+            }
+            OpsKind::UnTracked(prep) => {
+                let ((x, _x), (a, _a), (b, _b)) =
+                    (x.into_parts(), scale.into_parts(), shift.into_parts());
+                let (r, _r) = residual.into_parts();
+                prep.finish(B::engine_affine_add(x, a, b, r))
+            }
+        }
+    }
+}

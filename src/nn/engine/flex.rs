@@ -1,0 +1,200 @@
+//! The CPU's operations: `advcl-kernels` on Flex tensors, f32.
+
+use advcl_kernels::{self as kernels, Activation, Convolution};
+use burn::backend::{Bytes, DType, Flex, TensorMetadata};
+use burn::tensor::Shape;
+use burn_flex::{FlexTensor, Layout};
+
+use super::{EPSILON, EngineOps};
+
+/// Lends contiguous values of tensors under their own names.
+macro_rules! values {
+    ($($tensor:ident),*) => {
+        $(
+            let $tensor = $tensor.to_contiguous();
+            let $tensor: &[f32] = $tensor.as_slice().expect("the engine's tensors are f32");
+        )*
+    };
+}
+
+fn tensor(values: Vec<f32>, shape: &[usize]) -> FlexTensor {
+    let layout = Layout::contiguous(Shape::from(shape.to_vec()));
+    FlexTensor::new(Bytes::from_elems(values), layout, DType::F32)
+}
+
+fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
+    tensor.shape().dims()
+}
+
+/// The convolution of a weight over an input.
+fn convolution(x: &FlexTensor, w: &FlexTensor, stride: usize) -> Convolution {
+    let [height, width, batch, channels] = dims(x);
+    let [output, input, kernel, _] = dims(w);
+    assert_eq!(
+        channels, input,
+        "the weight is for {input} channels, the input has {channels}"
+    );
+    let input = Activation {
+        height,
+        width,
+        batch,
+        channels,
+    };
+    Convolution {
+        input,
+        channels: output,
+        kernel,
+        stride,
+    }
+}
+
+impl EngineOps for Flex {
+    fn engine_conv(x: FlexTensor, w: FlexTensor, stride: usize) -> FlexTensor {
+        let conv = convolution(&x, &w, stride);
+        let out = conv.output();
+        values!(x, w);
+        let y = kernels::forward(&conv, x, w);
+        tensor(y, &[out.height, out.width, out.batch, out.channels])
+    }
+
+    fn engine_conv_data(x: FlexTensor, w: FlexTensor, dy: FlexTensor, stride: usize) -> FlexTensor {
+        let (conv, shape) = (convolution(&x, &w, stride), dims::<4>(&x));
+        values!(w, dy);
+        tensor(kernels::backward_data(&conv, dy, w), &shape)
+    }
+
+    fn engine_conv_weight(
+        x: FlexTensor,
+        w: FlexTensor,
+        dy: FlexTensor,
+        stride: usize,
+    ) -> FlexTensor {
+        let (conv, shape) = (convolution(&x, &w, stride), dims::<4>(&w));
+        values!(x, dy);
+        tensor(kernels::backward_weight(&conv, x, dy), &shape)
+    }
+
+    fn engine_norm(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        relu: bool,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let (shape, channels) = (dims::<4>(&x), dims::<1>(&weight));
+        values!(x, weight, bias);
+        let out = kernels::batch_norm(x, weight, bias, None, relu, EPSILON);
+        (
+            tensor(out.y, &shape),
+            tensor(out.mean, &channels),
+            tensor(out.var, &channels),
+        )
+    }
+
+    fn engine_norm_add(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        residual: FlexTensor,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let (shape, channels) = (dims::<4>(&x), dims::<1>(&weight));
+        values!(x, weight, bias, residual);
+        let out = kernels::batch_norm(x, weight, bias, Some(residual), true, EPSILON);
+        (
+            tensor(out.y, &shape),
+            tensor(out.mean, &channels),
+            tensor(out.var, &channels),
+        )
+    }
+
+    fn engine_norm_backward(
+        dy: FlexTensor,
+        x: FlexTensor,
+        y: FlexTensor,
+        weight: FlexTensor,
+        mean: FlexTensor,
+        var: FlexTensor,
+        relu: bool,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let (shape, channels) = (dims::<4>(&x), dims::<1>(&weight));
+        values!(dy, x, y, weight, mean, var);
+        let out = kernels::batch_norm_backward(dy, x, y, weight, mean, var, EPSILON, relu, false);
+        (
+            tensor(out.x, &shape),
+            tensor(out.weight, &channels),
+            tensor(out.bias, &channels),
+        )
+    }
+
+    fn engine_norm_add_backward(
+        dy: FlexTensor,
+        x: FlexTensor,
+        y: FlexTensor,
+        weight: FlexTensor,
+        mean: FlexTensor,
+        var: FlexTensor,
+    ) -> (FlexTensor, FlexTensor, FlexTensor, FlexTensor) {
+        let (shape, channels) = (dims::<4>(&x), dims::<1>(&weight));
+        values!(dy, x, y, weight, mean, var);
+        let out = kernels::batch_norm_backward(dy, x, y, weight, mean, var, EPSILON, true, true);
+        let residual = out.residual.expect("asked for");
+        (
+            tensor(out.x, &shape),
+            tensor(out.weight, &channels),
+            tensor(out.bias, &channels),
+            tensor(residual, &shape),
+        )
+    }
+
+    fn engine_affine(
+        x: FlexTensor,
+        scale: FlexTensor,
+        shift: FlexTensor,
+        relu: bool,
+    ) -> FlexTensor {
+        let shape = dims::<4>(&x);
+        values!(x, scale, shift);
+        tensor(kernels::affine(x, scale, shift, None, relu), &shape)
+    }
+
+    fn engine_affine_add(
+        x: FlexTensor,
+        scale: FlexTensor,
+        shift: FlexTensor,
+        residual: FlexTensor,
+    ) -> FlexTensor {
+        let shape = dims::<4>(&x);
+        values!(x, scale, shift, residual);
+        tensor(
+            kernels::affine(x, scale, shift, Some(residual), true),
+            &shape,
+        )
+    }
+
+    fn engine_affine_backward(
+        dy: FlexTensor,
+        y: FlexTensor,
+        scale: FlexTensor,
+        relu: bool,
+    ) -> FlexTensor {
+        let shape = dims::<4>(&dy);
+        values!(dy, y, scale);
+        tensor(
+            kernels::affine_backward(dy, y, scale, relu, false).0,
+            &shape,
+        )
+    }
+
+    fn engine_affine_add_backward(
+        dy: FlexTensor,
+        y: FlexTensor,
+        scale: FlexTensor,
+    ) -> (FlexTensor, FlexTensor) {
+        let shape = dims::<4>(&dy);
+        values!(dy, y, scale);
+        let (dx, residual) = kernels::affine_backward(dy, y, scale, true, true);
+        (
+            tensor(dx, &shape),
+            tensor(residual.expect("asked for"), &shape),
+        )
+    }
+}

@@ -1,0 +1,261 @@
+//! The encoder's operations on `[height, width, batch, channels]` activations, differentiable on every device.
+//!
+//! One trait says what they are. Its bodies compose Burn's own operations: that is what GPUs run. On the CPU,
+//! [`flex`] puts the kernels of `advcl-kernels` in their place. [`autodiff`] gives each its way back, once for all
+//! backends: gradients that nobody asks for are not computed.
+
+mod autodiff;
+#[cfg(feature = "flex")]
+mod flex;
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{Shape, Tensor};
+
+/// Added to a variance before its root is taken.
+pub(super) const EPSILON: f64 = 1e-5;
+
+/// `[height, width, batch, channels]` to `[batch, channels, height, width]`, and back: the same permutation.
+const TURN: [usize; 4] = [2, 3, 0, 1];
+
+fn options(weight: &Shape, stride: usize) -> ConvOptions<2> {
+    let padding = weight[2] / 2;
+    ConvOptions::new([stride; 2], [padding; 2], [1, 1], 1)
+}
+
+/// `[height, width, batch, channels]` as `[rows, channels]`.
+fn rows(shape: &Shape) -> Shape {
+    let channels = shape[3];
+    Shape::new([shape.num_elements() / channels.max(1), channels])
+}
+
+/// The operations. Activations are `[height, width, batch, channels]`, weights `[out, in, kernel, kernel]`.
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    Cube: cfg(any(feature = "vulkan", feature = "metal", feature = "cuda", feature = "rocm")),
+    Autodiff
+)]
+pub(super) trait EngineOps: Backend {
+    /// Convolution whose padding keeps the size at stride 1.
+    fn engine_conv(x: FloatTensor<Self>, w: FloatTensor<Self>, stride: usize) -> FloatTensor<Self> {
+        let options = options(&w.shape(), stride);
+        let y = Self::conv2d(Self::float_permute(x, &TURN), w, None, options);
+        Self::float_permute(y, &TURN)
+    }
+
+    /// The gradient of its input, which had `x`'s shape.
+    fn engine_conv_data(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        stride: usize,
+    ) -> FloatTensor<Self> {
+        let options = options(&w.shape(), stride);
+        let (x, dy) = (
+            Self::float_permute(x, &TURN),
+            Self::float_permute(dy, &TURN),
+        );
+        Self::float_permute(Self::conv2d_x_backward(x, w, dy, options), &TURN)
+    }
+
+    /// The gradient of its weight, which had `w`'s shape.
+    fn engine_conv_weight(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        stride: usize,
+    ) -> FloatTensor<Self> {
+        let options = options(&w.shape(), stride);
+        let (x, dy) = (
+            Self::float_permute(x, &TURN),
+            Self::float_permute(dy, &TURN),
+        );
+        Self::conv2d_weight_backward(x, w, dy, options)
+    }
+
+    /// BatchNorm with the batch's statistics, then ReLU where asked for: output, mean, biased variance.
+    fn engine_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        relu: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let shape = x.shape();
+        let flat = Self::float_reshape(x, rows(&shape));
+        let normed = Self::batch_norm_train(flat, weight, bias, EPSILON);
+        let y = Self::float_reshape(normed.output, shape);
+        (
+            if relu { Self::relu(y) } else { y },
+            normed.mean,
+            normed.variance,
+        )
+    }
+
+    /// As [`EngineOps::engine_norm`], with a residual added before ReLU.
+    fn engine_norm_add(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let (y, mean, var) = Self::engine_norm(x, weight, bias, false);
+        (Self::relu(Self::float_add(y, residual)), mean, var)
+    }
+
+    /// The gradients of [`EngineOps::engine_norm`]'s input, weight and bias; `y` is its output.
+    #[allow(clippy::too_many_arguments)]
+    fn engine_norm_backward(
+        dy: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        var: FloatTensor<Self>,
+        relu: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let shape = x.shape();
+        let dy = if relu { Self::relu_backward(y, dy) } else { dy };
+        let flat = |t| Self::float_reshape(t, rows(&shape));
+        let gradients =
+            Self::batch_norm_train_backward(flat(x), weight, mean, var, EPSILON, flat(dy));
+        let dx = Self::float_reshape(gradients.x_grad, shape.clone());
+        (dx, gradients.gamma_grad, gradients.beta_grad)
+    }
+
+    /// The gradients of [`EngineOps::engine_norm_add`]'s input, weight, bias and residual.
+    #[allow(clippy::type_complexity)]
+    fn engine_norm_add_backward(
+        dy: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        var: FloatTensor<Self>,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    ) {
+        let masked = Self::relu_backward(y.clone(), dy);
+        let (dx, dw, db) =
+            Self::engine_norm_backward(masked.clone(), x, y, weight, mean, var, false);
+        (dx, dw, db, masked)
+    }
+
+    /// `x · scale + shift`, one of each a channel, then ReLU where asked for: BatchNorm in evaluation mode.
+    fn engine_affine(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        relu: bool,
+    ) -> FloatTensor<Self> {
+        let channels = x.shape()[3];
+        let along = |t| Self::float_reshape(t, Shape::new([1, 1, 1, channels]));
+        let y = Self::float_add(Self::float_mul(x, along(scale)), along(shift));
+        if relu { Self::relu(y) } else { y }
+    }
+
+    /// As [`EngineOps::engine_affine`], with a residual added before ReLU.
+    fn engine_affine_add(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let y = Self::engine_affine(x, scale, shift, false);
+        Self::relu(Self::float_add(y, residual))
+    }
+
+    /// The gradient of [`EngineOps::engine_affine`]'s input.
+    fn engine_affine_backward(
+        dy: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        relu: bool,
+    ) -> FloatTensor<Self> {
+        let channels = dy.shape()[3];
+        let dy = if relu { Self::relu_backward(y, dy) } else { dy };
+        Self::float_mul(
+            dy,
+            Self::float_reshape(scale, Shape::new([1, 1, 1, channels])),
+        )
+    }
+
+    /// The gradients of [`EngineOps::engine_affine_add`]'s input and residual.
+    fn engine_affine_add_backward(
+        dy: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let masked = Self::relu_backward(y.clone(), dy);
+        (
+            Self::engine_affine_backward(masked.clone(), y, scale, false),
+            masked,
+        )
+    }
+}
+
+#[cfg(any(
+    feature = "vulkan",
+    feature = "metal",
+    feature = "cuda",
+    feature = "rocm"
+))]
+impl EngineOps for burn::backend::Cube {}
+
+/// # Shapes
+/// `[height, width, batch, in]` to `[⌈height / stride⌉, ⌈width / stride⌉, batch, out]`; `weight` is
+/// `[out, in, kernel, kernel]`.
+pub(super) fn conv(x: Tensor<4>, weight: Tensor<4>, stride: usize) -> Tensor<4> {
+    let y = <Dispatch as EngineOps>::engine_conv(x.into_dispatch(), weight.into_dispatch(), stride);
+    Tensor::from_dispatch(y)
+}
+
+/// BatchNorm with the batch's statistics, plus the residual and ReLU where asked for (a residual wants ReLU):
+/// output, mean, biased variance.
+///
+/// # Shapes
+/// `[height, width, batch, channels]`, kept; parameters and statistics `[channels]`.
+pub(super) fn norm(
+    x: Tensor<4>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    residual: Option<Tensor<4>>,
+    relu: bool,
+) -> (Tensor<4>, Tensor<1>, Tensor<1>) {
+    let (x, weight, bias) = (
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+    );
+    let (y, mean, var) = match residual {
+        Some(r) => <Dispatch as EngineOps>::engine_norm_add(x, weight, bias, r.into_dispatch()),
+        None => <Dispatch as EngineOps>::engine_norm(x, weight, bias, relu),
+    };
+    (
+        Tensor::from_dispatch(y),
+        Tensor::from_dispatch(mean),
+        Tensor::from_dispatch(var),
+    )
+}
+
+/// `x · scale + shift`, plus the residual and ReLU as in [`norm`]. Shapes as there.
+pub(super) fn affine(
+    x: Tensor<4>,
+    scale: Tensor<1>,
+    shift: Tensor<1>,
+    residual: Option<Tensor<4>>,
+    relu: bool,
+) -> Tensor<4> {
+    let (x, scale, shift) = (
+        x.into_dispatch(),
+        scale.into_dispatch(),
+        shift.into_dispatch(),
+    );
+    Tensor::from_dispatch(match residual {
+        Some(r) => <Dispatch as EngineOps>::engine_affine_add(x, scale, shift, r.into_dispatch()),
+        None => <Dispatch as EngineOps>::engine_affine(x, scale, shift, relu),
+    })
+}
