@@ -7,6 +7,7 @@ pub mod norm;
 pub mod resnet;
 pub mod weights;
 
+pub use engine::{CpuKernels, choose_cpu_kernels, cpu_kernels, instruction_sets};
 pub use layer::{Conv, Linear};
 pub use model::{Backbone, Classifier};
 pub use norm::{BatchNorm, Mode, Route, RouteNorm, Statistics};

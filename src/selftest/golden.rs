@@ -88,6 +88,15 @@ impl Golden {
             .ok_or_else(|| self.broken(place, "a number", value.to_string()))
     }
 
+    /// A whole number of `params`, 1 or more.
+    pub fn count(&self, key: &str) -> Result<usize> {
+        let value = self.number(key)?;
+        if value.fract() == 0.0 && (1.0..1e6).contains(&value) {
+            return Ok(value as usize);
+        }
+        Err(self.broken(format!("params {key}"), "a whole number from 1", value.to_string()))
+    }
+
     /// A list of whole numbers of `params`.
     pub fn numbers(&self, key: &str) -> Result<Vec<usize>> {
         let value = &self.params[key];
@@ -128,9 +137,16 @@ impl Golden {
         ))
     }
 
-    /// A tensor of labels.
-    pub fn labels(&self, name: &str) -> Result<Tensor<1, Int>> {
-        let labels: Vec<usize> = self.values(name)?.1.iter().map(|&v| v as usize).collect();
+    /// A tensor of labels, `[count]`, each below `classes`.
+    pub fn labels(&self, name: &str, count: usize, classes: usize) -> Result<Tensor<1, Int>> {
+        let (_, values) = self.values(name)?;
+        let valid = |v: &f32| v.fract() == 0.0 && (0.0..classes as f32).contains(v);
+        if values.len() != count || !values.iter().all(valid) {
+            let expected = format!("{count} whole numbers below {classes}");
+            let found = format!("{} values, {values:?}", values.len());
+            return Err(self.broken(format!("tensor {name}"), &expected, found));
+        }
+        let labels: Vec<usize> = values.iter().map(|&v| v as usize).collect();
         Ok(crate::cluster::label_tensor(&labels, &self.device))
     }
 

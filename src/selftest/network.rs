@@ -24,7 +24,7 @@ use crate::view::HighFrequency;
 fn model(file: &Golden, channels: usize, clusters: &[usize]) -> Result<Backbone> {
     let config = EncoderConfig {
         depth: Depth::D18,
-        width: file.number("width")? as usize,
+        width: file.count("width")?,
         stem: Stem::Cifar,
     };
     // Every value is replaced by the file's.
@@ -141,17 +141,17 @@ fn compare_iterate(file: &mut Golden, name: &str, ours: Tensor<4>, gradient: &[f
 pub fn advcl_step(file: &mut Golden) -> Result<()> {
     let counts = file.numbers("clusters")?;
     let original = file.tensor::<4>("original")?;
-    let [_, channels, height, width] = original.dims();
+    let [batch, channels, height, width] = original.dims();
     let model = model(file, channels, &counts)?;
     let ball = Ball {
         norm: Norm::Linf,
         radius: file.number("epsilon")?,
     };
     let step_size = file.number("step_size")?;
-    let steps = file.number("steps")? as usize;
+    let steps = file.count("steps")?;
     let temperature = file.number("temperature")?;
     let scale = crate::loss::BASE_TEMPERATURE / file.number("base_temperature")?;
-    let labels = counts.iter().map(|k| file.labels(&format!("labels.{k}")));
+    let labels = counts.iter().map(|&k| file.labels(&format!("labels.{k}"), batch, k));
     let labels = labels.collect::<Result<Vec<_>>>()?;
 
     let filter = HighFrequency::new(height, width, file.number("radius")? as f32);
@@ -177,6 +177,8 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
         [("cl", &climb_cl), ("ce", &climb_ce)];
     let mut finals = Vec::new();
     for (kind, climb) in climbs {
+        let start = original.clone() + file.tensor::<4>(&format!("start_{kind}"))?;
+        file.compare_tensor(&format!("iterate_{kind}.0"), start, OUTPUT)?;
         for step in 0..steps {
             let iterate = file.tensor::<4>(&format!("iterate_{kind}.{step}"))?;
             let gradient = pgd::gradient(&mut |x| climb(x), iterate.clone());
@@ -240,13 +242,14 @@ pub fn pgd20(file: &mut Golden) -> Result<()> {
         linear,
         route,
     };
-    let labels = file.labels("labels")?;
+    let classes = classifier.linear.bias.val().dims()[0];
+    let labels = file.labels("labels", input.dims()[0], classes)?;
     let ball = Ball {
         norm: Norm::Linf,
         radius: file.number("epsilon")?,
     };
     let attack = Pgd {
-        steps: file.number("steps")? as usize,
+        steps: file.count("steps")?,
         step_size: file.number("step_size")?,
     };
 

@@ -125,7 +125,7 @@ pub fn transforms(file: &mut Golden) -> Result<()> {
 pub fn kmeans(file: &mut Golden) -> Result<()> {
     let points = Points::new(file.tensor::<2>("points")?);
     let (_, start) = file.values("centres.start")?;
-    let ours = points.lloyd(start, file.number("iterations")? as usize);
+    let ours = points.lloyd(start, file.count("iterations")?);
     file.compare("centres", &ours.centres, OUTPUT)?;
     let labels: Vec<f32> = ours.labels.iter().map(|&label| label as f32).collect();
     file.compare("labels", &labels, 0.0)
@@ -158,7 +158,9 @@ fn gradient<const D: usize>(loss: &Tensor<1>, of: &Tensor<D>) -> Tensor<D> {
 
 /// Losses on logits, per sample where they are per sample; gradients of their sums.
 pub fn class_losses(file: &mut Golden) -> Result<()> {
-    let (labels, targets) = (file.labels("labels")?, file.labels("targets")?);
+    let [batch, classes] = file.tensor::<2>("logits")?.dims();
+    let labels = file.labels("labels", batch, classes)?;
+    let targets = file.labels("targets", batch, classes)?;
     let logits = || -> Result<_> { Ok(file.tensor::<2>("logits")?.autodiff().require_grad()) };
     let single = |f: &dyn Fn(Tensor<2>) -> Tensor<1>| -> Result<_> {
         let logits = logits()?;

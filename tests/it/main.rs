@@ -1,13 +1,17 @@
 //! Integration tests: the library through its public door, and the built program.
 
 mod attacks;
+mod bad_data;
 mod bad_input;
+mod bad_models;
+mod bad_runs;
 mod cli;
 mod parity;
 mod resume;
 mod routes;
 #[cfg(unix)]
 mod signals;
+mod tools;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -126,9 +130,9 @@ fn answer(command: &mut Command) -> Answer {
     }
 }
 
-/// Runs the program in `folder` to its end.
-fn advcl<const N: usize>(folder: &Path, args: [&str; N]) -> Answer {
-    answer(program(folder).args(args))
+/// Runs the program in `folder` to its end; arguments as on a command line, none with a space in it.
+fn advcl(folder: &Path, args: &str) -> Answer {
+    answer(program(folder).args(args.split_whitespace()))
 }
 
 /// A temporary folder with `tiny.toml` in it.

@@ -10,7 +10,24 @@ use std::process::ExitCode;
 use clap::Parser;
 use progress::talk;
 
+/// Keeps large buffers in the heap. glibc maps and unmaps each of them otherwise, and a training step spends a fifth
+/// of its time in page faults. Measured against mimalloc, which is between the two.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[allow(unsafe_code)]
+fn tune_allocator() {
+    // SAFETY: three integers, set before any other thread is there.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
+        libc::mallopt(libc::M_TOP_PAD, 64 << 20);
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn tune_allocator() {}
+
 fn main() -> ExitCode {
+    tune_allocator();
     let cli = args::Cli::parse();
     match commands::dispatch(&cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -142,6 +142,9 @@ pub fn check(check: &Check, all: bool) -> String {
         let (name, error, tolerance) = (&worst.name, worst.error, worst.tolerance);
         text += &format!(", worst {error:.1e} (tolerance {tolerance:.0e}): {name}");
     }
+    if check.tries > 1 {
+        text += &format!(", {} tries", check.tries);
+    }
     text += &format!("  [{}]\n", check.folder);
     let mark = |passed| if passed { "    " } else { "miss" };
     if all || !check.passed() {

@@ -5,7 +5,37 @@ use burn::backend::{Bytes, DType, Flex, TensorMetadata};
 use burn::tensor::Shape;
 use burn_flex::{FlexTensor, Layout};
 
-use super::{EPSILON, EngineOps};
+use super::{CpuKernels, EPSILON, EngineOps};
+use crate::error::{Error, Result, nearest};
+
+pub(super) fn in_use() -> CpuKernels {
+    CpuKernels {
+        instructions: kernels::detected().name(),
+        winograd: kernels::algorithm() == kernels::Algorithm::Winograd,
+    }
+}
+
+pub(super) fn choose(instructions: Option<&str>, winograd: bool) -> Result<()> {
+    let available = kernels::available();
+    let wanted = match instructions {
+        None => Some(available[0]),
+        Some(name) => available.iter().copied().find(|isa| isa.name() == name),
+    };
+    let found = wanted.is_some_and(kernels::select);
+    kernels::set_algorithm(match winograd {
+        true => kernels::Algorithm::Winograd,
+        false => kernels::Algorithm::Direct,
+    });
+    if found {
+        return Ok(());
+    }
+    let name = instructions.unwrap_or_default();
+    Err(Error::Device {
+        name: name.to_owned(),
+        problem: "this processor has no such instruction set".to_owned(),
+        hint: nearest(name, available.iter().map(|isa| isa.name())),
+    })
+}
 
 /// Lends contiguous values of tensors under their own names.
 macro_rules! values {

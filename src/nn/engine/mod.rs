@@ -13,6 +13,42 @@ use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Shape, Tensor};
 
+/// How the CPU computes convolutions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuKernels {
+    /// "avx512", "avx2", "neon" or "portable".
+    pub instructions: &'static str,
+    /// Winograd's algorithm for 3 × 3 convolutions of stride 1, about 1e-5 off; else direct sums.
+    pub winograd: bool,
+}
+
+/// What is in use on the CPU; none in a build without it.
+pub fn cpu_kernels() -> Option<CpuKernels> {
+    #[cfg(feature = "flex")]
+    return Some(flex::in_use());
+    #[cfg(not(feature = "flex"))]
+    None
+}
+
+/// The instruction sets that this processor has, best first.
+pub fn instruction_sets() -> Vec<&'static str> {
+    #[cfg(feature = "flex")]
+    return advcl_kernels::available().into_iter().map(|isa| isa.name()).collect();
+    #[cfg(not(feature = "flex"))]
+    Vec::new()
+}
+
+/// Chooses for the rest of the process: an instruction set by name, or none for the best, and the algorithm.
+///
+/// # Errors
+/// [`crate::Error::Device`] for an instruction set that this processor does not have.
+pub fn choose_cpu_kernels(instructions: Option<&str>, winograd: bool) -> crate::Result<()> {
+    #[cfg(feature = "flex")]
+    flex::choose(instructions, winograd)?;
+    let _ = (instructions, winograd);
+    Ok(())
+}
+
 /// Added to a variance before its root is taken.
 pub(super) const EPSILON: f64 = 1e-5;
 

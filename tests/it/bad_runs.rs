@@ -1,0 +1,263 @@
+//! Bad input, continued: run folders and models that are spoiled.
+
+use std::path::Path;
+
+use advcl::cluster::PseudoLabels;
+use advcl::nn::{Backbone, EncoderConfig};
+use advcl::random;
+use advcl::run::{Model, ModelInfo};
+
+use crate::bad_input::{Case, refused, refused_at_the_door};
+use crate::{advcl, copy, device, folder, get, put};
+
+/// A model file of other images or another encoder.
+fn other_model(path: &Path, width: usize, channels: usize) {
+    let encoder = EncoderConfig {
+        width,
+        ..crate::encoder()
+    };
+    let mut rng = random::generator(0, "other", 0);
+    let routes = vec![advcl::nn::Route::Normal];
+    let backbone = Backbone::new(&encoder, channels, routes.len(), &[], &mut rng, &device());
+    let info = ModelInfo {
+        format: 1,
+        method: "simclr".to_owned(),
+        encoder,
+        channels,
+        image_size: [28, 28],
+        classes: Vec::new(),
+        route: routes[0],
+        routes,
+        clusters: Vec::new(),
+        pseudo_labels: None,
+        finetuning: None,
+        advcl_version: "0.0.0".to_owned(),
+    };
+    let model = Model {
+        info,
+        backbone,
+        linear: None,
+    };
+    std::fs::create_dir_all(path.parent().expect("a folder")).expect("a writable folder");
+    model.save(path).expect("a writable folder");
+}
+
+#[test]
+fn run_folders() {
+    let folder = folder();
+    let path = folder.path();
+    // What comes too early is told what comes first.
+    let early: [Case; 4] = [
+        (
+            "cluster tiny.toml --run run",
+            &[
+                "run run: no simclr encoder yet",
+                "advcl pretrain --method simclr",
+            ],
+        ),
+        (
+            "finetune --run run",
+            &[
+                "run run: no simclr encoder yet",
+                "advcl pretrain --method simclr",
+            ],
+        ),
+        (
+            "pretrain --method advcl --run run",
+            &["run run: no pseudo-labels yet", "advcl cluster"],
+        ),
+        (
+            "evaluate --run run",
+            &["run run: no simclr encoder yet", "advcl pretrain"],
+        ),
+    ];
+    for (args, words) in early {
+        refused(path, args, words);
+    }
+    advcl(path, "pretrain --run run").expect(0);
+    refused(
+        path,
+        "evaluate --run run",
+        &["the model has no classifier yet", "advcl finetune"],
+    );
+    let other: [Case; 2] = [
+        (
+            "run tiny.toml --run run --set seed=4",
+            &[
+                "`seed = 3`, this one `seed = 4`",
+                "hint: name another folder",
+            ],
+        ),
+        (
+            "run smoke --run run",
+            &["run run: made with another recipe"],
+        ),
+    ];
+    for (args, words) in other {
+        refused_at_the_door(path, args, words);
+    }
+    // A file that is missed only after pretraining would be missed late.
+    refused(
+        path,
+        "run tiny.toml --run late --set cluster.labels_file='none.safetensors'",
+        &["cannot read none.safetensors: No such file"],
+    );
+    assert!(
+        !path.join("late/simclr").exists(),
+        "said before anything is computed"
+    );
+
+    // Each a copy of the folder with one file spoiled, and another taken away that would hide it.
+    let file = |name: &str| get(path.join("run").join(name));
+    let cut = |name: &str| {
+        let whole = file(name);
+        whole[..whole.len() * 2 / 3].to_vec()
+    };
+    let made = |make: &dyn Fn(&Path)| {
+        make(&path.join("made"));
+        get(path.join("made"))
+    };
+    let labels = |count: usize, value: usize| {
+        let clusters = vec![(2, vec![0; count]), (5, vec![value; count])];
+        made(&move |path| {
+            PseudoLabels {
+                clusters: clusters.clone(),
+                origin: String::new(),
+            }
+            .save(path)
+            .expect("a file")
+        })
+    };
+    let (model, checkpoint, pseudo) = (
+        "simclr/model.safetensors",
+        "simclr/checkpoint.safetensors",
+        "pseudo_labels.safetensors",
+    );
+    let advcl_model = "advcl/model.safetensors";
+    advcl(
+        path,
+        "pretrain tiny.toml --method simclr --run wide --set encoder.width=3",
+    )
+    .expect(0);
+    let wide = get(path.join("wide").join(checkpoint));
+    let cases: [(&str, Vec<u8>, &str, &[&str]); 14] = [
+        (
+            checkpoint,
+            cut(checkpoint),
+            model,
+            &["header: expected a complete safetensors file"],
+        ),
+        (
+            checkpoint,
+            wide,
+            model,
+            &["tensor ", "expected shape [", "found ["],
+        ),
+        (
+            checkpoint,
+            file("advcl/checkpoint.safetensors"),
+            model,
+            &["expected a checkpoint of", "simclr"],
+        ),
+        (
+            checkpoint,
+            file(model),
+            model,
+            &["metadata: expected an advcl_checkpoint entry"],
+        ),
+        (
+            model,
+            cut(model),
+            "",
+            &["header: expected a complete safetensors file", "truncated"],
+        ),
+        (
+            model,
+            Vec::new(),
+            "",
+            &["header: expected a complete safetensors file"],
+        ),
+        (
+            model,
+            made(&|path| other_model(path, 3, 1)),
+            "",
+            &["model of another encoder", "does not belong to this run"],
+        ),
+        (
+            model,
+            made(&|path| other_model(path, 2, 3)),
+            "",
+            &["expected a model of images (1, [28, 28]), found (3, [28, 28])"],
+        ),
+        (
+            model,
+            file(advcl_model),
+            "",
+            &["a advcl model of another encoder"],
+        ),
+        (
+            model,
+            file(checkpoint),
+            "",
+            &["no advcl metadata: this is not a model.safetensors"],
+        ),
+        (
+            pseudo,
+            cut(pseudo),
+            advcl_model,
+            &["header: expected a complete safetensors file"],
+        ),
+        (
+            pseudo,
+            labels(63, 0),
+            advcl_model,
+            &["labels.2: expected a label for each of 64 images, found 63"],
+        ),
+        (
+            pseudo,
+            labels(64, 5),
+            advcl_model,
+            &["tensor labels.5, image 0: expected a whole number from 0 to 4, found 5"],
+        ),
+        (
+            "simclr/result.json",
+            b"{".to_vec(),
+            "",
+            &["line 1, column 1: expected what this version writes"],
+        ),
+    ];
+    for (name, content, hidden_by, words) in cases {
+        let copied = path.join("copy");
+        copy(&path.join("run"), &copied);
+        put(copied.join(name), content);
+        if !hidden_by.is_empty() {
+            std::fs::remove_file(copied.join(hidden_by)).expect("a file of the run");
+        }
+        let name = format!("copy/{name}");
+        let command = if name.ends_with("result.json") {
+            "evaluate"
+        } else {
+            "pretrain"
+        };
+        refused(
+            path,
+            &format!("{command} --run copy"),
+            &[&[name.as_str()], words].concat(),
+        );
+        std::fs::remove_dir_all(copied).expect("a folder of ours");
+    }
+
+    // Held by another process, this one.
+    let lock = std::fs::File::create(path.join("run/.lock")).expect("a writable folder");
+    lock.lock().expect("nobody else is at work");
+    refused_at_the_door(
+        path,
+        "run --run run",
+        &[
+            "another advcl is at work in this folder",
+            "hint: wait for it",
+        ],
+    );
+    drop(lock);
+    advcl(path, "run --run run").expect(0);
+}
