@@ -600,16 +600,21 @@ fn convolve_by_place(
 }
 
 /// At one place: adds `Σ over rows of vᵀ · m` to the gradient of the transformed kernels, `[depth][padded columns]`.
-struct Outer {
+struct Outer<'a> {
     columns: Columns,
     depth: usize,
     rows: usize,
     v: *const f32,
     m: *const f32,
     sum: *mut f32,
+    /// For [`OUTER_ROWS`] rows of two vectors.
+    packed: &'a mut [f32],
 }
 
-impl WithSimd for Outer {
+/// Rows that are summed at a time: their packed columns stay in the first-level cache.
+const OUTER_ROWS: usize = 256;
+
+impl WithSimd for Outer<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -621,12 +626,11 @@ impl WithSimd for Outer {
             v,
             m,
             sum,
+            packed,
         } = self;
-        const STEP: usize = 256;
         let tiles = depth.div_ceil(tile_rows(S::F32_LANES));
-        let mut packed = [0.0f32; STEP * VECTORS * 16];
-        for start in (0..rows).step_by(STEP) {
-            let step = STEP.min(rows - start);
+        for start in (0..rows).step_by(OUTER_ROWS) {
+            let step = OUTER_ROWS.min(rows - start);
             for block in columns.blocks() {
                 let width = block.vectors * S::F32_LANES;
                 // SAFETY: `m` has `rows` rows of all columns and `v` as many of `depth` values; `sum` has `depth`
@@ -714,13 +718,16 @@ pub(crate) fn weight_gradient(conv: &Convolution, x: &[f32], dy: &[f32]) -> Vec<
                         sum.at(place * stride),
                     )
                 };
-                dispatch(Outer {
-                    columns,
-                    depth,
-                    rows: to - from,
-                    v,
-                    m,
-                    sum,
+                with_scratch(OUTER_ROWS * VECTORS * columns.lanes, |packed| {
+                    dispatch(Outer {
+                        columns,
+                        depth,
+                        rows: to - from,
+                        v,
+                        m,
+                        sum,
+                        packed,
+                    });
                 });
             });
         }
