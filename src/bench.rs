@@ -40,14 +40,20 @@ pub struct StepTime {
 /// [`Error::Recipe`] for an impossible shape.
 pub fn step(shape: [usize; 4], width: usize, runs: usize, device: &Device) -> Result<StepTime> {
     let [batch, channels, height, image_width] = shape;
-    if batch < 2 || ![1, 3].contains(&channels) || height < 8 || width == 0 || runs == 0 {
+    let bounded = (2..=65_536).contains(&batch)
+        && [1, 3].contains(&channels)
+        && (8..=1024).contains(&height)
+        && (1..=1024).contains(&width)
+        && (1..=10_000).contains(&runs);
+    // None of these overflows; together they may still ask for more memory than anybody has.
+    if !bounded || batch * channels * height * image_width > 1 << 30 {
         let problem = format!(
             "cannot time batch {batch}, {channels} channels, size {height}, width {width}, {runs} runs"
         );
         return Err(Error::recipe(
             "bench step",
             problem,
-            "expected batch ≥ 2, channels 1 or 3, size ≥ 8, width ≥ 1, runs ≥ 1",
+            "expected a batch of 2 to 65536, 1 or 3 channels, size 8 to 1024, width 1 to 1024, 1 to 10000 runs, and at most 2^30 values a batch",
         ));
     }
     let mut rng = random::generator(0, "bench", 0);
@@ -80,7 +86,7 @@ pub fn step(shape: [usize; 4], width: usize, runs: usize, device: &Device) -> Re
         cluster_weight: 0.2,
         high_frequency_radius: 8.0,
         attack_steps: 5,
-        attack_step_size: "2/255".parse().expect("a fraction"),
+        attack_step_size: None,
         strong: Default::default(),
         weak: Default::default(),
     };

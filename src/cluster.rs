@@ -1,15 +1,15 @@
 //! Pseudo-labels by k-means on features (ClusterFit, Yan et al., CVPR 2020), for several numbers of clusters.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, first_difference};
 use crate::nn::weights::{self, Tensors};
-use crate::random;
 
 /// What a recipe says of clustering.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,9 +21,24 @@ pub struct Settings {
     pub restarts: usize,
     /// Lloyd's iterations at most.
     pub iterations: usize,
-    /// A file of pseudo-labels to use instead of clustering, as [`PseudoLabels::save`] writes it.
+    /// A model file of any run: its encoder's features are clustered, instead of those of this run's SimCLR. It
+    /// must take images of the same channels and size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// A file of pseudo-labels to use instead of clustering, such as another run's `pseudo_labels.safetensors`.
+    ///
+    /// Its format: safetensors, with one tensor `labels.K` of shape `[images]` for each K in `counts` (F32, F64 or
+    /// I64; whole numbers from 0 to K - 1, in the order of the training images), and, where wanted, a metadata entry
+    /// `advcl_pseudo_labels` that says in words where they came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels_file: Option<String>,
+}
+
+impl Settings {
+    /// Whether nothing of the run itself is clustered.
+    pub fn is_given(&self) -> bool {
+        self.model.is_some() || self.labels_file.is_some()
+    }
 }
 
 /// The labels of all training images for each number of clusters, and where they came from.
@@ -52,11 +67,12 @@ impl PseudoLabels {
             .collect()
     }
 
-    /// Writes a safetensors file: `labels.K` `[images]` for each K; the origin is in the metadata.
+    /// Writes a safetensors file: `labels.K` `[images]` for each K; in the metadata, the origin, an empty line, and
+    /// all that the labels depend on (`recipe`, as TOML).
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn save(&self, path: &Path) -> Result<()> {
+    pub fn save(&self, path: &Path, recipe: &str) -> Result<()> {
         let tensor = |labels: &Vec<usize>| {
             (
                 vec![labels.len()],
@@ -68,15 +84,36 @@ impl PseudoLabels {
             .iter()
             .map(|(count, labels)| (format!("labels.{count}"), tensor(labels)))
             .collect();
-        weights::save(path, &tensors, &[(ORIGIN, self.origin.clone())])
+        // One entry, because several would be written in random order, and no two files would be equal.
+        let metadata = [(ORIGIN, format!("{}\n\n{recipe}", self.origin))];
+        weights::save(path, &tensors, &metadata)
     }
 
     /// Reads what [`PseudoLabels::save`] wrote: one tensor `labels.K` of `images` integers below K for each count.
+    /// With `recipe`, the file must have been made by that one.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Format`]; [`Error::Data`] when it is of another number of images.
-    pub fn load(path: &Path, images: usize, counts: &[usize]) -> Result<Self> {
+    /// [`Error::Io`], [`Error::Format`]; [`Error::Data`] when it is of another number of images, [`Error::Model`]
+    /// when of another recipe.
+    pub fn load(
+        path: &Path,
+        images: usize,
+        counts: &[usize],
+        recipe: Option<&str>,
+    ) -> Result<Self> {
         let (mut tensors, metadata) = weights::load(path)?;
+        let about = metadata.get(ORIGIN).map(String::as_str);
+        let (origin, found) = about.map_or((None, ""), |about| match about.split_once("\n\n") {
+            Some((origin, recipe)) => (Some(origin), recipe),
+            None => (Some(about), ""),
+        });
+        if let Some(expected) = recipe.filter(|expected| *expected != found) {
+            let difference = first_difference(found, expected);
+            let problem = format!("pseudo-labels of another recipe ({difference})");
+            let hint =
+                "name them in cluster.labels_file to use them all the same, or delete the file";
+            return Err(Error::model(path, problem, hint));
+        }
         let clusters = counts.iter().map(|&count| {
             let name = format!("labels.{count}");
             let (_, values) = tensors.remove(&name).ok_or_else(|| {
@@ -104,8 +141,7 @@ impl PseudoLabels {
             ))
         });
         let clusters = clusters.collect::<Result<_>>()?;
-        let origin = metadata.get(ORIGIN).cloned();
-        let origin = origin.unwrap_or_else(|| format!("file {}", path.display()));
+        let origin = origin.map_or_else(|| format!("file {}", path.display()), str::to_owned);
         Ok(Self { clusters, origin })
     }
 }
@@ -160,9 +196,23 @@ impl Points {
 
     /// Lloyd's iterations from given centres (`[clusters, dimensions]`, row-major), until no label changes or for
     /// `iterations` rounds; an empty cluster keeps its centre.
-    pub fn lloyd(&self, mut centres: Vec<f32>, iterations: usize) -> Clustering {
+    pub fn lloyd(&self, centres: Vec<f32>, iterations: usize) -> Clustering {
+        self.lloyd_unless(&AtomicBool::new(false), centres, iterations)
+            .expect("nobody asks to stop")
+    }
+
+    /// As [`Points::lloyd`]; nothing where `stop` is set meanwhile.
+    fn lloyd_unless(
+        &self,
+        stop: &AtomicBool,
+        mut centres: Vec<f32>,
+        iterations: usize,
+    ) -> Option<Clustering> {
         let (mut labels, mut inertia) = self.assign(&centres);
         for _ in 0..iterations {
+            if stop.load(Ordering::Relaxed) {
+                return None;
+            }
             self.move_to_means(&mut centres, &labels);
             let (next, next_inertia) = self.assign(&centres);
             let settled = next == labels;
@@ -171,19 +221,34 @@ impl Points {
                 break;
             }
         }
-        Clustering {
+        Some(Clustering {
             centres,
             labels,
             inertia,
-        }
+        })
     }
 
-    /// k-means++ (Arthur and Vassilvitskii, 2007) and Lloyd, the best of `restarts` starts.
-    pub fn cluster(&self, count: usize, settings: &Settings, rng: &mut ChaCha8Rng) -> Clustering {
-        let starts = 0..settings.restarts.max(1);
-        let runs = starts.map(|_| self.lloyd(self.plus_plus(count, rng), settings.iterations));
-        runs.min_by(|a, b| a.inertia.total_cmp(&b.inertia))
-            .expect("at least one start")
+    /// k-means++ (Arthur and Vassilvitskii, 2007) and Lloyd, the best of `restarts` starts; nothing where `stop` is
+    /// set meanwhile.
+    pub fn cluster(
+        &self,
+        count: usize,
+        settings: &Settings,
+        rng: &mut ChaCha8Rng,
+        stop: &AtomicBool,
+    ) -> Option<Clustering> {
+        let mut best: Option<Clustering> = None;
+        for _ in 0..settings.restarts {
+            let start = self.plus_plus(count, rng);
+            let found = self.lloyd_unless(stop, start, settings.iterations)?;
+            if best
+                .as_ref()
+                .is_none_or(|best| found.inertia < best.inertia)
+            {
+                best = Some(found);
+            }
+        }
+        best
     }
 
     /// Centres drawn one by one, each with probability proportional to its squared distance from those before.
@@ -264,20 +329,54 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum()
 }
 
-/// Pseudo-labels for `features` `[images, dimensions]` by the recipe's settings.
-pub fn pseudo_labels(
-    features: Tensor<2>,
-    settings: &Settings,
-    origin: String,
-    seed: u64,
-) -> PseudoLabels {
-    let points = Points::new(features);
-    let labels = |&count: &usize| {
-        let mut rng = random::generator(seed, "cluster", count as u64);
-        (count, points.cluster(count, settings, &mut rng).labels)
-    };
-    PseudoLabels {
-        clusters: settings.counts.iter().map(labels).collect(),
-        origin,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clusters_are_found_unless_asked_to_stop() {
+        let device = crate::device::open("cpu").expect("the CPU");
+        let values: Vec<f32> = (0..40)
+            .map(|i| (i % 2 * 10) as f32 + i as f32 / 100.0)
+            .collect();
+        let points = Points::new(Tensor::from_data(TensorData::new(values, [40, 1]), &device));
+        let settings = Settings {
+            counts: vec![2],
+            restarts: 2,
+            iterations: 10,
+            model: None,
+            labels_file: None,
+        };
+        let cluster = |stop: bool| {
+            let mut rng = crate::random::generator(0, "test", 0);
+            points.cluster(2, &settings, &mut rng, &AtomicBool::new(stop))
+        };
+        let labels = cluster(false).expect("nobody asks to stop").labels;
+        assert!(
+            (0..40).all(|i| (labels[i] == labels[0]) == (i % 2 == 0)),
+            "{labels:?}"
+        );
+        assert_eq!(cluster(true), None);
+    }
+
+    #[test]
+    fn labels_of_another_recipe_are_refused_and_those_of_a_file_are_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("labels.safetensors");
+        let labels = PseudoLabels {
+            clusters: vec![(2, vec![0, 1, 1])],
+            origin: "by hand".to_owned(),
+        };
+        labels.save(&path, "seed = 1\nwidth = 4\n").expect("a file");
+        let load = |recipe| PseudoLabels::load(&path, 3, &[2], recipe);
+        assert_eq!(load(None).expect("labels"), labels);
+        assert_eq!(load(Some("seed = 1\nwidth = 4\n")).expect("labels"), labels);
+        let error = load(Some("seed = 1\nwidth = 5\n")).expect_err("another recipe");
+        assert!(
+            error
+                .to_string()
+                .contains("(it has `width = 4`, this one `width = 5`)"),
+            "{error}"
+        );
     }
 }

@@ -1,6 +1,8 @@
 //! Names of compute devices: "cpu", "vulkan", "cuda:1", ….
 
 use burn::tensor::Device;
+#[cfg(any(feature = "vulkan", feature = "metal"))]
+use burn::tensor::DeviceKind;
 
 use crate::error::{Error, Result};
 
@@ -19,12 +21,16 @@ pub fn compiled_in() -> Vec<&'static str> {
         .collect()
 }
 
-/// The device called `name`: a backend, and for GPUs an index after a colon ("cuda" is "cuda:0").
+/// The device called `name`: a backend, and for GPUs an index after a colon ("cuda" is "cuda:0"; "vulkan"
+/// and "metal" alone are the device that the driver puts first).
 ///
 /// # Errors
 /// [`Error::Device`] for a name that is unknown or was not compiled in.
 pub fn open(name: &str) -> Result<Device> {
-    let (backend, index) = name.split_once(':').unwrap_or((name, "0"));
+    let (backend, index) = match name.split_once(':') {
+        Some((backend, index)) => (backend, Some(index)),
+        None => (name, None),
+    };
     let refuse = |problem: String, hint: String| Error::Device {
         name: name.to_owned(),
         problem,
@@ -32,17 +38,17 @@ pub fn open(name: &str) -> Result<Device> {
     };
     let known = ["cpu", "vulkan", "metal", "cuda", "rocm"];
     if !known.contains(&backend) {
-        let hint = crate::error::nearest(backend, known);
+        let hint = crate::error::nearest(backend, compiled_in());
         return Err(refuse("no such device".to_owned(), hint));
     }
-    let index: usize = index.parse().map_err(|_| {
-        let hint = format!("write {backend}:0 for the first one");
-        refuse(
-            format!("expected a number after the colon, found {index:?}"),
-            hint,
-        )
-    })?;
-    if backend == "cpu" && index > 0 {
+    let number = |index: &str| {
+        index.parse::<usize>().map_err(|_| {
+            let problem = format!("expected a number after the colon, found {index:?}");
+            refuse(problem, format!("write {backend}:0 for the first one"))
+        })
+    };
+    let index = index.map(number).transpose()?;
+    if backend == "cpu" && index.is_some_and(|index| index > 0) {
         let problem = "there is one CPU device; it uses all cores".to_owned();
         return Err(refuse(problem, "use --device cpu".to_owned()));
     }
@@ -50,15 +56,17 @@ pub fn open(name: &str) -> Result<Device> {
         #[cfg(feature = "flex")]
         "cpu" => Ok(Device::flex()),
         #[cfg(feature = "vulkan")]
-        "vulkan" => Ok(Device::vulkan(burn::tensor::DeviceKind::DiscreteGpu(index))),
+        "vulkan" => Ok(Device::vulkan(
+            index.map_or(DeviceKind::DefaultDevice, DeviceKind::DiscreteGpu),
+        )),
         #[cfg(feature = "metal")]
-        "metal" => Ok(Device::metal(burn::tensor::DeviceKind::IntegratedGpu(
-            index,
-        ))),
+        "metal" => Ok(Device::metal(
+            index.map_or(DeviceKind::DefaultDevice, DeviceKind::IntegratedGpu),
+        )),
         #[cfg(feature = "cuda")]
-        "cuda" => Ok(Device::cuda(index)),
+        "cuda" => Ok(Device::cuda(index.unwrap_or(0))),
         #[cfg(feature = "rocm")]
-        "rocm" => Ok(Device::rocm(index)),
+        "rocm" => Ok(Device::rocm(index.unwrap_or(0))),
         _ => Err(refuse(
             "not compiled in".to_owned(),
             format!(

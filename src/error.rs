@@ -82,19 +82,17 @@ pub enum Error {
         /// The names that work here.
         hint: String,
     },
-    /// Training met a loss that is not finite.
-    #[error("{stage}: {part} is {value} at epoch {epoch}, step {step}")]
+    /// Training met a loss or a weight that is not finite.
+    #[error("{stage}: {part} is {value} at {at}")]
     Diverged {
         /// The stage of the run.
         stage: String,
-        /// The named part of the loss.
+        /// The named part of the loss, or the tensor.
         part: String,
         /// Its value.
         value: f32,
-        /// Counted from 1.
-        epoch: usize,
-        /// Counted from 1 within the epoch.
-        step: usize,
+        /// Epoch and step, counted from 1.
+        at: String,
     },
     /// The user asked to stop; everything up to here is saved.
     #[error("stopped at {at}; saved in {}", path.display())]
@@ -226,6 +224,20 @@ impl Error {
             _ => 2,
         }
     }
+}
+
+/// Where two TOML texts first differ, in words: "it has `seed = 3`, this one `seed = 4`".
+pub fn first_difference(found: &str, expected: &str) -> String {
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    let (found, expected) = (lines(found), lines(expected));
+    let same = found.iter().zip(&expected).take_while(|(a, b)| a == b);
+    let at = same.count();
+    let line = |lines: &[String]| match lines[at.min(lines.len())..].first() {
+        Some(line) if line.is_empty() => "another table there".to_owned(),
+        Some(line) => format!("`{line}`"),
+        None => "nothing there".to_owned(),
+    };
+    format!("it has {}, this one {}", line(&found), line(&expected))
 }
 
 /// `Some("did you mean …?")`-style hint: the known name nearest to `given`, or the whole list.

@@ -1,18 +1,16 @@
 //! Clean and robust accuracy of a classifier, in evaluation mode.
 
-use std::sync::atomic::Ordering;
-
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::attack::{Ball, Pgd};
 use crate::cluster::label_tensor;
 use crate::data::Split;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::loss::cross_entropy_each;
 use crate::nn::{Classifier, weights};
 use crate::random;
-use crate::train::{Context, Event, to_tensor};
+use crate::train::{Context, to_tensor};
 
 /// How many of how many were right.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +50,7 @@ pub fn predictions(logits: Tensor<2>) -> Vec<usize> {
 /// Only images that are classified correctly are attacked; the others are lost already.
 ///
 /// # Errors
-/// [`Error::Interrupted`] when asked to stop.
+/// [`Error::Interrupted`](crate::Error::Interrupted) when asked to stop.
 pub fn accuracy(
     stage: &str,
     classifier: &Classifier,
@@ -77,14 +75,18 @@ pub fn accuracy(
     };
     let mut clean = Vec::new();
     for indices in all.chunks(batch_size) {
-        clean.extend(right(
-            indices,
-            to_tensor(split.images.batch(indices), &device),
-        ));
+        let images = to_tensor(split.images.batch(indices), &device);
+        clean.extend(right(indices, images));
+        context.progress(
+            &format!("{stage}/clean"),
+            indices[0] + indices.len(),
+            count,
+            "images",
+        )?;
     }
 
     let mut robust = Vec::new();
-    let batches = clean.len().div_ceil(batch_size);
+    let mut done = 0;
     for (number, indices) in clean.chunks(batch_size).enumerate() {
         let images = to_tensor(split.images.batch(indices), &device);
         let labels: Vec<usize> = indices.iter().map(label).collect();
@@ -94,21 +96,8 @@ pub fn accuracy(
         let mut rng = random::generator(context.seed, "evaluate", number as u64);
         let attacked = pgd.maximize(climb, &images, ball, &mut rng);
         robust.extend(right(indices, attacked));
-        (context.observe)(&Event::Step {
-            stage: stage.to_owned(),
-            epoch: 1,
-            epochs: 1,
-            step: number + 1,
-            steps: batches,
-            images: indices.len(),
-            loss: f32::NAN,
-        });
-        if context.stop.load(Ordering::Relaxed) {
-            return Err(Error::Interrupted {
-                at: format!("{stage}, batch {} of {batches}", number + 1),
-                path: Default::default(),
-            });
-        }
+        done += indices.len();
+        context.progress(stage, done, clean.len(), "images")?;
     }
 
     let mut outcome = Accuracy {

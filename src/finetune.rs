@@ -5,24 +5,33 @@ use burn::tensor::{Device, Tensor};
 use crate::cluster::label_tensor;
 use crate::data::augment::Weak;
 use crate::data::{Images, Split};
+use crate::error::Result;
 use crate::loss::cross_entropy;
 use crate::nn::{Encoder, Linear, Mode, Route};
-use crate::train::{Loss, Objective, Step, to_tensor};
+use crate::train::{Context, Loss, Objective, Step, to_tensor};
 
-/// Features of all images, in evaluation mode. `[images, features]`, on `device`.
+/// Features of all images, in evaluation mode. `[images, features]`, on the context's device.
+///
+/// # Errors
+/// [`Error::Interrupted`](crate::Error::Interrupted) when asked to stop.
 pub fn features(
+    stage: &str,
     encoder: &Encoder,
     route: Route,
     images: &Images,
     batch_size: usize,
-    device: &Device,
-) -> Tensor<2> {
+    context: &mut Context,
+) -> Result<Tensor<2>> {
     let indices: Vec<usize> = (0..images.len()).collect();
-    let batches = indices.chunks(batch_size).map(|chunk| {
-        let batch = to_tensor(images.batch(chunk), device);
-        encoder.features(batch, route, &mut Mode::Eval)
-    });
-    Tensor::cat(batches.collect(), 0)
+    let mut features = Vec::new();
+    let mut done = 0;
+    for chunk in indices.chunks(batch_size) {
+        let batch = to_tensor(images.batch(chunk), &context.device);
+        features.push(encoder.features(batch, route, &mut Mode::Eval));
+        done += chunk.len();
+        context.progress(&format!("{stage}/features"), done, images.len(), "images")?;
+    }
+    Ok(Tensor::cat(features, 0))
 }
 
 /// The objective: cross-entropy of a linear classifier. The encoder is no part of what is trained, so neither its
@@ -37,22 +46,20 @@ pub struct LinearProbe<'a> {
 }
 
 impl<'a> LinearProbe<'a> {
-    /// With `augment`, images are cropped and flipped at random and their features computed for each batch;
-    /// without, they are computed once.
+    /// With `cached`, the [`features`] of all images, these are what the classifier sees; without, images are
+    /// cropped and flipped at random and their features computed for each batch.
     pub fn new(
         encoder: &'a Encoder,
         route: Route,
         split: &'a Split,
-        augment: bool,
-        batch_size: usize,
+        cached: Option<Tensor<2>>,
         device: &Device,
     ) -> Self {
-        let all = || features(encoder, route, &split.images, batch_size, device);
         Self {
             encoder,
             route,
             split,
-            cached: (!augment).then(all),
+            cached,
             device: device.clone(),
         }
     }

@@ -33,6 +33,14 @@ pub fn views(
     rows: usize,
     device: &Device,
 ) -> Result<Vec<(&'static str, Batch)>> {
+    if rows == 0 {
+        let hint = "10 is usual";
+        return Err(Error::data(
+            &data.name,
+            "expected 1 row or more, found 0",
+            hint,
+        ));
+    }
     let images = &data.train.images;
     let settings = recipe.pretrain.advcl.as_ref().ok_or_else(|| {
         let hint = "name one that has a table [pretrain.advcl]";
@@ -66,12 +74,10 @@ pub fn views(
                 "name a model of this data set",
             ));
         }
-        let pgd = Pgd {
-            steps: recipe.evaluate.steps,
-            step_size: recipe.evaluate.step_size.value(),
-        };
+        let (evaluate, ball) = (&recipe.evaluate, recipe.threat.ball());
+        let pgd = Pgd::new(evaluate.steps, evaluate.step_size.as_ref(), ball);
         let shape = weak.shape;
-        let (weak, ball) = (to_tensor(weak, device), recipe.threat.ball());
+        let weak = to_tensor(weak, device);
         let encoder = &model.backbone.encoder;
         let attacked = if let Some(linear) = model.linear.clone() {
             let classifier = Classifier {

@@ -8,14 +8,16 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::SliceRandom;
 
+/// FNV-1a: stable across versions and machines, unlike std's hasher. Tells accidents apart, not attacks.
+pub fn fingerprint(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
 /// The generator for the `index`-th use of `purpose` ("simclr/step", …) under `seed`.
 pub fn generator(seed: u64, purpose: &str, index: u64) -> ChaCha8Rng {
-    // FNV-1a: stable across versions and machines, unlike std's hasher.
-    let hash = purpose
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+    let hash = fingerprint(purpose.as_bytes());
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..16].copy_from_slice(&hash.to_le_bytes());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, first_difference};
 use crate::files::write_atomic;
 use crate::nn::weights::{self, Tensors};
 use crate::nn::{Backbone, Classifier, Encoder, EncoderConfig, Linear, Route};
@@ -22,7 +22,8 @@ pub struct Run {
 
 impl Run {
     /// Opens the folder, making it where it is missing, and locks it. `recipe` is the resolved recipe's text: a
-    /// folder that holds another one is refused.
+    /// folder that holds another one is refused. Only the table `[evaluate]` may change: nothing that is made
+    /// depends on it, and figures are measured anew.
     ///
     /// # Errors
     /// [`Error::Run`] for another recipe or another process at work; [`Error::Io`].
@@ -41,13 +42,18 @@ impl Run {
         let saved = path.join("recipe.toml");
         if saved.exists() {
             let found = fs::read_to_string(&saved).map_err(Error::io("read", &saved))?;
-            if found != recipe {
-                let problem = format!(
-                    "made with another recipe ({})",
-                    first_difference(&found, recipe)
-                );
+            let (fixed, wanted) = (
+                without_evaluate(&found, &saved)?,
+                without_evaluate(recipe, &saved)?,
+            );
+            if fixed != wanted {
+                let difference = first_difference(&fixed, &wanted);
+                let problem = format!("made with another recipe ({difference})");
                 let hint = "name another folder with --run, or delete this one to start anew";
                 return Err(Error::run(path, problem, hint));
+            }
+            if found != recipe {
+                write_atomic(&saved, recipe.as_bytes())?;
             }
         } else {
             write_atomic(&saved, recipe.as_bytes())?;
@@ -91,12 +97,15 @@ impl Run {
     }
 }
 
-fn first_difference(found: &str, expected: &str) -> String {
-    let pair = found.lines().zip(expected.lines()).find(|(a, b)| a != b);
-    match pair {
-        Some((a, b)) => format!("it has `{a}`, this one `{b}`"),
-        None => "one has more keys than the other".to_owned(),
-    }
+/// A recipe's text without the one table that may change.
+fn without_evaluate(recipe: &str, path: &Path) -> Result<String> {
+    let parsed = toml::from_str::<toml::Table>(recipe);
+    let mut table = parsed.map_err(|error| {
+        let found = error.message().trim().replace('\n', "; ");
+        Error::format(path, "recipe", "the recipe that this program wrote", found)
+    })?;
+    table.remove("evaluate");
+    Ok(toml::to_string(&table).expect("it was parsed"))
 }
 
 /// What a model file says of itself: enough to build the model and to use it.
@@ -125,6 +134,8 @@ pub struct ModelInfo {
     pub pseudo_labels: Option<String>,
     /// How the classifier was fitted.
     pub finetuning: Option<String>,
+    /// All that the weights depend on, as TOML: the recipe's part, how many images, their fingerprint.
+    pub recipe: String,
     /// The program that wrote it.
     pub advcl_version: String,
 }
@@ -146,12 +157,22 @@ impl Model {
     /// Writes the model file.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`]; [`Error::Diverged`] for weights that are not finite, and nothing is written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let mut tensors = weights::export(&self.backbone);
         if let Some(linear) = &self.linear {
             let prefixed = |(name, tensor)| (format!("{LINEAR}{name}"), tensor);
             tensors.extend(weights::export(linear).into_iter().map(prefixed));
+        }
+        for (name, (_, values)) in &tensors {
+            if let Some(&value) = values.iter().find(|value| !value.is_finite()) {
+                return Err(Error::Diverged {
+                    stage: self.info.method.clone(),
+                    part: name.clone(),
+                    value,
+                    at: "the end of training".to_owned(),
+                });
+            }
         }
         let info = serde_json::to_string(&self.info).expect("plain values");
         weights::save(path, &tensors, &[(METADATA, info)])
@@ -238,7 +259,12 @@ impl Model {
     /// [`Error::Model`] when none was fitted.
     pub fn classifier(&self, path: &Path) -> Result<Classifier> {
         let Some(linear) = self.linear.clone() else {
-            let hint = "fit one first: advcl finetune --run DIR";
+            let folder = path
+                .ancestors()
+                .nth(2)
+                .filter(|run| run.join("recipe.toml").exists());
+            let run = folder.map_or("DIR".to_owned(), |run| run.display().to_string());
+            let hint = format!("fit one first: advcl finetune --run {run}");
             return Err(Error::model(path, "the model has no classifier yet", hint));
         };
         let encoder: Encoder = self.backbone.encoder.clone();
@@ -247,5 +273,71 @@ impl Model {
             linear,
             route: self.info.route,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::{Depth, Stem};
+
+    #[test]
+    fn only_evaluate_may_change() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text =
+            |seed: u64, steps: usize| format!("seed = {seed}\n\n[evaluate]\nsteps = {steps}\n");
+        let open = |seed, steps| Run::open(folder.path(), &text(seed, steps)).map(drop);
+        open(1, 20).expect("a new folder");
+        open(1, 50).expect("the same but for evaluate");
+        let saved = folder.path().join("recipe.toml");
+        assert_eq!(fs::read_to_string(&saved).expect("a recipe"), text(1, 50));
+        let error = open(2, 50).expect_err("another seed").to_string();
+        assert!(
+            error.contains("(it has `seed = 1`, this one `seed = 2`)"),
+            "{error}"
+        );
+        assert_eq!(fs::read_to_string(&saved).expect("a recipe"), text(1, 50));
+    }
+
+    #[test]
+    fn weights_that_are_not_finite_are_never_saved() {
+        let device = crate::device::open("cpu").expect("the CPU");
+        let encoder = EncoderConfig {
+            depth: Depth::D10,
+            width: 2,
+            stem: Stem::Strided,
+        };
+        let mut rng = random::generator(0, "test", 0);
+        let mut backbone = Backbone::new(&encoder, 1, 1, &[], &mut rng, &device);
+        let mut tensors = weights::export(&backbone);
+        let (_, values) = tensors.get_mut("conv1.weight").expect("a stem");
+        values[3] = f32::INFINITY;
+        backbone =
+            weights::import(backbone, &mut tensors, &[], Path::new("test")).expect("its own");
+        let info = ModelInfo {
+            format: 1,
+            method: "simclr".to_owned(),
+            encoder,
+            channels: 1,
+            image_size: [8, 8],
+            classes: Vec::new(),
+            routes: vec![Route::Normal],
+            route: Route::Normal,
+            clusters: Vec::new(),
+            pseudo_labels: None,
+            finetuning: None,
+            recipe: String::new(),
+            advcl_version: String::new(),
+        };
+        let model = Model {
+            info,
+            backbone,
+            linear: None,
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("model.safetensors");
+        let error = model.save(&path).expect_err("not finite").to_string();
+        assert_eq!(error, "simclr: conv1.weight is inf at the end of training");
+        assert!(!path.exists());
     }
 }

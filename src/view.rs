@@ -61,6 +61,17 @@ impl HighFrequency {
         }
     }
 
+    /// Whether nothing is left of any image: the radius reaches beyond the farthest frequency.
+    pub fn drops_everything(&self) -> bool {
+        self.gain.iter().all(|&gain| gain == 0.0)
+    }
+
+    /// The largest radius that leaves something of `[height, width]` images: the distance of the farthest
+    /// frequency, a corner of the spectrum.
+    pub fn largest_radius(height: usize, width: usize) -> f64 {
+        (height as f64 / 2.0).hypot(width as f64 / 2.0)
+    }
+
     /// The high-frequency view of each image and channel. Not clamped: the values lie around 0.
     ///
     /// # Shapes

@@ -4,6 +4,9 @@
 //! kernels (`G g Gᵀ`); at each of the 36 places the product is then a matrix product over channels, and what comes
 //! out is transformed back (`Aᵀ m A`). The transforms are plain vector code over `batch × channels`.
 
+// Both indices of a transform's half-way matrix are used, one of them in its columns: iterators would hide which.
+#![allow(clippy::needless_range_loop)]
+
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 

@@ -29,13 +29,23 @@ pub struct Ball {
     pub radius: f64,
 }
 
-/// Each image's Euclidean length, at least 1e-12, as `[batch, 1, 1, 1]`.
+/// Each image's Euclidean length, as `[batch, 1, 1, 1]`; never zero, so that it can be divided by.
+///
+/// Squares are taken of the values over the largest of the image: a gradient of 1e-30 has a length too.
 fn length(x: Tensor<4>) -> Tensor<4> {
-    x.square().sum_dims(&[1, 2, 3]).sqrt().clamp_min(1e-12)
+    let axes = [1, 2, 3];
+    let largest = x.clone().max_abs_dims(&axes).clamp_min(f32::MIN_POSITIVE);
+    (x / largest.clone())
+        .square()
+        .sum_dims(&axes)
+        .sqrt()
+        .clamp_min(1.0)
+        * largest
 }
 
 impl Ball {
-    /// A random point of the ball: uniform in the cube for L∞; for L2 a uniform direction and length.
+    /// A random point of the ball: uniform in the cube for L∞; for L2 of uniform direction and of uniform length,
+    /// which is not uniform in volume: short perturbations are as frequent as long ones.
     ///
     /// Drawn on the host, so that runs agree across devices. Unlike the released code, the start is clamped into
     /// [0, 1] like every other iterate: no model sees anything but images.
@@ -93,6 +103,28 @@ impl Ball {
                     .clamp_max(1.0);
                 (images.clone() + delta * shrink).clamp(0.0, 1.0)
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::weights::to_vec;
+
+    #[test]
+    fn a_tiny_gradient_still_has_a_direction() {
+        let device = crate::device::open("cpu").expect("the CPU");
+        let ball = Ball {
+            norm: Norm::L2,
+            radius: 1.0,
+        };
+        let image = Tensor::<4>::zeros([3, 1, 1, 2], &device);
+        let values = vec![3e-30, 4e-30, 0.0, 0.0, 3e30f32, 4e30];
+        let gradient = Tensor::from_data(TensorData::new(values, [3, 1, 1, 2]), &device);
+        let moved = to_vec(ball.step(image, gradient, 0.5));
+        for (value, expected) in moved.iter().zip([0.3, 0.4, 0.0, 0.0, 0.3, 0.4]) {
+            assert!((value - expected).abs() < 1e-6, "{moved:?}");
         }
     }
 }

@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 use rand::rngs::ChaCha8Rng;
 
 use super::Ball;
+use crate::pixels::Pixels;
 
 /// How PGD climbs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,6 +17,14 @@ pub struct Pgd {
 }
 
 impl Pgd {
+    /// PGD in `ball`; the step size is a quarter of its radius where a recipe leaves it out.
+    pub fn new(steps: usize, step_size: Option<&Pixels>, ball: Ball) -> Self {
+        Self {
+            steps,
+            step_size: step_size.map_or(ball.radius / 4.0, Pixels::value),
+        }
+    }
+
     /// Climbs `objective` from a random start in `ball`.
     ///
     /// `objective` gets images that require a gradient and returns `[1]`; whatever else it uses should carry no

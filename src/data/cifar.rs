@@ -246,7 +246,7 @@ mod tests {
         for i in (1..=5u8).rev() {
             files.push((format!("data_batch_{i}.bin"), records(&[&[i % 3], &[0]], i)));
         }
-        files.push(("test_batch.bin".into(), records(&[&[2]], 9)));
+        files.push(("test_batch.bin".into(), records(&[&[2], &[0], &[1]], 9)));
         files
     }
 
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(set.train.images.image(2), [2; PIXELS]);
         assert_eq!(
             (set.test.labels.as_slice(), set.test.images.len()),
-            (&[2][..], 1)
+            (&[2, 0, 1][..], 3)
         );
         assert_eq!(load_path(dir.path()).unwrap().train, set.train);
 
@@ -293,11 +293,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let inner = dir.path().join("cifar-100-binary");
         put(inner.join("train.bin"), &records(&[&[19, 1], &[0, 0]], 1));
-        put(inner.join("test.bin"), &records(&[&[7, 1]], 2));
+        put(inner.join("test.bin"), &records(&[&[7, 1], &[3, 0]], 2));
         put(inner.join("fine_label_names.txt"), b"apple\nfish\n");
         put(inner.join("coarse_label_names.txt"), b"fruit\n");
         let set = load_path(dir.path()).unwrap();
-        assert_eq!((set.train.labels, set.test.labels), (vec![1, 0], vec![1]));
+        assert_eq!(
+            (set.train.labels, set.test.labels),
+            (vec![1, 0], vec![1, 0])
+        );
 
         write(&dir.path().join("cifar-10-batches-bin"), &cifar10());
         refused(dir.path(), &["expected one CIFAR data set, found 2"]);

@@ -43,7 +43,7 @@ pub(super) fn matches(store: &Store, entries: &[Entry]) -> bool {
 }
 
 /// Reads the four files of a folder, and `classes.txt` where there is one (otherwise the classes are called
-/// "0" to "9").
+/// "0", "1" and so on, "9" at most, up to the largest label in use).
 ///
 /// # Errors
 /// [`Error::Data`] for a missing file or a label without a class, [`Error::Format`] for a damaged file.
@@ -61,10 +61,17 @@ pub(super) fn load(store: &Store) -> Result<Dataset> {
             &classes,
         )
     };
+    let (train, test) = (read("train")?, read("t10k")?);
+    let mut classes = classes.clone();
+    if !store.path().join(CLASS_FILE).exists() {
+        // The digits after the last one in use are no classes without images, they are no classes.
+        let last = train.labels.iter().chain(&test.labels).max();
+        classes.truncate(last.map_or(0, |label| label + 1));
+    }
     Ok(Dataset {
         name: store.name(),
-        train: read("train")?,
-        test: read("t10k")?,
+        train,
+        test,
         classes,
     })
 }
@@ -241,7 +248,7 @@ mod tests {
         file
     }
 
-    /// Two training images and one test image of 1 × 2 pixels, in every spelling that is allowed.
+    /// Two training and two test images of 1 × 2 pixels, in every spelling that is allowed.
     fn good() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
@@ -249,14 +256,14 @@ mod tests {
             at("train-images-idx3-ubyte.gz"),
             &gzip(&idx(IMAGES, &[2, 1, 2], &[1, 2, 3, 4])),
         );
-        put(at("train-labels-idx1-ubyte"), &idx(LABELS, &[2], &[9, 0]));
+        put(at("train-labels-idx1-ubyte"), &idx(LABELS, &[2], &[1, 0]));
         put(
             at("t10k-images.idx3-ubyte"),
-            &idx(IMAGES, &[1, 1, 2], &[5, 6]),
+            &idx(IMAGES, &[2, 1, 2], &[5, 6, 7, 8]),
         );
         put(
             at("t10k-labels.idx1-ubyte.gz"),
-            &gzip(&idx(LABELS, &[1], &[1])),
+            &gzip(&idx(LABELS, &[2], &[1, 0])),
         );
         dir
     }
@@ -266,13 +273,13 @@ mod tests {
         let dir = good();
         let set = load_path(dir.path()).unwrap();
         assert_eq!(set.train.images.pixels, [1, 2, 3, 4]);
-        assert_eq!((set.train.labels, set.test.labels), (vec![9, 0], vec![1]));
-        assert_eq!(set.classes[9], "9");
-        put(
-            dir.path().join("classes.txt"),
-            b"a\nb\r\n c \n\nd\ne\nf\ng\nh\ni\nj k\n",
+        assert_eq!(
+            (set.train.labels, set.test.labels),
+            (vec![1, 0], vec![1, 0])
         );
-        assert_eq!(load_path(dir.path()).unwrap().classes[9], "j k");
+        assert_eq!(set.classes, ["0", "1"]);
+        put(dir.path().join("classes.txt"), b"a\r\n\n j k \n");
+        assert_eq!(load_path(dir.path()).unwrap().classes, ["a", "j k"]);
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! What is in a data set: figures for a table, and a picture to look at.
 
-use std::fs;
-use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use image::codecs::png::PngEncoder;
@@ -9,6 +7,7 @@ use image::{ExtendedColorType, ImageEncoder};
 
 use super::{Batch, Images, Split};
 use crate::error::{Error, Result};
+use crate::files::write_atomic;
 
 /// White pixels between two pictures of a contact sheet.
 const GAP: usize = 2;
@@ -135,11 +134,11 @@ pub fn contact_sheet(columns: &[&Batch], scale: usize, path: &Path) -> Result<()
     } else {
         ExtendedColorType::L8
     };
-    write_whole(path, |file| {
-        PngEncoder::new(file)
-            .write_image(&sheet, sheet_width, sheet_height, kind)
-            .map_err(std::io::Error::other)
-    })
+    let mut png = Vec::new();
+    PngEncoder::new(&mut png)
+        .write_image(&sheet, sheet_width, sheet_height, kind)
+        .map_err(|error| Error::io("write", path)(std::io::Error::other(error)))?;
+    write_atomic(path, &png)
 }
 
 /// One value of a view as a byte; a gray view has the same value in every channel. NaN is black.
@@ -150,38 +149,10 @@ fn byte(column: &Batch, row: usize, channel: usize, y: usize, x: usize) -> u8 {
     (value.clamp(0.0, 1.0) * 255.0).round() as u8
 }
 
-/// Writes to a temporary name in the same folder, syncs, renames: a reader never meets half a file.
-fn write_whole(
-    path: &Path,
-    fill: impl FnOnce(&mut BufWriter<&fs::File>) -> std::io::Result<()>,
-) -> Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    // Temporary files are private by default; a picture is an ordinary file (the umask still applies).
-    #[cfg(unix)]
-    let permissions = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666);
-    #[cfg(unix)]
-    builder.permissions(permissions);
-    let file = builder
-        .tempfile_in(folder)
-        .map_err(Error::io("write", path))?;
-    let mut writer = BufWriter::new(file.as_file());
-    fill(&mut writer)
-        .and_then(|()| writer.flush())
-        .and_then(|()| file.as_file().sync_all())
-        .map_err(Error::io("write", path))?;
-    drop(writer);
-    file.persist(path)
-        .map_err(|error| Error::io("write", path)(error.error))?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn batch(shape: [usize; 4], data: &[f32]) -> Batch {
         Batch {

@@ -160,14 +160,32 @@ impl Dataset {
         ))
     }
 
+    /// Refuses images (`what`: "training", "test") among which a class has none: for the stages that need classes.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming the class.
+    pub fn require_every_class(&self, split: &Split, what: &str) -> Result<()> {
+        let counts = inspect::counts(split, self.classes.len());
+        let Some(empty) = counts.iter().position(|&count| count == 0) else {
+            return Ok(());
+        };
+        let problem = format!("class {:?} has no {what} images", self.classes[empty]);
+        let hint =
+            "add some, or leave the class out; a limit or a share held out may leave none too";
+        Err(Error::data(&self.name, problem, hint))
+    }
+
     /// What must hold whatever the format: something to train on, something to test on where there are
-    /// labels, and images of one shape.
+    /// labels, some of each class, and images of one shape.
     fn checked(self) -> Result<Self> {
         for (split, name) in [(&self.train, "training"), (&self.test, "test")] {
             if split.images.is_empty() && (name == "training" || !self.classes.is_empty()) {
                 let problem = format!("expected {name} images, found none");
                 return Err(Error::data(&self.name, problem, "check its files"));
             }
+        }
+        for (split, name) in [(&self.train, "training"), (&self.test, "test")] {
+            self.require_every_class(split, name)?;
         }
         let shape = |images: &Images| [images.channels, images.height, images.width];
         let (train, test) = (shape(&self.train.images), shape(&self.test.images));
@@ -285,6 +303,33 @@ mod tests {
             "{hint}"
         );
         assert!(matches!(load("").unwrap_err(), Error::Data { .. }));
+    }
+
+    #[test]
+    fn a_class_without_images_is_refused_by_name() {
+        let split = |labels: [usize; 3]| Split {
+            images: images(),
+            labels: labels.to_vec(),
+        };
+        for (train, test, words) in [
+            ([0, 1, 0], [0, 1, 1], None),
+            ([0, 0, 0], [0, 1, 1], Some("\"dog\" has no training images")),
+            ([0, 1, 0], [1, 1, 1], Some("\"cat\" has no test images")),
+        ] {
+            let dataset = Dataset {
+                name: "x".into(),
+                classes: vec!["cat".into(), "dog".into()],
+                train: split(train),
+                test: split(test),
+            };
+            match (dataset.checked(), words) {
+                (Ok(_), None) => {}
+                (Err(error), Some(words)) => {
+                    assert!(error.to_string().contains(words), "{error}")
+                }
+                (outcome, words) => panic!("{words:?}: {outcome:?}"),
+            }
+        }
     }
 
     #[test]

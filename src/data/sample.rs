@@ -25,7 +25,7 @@ impl Dataset {
             ));
         }
         let (mut kept, mut held) = (Vec::new(), Vec::new());
-        for class in self.shuffled_classes(seed) {
+        for class in self.train.shuffled_classes(self.classes.len(), seed) {
             let count = match class.len() {
                 0 | 1 => 0,
                 len => ((len as f64 * fraction).round() as usize).clamp(1, len - 1),
@@ -59,7 +59,24 @@ impl Dataset {
                 "leave the limit out to use them all",
             ));
         }
-        let classes = self.shuffled_classes(seed);
+        self.train = self.train.limit(self.classes.len(), n, seed);
+        Ok(self)
+    }
+}
+
+impl Split {
+    /// `n` of the images, each of `classes` classes in its share (largest remainders get the odd ones), in their
+    /// original order.
+    ///
+    /// # Panics
+    /// Where `n` is 0 or more than there are.
+    pub fn limit(&self, classes: usize, n: usize, seed: u64) -> Self {
+        let total = self.images.len();
+        assert!(
+            (1..=total).contains(&n),
+            "expected 1 to {total} images to keep, found {n}"
+        );
+        let classes = self.shuffled_classes(classes, seed);
         // In u128 because n × len of two counts may pass a 32-bit usize.
         let share = |len: usize| (n as u128 * len as u128, total as u128);
         let mut quota: Vec<usize> = classes
@@ -84,17 +101,16 @@ impl Dataset {
             kept.extend_from_slice(&class[..count]);
         }
         kept.sort_unstable();
-        self.train = self.train.select(&kept);
-        Ok(self)
+        self.select(&kept)
     }
 
-    /// The training images' indices by class, shuffled within each; one class where there are no labels.
-    fn shuffled_classes(&self, seed: u64) -> Vec<Vec<usize>> {
-        let labels = &self.train.labels;
+    /// The images' indices by class, shuffled within each; one class where there are no labels.
+    fn shuffled_classes(&self, classes: usize, seed: u64) -> Vec<Vec<usize>> {
+        let labels = &self.labels;
         let mut classes = match labels.is_empty() {
-            true => vec![(0..self.train.images.len()).collect()],
+            true => vec![(0..self.images.len()).collect()],
             false => {
-                let mut classes = vec![Vec::new(); self.classes.len()];
+                let mut classes = vec![Vec::new(); classes];
                 for (i, &label) in labels.iter().enumerate() {
                     classes[label].push(i);
                 }

@@ -33,8 +33,9 @@ pub struct Settings {
     pub high_frequency_radius: f32,
     /// Of the attack.
     pub attack_steps: usize,
-    /// Of the attack, in pixels.
-    pub attack_step_size: Pixels,
+    /// Of the attack, in pixels; a quarter of the radius where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attack_step_size: Option<Pixels>,
     /// Two of the views.
     #[serde(default)]
     pub strong: Strong,
@@ -129,10 +130,8 @@ impl Objective for AdvCl<'_> {
         });
         let fixed = clean.clone().map(Tensor::inner);
 
-        let pgd = Pgd {
-            steps: self.settings.attack_steps,
-            step_size: self.settings.attack_step_size.value(),
-        };
+        let step_size = self.settings.attack_step_size.as_ref();
+        let pgd = Pgd::new(self.settings.attack_steps, step_size, self.ball);
         let climb = |x| contrastive_term(step.plain, x, &fixed, *temperature, &mut Mode::Batch);
         let x_cl = pgd.maximize(climb, &original, self.ball, rng);
         let x_ce = (!labels.is_empty()).then(|| {

@@ -4,6 +4,7 @@ use super::{Recipe, SplitName};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::train::{Plan, Schedule};
+use crate::view::HighFrequency;
 
 impl Recipe {
     /// What can be known to be impossible before any data is read.
@@ -20,6 +21,10 @@ impl Recipe {
                 format!("expected a number from {low} to {high}, found {value}"),
                 "",
             )
+        };
+        let at_least_one = |key: &str, value: usize| match value {
+            0 => refuse(key, "expected 1 or more, found 0".to_owned(), ""),
+            _ => Ok(()),
         };
         if self.encoder.width == 0 || self.encoder.width > 1024 {
             let found = self.encoder.width;
@@ -63,6 +68,7 @@ impl Recipe {
             )?;
             let radius = f64::from(advcl.high_frequency_radius);
             in_range("pretrain.advcl.high_frequency_radius", radius, 0.0, 1e6)?;
+            at_least_one("pretrain.advcl.attack_steps", advcl.attack_steps)?;
             check_views(place, "pretrain.advcl.strong", advcl.strong.check())?;
             check_views(place, "pretrain.advcl.weak", advcl.weak.check())?;
             match &self.cluster {
@@ -70,17 +76,23 @@ impl Recipe {
                     let hint = "add a table [cluster]; counts = [] trains without pseudo-labels";
                     return refuse("cluster", "AdvCL needs pseudo-labels".to_owned(), hint);
                 }
-                Some(cluster)
-                    if cluster.labels_file.is_none() && self.pretrain.simclr.is_none() =>
-                {
+                Some(cluster) if !cluster.is_given() && self.pretrain.simclr.is_none() => {
                     let problem =
                         "no features to cluster: there is no [pretrain.simclr]".to_owned();
-                    return refuse("cluster", problem, "add it, or name a cluster.labels_file");
+                    let hint = "add it, or name a cluster.model or a cluster.labels_file";
+                    return refuse("cluster", problem, hint);
                 }
                 Some(_) => {}
             }
         }
         if let Some(cluster) = &self.cluster {
+            at_least_one("cluster.restarts", cluster.restarts)?;
+            at_least_one("cluster.iterations", cluster.iterations)?;
+            if cluster.labels_file.is_some() && cluster.model.is_some() {
+                let problem =
+                    "labels_file and model cannot both say what the labels are".to_owned();
+                return refuse("cluster", problem, "leave one of the two out");
+            }
             let mut sorted = cluster.counts.clone();
             sorted.sort_unstable();
             sorted.dedup();
@@ -93,14 +105,8 @@ impl Recipe {
             }
         }
         check_plan(place, "finetune", &self.finetune.plan)?;
-        if self.evaluate.batch_size == 0 {
-            return refuse(
-                "evaluate.batch_size",
-                "expected 1 or more, found 0".to_owned(),
-                "",
-            );
-        }
-        Ok(())
+        at_least_one("evaluate.batch_size", self.evaluate.batch_size)?;
+        at_least_one("evaluate.steps", self.evaluate.steps)
     }
 
     /// What is impossible with this data set.
@@ -136,6 +142,22 @@ impl Recipe {
                 ));
             }
         }
+        let (height, width) = (data.train.images.height, data.train.images.width);
+        if let Some(advcl) = &self.pretrain.advcl
+            && HighFrequency::new(height, width, advcl.high_frequency_radius).drops_everything()
+        {
+            let radius = advcl.high_frequency_radius;
+            let problem = format!("nothing of {height} × {width} images is left beyond {radius}");
+            let largest = HighFrequency::largest_radius(height, width);
+            // Rounded down: the largest itself is an exact distance.
+            let largest = (largest * 100.0).floor() / 100.0;
+            let hint = format!("the largest useful radius for this size is {largest}");
+            return Err(Error::recipe(
+                "pretrain.advcl.high_frequency_radius",
+                problem,
+                hint,
+            ));
+        }
         if let Some(count) = self.cluster_counts().iter().find(|count| **count > images) {
             let problem = format!("{count} clusters of only {images} training images");
             return Err(Error::recipe(
@@ -170,8 +192,13 @@ fn check_plan(place: &str, key: &str, plan: &Plan) -> Result<()> {
             format!("expected 2 or more, found {}", plan.batch_size),
         );
     }
+    let warmup_from = match &plan.schedule {
+        Schedule::Cosine { warmup_from, .. } => *warmup_from,
+        Schedule::Steps { .. } => 0.0,
+    };
     for (name, value, high) in [
         ("lr", plan.lr, 1e3),
+        ("schedule.cosine.warmup_from", warmup_from, 1e3),
         ("momentum", plan.momentum, 1.0),
         ("weight_decay", plan.weight_decay, 1.0),
     ] {

@@ -1,6 +1,7 @@
 //! Typed recipes: what changes the numbers of a run. Read, overridden, checked once, never changed after.
 
 mod check;
+mod part;
 
 use std::path::Path;
 
@@ -14,6 +15,8 @@ use crate::nn::{EncoderConfig, Route};
 use crate::pixels::Pixels;
 use crate::pretrain::{advcl, simclr};
 use crate::train::Plan;
+
+pub use part::{Part, fingerprint};
 
 /// The recipes inside the binary: name, one line about it, text.
 pub const SHIPPED: [(&str, &str, &str); 4] = [
@@ -193,8 +196,9 @@ pub struct Evaluate {
     pub batch_size: usize,
     /// Of PGD.
     pub steps: usize,
-    /// Of PGD, in pixels.
-    pub step_size: Pixels,
+    /// Of PGD, in pixels; a quarter of the radius where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_size: Option<Pixels>,
 }
 
 /// Which images are evaluated.
@@ -208,7 +212,8 @@ pub enum SplitName {
 }
 
 impl Recipe {
-    /// A shipped recipe by name, or one from a file; `overrides` are `KEY = VALUE` texts, applied in order.
+    /// A shipped recipe by name, or one from a file; `overrides` are `KEY = VALUE` texts, applied in order. A
+    /// value in braces replaces the whole table of that name; any other value replaces one key.
     ///
     /// # Errors
     /// [`Error::Recipe`] with file, line and column; [`Error::Io`].
@@ -265,7 +270,8 @@ impl Recipe {
         for line in overrides {
             let place = format!("--set {line:?}");
             let change: Table = toml::from_str(line).map_err(|error| at(error, line, &place))?;
-            merge(&mut table, change.clone());
+            clear_inline(&mut table, line, &change);
+            merge(&mut table, change);
             // Checked one by one, so that the error names the override at fault.
             if let Err(error) = Value::Table(table.clone()).try_into::<Self>() {
                 let key = error.message().trim().replace('\n', "; ");
@@ -300,6 +306,31 @@ impl Recipe {
     }
 }
 
+/// Takes out the table that `line` (`a.b = { … }`, parsed: `change`) writes anew, so that nothing of it is merged.
+fn clear_inline(table: &mut Table, line: &str, change: &Table) {
+    // The key alone, parsed as TOML: what it nests ends in the zero, whatever quotes and dots are in it.
+    let key = line.split('=').next().unwrap_or_default();
+    let Ok(key) = toml::from_str::<Table>(&format!("{key} = 0")) else {
+        return;
+    };
+    let (mut key, mut change, mut table) = (&key, change, table);
+    while let Some((name, inner)) = key.iter().next() {
+        match (inner, change.get(name)) {
+            (Value::Table(inner), Some(Value::Table(changed))) => {
+                let Some(Value::Table(below)) = table.get_mut(name) else {
+                    return;
+                };
+                (key, change, table) = (inner, changed, below);
+            }
+            (_, Some(Value::Table(_))) => {
+                table.remove(name);
+                return;
+            }
+            _ => return,
+        }
+    }
+}
+
 /// Puts `change` over `table`, table by table.
 fn merge(table: &mut Table, change: Table) {
     for (key, value) in change {
@@ -309,5 +340,92 @@ fn merge(table: &mut Table, change: Table) {
                 table.insert(key, value);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn smoke(set: &str) -> Result<Recipe> {
+        Recipe::load("smoke", &[set.to_owned()])
+    }
+
+    #[test]
+    fn braces_replace_a_table_and_dots_change_one_key() {
+        let schedule = |recipe: Result<Recipe>| recipe.expect("a recipe").finetune.plan.schedule;
+        let replaced = "finetune.plan.schedule = { cosine = { warmup_epochs = 1 } }";
+        let cosine = crate::train::Schedule::Cosine {
+            warmup_epochs: 1,
+            warmup_from: 0.0,
+        };
+        assert_eq!(schedule(smoke(replaced)), cosine);
+        // A part of a table in braces is not the table.
+        assert!(smoke("evaluate = { steps = 4 }").is_err());
+        let merged = smoke("evaluate.steps = 4").expect("a recipe").evaluate;
+        assert_eq!((merged.steps, merged.batch_size), (4, 100));
+        // A table that was not there.
+        let weak = smoke("pretrain.advcl.weak = {}").expect("a recipe");
+        assert_eq!(weak, smoke("seed = 0").expect("a recipe"));
+    }
+
+    #[test]
+    fn step_sizes_may_be_left_out() {
+        let kept = |line: &&str| !line.contains("step_size");
+        let text: Vec<&str> = SHIPPED[1].2.lines().filter(kept).collect();
+        let text = text.join("\n");
+        let recipe = Recipe::parse("smoke", &text, &[]).expect("a recipe");
+        assert_eq!(recipe.evaluate.step_size, None);
+        assert!(!recipe.to_toml().contains("step_size"));
+        let ball = recipe.threat.ball();
+        assert_eq!(crate::attack::Pgd::new(3, None, ball).step_size, 0.025);
+    }
+
+    #[test]
+    fn impossible_values_are_named() {
+        for (set, words) in [
+            ("evaluate.steps = 0", "evaluate.steps: expected 1 or more"),
+            (
+                "pretrain.advcl.attack_steps = 0",
+                "attack_steps: expected 1 or more",
+            ),
+            (
+                "cluster.iterations = 0",
+                "cluster.iterations: expected 1 or more",
+            ),
+            (
+                "pretrain.simclr.plan.schedule.cosine.warmup_from = inf",
+                "warmup_from: expected a number from 0 to 1000",
+            ),
+            (
+                "cluster = { counts = [2], restarts = 1, iterations = 1, model = 'a', labels_file = 'b' }",
+                "labels_file and model cannot both",
+            ),
+        ] {
+            let error = smoke(set).expect_err(set).to_string();
+            assert!(error.contains(words), "{set}: {error}");
+        }
+        smoke("cluster.counts = []").expect("no pseudo-labels at all");
+    }
+
+    #[test]
+    fn a_radius_that_leaves_nothing_is_refused_with_the_largest_that_does() {
+        let data = crate::data::load("fashion-mnist-12k").expect("the embedded set");
+        let check = |radius: &str| {
+            let set = format!("pretrain.advcl.high_frequency_radius = {radius}");
+            smoke(&set).expect("a recipe").check_data(&data)
+        };
+        check("19.79").expect("one frequency is left");
+        let error = check("19.9").expect_err("nothing is left");
+        assert!(
+            error
+                .to_string()
+                .contains("pretrain.advcl.high_frequency_radius"),
+            "{error}"
+        );
+        assert!(
+            error.hint().is_some_and(|hint| hint.ends_with("is 19.79")),
+            "{error:?}"
+        );
     }
 }

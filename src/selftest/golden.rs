@@ -94,7 +94,11 @@ impl Golden {
         if value.fract() == 0.0 && (1.0..1e6).contains(&value) {
             return Ok(value as usize);
         }
-        Err(self.broken(format!("params {key}"), "a whole number from 1", value.to_string()))
+        Err(self.broken(
+            format!("params {key}"),
+            "a whole number from 1",
+            value.to_string(),
+        ))
     }
 
     /// A list of whole numbers of `params`.

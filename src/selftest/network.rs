@@ -151,7 +151,9 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
     let steps = file.count("steps")?;
     let temperature = file.number("temperature")?;
     let scale = crate::loss::BASE_TEMPERATURE / file.number("base_temperature")?;
-    let labels = counts.iter().map(|&k| file.labels(&format!("labels.{k}"), batch, k));
+    let labels = counts
+        .iter()
+        .map(|&k| file.labels(&format!("labels.{k}"), batch, k));
     let labels = labels.collect::<Result<Vec<_>>>()?;
 
     let filter = HighFrequency::new(height, width, file.number("radius")? as f32);

@@ -6,33 +6,41 @@ use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::sgd::{Plan, Sgd, ids};
-use crate::error::{Error, Result};
+use super::sgd::{Sgd, ids};
+use crate::error::{Error, Result, first_difference};
 use crate::nn::weights::{self, Tensors};
 
 /// Where training stands; the metadata of a checkpoint.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Position {
+#[derive(Serialize, Deserialize)]
+pub(super) struct Position {
     pub stage: String,
     pub epoch: usize,
     pub step: usize,
-    pub seed: u64,
-    pub images: usize,
-    pub plan: Plan,
+    pub recipe: String,
     /// Spent so far, all sittings together.
     pub seconds: f64,
 }
 
 /// A checkpoint file: weights, statistics, velocities and position.
+#[derive(Clone, Copy)]
 pub struct Checkpoint<'a> {
+    /// The file.
     pub path: &'a Path,
+    /// All that the weights depend on, as TOML. A checkpoint of another text is refused.
+    pub recipe: &'a str,
 }
 
 const METADATA: &str = "advcl_checkpoint";
 
 impl Checkpoint<'_> {
     /// [`Error::Diverged`] for weights that are not finite, and nothing is written.
-    pub fn save<M: Module>(&self, model: &M, sgd: &Sgd, position: &Position) -> Result<()> {
+    pub(super) fn save<M: Module>(
+        &self,
+        model: &M,
+        sgd: &Sgd,
+        position: &Position,
+        steps: usize,
+    ) -> Result<()> {
         let mut tensors = Tensors::new();
         weights::visit(model, |name, shape, values| {
             tensors.insert(format!("model.{name}"), (shape, weights::to_vec(values)));
@@ -46,7 +54,6 @@ impl Checkpoint<'_> {
         // A loss may be finite while the update that it led to is not: such weights replace no good ones.
         for (name, (_, values)) in &tensors {
             if let Some(&value) = values.iter().find(|value| !value.is_finite()) {
-                let steps = position.images / position.plan.batch_size;
                 let (epoch, step) = match position.step {
                     0 => (position.epoch, steps),
                     step => (position.epoch + 1, step),
@@ -55,8 +62,7 @@ impl Checkpoint<'_> {
                     stage: position.stage.clone(),
                     part: name.clone(),
                     value,
-                    epoch,
-                    step,
+                    at: format!("epoch {epoch}, step {step}"),
                 });
             }
         }
@@ -64,8 +70,13 @@ impl Checkpoint<'_> {
         weights::save(self.path, &tensors, &[(METADATA, position)])
     }
 
-    /// The saved state, where there is one; it must be of the same stage, seed, data and plan.
-    pub fn load<M: Module>(&self, model: M, sgd: &mut Sgd, wanted: &mut Position) -> Result<M> {
+    /// The saved state, where there is one; it must be of the same stage and recipe.
+    pub(super) fn load<M: Module>(
+        &self,
+        model: M,
+        sgd: &mut Sgd,
+        wanted: &mut Position,
+    ) -> Result<M> {
         if !self.path.exists() {
             return Ok(model);
         }
@@ -78,12 +89,14 @@ impl Checkpoint<'_> {
                 let found = "none that this version understands";
                 Error::format(self.path, "metadata", format!("an {METADATA} entry"), found)
             })?;
-        let same = position.stage == wanted.stage
-            && position.seed == wanted.seed
-            && position.images == wanted.images
-            && position.plan == wanted.plan;
-        if !same {
-            let problem = format!("expected a checkpoint of {wanted:?}, found {position:?}");
+        if position.stage != wanted.stage {
+            let (wanted, found) = (&wanted.stage, &position.stage);
+            let problem = format!("expected a checkpoint of {wanted}, found one of {found}");
+            return Err(Error::model(self.path, problem, hint));
+        }
+        if position.recipe != wanted.recipe {
+            let difference = first_difference(&position.recipe, &wanted.recipe);
+            let problem = format!("a checkpoint of another recipe ({difference})");
             return Err(Error::model(self.path, problem, hint));
         }
         let mut part = |prefix: &str| -> Tensors {

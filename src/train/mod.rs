@@ -16,8 +16,9 @@ use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::nn::{Statistics, weights};
 use crate::random;
-use checkpoint::{Checkpoint, Position};
+use checkpoint::Position;
 
+pub use checkpoint::Checkpoint;
 pub use sgd::{Plan, Schedule, Sgd, named_gradients};
 
 /// What a training step is given.
@@ -92,8 +93,21 @@ pub enum Event {
         lr: f64,
         /// Seconds (since the last resume).
         seconds: f64,
-        /// Images a second.
+        /// Images a second (since the last resume).
         images_per_second: f64,
+        /// Images an epoch.
+        images: usize,
+    },
+    /// Part of a stage without a loss is done: features, clustering, evaluation.
+    Progress {
+        /// The stage of the run.
+        stage: String,
+        /// So many of them.
+        done: usize,
+        /// Out of.
+        total: usize,
+        /// What is counted: "images", "clusterings".
+        unit: &'static str,
     },
     /// Something worth a line.
     Note {
@@ -116,7 +130,35 @@ pub struct Context<'a> {
     pub observe: &'a mut dyn FnMut(&Event),
 }
 
-/// Trains `model` on `images` images by `plan`, from the checkpoint at `checkpoint` where there is one.
+impl Context<'_> {
+    /// Tells that `done` of `total` are done, and hears whether to stop there.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`], without a path: nothing of such a stage is saved.
+    pub fn progress(
+        &mut self,
+        stage: &str,
+        done: usize,
+        total: usize,
+        unit: &'static str,
+    ) -> Result<()> {
+        (self.observe)(&Event::Progress {
+            stage: stage.to_owned(),
+            done,
+            total,
+            unit,
+        });
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted {
+                at: format!("{stage}, {done} of {total} {unit}"),
+                path: PathBuf::new(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Trains `model` on `images` images by `plan`, from the checkpoint where there is one.
 ///
 /// Saves after every epoch, and when asked to stop. A run that was stopped anywhere and goes on computes what
 /// one that was not would have computed, bit for bit. Returns the model and the seconds spent, all sittings together.
@@ -130,7 +172,7 @@ pub fn fit<O: Objective>(
     model: O::Model,
     plan: &Plan,
     images: usize,
-    checkpoint: &Path,
+    checkpoint: Checkpoint,
     context: &mut Context,
 ) -> Result<(O::Model, f64)> {
     let steps = images / plan.batch_size;
@@ -142,14 +184,11 @@ pub fn fit<O: Objective>(
         stage: stage.to_owned(),
         epoch: 0,
         step: 0,
-        seed: context.seed,
-        images,
-        plan: plan.clone(),
+        recipe: checkpoint.recipe.to_owned(),
         seconds: 0.0,
     };
-    let saved = Checkpoint { path: checkpoint };
     let mut sgd = Sgd::new(plan.momentum, plan.weight_decay);
-    let mut model = saved.load(model, &mut sgd, &mut position)?;
+    let mut model = checkpoint.load(model, &mut sgd, &mut position)?;
     let (first_epoch, mut first_step) = (position.epoch, position.step);
     if (first_epoch, first_step) != (0, 0) && first_epoch < plan.epochs {
         let text = format!(
@@ -192,8 +231,7 @@ pub fn fit<O: Objective>(
                 stage: stage.to_owned(),
                 part: part.to_owned(),
                 value,
-                epoch: epoch + 1,
-                step: step + 1,
+                at: format!("epoch {}, step {}", epoch + 1, step + 1),
             })?;
             (context.observe)(&Event::Step {
                 stage: stage.to_owned(),
@@ -210,10 +248,11 @@ pub fn fit<O: Objective>(
                 if position.step == steps {
                     (position.epoch, position.step) = (epoch + 1, 0);
                 }
-                saved.save(&model, &sgd, &position)?;
+                checkpoint.save(&model, &sgd, &position, steps)?;
                 return Err(Error::Interrupted {
                     at: format!("{stage}, epoch {}, step {} of {steps}", epoch + 1, step + 1),
                     path: checkpoint
+                        .path
                         .parent()
                         .map_or_else(PathBuf::new, Path::to_path_buf),
                 });
@@ -222,7 +261,7 @@ pub fn fit<O: Objective>(
         let seconds = started.elapsed().as_secs_f64();
         (position.epoch, position.step) = (epoch + 1, 0);
         position.seconds = seconds_before + seconds;
-        saved.save(&model, &sgd, &position)?;
+        checkpoint.save(&model, &sgd, &position, steps)?;
         let done = (steps - first_step) * plan.batch_size;
         (context.observe)(&Event::Epoch {
             stage: stage.to_owned(),
@@ -232,6 +271,7 @@ pub fn fit<O: Objective>(
             lr,
             seconds,
             images_per_second: done as f64 / seconds,
+            images: steps * plan.batch_size,
         });
         first_step = 0;
     }

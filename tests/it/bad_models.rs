@@ -60,7 +60,7 @@ fn predictions() {
         ),
         (
             "predict run good.png",
-            &["cannot read run/model.safetensors: No such file"],
+            &["run run: a run folder", "hint: name one: run/simclr"],
         ),
         (
             "predict text.safetensors good.png",

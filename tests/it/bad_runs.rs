@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use advcl::cluster::PseudoLabels;
-use advcl::nn::{Backbone, EncoderConfig};
+use advcl::nn::{Backbone, EncoderConfig, weights};
 use advcl::random;
 use advcl::run::{Model, ModelInfo};
 
@@ -31,6 +31,7 @@ fn other_model(path: &Path, width: usize, channels: usize) {
         clusters: Vec::new(),
         pseudo_labels: None,
         finetuning: None,
+        recipe: String::new(),
         advcl_version: "0.0.0".to_owned(),
     };
     let model = Model {
@@ -46,25 +47,39 @@ fn other_model(path: &Path, width: usize, channels: usize) {
 fn run_folders() {
     let folder = folder();
     let path = folder.path();
-    // What comes too early is told what comes first.
+    // What comes too early is told what comes first, and leaves no folder behind.
+    for command in [
+        "cluster tiny.toml",
+        "finetune",
+        "evaluate",
+        "pretrain --method advcl",
+    ] {
+        let words = [
+            "run run: no run has begun here",
+            "hint: make the encoders first: advcl pretrain ",
+            " --run run",
+        ];
+        refused_at_the_door(path, &format!("{command} --run run"), &words);
+        assert!(!path.join("run").exists(), "{command} made a folder");
+    }
     let early: [Case; 4] = [
         (
-            "cluster tiny.toml --run run",
+            "pretrain tiny.toml --method advcl --run run",
+            &["run run: no pseudo-labels yet", "advcl cluster --run run"],
+        ),
+        (
+            "cluster --run run",
             &[
                 "run run: no simclr encoder yet",
-                "advcl pretrain --method simclr",
+                "advcl pretrain --method simclr --run run",
             ],
         ),
         (
             "finetune --run run",
             &[
                 "run run: no simclr encoder yet",
-                "advcl pretrain --method simclr",
+                "advcl pretrain --method simclr --run run",
             ],
-        ),
-        (
-            "pretrain --method advcl --run run",
-            &["run run: no pseudo-labels yet", "advcl cluster"],
         ),
         (
             "evaluate --run run",
@@ -78,7 +93,10 @@ fn run_folders() {
     refused(
         path,
         "evaluate --run run",
-        &["the model has no classifier yet", "advcl finetune"],
+        &[
+            "the model has no classifier yet",
+            "advcl finetune --run run",
+        ],
     );
     let other: [Case; 2] = [
         (
@@ -117,6 +135,10 @@ fn run_folders() {
         make(&path.join("made"));
         get(path.join("made"))
     };
+    let (_, metadata) = weights::load(&path.join("run/pseudo_labels.safetensors")).expect("a file");
+    let (_, recipe) = metadata["advcl_pseudo_labels"]
+        .split_once("\n\n")
+        .expect("an empty line");
     let labels = |count: usize, value: usize| {
         let clusters = vec![(2, vec![0; count]), (5, vec![value; count])];
         made(&move |path| {
@@ -124,7 +146,7 @@ fn run_folders() {
                 clusters: clusters.clone(),
                 origin: String::new(),
             }
-            .save(path)
+            .save(path, recipe)
             .expect("a file")
         })
     };
@@ -140,7 +162,15 @@ fn run_folders() {
     )
     .expect(0);
     let wide = get(path.join("wide").join(checkpoint));
-    let cases: [(&str, Vec<u8>, &str, &[&str]); 14] = [
+    let another = "run tiny.toml --run another --set pretrain.simclr.temperature=0.25";
+    advcl(path, another).expect(0);
+    let another = |name: &str| get(path.join("another").join(name));
+    let temperature = "another recipe (it has `temperature = 0.25`, this one `temperature = 0.5`)";
+    let cases: [(&str, Vec<u8>, &str, &[&str]); 18] = [
+        (checkpoint, another(checkpoint), model, &[temperature]),
+        (model, another(model), "", &[temperature]),
+        (pseudo, another(pseudo), advcl_model, &[temperature]),
+        (advcl_model, another(advcl_model), "", &[temperature]),
         (
             checkpoint,
             cut(checkpoint),
@@ -151,13 +181,13 @@ fn run_folders() {
             checkpoint,
             wide,
             model,
-            &["tensor ", "expected shape [", "found ["],
+            &["another recipe (it has `width = 3`, this one `width = 2`)"],
         ),
         (
             checkpoint,
             file("advcl/checkpoint.safetensors"),
             model,
-            &["expected a checkpoint of", "simclr"],
+            &["expected a checkpoint of simclr, found one of advcl"],
         ),
         (
             checkpoint,

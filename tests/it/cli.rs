@@ -243,3 +243,78 @@ fn the_steps_one_by_one_come_to_the_same() {
     advcl(path, "run tiny.toml --run other --set seed=4").expect(0);
     assert!(get(path.join("whole").join(simclr)) != get(path.join("other").join(simclr)));
 }
+
+#[test]
+fn figures_are_measured_anew_where_evaluate_changes_and_nothing_else_is_lost() {
+    let folder = folder();
+    let path = folder.path();
+    advcl(path, "run tiny.toml --run run").expect(0);
+    let before = snapshot(&path.join("run"));
+    let first = summary(path, "run");
+    let again = "evaluate --run run --set evaluate.steps=3";
+    let answer = advcl(path, again).expect(0);
+    assert!(answer.stdout.contains("PGD-3"), "{answer}");
+    for (name, content) in &before {
+        let changed = get(name) != *content;
+        let figures = ["recipe.toml", "summary.json", "result.json", "times.json"];
+        assert_eq!(
+            changed,
+            figures.iter().any(|figure| name.ends_with(figure)),
+            "{}",
+            name.display()
+        );
+    }
+    for outcome in summary(path, "run").outcomes {
+        assert_eq!(outcome.attack_steps, 3);
+    }
+    // The folder keeps the new settings; back to the old ones, the old figures.
+    assert!(
+        advcl(path, "run --run run")
+            .expect(0)
+            .stdout
+            .contains("PGD-3")
+    );
+    advcl(path, "run tiny.toml --run run").expect(0);
+    assert_eq!(outcomes(&summary(path, "run")), outcomes(&first));
+}
+
+#[test]
+fn any_runs_encoder_can_be_clustered_if_it_fits_the_images() {
+    let folder = folder();
+    let path = folder.path();
+    advcl(path, "run tiny.toml --run first").expect(0);
+    let model = "first/advcl/model.safetensors";
+    let run = format!("pretrain tiny.toml --run second --set cluster.model='{model}'");
+    advcl(path, &run).expect(0);
+    let info = |run: &str| {
+        let path = path.join(run).join("advcl/model.safetensors");
+        let device = crate::device();
+        advcl::run::Model::load(&path, &device)
+            .expect("a model")
+            .info
+    };
+    let origin = |run: &str| info(run).pseudo_labels.expect("an origin");
+    for words in [model, "advcl", "ResNet-10 (width 2)", "seed 3"] {
+        assert!(origin("second").contains(words), "{}", origin("second"));
+    }
+    assert!(
+        origin("first").contains("a SimCLR ResNet-10"),
+        "{}",
+        origin("first")
+    );
+    let labels = |run: &str| get(path.join(run).join("pseudo_labels.safetensors"));
+    assert!(labels("first") != labels("second"));
+    // Of images of another size.
+    for i in 0..64u8 {
+        put(
+            path.join(format!("flat/{i:02}.png")),
+            png(12, &[i * 4; 144]),
+        );
+    }
+    let other = format!(
+        "pretrain tiny.toml --run third --set data.source='flat' --set cluster.model='{model}'"
+    );
+    let answer = advcl(path, &other).expect(2);
+    let words = "first/advcl/model.safetensors: expected a model of images (1, [12, 12]), found (1, [28, 28])";
+    assert!(answer.stderr.contains(words), "{answer}");
+}

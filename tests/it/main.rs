@@ -262,7 +262,7 @@ fn advcl_settings(epochs: usize) -> advcl::pretrain::advcl::Settings {
         cluster_weight: 0.2,
         high_frequency_radius: 4.0,
         attack_steps: 2,
-        attack_step_size: "0.05".parse().expect("a distance"),
+        attack_step_size: Some("0.05".parse().expect("a distance")),
         strong: Default::default(),
         weak: Default::default(),
     }

@@ -75,7 +75,8 @@ fn every_golden_vector_is_reproduced() {
 #[test]
 fn a_wrong_number_fails_its_check_and_no_other() {
     // One quantity of each kind that a check compares: an output, a statistic, a gradient, an iterate, a label.
-    let cases: [(&str, &str, fn(f32) -> f32); 6] = [
+    type Case = (&'static str, &'static str, fn(f32) -> f32);
+    let cases: [Case; 6] = [
         ("encoder", "eval.pgd.features", |value| value * 1.01),
         ("encoder", "train.pgd_ce.running_var.bn1", |value| {
             value * 1.001

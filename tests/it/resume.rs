@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use advcl::attack::{Ball, Norm};
 use advcl::data::Split;
-use advcl::finetune::LinearProbe;
+use advcl::finetune::{LinearProbe, features};
 use advcl::nn::weights::{self, Tensors};
 use advcl::nn::{Backbone, Linear, Route};
 use advcl::pretrain::advcl::AdvCl;
 use advcl::pretrain::simclr::{self, SimClr};
-use advcl::train::{Context, Event, Loss, Objective, Plan, Step, fit};
+use advcl::train::{Checkpoint, Context, Event, Loss, Objective, Plan, Step, fit};
 use advcl::{Error, Result, random};
 
 use crate::{advcl_settings, backbone, device, folder, images, plan, pseudo_labels};
@@ -59,7 +59,10 @@ fn sit<O: Objective>(
         fresh,
         plan,
         IMAGES,
-        checkpoint,
+        Checkpoint {
+            path: checkpoint,
+            recipe: &format!("lr = {}", plan.lr),
+        },
         &mut context,
     )?
     .0)
@@ -175,7 +178,17 @@ fn linear_probe() {
     let encoder = backbone(3, 0).encoder;
     let fresh = |seed| Linear::new(16, 4, &mut random::generator(seed, "head", 0), &device());
     for augment in [false, true] {
-        let probe = LinearProbe::new(&encoder, Route::Pgd, &split, augment, 20, &device());
+        let (stop, mut observe) = (AtomicBool::new(false), |_: &_| {});
+        let mut context = Context {
+            device: device(),
+            seed: 7,
+            stop: &stop,
+            observe: &mut observe,
+        };
+        let route = Route::Pgd;
+        let mut all = || features("slf", &encoder, route, &split.images, 20, &mut context);
+        let cached = (!augment).then(|| all().expect("nobody asks to stop"));
+        let probe = LinearProbe::new(&encoder, route, &split, cached, &device());
         resumes(
             &format!("SLF, augment {augment}"),
             &probe,
@@ -205,7 +218,7 @@ fn a_checkpoint_of_something_else_is_refused_and_kept() {
         (
             "another plan",
             sit(backbone(1, 0), &plan(EPOCHS, 0.2)),
-            "expected a checkpoint of",
+            "another recipe (it has `lr = 0.1`, this one `lr = 0.2`)",
         ),
         (
             "another model",

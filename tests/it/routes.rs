@@ -7,7 +7,7 @@ use advcl::nn::weights::{self, Tensors};
 use advcl::nn::{Mode, Route, Statistics};
 use advcl::pretrain::advcl::AdvCl;
 use advcl::recipe::{Method, Recipe};
-use advcl::train::{Context, Sgd, fit, to_tensor};
+use advcl::train::{Checkpoint, Context, Sgd, fit, to_tensor};
 use burn::module::Module;
 use burn::tensor::Tensor;
 use std::sync::atomic::AtomicBool;
@@ -140,7 +140,10 @@ fn advcl_uses_the_routes_that_the_paper_says() {
             fresh,
             &settings.plan,
             32,
-            &checkpoint,
+            Checkpoint {
+                path: &checkpoint,
+                recipe: "",
+            },
             &mut context,
         );
         let (model, _) = trained.expect("training");

@@ -167,7 +167,7 @@ fn a_loss_that_is_not_finite_stops_the_run() {
     // Each update multiplies the weights by about -30: not too much for one epoch.
     let mut command = program(folder.path());
     command.args(["run", "tiny.toml", "--run", "run"]);
-    command.args(["--set", "pretrain.simclr.plan = { epochs = 20, lr = 30.0, weight_decay = 1.0, batch_size = 16, momentum = 0.0 }"]);
+    command.args(["--set", "pretrain.simclr.plan = { epochs = 20, lr = 30.0, weight_decay = 1.0, batch_size = 16, momentum = 0.0, schedule.cosine = {} }"]);
     let first = answer(&mut command).expect(1);
     let (headline, rest) = first
         .stderr

@@ -104,7 +104,9 @@ fn data_inspect_draws_every_view() {
                 && sheet.pixels().any(|pixel| pixel.0 == [255])
         );
     }
-    let json = advcl(path, "data inspect --json").expect(0).json();
+    let json = advcl(path, "data inspect --json --sheet views.png")
+        .expect(0)
+        .json();
     assert_eq!(
         (json["train"].as_u64(), json["test"].as_u64()),
         (Some(10_000), Some(2_000))

@@ -28,6 +28,25 @@ pub struct Shared {
     /// Compute device: cpu, vulkan, cuda:1, …
     #[arg(long, default_value = "cpu", global = true, display_order = 101)]
     pub device: String,
+    /// Instructions that the CPU uses: auto, avx512, avx2, neon, portable
+    #[arg(
+        long,
+        value_name = "SET",
+        default_value = "auto",
+        global = true,
+        display_order = 101
+    )]
+    pub cpu_kernels: String,
+    /// Convolutions on the CPU: winograd, direct, or auto (direct in selftest)
+    #[arg(
+        long,
+        value_name = "HOW",
+        default_value = "auto",
+        value_parser = ["auto", "winograd", "direct"],
+        global = true,
+        display_order = 101
+    )]
+    pub conv: String,
     /// Override a key of the recipe, e.g. 'seed = 1' (repeatable)
     #[arg(long, value_name = "KEY = VALUE", global = true, display_order = 102)]
     pub set: Vec<String>,
@@ -74,6 +93,9 @@ pub enum Command {
         /// Folders of golden vectors [default: the ones inside the program]
         dirs: Vec<PathBuf>,
     },
+    /// What this build and this machine have
+    #[command(after_help = "Example: advcl info")]
+    Info,
     /// Measure speed
     #[command(after_help = "Example: advcl bench step --width 16 --batch 64")]
     Bench {
@@ -174,9 +196,9 @@ pub struct Inspect {
     /// Also attack this model, for the adversarial view
     #[arg(long)]
     pub model: Option<PathBuf>,
-    /// Where the contact sheet goes
-    #[arg(long, value_name = "PNG", default_value = "views.png")]
-    pub sheet: PathBuf,
+    /// Where the contact sheet goes [default: views.png, if there is none yet]
+    #[arg(long, value_name = "PNG")]
+    pub sheet: Option<PathBuf>,
     /// Rows of the contact sheet
     #[arg(long, default_value_t = 10)]
     pub rows: usize,

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use advcl::data::read_images;
 use advcl::experiment::{self, Experiment};
@@ -10,7 +11,7 @@ use advcl::nn::weights::to_vec;
 use advcl::recipe::{Method, Recipe, SHIPPED};
 use advcl::run::Model;
 use advcl::train::{Context, to_tensor};
-use advcl::{bench, device, inspect, selftest};
+use advcl::{Error, bench, device, inspect, nn, selftest};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
@@ -23,7 +24,13 @@ static STOP: AtomicBool = AtomicBool::new(false);
 
 pub fn dispatch(cli: &Cli) -> Result<()> {
     let shared = &cli.shared;
+    // Winograd is off by about 1e-5: fine for training, not for the last digit.
+    let direct = shared.conv == "direct"
+        || shared.conv == "auto" && matches!(cli.command, Command::Selftest { .. });
+    let instructions = Some(shared.cpu_kernels.as_str()).filter(|name| *name != "auto");
+    nn::choose_cpu_kernels(instructions, !direct)?;
     match &cli.command {
+        Command::Info => info(shared),
         Command::Run(arg) => run(arg, shared),
         Command::Pretrain(stage) => pretrain(stage, shared),
         Command::Cluster(arg) => cluster(arg, shared),
@@ -78,14 +85,33 @@ fn resolve(arg: &args::RecipeArg, shared: &Shared) -> Result<(Recipe, PathBuf)> 
     Ok((recipe, folder))
 }
 
+/// Whether a command may begin a run folder, or goes on in one.
+#[derive(PartialEq)]
+enum Folder {
+    Any,
+    Begun,
+}
+
 /// Opens the experiment and does `work` in it, with progress, metrics and Ctrl-C.
 fn with_experiment<T>(
     arg: &args::RecipeArg,
     shared: &Shared,
+    wanted: Folder,
     work: impl FnOnce(&Experiment, &mut Context) -> advcl::Result<T>,
 ) -> Result<T> {
+    let started = Instant::now();
     let device = device::open(&shared.device)?;
     let (recipe, folder) = resolve(arg, shared)?;
+    if wanted == Folder::Begun && !folder.join("recipe.toml").exists() {
+        let recipe = arg.recipe.as_deref().unwrap_or("RECIPE");
+        let hint = format!(
+            "make the encoders first: advcl pretrain {recipe} --run {}",
+            folder.display()
+        );
+        return Err(
+            Error::run(folder, "no run has begun here: it has no recipe.toml", hint).into(),
+        );
+    }
     let seed = recipe.seed;
     let experiment = Experiment::open(recipe, &folder)?;
     experiment.note_machine(&shared.device)?;
@@ -108,7 +134,11 @@ fn with_experiment<T>(
     progress.finish();
     let outcome = outcome?;
     if !shared.quiet {
-        talk(&format!("run folder: {}", folder.display()));
+        let seconds = table::clock(started.elapsed().as_secs_f64());
+        talk(&format!(
+            "run folder: {}, after {seconds}",
+            folder.display()
+        ));
     }
     Ok(outcome)
 }
@@ -124,7 +154,9 @@ fn methods(named: Option<Method>, experiment: &Experiment) -> Vec<Method> {
 }
 
 fn run(arg: &args::RecipeArg, shared: &Shared) -> Result<()> {
-    let summary = with_experiment(arg, shared, |experiment, context| experiment.all(context))?;
+    let summary = with_experiment(arg, shared, Folder::Any, |experiment, context| {
+        experiment.all(context)
+    })?;
     print_summary(&summary, shared)
 }
 
@@ -141,7 +173,11 @@ fn print_summary(summary: &advcl::experiment::Summary, shared: &Shared) -> Resul
 
 fn pretrain(stage: &args::Stage, shared: &Shared) -> Result<()> {
     let named = named(stage)?;
-    let made = with_experiment(&stage.recipe, shared, |experiment, context| {
+    let wanted = match (&stage.recipe.recipe, &shared.run) {
+        (None, Some(_)) => Folder::Begun,
+        _ => Folder::Any,
+    };
+    let made = with_experiment(&stage.recipe, shared, wanted, |experiment, context| {
         let methods = methods(named, experiment);
         for method in &methods {
             if *method == Method::Advcl && named.is_none() {
@@ -169,7 +205,7 @@ fn print_paths(paths: &[PathBuf], shared: &Shared) -> Result<()> {
 }
 
 fn cluster(arg: &args::RecipeArg, shared: &Shared) -> Result<()> {
-    let path = with_experiment(arg, shared, |experiment, context| {
+    let path = with_experiment(arg, shared, Folder::Begun, |experiment, context| {
         experiment.cluster(context)?;
         Ok(experiment.pseudo_label_path())
     })?;
@@ -178,24 +214,32 @@ fn cluster(arg: &args::RecipeArg, shared: &Shared) -> Result<()> {
 
 fn finetune(stage: &args::Stage, shared: &Shared) -> Result<()> {
     let named = named(stage)?;
-    let made = with_experiment(&stage.recipe, shared, |experiment, context| {
-        let methods = methods(named, experiment);
-        for method in &methods {
-            experiment.finetune(*method, context)?;
-        }
-        Ok(methods
-            .iter()
-            .map(|method| experiment.model_path(*method))
-            .collect::<Vec<_>>())
-    })?;
+    let made = with_experiment(
+        &stage.recipe,
+        shared,
+        Folder::Begun,
+        |experiment, context| {
+            let methods = methods(named, experiment);
+            for method in &methods {
+                experiment.finetune(*method, context)?;
+            }
+            Ok(methods
+                .iter()
+                .map(|method| experiment.model_path(*method))
+                .collect::<Vec<_>>())
+        },
+    )?;
     print_paths(&made, shared)
 }
 
 fn evaluate(stage: &args::Stage, shared: &Shared) -> Result<()> {
     let named = named(stage)?;
-    let summary = with_experiment(&stage.recipe, shared, |experiment, context| {
-        experiment.summary(&methods(named, experiment), context)
-    })?;
+    let summary = with_experiment(
+        &stage.recipe,
+        shared,
+        Folder::Begun,
+        |experiment, context| experiment.summary(&methods(named, experiment), context),
+    )?;
     print_summary(&summary, shared)
 }
 
@@ -264,17 +308,32 @@ fn selftest(dirs: &[PathBuf], shared: &Shared) -> Result<()> {
 }
 
 /// A model file, or the one in a folder.
-fn model_file(path: &Path) -> PathBuf {
-    if path.is_dir() {
-        path.join("model.safetensors")
-    } else {
-        path.to_path_buf()
+fn model_file(path: &Path) -> advcl::Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_path_buf());
     }
+    let file = path.join("model.safetensors");
+    let below = Method::ALL.map(|method| path.join(method.name()));
+    let there = |folder: &&PathBuf| folder.join("model.safetensors").exists();
+    let named: Vec<String> = below
+        .iter()
+        .filter(there)
+        .map(|folder| folder.display().to_string())
+        .collect();
+    if !file.exists() && !named.is_empty() {
+        let problem = "a run folder, with a folder for each of its models";
+        return Err(Error::run(
+            path,
+            problem,
+            format!("name one: {}", named.join(", ")),
+        ));
+    }
+    Ok(file)
 }
 
 fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
     let device = device::open(&shared.device)?;
-    let path = model_file(&what.model);
+    let path = model_file(&what.model)?;
     let model = Model::load(&path, &device)?;
     let classifier = model.classifier(&path)?;
     let [height, width] = model.info.image_size;
@@ -299,14 +358,23 @@ fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
     print(&table::predictions(&predictions, shown))
 }
 
+/// Where a contact sheet goes unless it is named; nothing is overwritten there.
+const SHEET: &str = "views.png";
+
 fn inspect(what: &args::Inspect, shared: &Shared) -> Result<()> {
     let device = device::open(&shared.device)?;
+    let usual = PathBuf::from(SHEET);
+    let sheet = what.sheet.as_ref().unwrap_or(&usual);
+    if what.sheet.is_none() && sheet.exists() {
+        let hint = format!("--sheet {SHEET} replaces it; another name leaves it");
+        return Err(Error::data(SHEET, "a file of this name is there already", hint).into());
+    }
     let recipe = Recipe::load(&what.recipe, &shared.set)?;
     let data = advcl::data::load(what.source.as_ref().unwrap_or(&recipe.data.source))?;
     let model = what
         .model
         .as_deref()
-        .map(|path| Model::load(&model_file(path), &device));
+        .map(|path| Model::load(&model_file(path)?, &device));
     let views = inspect::views(
         &data,
         &recipe,
@@ -315,11 +383,40 @@ fn inspect(what: &args::Inspect, shared: &Shared) -> Result<()> {
         &device,
     )?;
     let columns: Vec<_> = views.iter().map(|(_, batch)| batch).collect();
-    inspect::contact_sheet(&columns, 4, &what.sheet)?;
-    let summary = table::data(&data, &views, &what.sheet);
+    inspect::contact_sheet(&columns, 4, sheet)?;
+    let summary = table::data(&data, &views, sheet);
     if shared.json {
         print_json(&summary)
     } else {
         print(&table::data_text(&summary))
     }
+}
+
+fn info(shared: &Shared) -> Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let kernels = nn::cpu_kernels().map_or("none in this build".to_owned(), |kernels| {
+        let how = if kernels.winograd {
+            "winograd"
+        } else {
+            "direct"
+        };
+        format!("{}, {how}", kernels.instructions)
+    });
+    let rows = [
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("devices", device::compiled_in().join(", ")),
+        ("cores", cores.to_string()),
+        ("CPU has", nn::instruction_sets().join(", ")),
+        ("CPU uses", kernels),
+    ];
+    if shared.json {
+        let rows: serde_json::Map<_, _> = rows
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.into()))
+            .collect();
+        return print_json(&rows);
+    }
+    print(&table::pairs(
+        &rows.map(|(name, value)| (name.to_owned(), value)),
+    ))
 }

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use advcl::train::Event;
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A line on stderr. Unlike `eprintln!`, no panic when nobody reads it any more (`2>&1 | head`).
 pub fn talk(line: &str) {
@@ -29,7 +29,7 @@ impl Progress {
     }
 
     pub fn hear(&mut self, event: &Event) {
-        if !matches!(event, Event::Step { .. })
+        if !matches!(event, Event::Step { .. } | Event::Progress { .. })
             && let Some(file) = &mut self.metrics
         {
             let line = serde_json::to_string(event).expect("plain values");
@@ -52,19 +52,19 @@ impl Progress {
                 if !std::io::stderr().is_terminal() {
                     return;
                 }
-                let bar = self.bar_of(stage, (epochs * steps * images) as u64);
                 let done = ((epoch - 1) * steps + step) * images;
-                if bar.position() == 0 {
-                    // A resumed run does not count what an earlier sitting did into its rate.
-                    bar.reset_eta();
+                let bar = self.bar_at(stage, done, epochs * steps * images, "images");
+                bar.set_message(format!("epoch {epoch}/{epochs}, loss {loss:.3}"));
+            }
+            Event::Progress {
+                stage,
+                done,
+                total,
+                unit,
+            } => {
+                if std::io::stderr().is_terminal() {
+                    self.bar_at(stage, *done, *total, unit);
                 }
-                bar.set_position(done as u64);
-                let loss = if loss.is_nan() {
-                    String::new()
-                } else {
-                    format!(", loss {loss:.3}")
-                };
-                bar.set_message(format!("epoch {epoch}/{epochs}{loss}"));
             }
             Event::Epoch {
                 stage,
@@ -72,7 +72,7 @@ impl Progress {
                 epochs,
                 losses,
                 images_per_second,
-                seconds,
+                images,
                 ..
             } => {
                 if std::io::stderr().is_terminal() {
@@ -83,7 +83,9 @@ impl Progress {
                     .rev()
                     .map(|(name, value)| format!("{name} {value:.3}"))
                     .collect();
-                let left = Duration::from_secs_f64((epochs - epoch) as f64 * seconds);
+                // By the rate: the first epoch after a resume may be a part of one.
+                let seconds = ((epochs - epoch) * images) as f64 / images_per_second;
+                let left = Duration::try_from_secs_f64(seconds).unwrap_or_default();
                 talk(&format!(
                     "{stage}: epoch {epoch}/{epochs}, {}, {images_per_second:.0} images/s, {} left",
                     losses.join(", "),
@@ -97,23 +99,42 @@ impl Progress {
         }
     }
 
-    fn bar_of(&mut self, stage: &str, length: u64) -> &ProgressBar {
+    /// The stage's bar, moved to where `done` of `length` are done.
+    fn bar_at(
+        &mut self,
+        stage: &str,
+        done: usize,
+        length: usize,
+        unit: &'static str,
+    ) -> &ProgressBar {
         if self.bar.as_ref().is_none_or(|(name, _)| name != stage) {
             self.finish();
             let style = "{prefix:14} {bar:24} {percent:>3} %  {per_sec}, {eta} left  {msg}";
             let style = ProgressStyle::with_template(style).expect("a valid template");
             let style = style.with_key(
                 "per_sec",
-                |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
-                    let _ = write!(out, "{:.0} images/s", state.per_sec());
+                move |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
+                    let rate = state.per_sec();
+                    let digits = usize::from(rate < 10.0);
+                    let _ = write!(out, "{rate:.digits$} {unit}/s");
                 },
             );
-            let bar = ProgressBar::new(length)
+            let hidden = ProgressDrawTarget::hidden();
+            let bar = ProgressBar::with_draw_target(Some(length as u64), hidden)
                 .with_style(style)
                 .with_prefix(stage.to_owned());
+            // What was done before the bar was there (in an earlier sitting, or as its first step) took none of its
+            // time. The estimator must have seen that position before it is reset.
+            bar.set_position(done as u64);
+            bar.tick();
+            bar.reset_eta();
+            bar.reset_elapsed();
+            bar.set_draw_target(ProgressDrawTarget::stderr());
             self.bar = Some((stage.to_owned(), bar));
         }
-        &self.bar.as_ref().expect("just set").1
+        let bar = &self.bar.as_ref().expect("just set").1;
+        bar.set_position(done as u64);
+        bar
     }
 
     /// Leaves the bar as it stands.

@@ -45,7 +45,7 @@ fn cells<const N: usize>(cells: [&str; N]) -> Vec<String> {
 }
 
 /// Seconds as minutes and seconds.
-fn clock(seconds: f64) -> String {
+pub fn clock(seconds: f64) -> String {
     let seconds = seconds.round() as u64;
     format!("{}:{:02}", seconds / 60, seconds % 60)
 }

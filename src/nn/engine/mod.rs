@@ -33,7 +33,10 @@ pub fn cpu_kernels() -> Option<CpuKernels> {
 /// The instruction sets that this processor has, best first.
 pub fn instruction_sets() -> Vec<&'static str> {
     #[cfg(feature = "flex")]
-    return advcl_kernels::available().into_iter().map(|isa| isa.name()).collect();
+    return advcl_kernels::available()
+        .into_iter()
+        .map(|isa| isa.name())
+        .collect();
     #[cfg(not(feature = "flex"))]
     Vec::new()
 }

@@ -1,22 +1,24 @@
 //! A recipe carried out in a run folder, stage by stage; what is done already is not done again.
 
+mod outcome;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
-
 use crate::attack::Pgd;
-use crate::cluster::{self, PseudoLabels};
+use crate::cluster::{Points, PseudoLabels, Settings};
 use crate::data::{self, Dataset, Split};
-use crate::error::{Error, Result};
-use crate::evaluate::{self, Accuracy};
+use crate::error::{Error, Result, first_difference};
+use crate::evaluate;
 use crate::finetune::{LinearProbe, features};
 use crate::nn::{Backbone, Linear, Route};
 use crate::pretrain::{advcl::AdvCl, simclr::SimClr};
-use crate::recipe::{Method, Recipe, SplitName};
+use crate::recipe::{Method, Part, Recipe, SplitName, fingerprint};
 use crate::run::{Model, ModelInfo, Run};
-use crate::train::{self, Context, Event};
+use crate::train::{self, Checkpoint, Context, Event};
 use crate::{device, files, random};
+use outcome::Record;
+pub use outcome::{Outcome, Seconds, Summary};
 
 /// A recipe, its images and its folder.
 pub struct Experiment {
@@ -27,63 +29,12 @@ pub struct Experiment {
     /// Training images without the held-out ones.
     pub data: Dataset,
     judged: Split,
-}
-
-/// One row of the final table; `result.json` of a method's folder.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Outcome {
-    /// The encoder.
-    pub method: Method,
-    /// The classifier.
-    pub finetuning: String,
-    /// Fraction right on the images as they are.
-    pub clean_accuracy: f64,
-    /// Fraction right under attack.
-    pub robust_accuracy: f64,
-    /// Images judged.
-    pub images: usize,
-    /// Which ones.
-    pub split: SplitName,
-    /// "linf" or "l2", and ε as written.
-    pub threat: crate::recipe::Threat,
-    /// Of PGD.
-    pub attack_steps: usize,
-    /// Of PGD, as written.
-    pub attack_step_size: crate::pixels::Pixels,
-    /// Wall-clock seconds of each stage.
-    pub seconds: Seconds,
-    /// Counts in all and by class.
-    pub accuracy: Accuracy,
-}
-
-/// Wall-clock seconds of each stage.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Seconds {
-    /// Of the encoder alone.
-    pub pretrain: f64,
-    /// Of the classifier.
-    pub finetune: f64,
-    /// Of clean and robust accuracy.
-    pub evaluate: f64,
-}
-
-/// `summary.json`: the table and what it takes to repeat it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Summary {
-    /// This program's.
-    pub advcl_version: String,
-    /// Of the recipe.
-    pub seed: u64,
-    /// The data set.
-    pub data: String,
-    /// The classes, in label order.
-    pub classes: Vec<String>,
-    /// A row a method.
-    pub outcomes: Vec<Outcome>,
+    fingerprint: String,
 }
 
 const MODEL: &str = "model.safetensors";
 const TIMES: &str = "times.json";
+const CLUSTER_TIME: &str = "cluster_time.json";
 
 /// The images of a recipe: the data set with the training images that are used, and the images to judge by.
 ///
@@ -91,16 +42,22 @@ const TIMES: &str = "times.json";
 /// Whatever is wrong with the data, or with the recipe for this data.
 pub fn images(recipe: &Recipe) -> Result<(Dataset, Split)> {
     let seed = recipe.seed;
-    let limited = |key: &str, data: Dataset, limit: usize| {
-        let found = data.train.images.len();
-        data.limit_train(limit, seed).map_err(|_| {
-            let problem = format!("expected 1 to {found} images to keep, found {limit}");
-            Error::recipe(key, problem, "leave the limit out to use them all")
-        })
-    };
     let mut data = data::load(&recipe.data.source)?;
+    let classes = data.classes.len();
+    let limited = |key: &str, split: &Split, limit: usize| {
+        let (least, found) = (classes.max(1), split.images.len());
+        if (least..=found).contains(&limit) {
+            return Ok(split.limit(classes, limit, seed));
+        }
+        let problem = format!("expected {least} to {found} images to keep, found {limit}");
+        let hint = match limit < least && classes > 1 {
+            true => format!("each of the {classes} classes needs an image"),
+            false => "leave the limit out to use them all".to_owned(),
+        };
+        Err(Error::recipe(key, problem, hint))
+    };
     if let Some(limit) = recipe.data.train_limit {
-        data = limited("data.train_limit", data, limit)?;
+        data.train = limited("data.train_limit", &data.train, limit)?;
     }
     let mut judged = data.test.clone();
     if recipe.data.holdout > 0.0 {
@@ -112,11 +69,7 @@ pub fn images(recipe: &Recipe) -> Result<(Dataset, Split)> {
     }
     // Unlabeled data has no test images, and nothing is judged by it.
     if let Some(limit) = recipe.data.test_limit.filter(|_| !judged.images.is_empty()) {
-        let judged_alone = Dataset {
-            train: judged,
-            ..data.clone()
-        };
-        judged = limited("data.test_limit", judged_alone, limit)?.train;
+        judged = limited("data.test_limit", &judged, limit)?;
     }
     recipe.check_data(&data)?;
     Ok((data, judged))
@@ -131,11 +84,37 @@ impl Experiment {
         let (data, judged) = images(&recipe)?;
         let run = Run::open(folder, &recipe.to_toml())?;
         Ok(Self {
+            fingerprint: fingerprint(&data.train.images),
             recipe,
             run,
             data,
             judged,
         })
+    }
+
+    /// All that a result depends on, as TOML.
+    fn text_of(&self, part: Part) -> String {
+        let images = self.data.train.images.len();
+        self.recipe.text_of(part, images, &self.fingerprint)
+    }
+
+    /// Refuses data without labels, or with a class that has no image.
+    fn require_labels(&self) -> Result<()> {
+        self.data.require_labels()?;
+        self.data
+            .require_every_class(&self.data.train, "training")?;
+        self.data.require_every_class(&self.judged, "test")
+    }
+
+    /// Says in which folder a stage was interrupted that saves nothing of its own.
+    fn here(&self, error: Error) -> Error {
+        match error {
+            Error::Interrupted { at, path } if path.as_os_str().is_empty() => Error::Interrupted {
+                at,
+                path: self.run.path().to_path_buf(),
+            },
+            other => other,
+        }
     }
 
     /// A method's model file.
@@ -162,6 +141,16 @@ impl Experiment {
             let hint = "the file does not belong to this run folder";
             return Err(Error::model(path, problem, hint));
         }
+        let expected = self.text_of(match model.linear {
+            None => Part::Encoder(method),
+            Some(_) => Part::Classifier(method),
+        });
+        if info.recipe != expected {
+            let difference = first_difference(&info.recipe, &expected);
+            let problem = format!("a model of another recipe ({difference})");
+            let hint = "the file does not belong to this run folder";
+            return Err(Error::model(path, problem, hint));
+        }
         Ok(Some(model))
     }
 
@@ -169,8 +158,9 @@ impl Experiment {
         self.load(method, context)?.ok_or_else(|| {
             let problem = format!("no {} encoder yet", method.name());
             let hint = format!(
-                "make it first: advcl pretrain --method {} --run DIR",
-                method.name()
+                "make it first: advcl pretrain --method {} --run {}",
+                method.name(),
+                self.run.path().display()
             );
             Error::run(self.run.path(), problem, hint)
         })
@@ -224,10 +214,15 @@ impl Experiment {
             &mut rng,
             &context.device,
         );
-        let checkpoint = self
+        let path = self
             .run
             .stage(method.name())?
             .join("checkpoint.safetensors");
+        let text = self.text_of(Part::Encoder(method));
+        let checkpoint = Checkpoint {
+            path: &path,
+            recipe: &text,
+        };
         let device = context.device.clone();
         let (backbone, seconds) = match method {
             Method::Simclr => {
@@ -244,7 +239,7 @@ impl Experiment {
                     fresh,
                     &settings.plan,
                     count,
-                    &checkpoint,
+                    checkpoint,
                     context,
                 )?
             }
@@ -258,7 +253,7 @@ impl Experiment {
                     fresh,
                     &settings.plan,
                     count,
-                    &checkpoint,
+                    checkpoint,
                     context,
                 )?
             }
@@ -275,6 +270,7 @@ impl Experiment {
             clusters,
             pseudo_labels: Some(labels.origin).filter(|origin| !origin.is_empty()),
             finetuning: None,
+            recipe: text,
             advcl_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         self.set_seconds(method, |times| times.pretrain = seconds)?;
@@ -294,52 +290,84 @@ impl Experiment {
     fn pseudo_labels(&self) -> Result<PseudoLabels> {
         let path = self.pseudo_label_path();
         if !path.exists() {
-            let hint = "make them first: advcl cluster --run DIR";
+            let run = self.run.path().display();
+            let hint = format!("make them first: advcl cluster --run {run}");
             return Err(Error::run(self.run.path(), "no pseudo-labels yet", hint));
         }
         PseudoLabels::load(
             &path,
             self.data.train.images.len(),
             self.recipe.cluster_counts(),
+            Some(&self.text_of(Part::Labels)),
         )
     }
 
-    /// Clusters the standard encoder's features into pseudo-labels, or takes them from the recipe's file.
+    /// The encoder whose features are clustered, and how its labels' origin calls it.
+    fn clustered(&self, given: Option<&str>, context: &Context) -> Result<(Model, String)> {
+        let images = &self.data.train.images;
+        let describe = |info: &ModelInfo| {
+            let (depth, width) = (usize::from(info.encoder.depth), info.encoder.width);
+            format!("ResNet-{depth} (width {width})")
+        };
+        let Some(given) = given else {
+            let model = self.require(Method::Simclr, context)?;
+            let (network, count) = (describe(&model.info), images.len());
+            let origin = format!("a SimCLR {network} trained on the same {count} images");
+            return Ok((model, origin));
+        };
+        let path = Path::new(given);
+        let model = Model::load(path, &context.device)?;
+        let found = (model.info.channels, model.info.image_size);
+        let expected = (images.channels, [images.height, images.width]);
+        if found != expected {
+            let problem = format!("expected a model of images {expected:?}, found {found:?}");
+            let hint = "name a model of images of the same channels and size in cluster.model";
+            return Err(Error::model(path, problem, hint));
+        }
+        let info = &model.info;
+        let origin = format!("{given}, method {}, {}", info.method, describe(info));
+        Ok((model, origin))
+    }
+
+    /// Clusters an encoder's features into pseudo-labels, the standard encoder's unless the recipe names another;
+    /// or takes them from the recipe's file.
     ///
     /// # Errors
-    /// [`Error::Run`] when there is no encoder yet; what reading the labels file meets.
+    /// [`Error::Run`] when there is no encoder yet; what reading the model or the labels file meets;
+    /// [`Error::Interrupted`].
     pub fn cluster(&self, context: &mut Context) -> Result<()> {
         let path = self.pseudo_label_path();
-        let Some(settings) = self.recipe.cluster.as_ref().filter(|_| !path.exists()) else {
-            return Ok(());
+        let Some(settings) = &self.recipe.cluster else {
+            let problem = "no table [cluster]: there is nothing to do";
+            return Err(Error::recipe("cluster", problem, "add it to the recipe"));
         };
+        if path.exists() {
+            return self.pseudo_labels().map(drop);
+        }
+        let started = Instant::now();
         let count = self.data.train.images.len();
         let labels = match &settings.labels_file {
-            Some(file) => PseudoLabels::load(Path::new(file), count, &settings.counts)?,
+            Some(file) => PseudoLabels::load(Path::new(file), count, &settings.counts, None)?,
             None => {
-                let model = self.require(Method::Simclr, context)?;
+                let (model, whose) = self.clustered(settings.model.as_deref(), context)?;
                 let batch = self.recipe.evaluate.batch_size;
-                let features = features(
-                    &model.backbone.encoder,
-                    model.info.route,
-                    &self.data.train.images,
-                    batch,
-                    &context.device,
-                );
-                let origin = format!(
-                    "k-means on the features of a SimCLR ResNet-{} (width {}) trained on the same {count} images, seed {}",
-                    usize::from(self.recipe.encoder.depth),
-                    self.recipe.encoder.width,
-                    context.seed
-                );
-                cluster::pseudo_labels(features, settings, origin, context.seed)
+                let (encoder, route) = (&model.backbone.encoder, model.info.route);
+                let images = &self.data.train.images;
+                let features = features("cluster", encoder, route, images, batch, context)
+                    .map_err(|error| self.here(error))?;
+                let origin = format!("k-means on the features of {whose}, seed {}", context.seed);
+                let clusters = clusterings(&Points::new(features), settings, context)
+                    .map_err(|error| self.here(error))?;
+                PseudoLabels { clusters, origin }
             }
         };
+        let seconds = started.elapsed().as_secs_f64();
         (context.observe)(&Event::Note {
             stage: "cluster".to_owned(),
             text: format!("pseudo-labels for K = {:?}", labels.counts()),
         });
-        labels.save(&path)
+        files::write_json(&self.run.path().join(CLUSTER_TIME), &seconds)?;
+        labels.save(&path, &self.text_of(Part::Labels))
     }
 
     /// Fits a linear classifier on a frozen encoder.
@@ -351,39 +379,39 @@ impl Experiment {
         if model.linear.is_some() {
             return Ok(());
         }
-        self.data.require_labels()?;
+        self.require_labels()?;
         let started = Instant::now();
         let settings = &self.recipe.finetune;
         let stage = format!("{}/slf", method.name());
-        let objective = LinearProbe::new(
-            &model.backbone.encoder,
-            model.info.route,
-            &self.data.train,
-            settings.augment,
-            self.recipe.evaluate.batch_size,
-            &context.device,
-        );
+        let (encoder, route, train) = (&model.backbone.encoder, model.info.route, &self.data.train);
+        let batch = self.recipe.evaluate.batch_size;
+        let cached = match settings.augment {
+            true => None,
+            false => Some(
+                features(&stage, encoder, route, &train.images, batch, context)
+                    .map_err(|error| self.here(error))?,
+            ),
+        };
+        let objective = LinearProbe::new(encoder, route, train, cached, &context.device);
         let mut rng = random::generator(context.seed, &format!("{stage}/init"), 0);
         let features = self.recipe.encoder.features();
         let fresh = Linear::new(features, self.data.classes.len(), &mut rng, &context.device);
-        let checkpoint = self.run.stage(method.name())?.join("slf.safetensors");
+        let path = self.run.stage(method.name())?.join("slf.safetensors");
+        let text = self.text_of(Part::Classifier(method));
+        let checkpoint = Checkpoint {
+            path: &path,
+            recipe: &text,
+        };
         let images = self.data.train.images.len();
         let plan = &settings.plan;
-        let (linear, _) = train::fit(
-            &stage,
-            &objective,
-            fresh,
-            plan,
-            images,
-            &checkpoint,
-            context,
-        )?;
+        let (linear, _) = train::fit(&stage, &objective, fresh, plan, images, checkpoint, context)?;
         self.set_seconds(method, |times| {
             times.finetune = started.elapsed().as_secs_f64()
         })?;
         let info = ModelInfo {
             classes: self.data.classes.clone(),
             finetuning: Some("slf".to_owned()),
+            recipe: text,
             ..model.info
         };
         let backbone = model.backbone;
@@ -399,38 +427,35 @@ impl Experiment {
         self.run.path().join(method.name()).join("result.json")
     }
 
-    /// Measures a fitted model: clean, and under PGD.
+    /// Measures a fitted model: clean, and under PGD. Figures that were measured by the same recipe are read back.
     ///
     /// # Errors
     /// [`Error::Run`] when there is no encoder or no classifier yet; [`Error::Interrupted`].
     pub fn evaluate(&self, method: Method, context: &mut Context) -> Result<Outcome> {
         let path = self.result_path(method);
+        let text = self.text_of(Part::Figures(method));
         if path.exists() {
-            return files::read_json(&path);
+            let record: Record = files::read_json(&path)?;
+            if record.recipe == text {
+                return Ok(record.outcome);
+            }
         }
+        self.require_labels()?;
         let model = self.require(method, context)?;
         let classifier = model.classifier(&self.model_path(method))?;
         let settings = &self.recipe.evaluate;
         let started = Instant::now();
-        let pgd = Pgd {
-            steps: settings.steps,
-            step_size: settings.step_size.value(),
-        };
+        let ball = self.recipe.threat.ball();
+        let pgd = Pgd::new(settings.steps, settings.step_size.as_ref(), ball);
         let accuracy = evaluate::accuracy(
             &format!("{}/pgd-{}", method.name(), settings.steps),
             &classifier,
             &self.judged,
-            (self.recipe.threat.ball(), pgd),
+            (ball, pgd),
             settings.batch_size,
             context,
         );
-        let accuracy = accuracy.map_err(|error| match error {
-            Error::Interrupted { at, .. } => Error::Interrupted {
-                at,
-                path: self.run.path().to_path_buf(),
-            },
-            other => other,
-        })?;
+        let accuracy = accuracy.map_err(|error| self.here(error))?;
         self.set_seconds(method, |times| {
             times.evaluate = started.elapsed().as_secs_f64()
         })?;
@@ -445,12 +470,16 @@ impl Experiment {
             split: settings.split,
             threat: self.recipe.threat.clone(),
             attack_steps: settings.steps,
-            attack_step_size: settings.step_size.clone(),
+            attack_step_size: pgd.step_size,
             seconds: self.seconds(method)?,
             accuracy,
         };
-        files::write_json(&path, &outcome)?;
-        Ok(outcome)
+        let record = Record {
+            recipe: text,
+            outcome,
+        };
+        files::write_json(&path, &record)?;
+        Ok(record.outcome)
     }
 
     /// Everything, in order; ends with `summary.json`.
@@ -459,13 +488,8 @@ impl Experiment {
     /// Of any stage.
     pub fn all(&self, context: &mut Context) -> Result<Summary> {
         // Known now, and better said before hours of pretraining.
-        self.data.require_labels()?;
-        let given = self
-            .recipe
-            .cluster
-            .as_ref()
-            .and_then(|cluster| cluster.labels_file.as_ref());
-        if given.is_some() {
+        self.require_labels()?;
+        if self.recipe.cluster.as_ref().is_some_and(Settings::is_given) {
             self.cluster(context)?;
         }
         for method in self.recipe.methods() {
@@ -483,11 +507,13 @@ impl Experiment {
     /// # Errors
     /// As [`Experiment::evaluate`].
     pub fn summary(&self, methods: &[Method], context: &mut Context) -> Result<Summary> {
+        let time = self.run.path().join(CLUSTER_TIME);
         let mut summary = Summary {
             advcl_version: env!("CARGO_PKG_VERSION").to_owned(),
             seed: self.recipe.seed,
             data: self.recipe.data.source.clone(),
             classes: self.data.classes.clone(),
+            cluster_seconds: time.exists().then(|| files::read_json(&time)).transpose()?,
             outcomes: Vec::new(),
         };
         let mut asked = summary.clone();
@@ -524,4 +550,23 @@ impl Experiment {
         });
         files::write_json(&path, &note)
     }
+}
+
+/// Pseudo-labels for each number of clusters.
+fn clusterings(
+    points: &Points,
+    settings: &Settings,
+    context: &mut Context,
+) -> Result<Vec<(usize, Vec<usize>)>> {
+    let mut clusters = Vec::new();
+    let total = settings.counts.len();
+    for (done, &count) in settings.counts.iter().enumerate() {
+        let mut rng = random::generator(context.seed, "cluster", count as u64);
+        // Stopped in the middle, or after it: both are heard here.
+        let found = points.cluster(count, settings, &mut rng, context.stop);
+        let finished = done + usize::from(found.is_some());
+        context.progress("cluster", finished, total, "clusterings")?;
+        clusters.extend(found.map(|found| (count, found.labels)));
+    }
+    Ok(clusters)
 }

@@ -1,0 +1,70 @@
+//! What a run comes to: figures, times, and the table of both.
+
+use serde::{Deserialize, Serialize};
+
+use crate::evaluate::Accuracy;
+use crate::recipe::{Method, SplitName, Threat};
+
+/// One row of the final table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The encoder.
+    pub method: Method,
+    /// The classifier.
+    pub finetuning: String,
+    /// Fraction right on the images as they are.
+    pub clean_accuracy: f64,
+    /// Fraction right under attack.
+    pub robust_accuracy: f64,
+    /// Images judged.
+    pub images: usize,
+    /// Which ones.
+    pub split: SplitName,
+    /// "linf" or "l2", and ε as written.
+    pub threat: Threat,
+    /// Of PGD.
+    pub attack_steps: usize,
+    /// Of PGD, in pixels.
+    pub attack_step_size: f64,
+    /// Wall-clock seconds of each stage.
+    pub seconds: Seconds,
+    /// Counts in all and by class.
+    pub accuracy: Accuracy,
+}
+
+/// `result.json` of a method's folder: its row, and what it was measured by.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// All that the figures depend on, as TOML; other figures are wanted where it differs.
+    pub recipe: String,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// Wall-clock seconds of each stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Seconds {
+    /// Of the encoder alone.
+    pub pretrain: f64,
+    /// Of the classifier.
+    pub finetune: f64,
+    /// Of clean and robust accuracy.
+    pub evaluate: f64,
+}
+
+/// `summary.json`: the table and what it takes to repeat it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// This program's.
+    pub advcl_version: String,
+    /// Of the recipe.
+    pub seed: u64,
+    /// The data set.
+    pub data: String,
+    /// The classes, in label order.
+    pub classes: Vec<String>,
+    /// Wall-clock seconds of making pseudo-labels, where this run made them.
+    pub cluster_seconds: Option<f64>,
+    /// A row a method.
+    pub outcomes: Vec<Outcome>,
+}
