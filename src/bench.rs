@@ -10,10 +10,10 @@ use crate::attack::{Ball, Norm};
 use crate::cluster::PseudoLabels;
 use crate::data::Images;
 use crate::error::{Error, Result};
-use crate::nn::{Backbone, Depth, EncoderConfig, Route, Statistics, Stem, weights};
+use crate::nn::{Backbone, Depth, EncoderConfig, Route, Stem, weights};
 use crate::pretrain::advcl::{AdvCl, Settings};
 use crate::random;
-use crate::train::{Objective, Plan, Schedule, Sgd, Step};
+use crate::train::{Plan, Schedule, Sgd, update};
 
 /// The paper's numbers of clusters.
 const COUNTS: [usize; 5] = [2, 10, 50, 100, 500];
@@ -113,19 +113,9 @@ pub fn step(shape: [usize; 4], width: usize, runs: usize, device: &Device) -> Re
     let mut seconds = Vec::with_capacity(runs);
     for run in 0..=runs {
         let started = Instant::now();
-        let mut statistics = Statistics::default();
-        let live = burn::module::Module::train(model.clone());
-        let loss = objective.loss(Step {
-            live: &live,
-            plain: &model,
-            indices: &indices,
-            epoch: 0,
-            rng: &mut rng,
-            statistics: &mut statistics,
-        });
-        let gradients = loss.total.backward();
-        model = sgd.step(settings.plan.lr, model, &live, &gradients);
-        model = statistics.absorb_into(model);
+        let loss;
+        let lr = settings.plan.lr;
+        (model, loss) = update(&objective, model, &mut sgd, lr, &indices, 0, &mut rng);
         // Reading the loss and a weight waits for the device.
         weights::to_vec(loss.total);
         weights::to_vec(model.fc[0].bias.val());

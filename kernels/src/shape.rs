@@ -62,75 +62,58 @@ impl Convolution {
     }
 
     pub(crate) fn check(&self, x: &[f32], w: &[f32]) {
-        assert!(
-            matches!(self.kernel, 1 | 3),
-            "expected a kernel of 1 or 3, found {}",
-            self.kernel
-        );
-        assert!(
-            matches!(self.stride, 1 | 2),
-            "expected a stride of 1 or 2, found {}",
-            self.stride
-        );
-        assert_eq!(
-            x.len(),
-            self.input.len(),
-            "the input is not of its shape {:?}",
-            self.input
-        );
-        assert_eq!(
-            w.len(),
-            self.weight_len(),
-            "the weight is not of its shape {self:?}"
-        );
+        self.check_kernel();
+        self.check_input(x);
+        self.check_values(w);
     }
 
     pub(crate) fn check_backward(&self, dy: &[f32], w: &[f32]) {
+        self.check_kernel();
+        self.check_gradient(dy);
+        self.check_values(w);
+    }
+
+    pub(crate) fn check_weight(&self, x: &[f32], dy: &[f32]) {
+        self.check_kernel();
+        self.check_input(x);
+        self.check_gradient(dy);
+    }
+
+    fn check_kernel(&self) {
+        let (kernel, stride) = (self.kernel, self.stride);
         assert!(
-            matches!(self.kernel, 1 | 3),
-            "expected a kernel of 1 or 3, found {}",
-            self.kernel
+            matches!(kernel, 1 | 3),
+            "expected a kernel of 1 or 3, found {kernel}"
         );
         assert!(
-            matches!(self.stride, 1 | 2),
-            "expected a stride of 1 or 2, found {}",
-            self.stride
+            matches!(stride, 1 | 2),
+            "expected a stride of 1 or 2, found {stride}"
         );
+    }
+
+    fn check_input(&self, x: &[f32]) {
+        let shape = self.input;
+        assert_eq!(
+            x.len(),
+            shape.len(),
+            "the input is not of its shape {shape:?}"
+        );
+    }
+
+    fn check_gradient(&self, dy: &[f32]) {
+        let shape = self.output();
         assert_eq!(
             dy.len(),
-            self.output().len(),
-            "the gradient is not of shape {:?}",
-            self.output()
+            shape.len(),
+            "the gradient is not of shape {shape:?}"
         );
+    }
+
+    fn check_values(&self, w: &[f32]) {
         assert_eq!(
             w.len(),
             self.weight_len(),
             "the weight is not of its shape {self:?}"
-        );
-    }
-
-    pub(crate) fn check_weight(&self, x: &[f32], dy: &[f32]) {
-        assert!(
-            matches!(self.kernel, 1 | 3),
-            "expected a kernel of 1 or 3, found {}",
-            self.kernel
-        );
-        assert!(
-            matches!(self.stride, 1 | 2),
-            "expected a stride of 1 or 2, found {}",
-            self.stride
-        );
-        assert_eq!(
-            x.len(),
-            self.input.len(),
-            "the input is not of its shape {:?}",
-            self.input
-        );
-        assert_eq!(
-            dy.len(),
-            self.output().len(),
-            "the gradient is not of shape {:?}",
-            self.output()
         );
     }
 

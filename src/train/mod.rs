@@ -158,6 +158,31 @@ impl Context<'_> {
     }
 }
 
+/// One step: the loss of a batch, its gradients, the update of weights and of running statistics.
+pub fn update<O: Objective>(
+    objective: &O,
+    model: O::Model,
+    sgd: &mut Sgd,
+    lr: f64,
+    indices: &[usize],
+    epoch: usize,
+    rng: &mut ChaCha8Rng,
+) -> (O::Model, Loss) {
+    let mut statistics = Statistics::default();
+    let live = model.clone().train();
+    let loss = objective.loss(Step {
+        live: &live,
+        plain: &model,
+        indices,
+        epoch,
+        rng,
+        statistics: &mut statistics,
+    });
+    let gradients = loss.total.backward();
+    let model = sgd.step(lr, model, &live, &gradients);
+    (statistics.absorb_into(model), loss)
+}
+
 /// Trains `model` on `images` images by `plan`, from the checkpoint where there is one.
 ///
 /// Saves after every epoch, and when asked to stop. A run that was stopped anywhere and goes on computes what
@@ -211,21 +236,11 @@ pub fn fit<O: Objective>(
         for step in first_step..steps {
             let count = (epoch * steps + step) as u64;
             let mut rng = random::generator(context.seed, &format!("{stage}/step"), count);
-            let mut statistics = Statistics::default();
-            let live = model.clone().train();
-            let loss = objective.loss(Step {
-                live: &live,
-                plain: &model,
-                indices: &order[step * plan.batch_size..(step + 1) * plan.batch_size],
-                epoch,
-                rng: &mut rng,
-                statistics: &mut statistics,
-            });
-            let gradients = loss.total.backward();
             let progress = epoch as f64 + step as f64 / steps as f64;
             lr = plan.schedule.rate(plan.lr, progress, plan.epochs);
-            model = sgd.step(lr, model, &live, &gradients);
-            model = statistics.absorb_into(model);
+            let indices = &order[step * plan.batch_size..(step + 1) * plan.batch_size];
+            let loss;
+            (model, loss) = update(objective, model, &mut sgd, lr, indices, epoch, &mut rng);
 
             let total = means.add(loss).map_err(|(part, value)| Error::Diverged {
                 stage: stage.to_owned(),
