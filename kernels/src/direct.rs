@@ -1,12 +1,15 @@
 //! Convolution as sums of products, exact to rounding.
 
+use std::marker::PhantomData;
+
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use crate::element::Element;
 use crate::memory::{Shared, uninitialised};
-use crate::pack::{Block, Columns, pack};
+use crate::pack::{Block, Columns, Packed, Way};
 use crate::shape::{Convolution, Tap};
-use crate::simd::{dispatch, lanes, rows};
+use crate::simd::{lanes, rows as tile_rows};
 use crate::tile::{Term, sum_of_products, transposed_product};
 
 /// Images that a task takes at a time: their rows of one pixel stay in the first-level cache.
@@ -14,43 +17,43 @@ const IMAGES: usize = 32;
 /// Groups of pixels that an image block is cut into, at most.
 const GROUPS: usize = 16;
 
-/// Forward, or with `back` the gradient of the input.
-pub(crate) fn convolve(conv: &Convolution, source: &[f32], w: &[f32], back: bool) -> Vec<f32> {
-    let taps = if back { conv.taps_back() } else { conv.taps() };
-    let kernel = conv.kernel * conv.kernel;
-    let (depth, count) = if back {
-        (conv.channels, conv.input.channels)
-    } else {
-        (conv.input.channels, conv.channels)
+/// The output, or the gradient of the input, as `packed` was made for.
+pub(crate) fn convolve<E: Element>(
+    conv: &Convolution,
+    source: &[f32],
+    packed: &Packed,
+) -> Vec<f32> {
+    let taps = match packed.way {
+        Way::Forward => conv.taps(),
+        Way::Back => conv.taps_back(),
     };
     let batch = conv.input.batch;
-    let mut result = uninitialised(taps.len() * batch * count);
+    let mut result = uninitialised(taps.len() * batch * packed.columns.count);
     if result.is_empty() {
         return result;
     }
-    let packed = pack(w, [conv.channels, conv.input.channels, kernel], back);
     let groups = taps.len().min(GROUPS);
+    let source = E::flat(source);
     let job = Job {
-        source,
-        packed: &packed,
+        source: &source,
+        packed,
         taps: &taps,
         result: Shared::new(&mut result),
-        columns: Columns::new(count),
         batch,
-        depth,
-        kernel,
+        kernel: conv.kernel * conv.kernel,
     };
     (0..batch.div_ceil(IMAGES) * groups)
         .into_par_iter()
         .for_each(|task| {
             let (images, group) = (task / groups, task % groups);
-            dispatch(Task {
+            E::dispatch(Task::<E> {
                 job: &job,
                 images: (images * IMAGES, batch.min((images + 1) * IMAGES)),
                 pixels: (
                     taps.len() * group / groups,
                     taps.len() * (group + 1) / groups,
                 ),
+                element: PhantomData,
             });
         });
     result
@@ -58,23 +61,22 @@ pub(crate) fn convolve(conv: &Convolution, source: &[f32], w: &[f32], back: bool
 
 struct Job<'a> {
     source: &'a [f32],
-    packed: &'a [f32],
+    packed: &'a Packed,
     taps: &'a [Vec<Tap>],
     result: Shared,
-    columns: Columns,
     batch: usize,
-    depth: usize,
     kernel: usize,
 }
 
 /// A block of images at a group of pixels: written by this task alone.
-struct Task<'a> {
+struct Task<'a, E> {
     job: &'a Job<'a>,
     images: (usize, usize),
     pixels: (usize, usize),
+    element: PhantomData<E>,
 }
 
-impl WithSimd for Task<'_> {
+impl<E: Element> WithSimd for Task<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -84,17 +86,21 @@ impl WithSimd for Task<'_> {
             packed,
             taps,
             result,
-            columns,
             batch,
-            depth,
             kernel,
         } = *self.job;
+        let Packed {
+            columns,
+            depth,
+            ref values,
+            ..
+        } = *packed;
         let (first, last) = self.images;
-        let tiles = (last - first).div_ceil(rows(S::F32_LANES));
+        let tiles = (last - first).div_ceil(tile_rows(S::F32_LANES));
         let mut terms = [Term::default(); 9];
         for block in columns.blocks() {
             let width = block.vectors * columns.lanes;
-            let part = &packed[block.start * kernel * depth..][..width * kernel * depth];
+            let part = &values[block.start * kernel * depth..][..width * kernel * depth];
             for pixel in self.pixels.0..self.pixels.1 {
                 let taps = &taps[pixel];
                 for (term, tap) in terms.iter_mut().zip(taps) {
@@ -109,7 +115,7 @@ impl WithSimd for Task<'_> {
                     // `depth` packed rows; the result's rows belong to this task's images and pixels, and
                     // `block.cols` columns are there.
                     unsafe {
-                        sum_of_products(
+                        sum_of_products::<E, S>(
                             simd,
                             (to - from, block.vectors),
                             &terms[..taps.len()],
@@ -128,8 +134,8 @@ impl WithSimd for Task<'_> {
     }
 }
 
-/// The gradient of the weight.
-pub(crate) fn weight_gradient(conv: &Convolution, x: &[f32], dy: &[f32]) -> Vec<f32> {
+/// The gradient of the weight, `[out, in, kernel, kernel]`.
+pub(crate) fn weight_gradient<E: Element>(conv: &Convolution, x: &[f32], dy: &[f32]) -> Vec<f32> {
     let taps = conv.taps();
     let kernel = conv.kernel * conv.kernel;
     let input = conv.input.channels;
@@ -139,6 +145,8 @@ pub(crate) fn weight_gradient(conv: &Convolution, x: &[f32], dy: &[f32]) -> Vec<
     if gradient.is_empty() || conv.input.is_empty() {
         return gradient;
     }
+    let x = E::paired(x, conv.input.batch, input);
+    let dy = E::paired(dy, conv.input.batch, conv.channels);
     // Fixed by the shape, not by the threads: each group sums its pixels in order, then the groups are summed in
     // order.
     let groups = 8usize.div_ceil(blocks.len()).min(taps.len());
@@ -151,14 +159,16 @@ pub(crate) fn weight_gradient(conv: &Convolution, x: &[f32], dy: &[f32]) -> Vec<
                 taps.len() * (group + 1) / groups,
             );
             let mut sum = vec![0.0; kernel * input * block.vectors * columns.lanes];
-            dispatch(WeightTask {
+            E::dispatch(WeightTask::<E> {
                 conv,
-                x,
-                dy,
+                rows: conv.input.batch / E::PACK,
+                x: &x,
+                dy: &dy,
                 taps: &taps,
                 block,
                 pixels,
                 sum: &mut sum,
+                element: PhantomData,
             });
             sum
         })
@@ -187,59 +197,70 @@ pub(crate) fn weight_gradient(conv: &Convolution, x: &[f32], dy: &[f32]) -> Vec<
 }
 
 /// One block of output channels, summed over a group of pixels into `[kernel²][in][block columns]`.
-struct WeightTask<'a> {
+struct WeightTask<'a, E> {
     conv: &'a Convolution,
+    /// Cells of a pixel and channel.
+    rows: usize,
     x: &'a [f32],
     dy: &'a [f32],
     taps: &'a [Vec<Tap>],
     block: Block,
     pixels: (usize, usize),
     sum: &'a mut [f32],
+    element: PhantomData<E>,
 }
 
-impl WithSimd for WeightTask<'_> {
+impl<E: Element> WithSimd for WeightTask<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self {
             conv,
+            rows,
             x,
             dy,
             taps,
             block,
             pixels,
             sum,
+            ..
         } = self;
-        let (batch, input, output) = (conv.input.batch, conv.input.channels, conv.channels);
+        let (input, output) = (conv.input.channels, conv.channels);
         let width = block.vectors * S::F32_LANES;
-        let tiles = input.div_ceil(rows(S::F32_LANES));
+        let tiles = input.div_ceil(tile_rows(S::F32_LANES));
+        // Columns that are whole vectors are read where they lie.
+        let whole = block.cols == width;
         // Not lent by a closure: that would be compiled without this function's instructions.
-        let mut packed = vec![0.0; batch * width];
+        let mut packed = vec![0.0; if whole { 0 } else { rows * width }];
         for pixel in pixels.0..pixels.1 {
-            let source = &dy[pixel * batch * output..(pixel + 1) * batch * output];
-            for (row, source) in packed
-                .chunks_exact_mut(width)
-                .zip(source.chunks_exact(output))
-            {
-                row[..block.cols].copy_from_slice(&source[block.start..block.start + block.cols]);
-            }
+            let source = &dy[pixel * rows * output..(pixel + 1) * rows * output];
+            let (columns, apart) = if whole {
+                (source[block.start..].as_ptr(), output)
+            } else {
+                let from = source.chunks_exact(output);
+                for (row, from) in packed.chunks_exact_mut(width).zip(from) {
+                    row[..block.cols].copy_from_slice(&from[block.start..block.start + block.cols]);
+                }
+                (packed.as_ptr(), width)
+            };
             for tap in &taps[pixel] {
-                let rows_at = tap.pixel * batch * input;
+                let rows_at = tap.pixel * rows * input;
                 let sum_at = tap.weight * input * width;
                 for tile in 0..tiles {
                     let (from, to) = (input * tile / tiles, input * (tile + 1) / tiles);
-                    // SAFETY: the tap lies inside `x`; each of its `batch` rows has values `from..to`; `packed`
-                    // has `batch` rows of whole vectors; the sum's rows `from..to` of this tap are whole
-                    // vectors of our own buffer.
+                    // SAFETY: the tap lies inside `x`; each of its rows has cells `from..to`; `columns` has as many
+                    // rows of whole vectors; the sum's rows `from..to` of this tap are whole vectors of our own
+                    // buffer.
                     unsafe {
-                        transposed_product(
+                        transposed_product::<E, S>(
                             simd,
                             (to - from, block.vectors),
                             x.as_ptr().add(rows_at + from),
                             input,
-                            packed.as_ptr(),
-                            batch,
+                            columns,
+                            apart,
+                            rows,
                             sum.as_mut_ptr().add(sum_at + from * width),
                             width,
                         );

@@ -8,6 +8,7 @@
 //! The work is cut the same way whatever the number of threads, so the results have the same bits.
 
 mod direct;
+mod element;
 mod memory;
 mod norm;
 mod pack;
@@ -19,10 +20,13 @@ mod winograd;
 pub use norm::{
     BatchNormGradients, BatchNormOutput, affine, affine_backward, batch_norm, batch_norm_backward,
 };
+pub use pack::{Packed, Way};
 pub use shape::{Activation, Convolution};
-pub use simd::{Isa, available, detected, select};
+pub use simd::{Isa, available, detected, has_bf16, select};
 
 use std::sync::atomic::{AtomicU8, Ordering};
+
+use element::{Half, Single};
 
 /// How 3 × 3 convolutions of stride 1 are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,13 +55,66 @@ pub fn algorithm() -> Algorithm {
     }
 }
 
-/// Whether Winograd is used for this convolution: few channels do not pay for the transforms.
-fn winograd(conv: &Convolution) -> bool {
-    algorithm() == Algorithm::Winograd
-        && conv.kernel == 3
-        && conv.stride == 1
-        && conv.input.channels >= 8
-        && conv.channels >= 8
+/// Winograd where it is asked for and pays: few channels do not pay for the transforms.
+pub(crate) fn algorithm_of(conv: &Convolution) -> Algorithm {
+    let fits = conv.kernel == 3 && conv.stride == 1 && conv.input.channels.min(conv.channels) >= 8;
+    match algorithm() {
+        Algorithm::Winograd if fits => Algorithm::Winograd,
+        _ => Algorithm::Direct,
+    }
+}
+
+/// What the products of convolutions are made of. Sums are f32 always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// Single precision.
+    F32,
+    /// bf16, where the processor multiplies it and the shape allows: even depths forward and back; channels in
+    /// sixteens and an even batch for the gradient of the weight.
+    Bf16,
+}
+
+static PRECISION: AtomicU8 = AtomicU8::new(0);
+
+/// Chooses the precision for all convolutions after this call.
+pub fn set_precision(precision: Precision) {
+    PRECISION.store(u8::from(precision == Precision::Bf16), Ordering::Relaxed);
+}
+
+/// The precision in use: bf16 where it was chosen, the processor has it, and AVX-512 was not forbidden.
+pub fn precision() -> Precision {
+    let chosen = PRECISION.load(Ordering::Relaxed) == 1;
+    if chosen && detected() == Isa::Avx512 && has_bf16() {
+        Precision::Bf16
+    } else {
+        Precision::F32
+    }
+}
+
+/// The output, or the gradient of the input: what `packed` was made for.
+///
+/// Forward, `source` has the convolution's input shape and the result its output shape; back, the other way round.
+///
+/// # Panics
+/// When `source` is not of its shape's length, or `packed` is another convolution's.
+pub fn convolve(conv: &Convolution, source: &[f32], packed: &Packed) -> Vec<f32> {
+    conv.check_source(source, packed.way);
+    assert_eq!(
+        packed.shape,
+        conv.weight_shape(),
+        "the packed weight is another convolution's: [out, in, kernel, stride]"
+    );
+    assert_eq!(
+        packed.columns.lanes,
+        simd::lanes(),
+        "the weight was packed for vectors of another length"
+    );
+    match (packed.algorithm, packed.precision) {
+        (Algorithm::Direct, Precision::F32) => direct::convolve::<Single>(conv, source, packed),
+        (Algorithm::Direct, Precision::Bf16) => direct::convolve::<Half>(conv, source, packed),
+        (Algorithm::Winograd, Precision::F32) => winograd::convolve::<Single>(conv, source, packed),
+        (Algorithm::Winograd, Precision::Bf16) => winograd::convolve::<Half>(conv, source, packed),
+    }
 }
 
 /// `y = x * w`. `x` has the convolution's input shape, `w` is `[out, in, kernel, kernel]`; the result has the
@@ -66,12 +123,7 @@ fn winograd(conv: &Convolution) -> bool {
 /// # Panics
 /// When a slice is not of its shape's length.
 pub fn forward(conv: &Convolution, x: &[f32], w: &[f32]) -> Vec<f32> {
-    conv.check(x, w);
-    if winograd(conv) {
-        winograd::convolve(conv, x, w, false)
-    } else {
-        direct::convolve(conv, x, w, false)
-    }
+    convolve(conv, x, &Packed::new(conv, w, Way::Forward))
 }
 
 /// The gradient of the input: `dy` has the output shape, the result the input shape.
@@ -79,12 +131,7 @@ pub fn forward(conv: &Convolution, x: &[f32], w: &[f32]) -> Vec<f32> {
 /// # Panics
 /// As [`forward`].
 pub fn backward_data(conv: &Convolution, dy: &[f32], w: &[f32]) -> Vec<f32> {
-    conv.check_backward(dy, w);
-    if winograd(conv) {
-        winograd::convolve(conv, dy, w, true)
-    } else {
-        direct::convolve(conv, dy, w, true)
-    }
+    convolve(conv, dy, &Packed::new(conv, w, Way::Back))
 }
 
 /// The gradient of the weight, `[out, in, kernel, kernel]`.
@@ -92,11 +139,19 @@ pub fn backward_data(conv: &Convolution, dy: &[f32], w: &[f32]) -> Vec<f32> {
 /// # Panics
 /// As [`forward`].
 pub fn backward_weight(conv: &Convolution, x: &[f32], dy: &[f32]) -> Vec<f32> {
-    conv.check_weight(x, dy);
-    if winograd(conv) {
-        winograd::weight_gradient(conv, x, dy)
-    } else {
-        direct::weight_gradient(conv, x, dy)
+    conv.check_weight_gradient(x, dy);
+    let even = conv.input.batch.is_multiple_of(2)
+        && conv.input.channels.is_multiple_of(16)
+        && conv.channels.is_multiple_of(16);
+    match (algorithm_of(conv), precision()) {
+        (Algorithm::Direct, Precision::Bf16) if even => {
+            direct::weight_gradient::<Half>(conv, x, dy)
+        }
+        (Algorithm::Direct, _) => direct::weight_gradient::<Single>(conv, x, dy),
+        (Algorithm::Winograd, Precision::Bf16) if even => {
+            winograd::weight_gradient::<Half>(conv, x, dy)
+        }
+        (Algorithm::Winograd, _) => winograd::weight_gradient::<Single>(conv, x, dy),
     }
 }
 

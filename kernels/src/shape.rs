@@ -1,5 +1,7 @@
 //! Shapes, and which pixels meet under a kernel.
 
+use crate::pack::Way;
+
 /// The shape of activations, `[height, width, batch, channels]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Activation {
@@ -61,22 +63,32 @@ impl Convolution {
         self.channels * self.input.channels * self.kernel * self.kernel
     }
 
-    pub(crate) fn check(&self, x: &[f32], w: &[f32]) {
-        self.check_kernel();
-        self.check_input(x);
-        self.check_values(w);
+    /// `[out, in, kernel, stride]`.
+    pub(crate) fn weight_shape(&self) -> [usize; 4] {
+        [self.channels, self.input.channels, self.kernel, self.stride]
     }
 
-    pub(crate) fn check_backward(&self, dy: &[f32], w: &[f32]) {
-        self.check_kernel();
-        self.check_gradient(dy);
-        self.check_values(w);
+    /// Of what is convolved: the input, or on the way back the gradient.
+    pub(crate) fn check_source(&self, source: &[f32], way: Way) {
+        match way {
+            Way::Forward => self.check_input(source),
+            Way::Back => self.check_gradient(source),
+        }
     }
 
-    pub(crate) fn check_weight(&self, x: &[f32], dy: &[f32]) {
+    pub(crate) fn check_weight_gradient(&self, x: &[f32], dy: &[f32]) {
         self.check_kernel();
         self.check_input(x);
         self.check_gradient(dy);
+    }
+
+    pub(crate) fn check_weight_values(&self, w: &[f32]) {
+        self.check_kernel();
+        assert_eq!(
+            w.len(),
+            self.weight_len(),
+            "the weight is not of its shape {self:?}"
+        );
     }
 
     fn check_kernel(&self) {
@@ -106,14 +118,6 @@ impl Convolution {
             dy.len(),
             shape.len(),
             "the gradient is not of shape {shape:?}"
-        );
-    }
-
-    fn check_values(&self, w: &[f32]) {
-        assert_eq!(
-            w.len(),
-            self.weight_len(),
-            "the weight is not of its shape {self:?}"
         );
     }
 

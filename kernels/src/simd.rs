@@ -91,6 +91,35 @@ pub(crate) fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
     }
 }
 
+/// Whether this processor multiplies bf16.
+pub fn has_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return pulp::x86::V4::try_new().is_some() && std::arch::is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// As [`dispatch`], with bf16 products beside AVX-512. The caller has asked [`has_bf16`].
+pub(crate) fn dispatch_bf16<Op: WithSimd>(op: Op) -> Op::Output {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(
+            enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512bf16,popcnt,bmi1,bmi2,fma,lzcnt"
+        )]
+        fn run<Op: WithSimd>(simd: pulp::x86::V4, op: Op) -> Op::Output {
+            op.with_simd(simd)
+        }
+        assert!(has_bf16(), "this processor does not multiply bf16");
+        // SAFETY: just asked.
+        unsafe { run(there(pulp::x86::V4::try_new()), op) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = op;
+        unreachable!("the caller has asked whether there is bf16")
+    }
+}
+
 /// A selected instruction set was found before.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn there<S>(found: Option<S>) -> S {

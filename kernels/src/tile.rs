@@ -2,6 +2,7 @@
 
 use pulp::Simd;
 
+use crate::element::Element;
 use crate::simd::VECTORS;
 
 /// One product of a sum: where its rows and its columns start.
@@ -16,12 +17,12 @@ pub(crate) struct Term {
 /// `c[m][..cols] = Σ over terms, k of a[m][k] · b[k][..]`, for `rows` rows.
 ///
 /// # Safety
-/// For each term, `a + term.a` has `rows` rows of `depth` values, `lda` apart; `b + term.b` has `depth` rows of
+/// Inside `E`'s dispatch. For each term, `a + term.a` has `rows` rows of `depth` cells, `lda` apart; `b + term.b` has `depth` rows of
 /// `vectors · LANES` values, contiguous; `c` has `rows` rows of `cols` values, `ldc` apart, that nobody else
 /// touches. `rows` ≤ 13, `vectors` is 1 or 2, `cols` ≤ `vectors · LANES`.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-pub(crate) unsafe fn sum_of_products<S: Simd>(
+pub(crate) unsafe fn sum_of_products<E: Element, S: Simd>(
     simd: S,
     (rows, vectors): (usize, usize),
     terms: &[Term],
@@ -37,8 +38,8 @@ pub(crate) unsafe fn sum_of_products<S: Simd>(
         ($($m:literal)*) => {
             match (rows, vectors) {
                 // SAFETY: the caller's promise, with `rows` and `vectors` as constants.
-                $(($m, 1) => unsafe { block::<S, $m, 1>(simd, terms, a, lda, b, depth, c, ldc, cols) },
-                  ($m, _) => unsafe { block::<S, $m, VECTORS>(simd, terms, a, lda, b, depth, c, ldc, cols) },)*
+                $(($m, 1) => unsafe { block::<E, S, $m, 1>(simd, terms, a, lda, b, depth, c, ldc, cols) },
+                  ($m, _) => unsafe { block::<E, S, $m, VECTORS>(simd, terms, a, lda, b, depth, c, ldc, cols) },)*
                 _ => unreachable!("blocks have 1 to 13 rows"),
             }
         };
@@ -56,7 +57,7 @@ pub(crate) unsafe fn sum_of_products<S: Simd>(
 
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-unsafe fn block<S: Simd, const ROWS: usize, const NV: usize>(
+unsafe fn block<E: Element, S: Simd, const ROWS: usize, const NV: usize>(
     simd: S,
     terms: &[Term],
     a: *const f32,
@@ -80,7 +81,7 @@ unsafe fn block<S: Simd, const ROWS: usize, const NV: usize>(
                 for (m, sums) in sums.iter_mut().enumerate() {
                     let value = simd.splat_f32s(*a.add(m * lda));
                     for (sum, column) in sums.iter_mut().zip(columns) {
-                        *sum = simd.mul_add_e_f32s(value, column, *sum);
+                        *sum = E::multiply_add(simd, value, column, *sum);
                     }
                 }
                 a = a.add(1);
@@ -101,16 +102,17 @@ unsafe fn block<S: Simd, const ROWS: usize, const NV: usize>(
 /// gradients.
 ///
 /// # Safety
-/// `a` has `depth` rows of at least `rows` values, `lda` apart; `b` has `depth` rows of `vectors · LANES` values,
-/// contiguous; `c` has `rows` rows of `vectors · LANES` values, `ldc` apart, that nobody else touches.
+/// `a` has `depth` rows of at least `rows` cells, `lda` apart; `b` has `depth` rows of `vectors · LANES` cells, `ldb`
+/// apart; `c` has `rows` rows of `vectors · LANES` values, `ldc` apart, that nobody else touches.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-pub(crate) unsafe fn transposed_product<S: Simd>(
+pub(crate) unsafe fn transposed_product<E: Element, S: Simd>(
     simd: S,
     (rows, vectors): (usize, usize),
     a: *const f32,
     lda: usize,
     b: *const f32,
+    ldb: usize,
     depth: usize,
     c: *mut f32,
     ldc: usize,
@@ -119,8 +121,8 @@ pub(crate) unsafe fn transposed_product<S: Simd>(
         ($($m:literal)*) => {
             match (rows, vectors) {
                 // SAFETY: the caller's promise, with `rows` and `vectors` as constants.
-                $(($m, 1) => unsafe { block_transposed::<S, $m, 1>(simd, a, lda, b, depth, c, ldc) },
-                  ($m, _) => unsafe { block_transposed::<S, $m, VECTORS>(simd, a, lda, b, depth, c, ldc) },)*
+                $(($m, 1) => unsafe { block_transposed::<E, S, $m, 1>(simd, a, lda, b, ldb, depth, c, ldc) },
+                  ($m, _) => unsafe { block_transposed::<E, S, $m, VECTORS>(simd, a, lda, b, ldb, depth, c, ldc) },)*
                 _ => unreachable!("blocks have 1 to 13 rows"),
             }
         };
@@ -136,11 +138,13 @@ pub(crate) unsafe fn transposed_product<S: Simd>(
 }
 
 #[inline(always)]
-unsafe fn block_transposed<S: Simd, const ROWS: usize, const NV: usize>(
+#[allow(clippy::too_many_arguments)]
+unsafe fn block_transposed<E: Element, S: Simd, const ROWS: usize, const NV: usize>(
     simd: S,
     a: *const f32,
     lda: usize,
     b: *const f32,
+    ldb: usize,
     depth: usize,
     c: *mut f32,
     ldc: usize,
@@ -157,11 +161,11 @@ unsafe fn block_transposed<S: Simd, const ROWS: usize, const NV: usize>(
             for (m, sums) in sums.iter_mut().enumerate() {
                 let value = simd.splat_f32s(*a.add(m));
                 for (sum, column) in sums.iter_mut().zip(columns) {
-                    *sum = simd.mul_add_e_f32s(value, column, *sum);
+                    *sum = E::multiply_add(simd, value, column, *sum);
                 }
             }
             a = a.add(lda);
-            b = b.add(NV * S::F32_LANES);
+            b = b.add(ldb);
         }
     }
     for (m, sums) in sums.into_iter().enumerate() {

@@ -2,8 +2,9 @@
 //! numbers of threads.
 
 use advcl_kernels::{
-    Activation, Algorithm, Convolution, Isa, affine, affine_backward, available, backward_data,
-    backward_weight, batch_norm, batch_norm_backward, forward, mean_pool, select, set_algorithm,
+    Activation, Algorithm, Convolution, Isa, Precision, affine, affine_backward, available,
+    backward_data, backward_weight, batch_norm, batch_norm_backward, forward, mean_pool, select,
+    set_algorithm, set_precision,
 };
 use std::sync::Mutex;
 
@@ -55,6 +56,12 @@ fn cases() -> Vec<Convolution> {
         conv(3, 2, 5, [1, 24, 3, 2]),
         conv(4, 4, 7, [256, 257, 3, 1]),
         conv(28, 28, 2, [1, 4, 3, 2]),
+        // Each way to sum a weight's gradient, and what bf16 needs.
+        conv(4, 6, 6, [96, 160, 3, 1]),
+        conv(12, 12, 4, [32, 16, 3, 1]),
+        conv(13, 9, 26, [96, 64, 3, 1]),
+        conv(6, 5, 4, [32, 48, 3, 2]),
+        conv(5, 5, 34, [64, 32, 1, 1]),
     ]
 }
 
@@ -126,8 +133,19 @@ fn convolutions_agree_with_their_definition() {
             dw[k] += f64::from(dy[o]) * f64::from(x[i]);
         });
         each_set(|isa| {
-            for (algorithm, tolerance) in [(Algorithm::Direct, 1e-6), (Algorithm::Winograd, 2e-5)] {
+            use Algorithm::{Direct, Winograd};
+            use Precision::{Bf16, F32};
+            for (algorithm, precision, tolerance) in [
+                (Direct, F32, 1e-6),
+                (Winograd, F32, 2e-5),
+                (Direct, Bf16, 4e-3),
+                (Winograd, Bf16, 4e-2),
+            ] {
                 set_algorithm(algorithm);
+                set_precision(precision);
+                if advcl_kernels::precision() != precision {
+                    continue; // bf16 is not everywhere
+                }
                 let errors = [
                     error(&forward(&conv, &x, &w), &y),
                     error(&backward_data(&conv, &dy, &w), &dx),
@@ -136,7 +154,7 @@ fn convolutions_agree_with_their_definition() {
                 for (what, error) in ["forward", "data", "weight"].into_iter().zip(errors) {
                     assert!(
                         error < tolerance,
-                        "{what} of {conv:?}, {isa:?}, {algorithm:?}: {error:.1e}"
+                        "{what} of {conv:?}, {isa:?}, {algorithm:?}, {precision:?}: {error:.1e}"
                     );
                 }
             }

@@ -1,10 +1,11 @@
 //! The CPU's operations: `advcl-kernels` on Flex tensors, f32.
 
-use advcl_kernels::{self as kernels, Activation, Convolution};
+use advcl_kernels::{self as kernels, Activation, Convolution, Way};
 use burn::backend::{Bytes, DType, Flex, TensorMetadata};
 use burn::tensor::Shape;
 use burn_flex::{FlexTensor, Layout};
 
+use super::packs::packed;
 use super::{CpuKernels, EPSILON, EngineOps};
 use crate::error::{Error, Result, nearest};
 
@@ -82,15 +83,17 @@ impl EngineOps for Flex {
     fn engine_conv(x: FlexTensor, w: FlexTensor, stride: usize) -> FlexTensor {
         let conv = convolution(&x, &w, stride);
         let out = conv.output();
-        values!(x, w);
-        let y = kernels::forward(&conv, x, w);
+        let packed = packed(&conv, &w, Way::Forward);
+        values!(x);
+        let y = kernels::convolve(&conv, x, &packed);
         tensor(y, &[out.height, out.width, out.batch, out.channels])
     }
 
     fn engine_conv_data(x: FlexTensor, w: FlexTensor, dy: FlexTensor, stride: usize) -> FlexTensor {
         let (conv, shape) = (convolution(&x, &w, stride), dims::<4>(&x));
-        values!(w, dy);
-        tensor(kernels::backward_data(&conv, dy, w), &shape)
+        let packed = packed(&conv, &w, Way::Back);
+        values!(dy);
+        tensor(kernels::convolve(&conv, dy, &packed), &shape)
     }
 
     fn engine_conv_weight(

@@ -1,0 +1,344 @@
+//! What the products multiply: single values, or pairs of bf16 whose products are summed in f32.
+//!
+//! Buffers are of 32-bit cells either way: a cell holds one f32, or two bf16 (the earlier one in the lower half).
+//! So a sum over `depth` values runs over `depth / PACK` cells, and the same loops serve both.
+
+use std::borrow::Cow;
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::memory::{Shared, uninitialised};
+use crate::simd;
+use crate::tile::{load_some, store, store_some};
+
+/// How cells are filled and multiplied.
+pub(crate) trait Element: Send + Sync + 'static {
+    /// Values in a cell.
+    const PACK: usize;
+
+    /// Runs `op` with the instructions that this element needs.
+    fn dispatch<Op: WithSimd>(op: Op) -> Op::Output;
+
+    /// `sum + a · b`, over the cells of a vector.
+    ///
+    /// # Safety
+    /// Inside [`Element::dispatch`].
+    unsafe fn multiply_add<S: Simd>(simd: S, a: S::f32s, b: S::f32s, sum: S::f32s) -> S::f32s;
+
+    /// Cells of the values of two vectors, lane by lane; `second` is dropped where a cell holds one value.
+    ///
+    /// # Safety
+    /// Inside [`Element::dispatch`].
+    unsafe fn cells<S: Simd>(simd: S, first: S::f32s, second: S::f32s) -> S::f32s;
+
+    /// Puts a vector's values, or its first `count`, into consecutive cells from value `e` on.
+    ///
+    /// # Safety
+    /// Inside [`Element::dispatch`]; the cells are there, for us alone; `e` and `count` are multiples of `PACK`.
+    unsafe fn put<S: Simd, const WHOLE: bool>(
+        simd: S,
+        to: *mut f32,
+        e: usize,
+        count: usize,
+        value: S::f32s,
+    );
+
+    /// One cell, outside of any dispatch.
+    fn cell(first: f32, second: f32) -> f32;
+
+    /// Values, in order, as cells.
+    fn flat(values: &[f32]) -> Cow<'_, [f32]>;
+
+    /// The cells of two images' values: `[pixels, images, channels]` to `[pixels, images / PACK, channels]`.
+    fn paired(values: &[f32], images: usize, channels: usize) -> Cow<'_, [f32]>;
+}
+
+/// A value a cell.
+pub(crate) struct Single;
+
+impl Element for Single {
+    const PACK: usize = 1;
+
+    fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
+        simd::dispatch(op)
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_add<S: Simd>(simd: S, a: S::f32s, b: S::f32s, sum: S::f32s) -> S::f32s {
+        simd.mul_add_e_f32s(a, b, sum)
+    }
+
+    #[inline(always)]
+    unsafe fn cells<S: Simd>(_: S, first: S::f32s, _: S::f32s) -> S::f32s {
+        first
+    }
+
+    #[inline(always)]
+    unsafe fn put<S: Simd, const WHOLE: bool>(
+        simd: S,
+        to: *mut f32,
+        e: usize,
+        count: usize,
+        value: S::f32s,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if WHOLE {
+                store(simd, to.add(e), value);
+            } else {
+                store_some(simd, to.add(e), count, value);
+            }
+        }
+    }
+
+    fn cell(first: f32, _: f32) -> f32 {
+        first
+    }
+
+    fn flat(values: &[f32]) -> Cow<'_, [f32]> {
+        Cow::Borrowed(values)
+    }
+
+    fn paired(values: &[f32], _: usize, _: usize) -> Cow<'_, [f32]> {
+        Cow::Borrowed(values)
+    }
+}
+
+/// Two bf16 a cell, multiplied and summed by vdpbf16ps.
+pub(crate) struct Half;
+
+/// The nearest bf16, ties to even; not-a-number stays one.
+fn bf16(value: f32) -> u32 {
+    let bits = value.to_bits();
+    if value.is_nan() {
+        return (bits >> 16) | 0x40;
+    }
+    (bits + 0x7fff + ((bits >> 16) & 1)) >> 16
+}
+
+impl Element for Half {
+    const PACK: usize = 2;
+
+    fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
+        simd::dispatch_bf16(op)
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_add<S: Simd>(_: S, a: S::f32s, b: S::f32s, sum: S::f32s) -> S::f32s {
+        #[cfg(target_arch = "x86_64")]
+        if S::F32_LANES == 16 {
+            use std::arch::x86_64::_mm512_dpbf16_ps;
+            use std::mem::transmute_copy;
+            // SAFETY: dispatched with these instructions; vectors of 16 cells, in whatever type.
+            return unsafe {
+                transmute_copy(&_mm512_dpbf16_ps(
+                    transmute_copy(&sum),
+                    transmute_copy(&a),
+                    transmute_copy(&b),
+                ))
+            };
+        }
+        let _ = (a, b, sum);
+        unreachable!("bf16 is used where the processor multiplies it");
+    }
+
+    #[inline(always)]
+    unsafe fn cells<S: Simd>(_: S, first: S::f32s, second: S::f32s) -> S::f32s {
+        #[cfg(target_arch = "x86_64")]
+        if S::F32_LANES == 16 {
+            use std::arch::x86_64::{
+                __m512i, _mm512_cvtne2ps_pbh, _mm512_loadu_si512, _mm512_permutexvar_epi16,
+            };
+            use std::mem::transmute_copy;
+            const ORDER: [u16; 32] = {
+                let mut order = [0; 32];
+                let mut i = 0;
+                while i < 32 {
+                    order[i] = (i / 2 + i % 2 * 16) as u16;
+                    i += 1;
+                }
+                order
+            };
+            // SAFETY: as above; the order is 64 bytes.
+            return unsafe {
+                let both = _mm512_cvtne2ps_pbh(transmute_copy(&second), transmute_copy(&first));
+                let both: __m512i = transmute_copy(&both);
+                let order = _mm512_loadu_si512(ORDER.as_ptr().cast());
+                transmute_copy(&_mm512_permutexvar_epi16(order, both))
+            };
+        }
+        let _ = (first, second);
+        unreachable!("bf16 is used where the processor multiplies it");
+    }
+
+    #[inline(always)]
+    unsafe fn put<S: Simd, const WHOLE: bool>(
+        _: S,
+        to: *mut f32,
+        e: usize,
+        count: usize,
+        value: S::f32s,
+    ) {
+        #[cfg(target_arch = "x86_64")]
+        if S::F32_LANES == 16 {
+            use std::arch::x86_64::_mm512_cvtneps_pbh;
+            use std::mem::transmute_copy;
+            // SAFETY: as above; the caller's promise of `count` values, or 16, from value `e` on.
+            unsafe {
+                let halves: [u16; 16] = transmute_copy(&_mm512_cvtneps_pbh(transmute_copy(&value)));
+                let to = to.cast::<u16>().add(e);
+                if WHOLE {
+                    to.cast::<[u16; 16]>().write_unaligned(halves);
+                } else {
+                    std::ptr::copy_nonoverlapping(halves.as_ptr(), to, count.min(16));
+                }
+            }
+            return;
+        }
+        let _ = (to, e, count, value);
+        unreachable!("bf16 is used where the processor multiplies it");
+    }
+
+    fn cell(first: f32, second: f32) -> f32 {
+        f32::from_bits(bf16(first) | bf16(second) << 16)
+    }
+
+    fn flat(values: &[f32]) -> Cow<'_, [f32]> {
+        assert!(
+            values.len().is_multiple_of(2),
+            "cells hold two values each, found {}",
+            values.len()
+        );
+        let mut cells = uninitialised(values.len() / 2);
+        const CHUNK: usize = 1 << 14;
+        cells
+            .par_chunks_mut(CHUNK / 2)
+            .zip(values.par_chunks(CHUNK))
+            .for_each(|(cells, values)| Self::dispatch(Flat { cells, values }));
+        Cow::Owned(cells)
+    }
+
+    fn paired(values: &[f32], images: usize, channels: usize) -> Cow<'_, [f32]> {
+        assert!(
+            images.is_multiple_of(2) && values.len().is_multiple_of(images * channels),
+            "cells hold two images' values each, found {images} images"
+        );
+        let mut cells = uninitialised(values.len() / 2);
+        let pixel = images * channels;
+        if pixel == 0 {
+            return Cow::Owned(cells);
+        }
+        let result = Shared::new(&mut cells);
+        values
+            .par_chunks(pixel)
+            .enumerate()
+            .for_each(|(index, values)| {
+                // SAFETY: this pixel's cells begin there.
+                let cells = unsafe { result.at(index * pixel / 2) };
+                Self::dispatch(Paired {
+                    cells,
+                    values,
+                    channels,
+                });
+            });
+        Cow::Owned(cells)
+    }
+}
+
+struct Flat<'a> {
+    cells: &'a mut [f32],
+    values: &'a [f32],
+}
+
+impl WithSimd for Flat<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { cells, values } = self;
+        for e in (0..values.len()).step_by(S::F32_LANES) {
+            let count = values.len() - e;
+            // SAFETY: `count` values are left, and half as many cells (checked by the chunks' lengths).
+            unsafe {
+                let value = load_some(simd, values.as_ptr().add(e), count);
+                if count >= S::F32_LANES {
+                    Half::put::<S, true>(simd, cells.as_mut_ptr(), e, count, value);
+                } else {
+                    Half::put::<S, false>(simd, cells.as_mut_ptr(), e, count, value);
+                }
+            }
+        }
+    }
+}
+
+struct Paired<'a> {
+    cells: *mut f32,
+    values: &'a [f32],
+    channels: usize,
+}
+
+impl WithSimd for Paired<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self {
+            cells,
+            values,
+            channels,
+        } = self;
+        for (pair, rows) in values.chunks_exact(2 * channels).enumerate() {
+            for c in (0..channels).step_by(S::F32_LANES) {
+                let count = channels - c;
+                // SAFETY: both rows have `count` values from `c` on, the pair's cells as many.
+                unsafe {
+                    let first = load_some(simd, rows.as_ptr().add(c), count);
+                    let second = load_some(simd, rows.as_ptr().add(channels + c), count);
+                    let both = Half::cells(simd, first, second);
+                    store_some(simd, cells.add(pair * channels + c), count, both);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_to_the_nearest_bf16() {
+        let step = 1.0 / 128.0;
+        let halves = [
+            (1.0, 1.0),
+            (1.0 + 0.5 * step, 1.0),
+            (1.0 + 1.5 * step, 1.0 + 2.0 * step),
+            (-1.0 - 0.51 * step, -1.0 - step),
+        ];
+        for (value, expected) in halves {
+            assert_eq!(f32::from_bits(bf16(value) << 16), expected);
+        }
+        assert!(f32::from_bits(bf16(f32::NAN) << 16).is_nan());
+        assert_eq!(f32::from_bits(bf16(f32::INFINITY) << 16), f32::INFINITY);
+    }
+
+    #[test]
+    fn vectors_are_rounded_as_single_values_are() {
+        if !simd::has_bf16() {
+            eprintln!("this processor has no bf16 products: nothing to test");
+            return;
+        }
+        let values: Vec<f32> = (0..6 * 34).map(|i| (i as f32 * 0.7).sin() * 1e3).collect();
+        for (i, cell) in Half::flat(&values).iter().enumerate() {
+            let expected = Half::cell(values[2 * i], values[2 * i + 1]);
+            assert_eq!(cell.to_bits(), expected.to_bits());
+        }
+        // Two images of three pixels, 34 channels.
+        for (i, cell) in Half::paired(&values, 2, 34).iter().enumerate() {
+            let at = i / 34 * 68 + i % 34;
+            let expected = Half::cell(values[at], values[at + 34]);
+            assert_eq!(cell.to_bits(), expected.to_bits());
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Weights packed for the kernels, kept as long as somebody holds the weights.
+//!
+//! A weight does not change within a training step, and a step runs it thirty times and more: forward for each view and
+//! each step of the attack, and as often on the way back.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use advcl_kernels::{Convolution, Packed, Way};
+use burn::backend::Bytes;
+use burn_flex::FlexTensor;
+
+struct Kept {
+    /// Held, so that nobody can write these bytes in place, nor other weights take their address.
+    weight: Arc<Bytes>,
+    packed: Arc<Packed>,
+}
+
+static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
+
+/// The packed form of `w`, made if it is not there.
+pub(super) fn packed(conv: &Convolution, w: &FlexTensor, way: Way) -> Arc<Packed> {
+    let weight = w.data_arc();
+    let whole = w.is_contiguous() && weight.len() == conv.weight_len() * size_of::<f32>();
+    if whole {
+        let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = kept
+            .iter()
+            .find(|k| Arc::ptr_eq(&k.weight, &weight) && k.packed.fits(conv, way));
+        if let Some(found) = found {
+            return found.packed.clone();
+        }
+    }
+    let contiguous = w.to_contiguous();
+    let values: &[f32] = contiguous.as_slice().expect("the engine's tensors are f32");
+    let packed = Arc::new(Packed::new(conv, values, way));
+    if whole {
+        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        // Weights that only we still hold have been replaced by an update.
+        kept.retain(|k| Arc::strong_count(&k.weight) > 1);
+        kept.push(Kept {
+            weight,
+            packed: packed.clone(),
+        });
+    }
+    packed
+}
