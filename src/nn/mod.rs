@@ -7,7 +7,9 @@ pub mod norm;
 pub mod resnet;
 pub mod weights;
 
-pub use engine::{CpuKernels, choose_cpu_kernels, cpu_kernels, instruction_sets};
+pub use engine::{
+    CpuKernels, Precision, choose_cpu_kernels, cpu_kernels, has_bf16, instruction_sets, with_precision,
+};
 pub use layer::{Conv, Linear};
 pub use model::{Backbone, Classifier};
 pub use norm::{BatchNorm, Mode, Route, RouteNorm, Statistics};

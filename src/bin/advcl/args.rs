@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use advcl::nn::Precision;
 use clap::{Args, Parser, Subcommand};
 
 /// Robust image encoders from unlabeled data.
@@ -47,6 +48,16 @@ pub struct Shared {
         display_order = 101
     )]
     pub conv: String,
+    /// Products of convolutions in pretraining on the CPU: f32, or bf16 where the processor has it
+    #[arg(
+        long,
+        value_name = "P",
+        default_value = "f32",
+        value_parser = ["f32", "bf16"],
+        global = true,
+        display_order = 101
+    )]
+    pub precision: String,
     /// Override a key of the recipe, e.g. 'seed = 1' (repeatable)
     #[arg(long, value_name = "KEY = VALUE", global = true, display_order = 102)]
     pub set: Vec<String>,
@@ -202,4 +213,13 @@ pub struct Inspect {
     /// Rows of the contact sheet
     #[arg(long, default_value_t = 10)]
     pub rows: usize,
+}
+
+impl Shared {
+    pub fn precision(&self) -> Precision {
+        match self.precision.as_str() {
+            "bf16" => Precision::Bf16,
+            _ => Precision::F32,
+        }
+    }
 }

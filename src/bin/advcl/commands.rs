@@ -246,7 +246,9 @@ fn evaluate(stage: &args::Stage, shared: &Shared) -> Result<()> {
 fn bench_step(step: &args::BenchStep, shared: &Shared) -> Result<()> {
     let device = device::open(&shared.device)?;
     let shape = [step.batch, step.channels, step.size, step.size];
-    let outcome = bench::step(shape, step.width, step.runs, &device)?;
+    let outcome = nn::with_precision(shared.precision(), || {
+        bench::step(shape, step.width, step.runs, &device)
+    })?;
     if shared.json {
         return print_json(&outcome);
     }

@@ -6,7 +6,7 @@ use burn::tensor::Shape;
 use burn_flex::{FlexTensor, Layout};
 
 use super::packs::packed;
-use super::{CpuKernels, EPSILON, EngineOps};
+use super::{CpuKernels, EPSILON, EngineOps, Precision};
 use crate::error::{Error, Result, nearest};
 
 pub(super) fn in_use() -> CpuKernels {
@@ -36,6 +36,25 @@ pub(super) fn choose(instructions: Option<&str>, winograd: bool) -> Result<()> {
         problem: "this processor has no such instruction set".to_owned(),
         hint: nearest(name, available.iter().map(|isa| isa.name())),
     })
+}
+
+/// f32 again when it is dropped, by a panic too.
+pub(super) struct WithPrecision;
+
+impl WithPrecision {
+    pub(super) fn new(precision: Precision) -> Self {
+        kernels::set_precision(match precision {
+            Precision::F32 => kernels::Precision::F32,
+            Precision::Bf16 => kernels::Precision::Bf16,
+        });
+        Self
+    }
+}
+
+impl Drop for WithPrecision {
+    fn drop(&mut self) {
+        kernels::set_precision(kernels::Precision::F32);
+    }
 }
 
 /// Lends contiguous values of tensors under their own names.

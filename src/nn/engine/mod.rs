@@ -54,6 +54,33 @@ pub fn choose_cpu_kernels(instructions: Option<&str>, winograd: bool) -> crate::
     Ok(())
 }
 
+/// What convolutions multiply. Sums, BatchNorm and weights are f32 always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Single precision.
+    #[default]
+    F32,
+    /// bf16 on the CPU, where the processor has it ([`has_bf16`]) and the shape allows; else f32.
+    Bf16,
+}
+
+/// Whether this processor multiplies bf16.
+pub fn has_bf16() -> bool {
+    #[cfg(feature = "flex")]
+    return advcl_kernels::has_bf16();
+    #[cfg(not(feature = "flex"))]
+    false
+}
+
+/// Runs `work` with convolutions of this precision, in the whole process; then f32 again.
+pub fn with_precision<R>(precision: Precision, work: impl FnOnce() -> R) -> R {
+    #[cfg(feature = "flex")]
+    let _then = flex::WithPrecision::new(precision);
+    #[cfg(not(feature = "flex"))]
+    let _ = precision;
+    work()
+}
+
 /// Added to a variance before its root is taken.
 pub(super) const EPSILON: f64 = 1e-5;
 
