@@ -89,8 +89,8 @@ impl Passes {
 
     /// Direct-equivalent operations of the convolutions for one image; the first of `layers` is the stem.
     ///
-    /// Every way back goes through the gradient of every layer's input, but the stem's is the image's. Everything
-    /// else (BatchNorm, heads, losses, augmentation) is below 1 % of the operations and is not counted.
+    /// Every way back goes through the gradient of every layer's input, but the stem's is the image's. BatchNorm, heads,
+    /// losses and augmentation are not counted: they have few operations, and are bound by memory.
     pub fn operations(&self, layers: &[Layer]) -> f64 {
         let of = |(index, layer): (usize, &Layer)| {
             let updates = if index == 0 { 0 } else { self.to_weights };
