@@ -8,7 +8,8 @@ pub mod resnet;
 pub mod weights;
 
 pub use engine::{
-    CpuKernels, Precision, choose_cpu_kernels, cpu_kernels, has_bf16, instruction_sets, with_precision,
+    CpuKernels, Precision, choose_cpu_kernels, cpu_kernels, has_bf16, instruction_sets,
+    with_precision,
 };
 pub use layer::{Conv, Linear};
 pub use model::{Backbone, Classifier};

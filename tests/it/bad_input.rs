@@ -236,7 +236,7 @@ fn recipes_and_arguments() {
             words,
         );
     }
-    let cases: [Case; 18] = [
+    let cases: [Case; 25] = [
         (
             "run nowhere.toml",
             &[
@@ -299,6 +299,31 @@ fn recipes_and_arguments() {
         (
             "bench step --width 0",
             &["bench step: cannot time", "width 0", "hint: expected"],
+        ),
+        (
+            "bench step --batch 1",
+            &["cannot time batch 1", "hint: expected a batch of 2 to"],
+        ),
+        (
+            "bench kernels --size 7",
+            &["bench kernels: cannot time", "size 7", "hint: expected"],
+        ),
+        (
+            "bench kernels --width 1024 --batch 65536 --size 1024",
+            &["cannot time batch 65536", "at most 2^30 values"],
+        ),
+        (
+            "bench evaluate --channels 2 --json",
+            &["bench evaluate: cannot time", "2 channels"],
+        ),
+        (
+            "bench evaluate --batch 0",
+            &["cannot time batch 0", "hint: expected a batch of 1 to"],
+        ),
+        ("bench kernels --runs 0", &["cannot time", "0 runs"]),
+        (
+            "bench kernels --device gpu",
+            &["device \"gpu\": no such device"],
         ),
         (
             "bench step --width wide",

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use advcl::bench::{Layer, Passes, resnet18};
 use advcl::data;
 use advcl::recipe::{Recipe, SHIPPED};
 
@@ -113,21 +114,143 @@ fn data_inspect_draws_every_view() {
     );
 }
 
+/// The number at `pointer` ("/gemm/gflops"), which must be above zero.
+#[track_caller]
+fn positive(json: &serde_json::Value, pointer: &str) -> f64 {
+    let number = json.pointer(pointer).and_then(|value| value.as_f64());
+    let number = number.unwrap_or_else(|| panic!("no number {pointer} in {json}"));
+    assert!(number > 0.0, "{pointer} in {json}");
+    number
+}
+
+#[track_caller]
+fn near(found: f64, expected: f64) {
+    assert!(
+        (found - expected).abs() <= 1e-9 * expected.abs(),
+        "expected {expected}, found {found}"
+    );
+}
+
 #[test]
 fn bench_says_what_it_timed() {
     let folder = folder();
-    let step = "bench step --width 2 --batch 4 --size 16 --runs 1 --json";
-    let json = advcl(folder.path(), step).expect(0).json();
-    assert_eq!(json["shape"], serde_json::json!([4, 3, 16, 16]));
-    let (seconds, rate) = (
-        json["median_seconds"].as_f64(),
-        json["images_per_second"].as_f64(),
+    let shape = "--width 2 --batch 4 --size 16 --runs 2";
+    let layers = resnet18(2, 3, 16);
+    for (what, attack_steps, passes) in [
+        ("step", 5, Passes::advcl_step(5)),
+        ("evaluate", 20, Passes::evaluation(20)),
+    ] {
+        let json = advcl(folder.path(), &format!("bench {what} {shape} --json"));
+        let json = json.expect(0).json();
+        assert_eq!(json["width"], 2);
+        assert_eq!(json["shape"], serde_json::json!([4, 3, 16, 16]));
+        assert_eq!(json["attack_steps"], attack_steps);
+        assert_eq!(json["seconds"].as_array().map(Vec::len), Some(2));
+        let seconds = positive(&json, "/median_seconds");
+        near(positive(&json, "/images_per_second"), 4.0 / seconds);
+        let gflops = positive(&json, "/gflops");
+        near(gflops, passes.operations(&layers) * 4.0 / seconds / 1e9);
+        let peak = positive(&json, "/gemm/gflops");
+        near(positive(&json, "/of_gemm_peak"), gflops / peak);
+        positive(&json, "/threads");
+        if cfg!(target_os = "linux") {
+            positive(&json, "/peak_memory_mib");
+        }
+    }
+    // One image is enough where nothing is contrasted.
+    let one = "bench evaluate --width 1 --batch 1 --size 8 --channels 1 --runs 1";
+    let text = advcl(folder.path(), one).expect(0).stdout;
+    let words = [
+        "width 1; batch 1, 8 × 8 pixels, 1 channel\n",
+        "a second",
+        "GEMM peak",
+        "peak memory",
+    ];
+    for words in words {
+        assert!(text.contains(words), "{words:?} in {text}");
+    }
+}
+
+#[test]
+fn bench_times_every_kernel() {
+    let folder = folder();
+    let kernels = "bench kernels --width 2 --batch 3 --size 9 --channels 1 --runs 1 --conv direct";
+    let json = advcl(folder.path(), &format!("{kernels} --json"));
+    let json = json.expect(0).json();
+    assert_eq!(json["algorithm"], "direct");
+    assert_eq!(json["instructions"], advcl::nn::instruction_sets()[0]);
+    let peak = positive(&json, "/gemm/gflops");
+    let layers = resnet18(2, 1, 9);
+    assert_eq!(json["layers"].as_array().map(Vec::len), Some(layers.len()));
+    for (index, layer) in layers.iter().enumerate() {
+        let speed = &json["layers"][index];
+        let shape = ["input", "output", "size", "kernel", "stride", "count"];
+        let expected = [
+            layer.input,
+            layer.output,
+            layer.size,
+            layer.kernel,
+            layer.stride,
+            layer.count,
+        ];
+        assert_eq!(
+            shape.map(|key| speed[key].as_u64()),
+            expected.map(|n| Some(n as u64))
+        );
+        for pass in ["forward", "data_gradient", "weight_gradient"] {
+            let seconds = positive(speed, &format!("/{pass}/seconds"));
+            let gflops = positive(speed, &format!("/{pass}/gflops"));
+            near(gflops, layer.operations() * 3.0 / seconds / 1e9);
+            near(
+                positive(speed, &format!("/{pass}/of_gemm_peak")),
+                gflops / peak,
+            );
+        }
+    }
+    let norms = json["batch_norm"].as_array().expect("a list");
+    let shapes: Vec<_> = norms
+        .iter()
+        .map(|norm| (norm["channels"].as_u64(), norm["size"].as_u64()))
+        .collect();
+    assert_eq!(
+        shapes,
+        [(2, 9), (4, 5), (8, 3), (16, 2)].map(|(c, s)| (Some(c), Some(s)))
     );
-    let (seconds, rate) = seconds.zip(rate).unwrap_or_else(|| panic!("{json}"));
-    assert!(
-        seconds > 0.0 && (seconds * rate - 4.0).abs() < 1e-6,
-        "{json}"
+    for norm in norms {
+        positive(norm, "/forward/gb_per_second");
+        positive(norm, "/backward/gb_per_second");
+    }
+    let text = advcl(folder.path(), kernels).expect(0).stdout;
+    for words in [
+        "direct, ",
+        "GEMM peak",
+        "2 → 4, 3 × 3, stride 2",
+        "BatchNorm",
+    ] {
+        assert!(text.contains(words), "{words:?} in {text}");
+    }
+}
+
+#[test]
+fn operations_are_those_of_a_resnet18() {
+    // Its usual figures for 32 × 32 colour images at width 64: 0.555 · 10⁹ multiplications, 11.16 million weights.
+    let layers = resnet18(64, 3, 32);
+    let forward = Passes {
+        forward: 1,
+        to_images: 0,
+        to_weights: 0,
+    };
+    assert_eq!(forward.operations(&layers), 2.0 * 555_417_600.0);
+    let weights = |layer: &Layer| layer.count * layer.input * layer.output * layer.kernel.pow(2);
+    assert_eq!(layers.iter().map(weights).sum::<usize>(), 11_159_232);
+    // 15 forwards, 15 gradients of inputs (the stem's only in the 10 attack steps), 5 of weights.
+    let stem = layers[0].operations();
+    let all = forward.operations(&layers);
+    assert_eq!(
+        Passes::advcl_step(5).operations(&layers),
+        35.0 * all - 5.0 * stem
     );
+    assert_eq!(Passes::evaluation(20).operations(&layers), 42.0 * all);
 }
 
 /// The help of a command, and of those below it, as the help itself lists them.
@@ -162,7 +285,7 @@ fn check_help(path: &Path, command: &[String]) -> usize {
 fn every_help_is_short_and_has_an_example() {
     let folder = folder();
     let count = check_help(folder.path(), &[]);
-    assert!(count >= 16, "only {count} commands were found");
+    assert!(count >= 18, "only {count} commands were found");
     // No arguments: the same help, but not as a success.
     let bare = advcl(folder.path(), "").expect(2);
     assert!(

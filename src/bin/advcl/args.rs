@@ -107,8 +107,8 @@ pub enum Command {
     /// What this build and this machine have
     #[command(after_help = "Example: advcl info")]
     Info,
-    /// Measure speed
-    #[command(after_help = "Example: advcl bench step --width 16 --batch 64")]
+    /// Measure speed, with random weights and images
+    #[command(after_help = "Example: advcl bench kernels --width 16 --batch 64")]
     Bench {
         #[command(subcommand)]
         what: Bench,
@@ -153,17 +153,24 @@ pub struct Predict {
 
 #[derive(Subcommand)]
 pub enum Bench {
-    /// Whole AdvCL pretraining steps (ResNet-18, K = 2, 10, 50, 100, 500): images per second
+    /// The CPU's kernels, layer by layer: GFLOP/s, beside the fastest matrix product
+    #[command(after_help = "Example: advcl bench kernels --width 16 --batch 64")]
+    Kernels(BenchSetup),
+    /// Whole AdvCL steps (5 attack steps, K = 2, 10, 50, 100, 500): images per second
     #[command(after_help = "Example: advcl bench step --width 16 --batch 64")]
-    Step(BenchStep),
+    Step(BenchSetup),
+    /// Clean and PGD-20 predictions of a frozen encoder with a head: images per second
+    #[command(after_help = "Example: advcl bench evaluate --width 16 --batch 64")]
+    Evaluate(BenchSetup),
 }
 
+/// The encoder is a ResNet-18; weights and images are random.
 #[derive(Args)]
-pub struct BenchStep {
+pub struct BenchSetup {
     /// Channels of the first stage
     #[arg(long, default_value_t = 64)]
     pub width: usize,
-    /// Images a step
+    /// Images at a time
     #[arg(long, default_value_t = 64)]
     pub batch: usize,
     /// Height and width of the images
@@ -172,7 +179,7 @@ pub struct BenchStep {
     /// 1 or 3
     #[arg(long, default_value_t = 3)]
     pub channels: usize,
-    /// Steps that are timed; the median is printed
+    /// Measurements; the median is printed
     #[arg(long, default_value_t = 5)]
     pub runs: usize,
 }

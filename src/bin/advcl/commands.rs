@@ -11,11 +11,12 @@ use advcl::nn::weights::to_vec;
 use advcl::recipe::{Method, Recipe, SHIPPED};
 use advcl::run::Model;
 use advcl::train::{Context, to_tensor};
-use advcl::{Error, bench, device, inspect, nn, selftest};
+use advcl::{Error, device, inspect, nn, selftest};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use crate::args::{self, Cli, Command, Shared};
+use crate::bench::bench;
 use crate::progress::{Progress, talk};
 use crate::table;
 
@@ -38,9 +39,7 @@ pub fn dispatch(cli: &Cli) -> Result<()> {
         Command::Evaluate(stage) => evaluate(stage, shared),
         Command::Predict(what) => predict(what, shared),
         Command::Selftest { dirs } => selftest(dirs, shared),
-        Command::Bench {
-            what: args::Bench::Step(step),
-        } => bench_step(step, shared),
+        Command::Bench { what } => bench(what, shared),
         Command::Recipe { what } => recipe(what, shared),
         Command::Data {
             what: args::DataCommand::Inspect(what),
@@ -49,7 +48,7 @@ pub fn dispatch(cli: &Cli) -> Result<()> {
 }
 
 /// Writes a result to stdout; a closed pipe is no error.
-fn print(text: &str) -> Result<()> {
+pub fn print(text: &str) -> Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to stdout")
@@ -58,7 +57,8 @@ fn print(text: &str) -> Result<()> {
     }
 }
 
-fn print_json(value: &impl Serialize) -> Result<()> {
+/// The same, as JSON.
+pub fn print_json(value: &impl Serialize) -> Result<()> {
     print(&format!("{}\n", serde_json::to_string_pretty(value)?))
 }
 
@@ -241,27 +241,6 @@ fn evaluate(stage: &args::Stage, shared: &Shared) -> Result<()> {
         |experiment, context| experiment.summary(&methods(named, experiment), context),
     )?;
     print_summary(&summary, shared)
-}
-
-fn bench_step(step: &args::BenchStep, shared: &Shared) -> Result<()> {
-    let device = device::open(&shared.device)?;
-    let shape = [step.batch, step.channels, step.size, step.size];
-    let outcome = nn::with_precision(shared.precision(), || {
-        bench::step(shape, step.width, step.runs, &device)
-    })?;
-    if shared.json {
-        return print_json(&outcome);
-    }
-    print(&format!(
-        "advcl {} {} width {} batch {} size {}: {:.3} s/step  {:.2} images/s\n",
-        env!("CARGO_PKG_VERSION"),
-        shared.device,
-        step.width,
-        step.batch,
-        step.size,
-        outcome.median_seconds,
-        outcome.images_per_second
-    ))
 }
 
 fn recipe(what: &args::RecipeCommand, shared: &Shared) -> Result<()> {

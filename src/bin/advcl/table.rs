@@ -11,7 +11,7 @@ use advcl::experiment::{Outcome, Summary};
 use advcl::selftest::Check;
 
 /// Columns as wide as their widest cell; the first two left, the others right.
-fn aligned(rows: &[Vec<String>]) -> String {
+pub fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |c: usize| {
         rows.iter()
@@ -40,7 +40,8 @@ fn aligned(rows: &[Vec<String>]) -> String {
     text
 }
 
-fn cells<const N: usize>(cells: [&str; N]) -> Vec<String> {
+/// Words as a row.
+pub fn cells<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.map(str::to_owned).to_vec()
 }
 

@@ -1,0 +1,80 @@
+//! Whole pretraining steps.
+
+use burn::tensor::Device;
+
+use super::{Passes, Setup, Timing};
+use crate::attack::{Ball, Norm};
+use crate::cluster::PseudoLabels;
+use crate::error::Result;
+use crate::nn::{Backbone, Route, weights};
+use crate::pretrain::advcl::{AdvCl, Settings};
+use crate::random;
+use crate::train::{Plan, Schedule, Sgd, update};
+
+/// The paper's numbers of clusters.
+const COUNTS: [usize; 5] = [2, 10, 50, 100, 500];
+const ATTACK_STEPS: usize = 5;
+
+/// Times whole AdvCL pretraining steps: augmentation, attack, forward, backward, update. ResNet-18, 5 attack
+/// steps, K = 2, 10, 50, 100, 500; one step to warm up, then the timed ones.
+///
+/// # Errors
+/// [`Error::Recipe`](crate::Error::Recipe) for an impossible shape.
+pub fn step(setup: &Setup, device: &Device) -> Result<Timing> {
+    // The contrastive loss has negatives only where there are other images.
+    setup.check("bench step", 2)?;
+    let batch = setup.batch;
+    let mut rng = random::generator(0, "bench", 0);
+    let images = setup.images(&mut rng);
+    let labels = PseudoLabels {
+        clusters: COUNTS
+            .map(|k| (k, (0..batch).map(|i| i % k).collect()))
+            .to_vec(),
+        origin: "bench".to_owned(),
+    };
+    let settings = Settings {
+        plan: Plan {
+            epochs: 1,
+            batch_size: batch,
+            lr: 0.01,
+            schedule: Schedule::Steps {
+                milestones: Vec::new(),
+            },
+            momentum: 0.9,
+            weight_decay: 1e-4,
+        },
+        temperature: 0.5,
+        cluster_weight: 0.2,
+        high_frequency_radius: 8.0,
+        attack_steps: ATTACK_STEPS,
+        attack_step_size: None,
+        strong: Default::default(),
+        weak: Default::default(),
+    };
+    let ball = Ball {
+        norm: Norm::Linf,
+        radius: 8.0 / 255.0,
+    };
+    let objective = AdvCl::new(&images, &settings, &labels, ball, device.clone());
+    let model = Backbone::new(
+        &setup.encoder(),
+        setup.channels,
+        Route::ALL.len(),
+        &COUNTS,
+        &mut rng,
+        device,
+    );
+    let mut sgd = Sgd::new(settings.plan.momentum, settings.plan.weight_decay);
+    let indices: Vec<usize> = (0..batch).collect();
+    let mut kept = Some(model);
+    let passes = Passes::advcl_step(ATTACK_STEPS);
+    Ok(setup.time((ATTACK_STEPS, passes), device, || {
+        let model = kept.take().expect("each step puts one back");
+        let lr = settings.plan.lr;
+        let (model, loss) = update(&objective, model, &mut sgd, lr, &indices, 0, &mut rng);
+        // Reading the loss and a weight waits for the device.
+        weights::to_vec(loss.total);
+        weights::to_vec(model.fc[0].bias.val());
+        kept = Some(model);
+    }))
+}

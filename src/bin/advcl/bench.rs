@@ -1,0 +1,199 @@
+//! `advcl bench`: what was timed, as JSON or as tables.
+
+use advcl::bench::{self, BatchNormSpeed, GemmPeak, KernelSpeeds, LayerSpeed, Setup, Timing};
+use advcl::{Error, device, nn};
+use anyhow::Result;
+
+use crate::args::{Bench, BenchSetup, Shared};
+use crate::commands::{print, print_json};
+use crate::table::{aligned, cells, pairs};
+
+pub fn bench(what: &Bench, shared: &Shared) -> Result<()> {
+    match what {
+        Bench::Kernels(setup) => kernels(&timed(setup), shared),
+        Bench::Step(setup) => {
+            let device = device::open(&shared.device)?;
+            let outcome =
+                nn::with_precision(shared.precision(), || bench::step(&timed(setup), &device))?;
+            timing("a step", &outcome, shared)
+        }
+        Bench::Evaluate(setup) => {
+            let outcome = bench::evaluate(&timed(setup), &device::open(&shared.device)?)?;
+            timing("clean and PGD-20", &outcome, shared)
+        }
+    }
+}
+
+fn timed(setup: &BenchSetup) -> Setup {
+    Setup {
+        width: setup.width,
+        batch: setup.batch,
+        size: setup.size,
+        channels: setup.channels,
+        runs: setup.runs,
+    }
+}
+
+fn kernels(setup: &Setup, shared: &Shared) -> Result<()> {
+    device::open(&shared.device)?;
+    if shared.device.split(':').next() != Some("cpu") {
+        return Err(Error::Device {
+            name: shared.device.clone(),
+            problem: "only the CPU has kernels of ours to time".to_owned(),
+            hint: "use --device cpu; bench step and bench evaluate run on every device".to_owned(),
+        }
+        .into());
+    }
+    let outcome = nn::with_precision(shared.precision(), || bench::kernels(setup))?;
+    if shared.json {
+        print_json(&outcome)
+    } else {
+        print(&kernels_text(&outcome))
+    }
+}
+
+fn timing(what: &str, outcome: &Timing, shared: &Shared) -> Result<()> {
+    if shared.json {
+        print_json(outcome)
+    } else {
+        print(&timing_text(what, outcome, &shared.device))
+    }
+}
+
+/// "1 thread", "2 threads".
+fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
+fn shape_text(width: usize, [batch, channels, size, _]: [usize; 4]) -> String {
+    let channels = counted(channels, "channel");
+    format!("ResNet-18 of width {width}; batch {batch}, {size} × {size} pixels, {channels}")
+}
+
+fn uses_text(instructions: &str, algorithm: &str, threads: usize) -> String {
+    format!(
+        "{instructions}, {algorithm}, {}",
+        counted(threads, "thread")
+    )
+}
+
+fn gemm_text(gemm: &GemmPeak) -> String {
+    format!(
+        "{:.0} GFLOP/s, the fastest f32 matrix product of this run ({} × {})",
+        gemm.gflops, gemm.side, gemm.side
+    )
+}
+
+fn kernels_text(outcome: &KernelSpeeds) -> String {
+    let about = [
+        ("timed", shape_text(outcome.width, outcome.shape)),
+        (
+            "CPU uses",
+            uses_text(outcome.instructions, outcome.algorithm, outcome.threads),
+        ),
+        ("GEMM peak", gemm_text(&outcome.gemm)),
+    ];
+    let mut text = pairs(&about.map(|(name, value)| (name.to_owned(), value)));
+    let head = [
+        "convolution",
+        "input",
+        "layers",
+        "forward",
+        "of peak",
+        "to input",
+        "of peak",
+        "to weight",
+        "of peak",
+    ];
+    let mut rows = vec![cells(head)];
+    rows.extend(outcome.layers.iter().map(layer_row));
+    text += &format!(
+        "\nGFLOP/s in direct-equivalent operations: forward, and the gradients\n{}",
+        aligned(&rows)
+    );
+    let mut rows = vec![cells(["BatchNorm + ReLU", "input", "forward", "backward"])];
+    rows.extend(outcome.batch_norm.iter().map(norm_row));
+    text += &format!(
+        "\nGB/s: 12 bytes a value forward, 28 backward\n{}",
+        aligned(&rows)
+    );
+    text
+}
+
+fn layer_row(speed: &LayerSpeed) -> Vec<String> {
+    let layer = &speed.layer;
+    let stride = match layer.stride {
+        1 => String::new(),
+        stride => format!(", stride {stride}"),
+    };
+    let mut row = vec![
+        format!(
+            "{} → {}, {k} × {k}{stride}",
+            layer.input,
+            layer.output,
+            k = layer.kernel
+        ),
+        format!("{size} × {size}", size = layer.size),
+        layer.count.to_string(),
+    ];
+    for speed in [speed.forward, speed.data_gradient, speed.weight_gradient] {
+        row.push(format!("{:.1}", speed.gflops));
+        row.push(format!("{:.0} %", 100.0 * speed.of_gemm_peak));
+    }
+    row
+}
+
+fn norm_row(speed: &BatchNormSpeed) -> Vec<String> {
+    vec![
+        format!("{} channels", speed.channels),
+        format!("{size} × {size}", size = speed.size),
+        format!("{:.1}", speed.forward.gb_per_second),
+        format!("{:.1}", speed.backward.gb_per_second),
+    ]
+}
+
+fn timing_text(what: &str, outcome: &Timing, device: &str) -> String {
+    let uses = match nn::cpu_kernels() {
+        Some(kernels) if device.starts_with("cpu") => {
+            let algorithm = if kernels.winograd {
+                "winograd"
+            } else {
+                "direct"
+            };
+            let uses = uses_text(kernels.instructions, algorithm, outcome.threads);
+            format!("{device}: {uses}")
+        }
+        _ => device.to_owned(),
+    };
+    let memory = outcome
+        .peak_memory_mib
+        .map_or("–".to_owned(), |mib| format!("{mib:.0} MiB"));
+    let rows = [
+        ("timed", shape_text(outcome.width, outcome.shape)),
+        ("device", uses),
+        (
+            what,
+            format!(
+                "{:.3} s, the median of {}",
+                outcome.median_seconds,
+                outcome.seconds.len()
+            ),
+        ),
+        (
+            "images",
+            format!("{:.2} a second", outcome.images_per_second),
+        ),
+        (
+            "convolutions",
+            format!(
+                "{:.1} GFLOP/s in direct-equivalent operations, {:.0} % of the GEMM peak",
+                outcome.gflops,
+                100.0 * outcome.of_gemm_peak
+            ),
+        ),
+        ("GEMM peak", gemm_text(&outcome.gemm)),
+        ("peak memory", memory),
+    ];
+    pairs(&rows.map(|(name, value)| (name.to_owned(), value)))
+}
