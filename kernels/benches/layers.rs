@@ -7,8 +7,8 @@
 use std::fmt;
 
 use advcl_kernels::{
-    Activation, BatchNormOutput, Convolution, backward_data, backward_weight, batch_norm,
-    batch_norm_backward, forward,
+    Activation, BatchNormOutput, BatchNormState, Convolution, backward_data, backward_weight,
+    batch_norm, batch_norm_backward, forward,
 };
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
@@ -126,12 +126,17 @@ mod norm {
     #[divan::bench(args = SHAPES)]
     fn backward(bencher: Bencher, (channels, size): (usize, usize)) {
         let x = values(size * size * BATCH * channels);
-        let (dy, out, weight) = (x.clone(), once(&x, channels), vec![1.0; channels]);
-        let (y, mean, var) = (&out.y, &out.mean, &out.var);
+        let out = once(&x, channels);
+        // About the input's deviation, so that a gradient that is transformed in place keeps its size.
+        let (mut dy, weight) = (x.clone(), vec![0.29; channels]);
+        let state = BatchNormState {
+            weight: &weight,
+            mean: &out.mean,
+            var: &out.var,
+            shift: &out.shift,
+        };
         bencher
-            .counter(BytesCount::new(28 * x.len()))
-            .bench_local(|| {
-                batch_norm_backward(&dy, &x, y, &weight, mean, var, EPSILON, true, false)
-            });
+            .counter(BytesCount::new(20 * x.len()))
+            .bench_local(|| batch_norm_backward(&mut dy, &x, state, true, EPSILON));
     }
 }

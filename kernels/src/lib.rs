@@ -18,7 +18,8 @@ mod tile;
 mod winograd;
 
 pub use norm::{
-    BatchNormGradients, BatchNormOutput, affine, affine_backward, batch_norm, batch_norm_backward,
+    BatchNormGradients, BatchNormOutput, BatchNormState, affine, affine_backward, batch_norm,
+    batch_norm_add_backward, batch_norm_backward,
 };
 pub use pack::{Packed, Way};
 pub use shape::{Activation, Convolution};

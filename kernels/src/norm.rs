@@ -22,18 +22,16 @@ pub struct BatchNormOutput {
     pub mean: Vec<f32>,
     /// Of the batch, biased, `[channels]`.
     pub var: Vec<f32>,
+    /// What is added after centring and scaling, `[channels]`: the bias, and what the mean lost by rounding.
+    pub shift: Vec<f32>,
 }
 
-/// The output of [`batch_norm_backward`].
+/// The gradients of a BatchNorm's parameters.
 pub struct BatchNormGradients {
-    /// Of the input.
-    pub x: Vec<f32>,
     /// Of the scale, `[channels]`.
     pub weight: Vec<f32>,
     /// Of the shift, `[channels]`.
     pub bias: Vec<f32>,
-    /// Of the residual, where there was one.
-    pub residual: Option<Vec<f32>>,
 }
 
 fn period(channels: usize) -> usize {
@@ -91,20 +89,21 @@ fn scaled(x: &[f32], constants: [&[f32]; 3], residual: Option<&[f32]>, relu: boo
     let mut y = uninitialised(x.len());
     let result = Shared::new(&mut y);
     let chunk = ROWS * channels;
-    (0..x.len().div_ceil(chunk))
-        .into_par_iter()
-        .for_each(|task| {
-            let (start, end) = (task * chunk, x.len().min((task + 1) * chunk));
-            dispatch(Affine {
-                x,
-                residual,
-                constants: &constants,
-                relu,
-                start,
-                end,
-                y: result,
-            });
+    let tasks = x.len().div_ceil(chunk);
+    (0..tasks).into_par_iter().for_each(|task| {
+        // Backwards: what the statistics read last is still in the cache.
+        let task = tasks - 1 - task;
+        let (start, end) = (task * chunk, x.len().min((task + 1) * chunk));
+        dispatch(Affine {
+            x,
+            residual,
+            constants: &constants,
+            relu,
+            start,
+            end,
+            y: result,
         });
+    });
     y
 }
 
@@ -157,23 +156,74 @@ impl WithSimd for Affine<'_> {
     }
 }
 
-/// The gradient of [`affine`]'s input and, where there was one, of its residual. `y` is its output.
+/// The gradient of [`affine`]'s input; `y` is its output. `dy` becomes the gradient of the residual where there was one
+/// (behind ReLU); without ReLU it stays what it was.
 ///
 /// # Panics
 /// When a slice is not of its length.
-pub fn affine_backward(
-    dy: &[f32],
-    y: &[f32],
-    scale: &[f32],
+pub fn affine_backward(dy: &mut [f32], y: &[f32], scale: &[f32], relu: bool) -> Vec<f32> {
+    let channels = scale.len();
+    check_rows(dy, y, channels);
+    let scale = spread(scale);
+    let mut dx = uninitialised(dy.len());
+    let (gradient, result) = (Shared::new(dy), Shared::new(&mut dx));
+    let chunk = ROWS * channels;
+    (0..y.len().div_ceil(chunk))
+        .into_par_iter()
+        .for_each(|task| {
+            let (start, end) = (task * chunk, y.len().min((task + 1) * chunk));
+            dispatch(AffineBackward {
+                y,
+                scale: &scale,
+                relu,
+                gradient,
+                start,
+                end,
+                result,
+            });
+        });
+    dx
+}
+
+struct AffineBackward<'a> {
+    y: &'a [f32],
+    scale: &'a [f32],
     relu: bool,
-    with_residual: bool,
-) -> (Vec<f32>, Option<Vec<f32>>) {
-    let zeros = vec![0.0; scale.len()];
-    let parts = Parts { dy, y, x: dy, relu };
-    parts.check(scale.len());
-    let mut masked = with_residual.then(|| uninitialised(dy.len()));
-    let dx = parts.combine([scale, &zeros, &zeros, &zeros], masked.as_deref_mut());
-    (dx, masked)
+    gradient: Shared,
+    start: usize,
+    end: usize,
+    result: Shared,
+}
+
+impl WithSimd for AffineBackward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let zero = simd.splat_f32s(0.0);
+        let mut at = self.start;
+        while at < self.end {
+            for p in (0..self.scale.len()).step_by(S::F32_LANES) {
+                let count = self.end.saturating_sub(at + p);
+                if count == 0 {
+                    break;
+                }
+                // SAFETY: as in `Affine`; nobody else touches this task's part of gradient and result.
+                unsafe {
+                    let place = self.gradient.at(at + p);
+                    let mut g = load_some(simd, place, count);
+                    if self.relu {
+                        let y = load_some(simd, self.y.as_ptr().add(at + p), count);
+                        g = simd.select_f32s(simd.less_than_f32s(zero, y), g, zero);
+                        store_some(simd, place, count, g);
+                    }
+                    let dx = simd.mul_f32s(g, load(simd, self.scale.as_ptr().add(p)));
+                    store_some(simd, self.result.at(at + p), count, dx);
+                }
+            }
+            at += self.scale.len();
+        }
+    }
 }
 
 /// BatchNorm with the batch's own statistics: `y = relu?((x - mean) / √(var + epsilon) · weight + bias + residual?)`.
@@ -195,7 +245,7 @@ pub fn batch_norm(
     // Sums around a value of the channel itself: the difference of large numbers that a plain sum of squares
     // ends with would lose the variance of a channel far from zero.
     let pivot = x[..channels].to_vec();
-    let (sums, squares) = moments(x, &pivot, |_| Source::Same);
+    let (sums, squares) = moments(x, &spread(&pivot), channels, |_| Source::Same);
     let mut mean = vec![0.0; channels];
     let mut var = vec![0.0; channels];
     for c in 0..channels {
@@ -203,74 +253,173 @@ pub fn batch_norm(
         mean[c] = f64::from(pivot[c]) + offset;
         var[c] = (squares[c] / rows - offset * offset).max(0.0);
     }
-    let scale: Vec<f64> = (0..channels)
-        .map(|c| f64::from(weight[c]) / (var[c] + epsilon).sqrt())
-        .collect();
-    let centre = as_f32(&mean);
+    let (centre, var) = (as_f32(&mean), as_f32(&var));
+    let scale = scales(weight, &var, epsilon);
     // What the mean loses by rounding to f32 goes into the shift.
-    let lost = |c: usize| (f64::from(centre[c]) - mean[c]) * scale[c];
-    let shift: Vec<f64> = (0..channels)
-        .map(|c| f64::from(bias[c]) + lost(c))
+    let lost = |c: usize| (f64::from(centre[c]) - mean[c]) * f64::from(scale[c]);
+    let shift: Vec<f32> = (0..channels)
+        .map(|c| (f64::from(bias[c]) + lost(c)) as f32)
         .collect();
     BatchNormOutput {
-        y: scaled(
-            x,
-            [&centre, &as_f32(&scale), &as_f32(&shift)],
-            residual,
-            relu,
-        ),
+        y: scaled(x, [&centre, &scale, &shift], residual, relu),
         mean: centre,
-        var: as_f32(&var),
+        var,
+        shift,
     }
 }
 
-/// The gradients of [`batch_norm`], given its input, output and statistics.
+/// Weight over deviation, of each channel.
+fn scales(weight: &[f32], var: &[f32], epsilon: f64) -> Vec<f32> {
+    let scale = |(&w, &v): (&f32, &f32)| (f64::from(w) / (f64::from(v) + epsilon).sqrt()) as f32;
+    weight.iter().zip(var).map(scale).collect()
+}
+
+/// What a BatchNorm kept of its forward pass, `[channels]` each.
+#[derive(Clone, Copy)]
+pub struct BatchNormState<'a> {
+    /// Its scale.
+    pub weight: &'a [f32],
+    /// See [`BatchNormOutput`].
+    pub mean: &'a [f32],
+    /// See [`BatchNormOutput`].
+    pub var: &'a [f32],
+    /// See [`BatchNormOutput`].
+    pub shift: &'a [f32],
+}
+
+impl BatchNormState<'_> {
+    fn check(&self) -> usize {
+        let channels = self.weight.len();
+        let others = [self.mean, self.var, self.shift];
+        assert!(
+            others.iter().all(|values| values.len() == channels),
+            "statistics of another length"
+        );
+        channels
+    }
+
+    /// The gradients, from the sums over the rows of `g` and of `g · (x - mean)` with the gradient `g` behind ReLU; and
+    /// `[a, b, c]` of the input's, `a · g + b · (x - mean) + c`.
+    fn finish(
+        &self,
+        (sums, products): (Vec<f64>, Vec<f64>),
+        rows: f64,
+        epsilon: f64,
+    ) -> (BatchNormGradients, [Vec<f32>; 3]) {
+        let inverse: Vec<f64> = (self.var.iter())
+            .map(|&v| 1.0 / (f64::from(v) + epsilon).sqrt())
+            .collect();
+        let channel = |c: usize| {
+            let a = f64::from(self.weight[c]) * inverse[c];
+            let b = -a * inverse[c] * inverse[c] * products[c] / rows;
+            [a, b, -a * sums[c] / rows]
+        };
+        let constants: Vec<[f64; 3]> = (0..inverse.len()).map(channel).collect();
+        let weight = products.iter().zip(&inverse).map(|(p, i)| (p * i) as f32);
+        (
+            BatchNormGradients {
+                weight: weight.collect(),
+                bias: as_f32(&sums),
+            },
+            [0, 1, 2].map(|i| constants.iter().map(|k| k[i] as f32).collect()),
+        )
+    }
+}
+
+/// The gradients of [`batch_norm`] without a residual. `dy` becomes the gradient of the input.
+///
+/// Where ReLU was is seen from the input: the output is made again in registers, as it was made.
 ///
 /// # Panics
 /// When a slice is not of its length.
-#[allow(clippy::too_many_arguments)]
 pub fn batch_norm_backward(
-    dy: &[f32],
+    dy: &mut [f32],
+    x: &[f32],
+    state: BatchNormState,
+    relu: bool,
+    epsilon: f64,
+) -> BatchNormGradients {
+    let channels = state.check();
+    check_rows(dy, x, channels);
+    let scale = scales(state.weight, state.var, epsilon);
+    let spreads = [state.mean, &scale, state.shift].map(spread);
+    let gradient = Shared::new(dy);
+    let sums = moments(x, &spreads[0], channels, |at| Source::Gradient {
+        gradient,
+        at,
+        mask: match relu {
+            true => Mask::Input(&spreads),
+            false => Mask::None,
+        },
+    });
+    let (gradients, [a, b, c]) = state.finish(sums, rows(x, channels), epsilon);
+    combine(
+        x,
+        [&a, &b, &c, state.mean],
+        gradient,
+        gradient,
+        match relu {
+            true => Mask::Input(&spreads),
+            false => Mask::None,
+        },
+    );
+    gradients
+}
+
+/// The gradients of [`batch_norm`] with a residual and ReLU; `y` is its output. `dy` becomes the gradient of the
+/// residual; the gradient of the input is returned beside the parameters'.
+///
+/// # Panics
+/// When a slice is not of its length.
+pub fn batch_norm_add_backward(
+    dy: &mut [f32],
     x: &[f32],
     y: &[f32],
-    weight: &[f32],
-    mean: &[f32],
-    var: &[f32],
+    state: BatchNormState,
     epsilon: f64,
-    relu: bool,
-    with_residual: bool,
-) -> BatchNormGradients {
-    let channels = weight.len();
+) -> (Vec<f32>, BatchNormGradients) {
+    let channels = state.check();
+    check_rows(dy, x, channels);
+    check_rows(dy, y, channels);
+    let gradient = Shared::new(dy);
+    // The first pass leaves the masked gradient in place of the gradient, so the second reads no output.
+    let sums = moments(x, &spread(state.mean), channels, |at| Source::Gradient {
+        gradient,
+        at,
+        mask: Mask::Output(y),
+    });
+    let (gradients, [a, b, c]) = state.finish(sums, rows(x, channels), epsilon);
+    let mut dx = uninitialised(x.len());
+    let result = Shared::new(&mut dx);
+    combine(x, [&a, &b, &c, state.mean], gradient, result, Mask::None);
+    (dx, gradients)
+}
+
+fn rows(x: &[f32], channels: usize) -> f64 {
+    (x.len() / channels) as f64
+}
+
+fn check_rows(dy: &[f32], x: &[f32], channels: usize) {
     assert!(
-        mean.len() == channels && var.len() == channels,
-        "statistics of another length"
+        channels > 0 && dy.len().is_multiple_of(channels),
+        "the gradient is no whole rows"
     );
-    let parts = Parts { dy, y, x, relu };
-    parts.check(channels);
-    let rows = (x.len() / channels) as f64;
-    let (sums, products) = moments(x, mean, |at| Source::Gradient { dy, y, relu, at });
-    let inverse: Vec<f64> = var
-        .iter()
-        .map(|&v| 1.0 / (f64::from(v) + epsilon).sqrt())
-        .collect();
-    // dx = a · g + b · (x - mean) + c, with g the gradient behind ReLU's mask.
-    let channel = |c: usize| {
-        let a = f64::from(weight[c]) * inverse[c];
-        let b = -a * inverse[c] * inverse[c] * products[c] / rows;
-        [a, b, -a * sums[c] / rows]
-    };
-    let constants: Vec<[f64; 3]> = (0..channels).map(channel).collect();
-    let [a, b, c] = [0, 1, 2].map(|i| constants.iter().map(|k| k[i] as f32).collect::<Vec<_>>());
-    let mut residual = with_residual.then(|| uninitialised(dy.len()));
-    let dx = parts.combine([&a, &b, &c, mean], residual.as_deref_mut());
-    BatchNormGradients {
-        x: dx,
-        weight: (0..channels)
-            .map(|c| (products[c] * inverse[c]) as f32)
-            .collect(),
-        bias: as_f32(&sums),
-        residual,
-    }
+    assert_eq!(
+        x.len(),
+        dy.len(),
+        "input or output and gradient differ in length"
+    );
+}
+
+/// Where ReLU let the gradient through.
+#[derive(Clone, Copy)]
+enum Mask<'a> {
+    /// Everywhere.
+    None,
+    /// Where this output is positive; the masked gradient is written back.
+    Output(&'a [f32]),
+    /// Where the output made of the input with this centre, scale and shift is positive.
+    Input(&'a [Vec<f32>; 3]),
 }
 
 /// What is summed beside `x - pivot`.
@@ -280,10 +429,10 @@ enum Source<'a> {
     Same,
     /// Sums of the masked gradient `g`, and of `g · d`.
     Gradient {
-        dy: &'a [f32],
-        y: &'a [f32],
-        relu: bool,
+        gradient: Shared,
+        /// Where this task's part begins.
         at: usize,
+        mask: Mask<'a>,
     },
 }
 
@@ -291,10 +440,9 @@ enum Source<'a> {
 fn moments<'a>(
     x: &'a [f32],
     pivot: &[f32],
+    channels: usize,
     source: impl Fn(usize) -> Source<'a> + Sync,
 ) -> (Vec<f64>, Vec<f64>) {
-    let channels = pivot.len();
-    let pivot = spread(pivot);
     let chunk = ROWS * channels;
     let parts: Vec<(Vec<f32>, Vec<f32>)> = (0..x.len().div_ceil(chunk))
         .into_par_iter()
@@ -302,7 +450,7 @@ fn moments<'a>(
             let (start, end) = (task * chunk, x.len().min((task + 1) * chunk));
             dispatch(Moments {
                 x: &x[start..end],
-                pivot: &pivot,
+                pivot,
                 source: source(start),
             })
         })
@@ -319,6 +467,7 @@ fn moments<'a>(
 
 struct Moments<'a> {
     x: &'a [f32],
+    /// Of a period.
     pivot: &'a [f32],
     source: Source<'a>,
 }
@@ -334,14 +483,15 @@ impl WithSimd for Moments<'_> {
         let zero = simd.splat_f32s(0.0);
         for p in (0..period).step_by(S::F32_LANES) {
             // SAFETY: a period is whole vectors; `count` values are left from `at` on in `x`, and as many from the
-            // task's start on in the gradients (checked to be as long as all of `x`).
+            // task's start on in the gradient (checked to be as long as all of `x`), which this task alone touches.
             unsafe {
                 let around = load(simd, pivot.as_ptr().add(p));
                 let (mut a, mut b) = (zero, zero);
                 let mut at = p;
                 while at < x.len() {
                     let count = x.len() - at;
-                    let d = simd.sub_f32s(load_some(simd, x.as_ptr().add(at), count), around);
+                    let value = load_some(simd, x.as_ptr().add(at), count);
+                    let d = simd.sub_f32s(value, around);
                     match source {
                         // Lanes past the end hold -pivot: the tail below takes them out.
                         Source::Same if count >= S::F32_LANES => {
@@ -357,13 +507,17 @@ impl WithSimd for Moments<'_> {
                             b = simd.mul_add_e_f32s(d, d, b);
                         }
                         Source::Gradient {
-                            dy,
-                            y,
-                            relu,
+                            gradient,
                             at: start,
+                            mask,
                         } => {
                             // Lanes past the end hold a zero gradient.
-                            let g = masked(simd, dy, y, relu, start + at, count);
+                            let place = gradient.at(start + at);
+                            let g = load_some(simd, place, count);
+                            let g = masked(simd, g, value, mask, p, start + at, count);
+                            if let Mask::Output(_) = mask {
+                                store_some(simd, place, count, g);
+                            }
                             a = simd.add_f32s(a, g);
                             b = simd.mul_add_e_f32s(g, d, b);
                         }
@@ -378,83 +532,65 @@ impl WithSimd for Moments<'_> {
     }
 }
 
-/// The gradient behind ReLU: zero where the output was.
+/// The gradient `g` behind ReLU: zero where the output was. `p` is the place in the period, `x` the input there.
 ///
 /// # Safety
-/// `count` values, or a vector's, are there from `at` on in `dy`, and in `y` with `relu`.
+/// `count` values, or a vector's, are there from `at` on in a mask's output; a period is whole vectors.
 #[inline(always)]
 unsafe fn masked<S: Simd>(
     simd: S,
-    dy: &[f32],
-    y: &[f32],
-    relu: bool,
+    g: S::f32s,
+    x: S::f32s,
+    mask: Mask,
+    p: usize,
     at: usize,
     count: usize,
 ) -> S::f32s {
+    let zero = simd.splat_f32s(0.0);
     // SAFETY: the caller's promise.
-    unsafe {
-        let g = load_some(simd, dy.as_ptr().add(at), count);
-        if !relu {
-            return g;
+    let y = unsafe {
+        match mask {
+            Mask::None => return g,
+            Mask::Output(y) => load_some(simd, y.as_ptr().add(at), count),
+            Mask::Input([centre, scale, shift]) => simd.mul_add_e_f32s(
+                simd.sub_f32s(x, load(simd, centre.as_ptr().add(p))),
+                load(simd, scale.as_ptr().add(p)),
+                load(simd, shift.as_ptr().add(p)),
+            ),
         }
-        let zero = simd.splat_f32s(0.0);
-        let y = load_some(simd, y.as_ptr().add(at), count);
-        simd.select_f32s(simd.less_than_f32s(zero, y), g, zero)
-    }
+    };
+    simd.select_f32s(simd.less_than_f32s(zero, y), g, zero)
 }
 
-/// What a backward pass reads.
-struct Parts<'a> {
-    dy: &'a [f32],
-    y: &'a [f32],
-    x: &'a [f32],
-    relu: bool,
-}
-
-impl Parts<'_> {
-    fn check(&self, channels: usize) {
-        let len = self.dy.len();
-        assert!(
-            channels > 0 && len.is_multiple_of(channels),
-            "the gradient is no whole rows"
-        );
-        assert!(
-            self.x.len() == len && self.y.len() == len,
-            "input, output and gradient differ in length"
-        );
-    }
-
-    /// `a · g + b · (x - centre) + c` with the masked gradient `g`, which is also written to `masked` where asked for.
-    fn combine(&self, constants: [&[f32]; 4], masked: Option<&mut [f32]>) -> Vec<f32> {
-        let channels = constants[0].len();
-        let constants = constants.map(spread);
-        let mut dx = uninitialised(self.dy.len());
-        let (result, masked) = (Shared::new(&mut dx), masked.map(Shared::new));
-        let chunk = ROWS * channels;
-        (0..self.dy.len().div_ceil(chunk))
-            .into_par_iter()
-            .for_each(|task| {
-                let (start, end) = (task * chunk, self.dy.len().min((task + 1) * chunk));
-                dispatch(Combine {
-                    parts: self,
-                    constants: &constants,
-                    start,
-                    end,
-                    result,
-                    masked,
-                });
-            });
-        dx
-    }
+/// `a · g + b · (x - centre) + c` with the masked gradient `g`, into `result`, which may be the gradient's own place.
+fn combine(x: &[f32], constants: [&[f32]; 4], gradient: Shared, result: Shared, mask: Mask) {
+    let chunk = ROWS * constants[0].len();
+    let constants = constants.map(spread);
+    let tasks = x.len().div_ceil(chunk);
+    (0..tasks).into_par_iter().for_each(|task| {
+        // Backwards: what the sums read last is still in the cache.
+        let task = tasks - 1 - task;
+        let (start, end) = (task * chunk, x.len().min((task + 1) * chunk));
+        dispatch(Combine {
+            x,
+            constants: &constants,
+            mask,
+            gradient,
+            start,
+            end,
+            result,
+        });
+    });
 }
 
 struct Combine<'a> {
-    parts: &'a Parts<'a>,
+    x: &'a [f32],
     constants: &'a [Vec<f32>; 4],
+    mask: Mask<'a>,
+    gradient: Shared,
     start: usize,
     end: usize,
     result: Shared,
-    masked: Option<Shared>,
 }
 
 impl WithSimd for Combine<'_> {
@@ -462,7 +598,6 @@ impl WithSimd for Combine<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Parts { dy, y, x, relu } = *self.parts;
         let [a, b, c, centre] = self.constants;
         let mut at = self.start;
         while at < self.end {
@@ -471,13 +606,12 @@ impl WithSimd for Combine<'_> {
                 if count == 0 {
                     break;
                 }
-                // SAFETY: as in `Affine`; the constants are one period long.
+                // SAFETY: as in `Affine`; the constants are one period long; nobody else touches this task's part of
+                // gradient and result.
                 unsafe {
-                    let g = masked(simd, dy, y, relu, at + p, count);
-                    if let Some(out) = self.masked {
-                        store_some(simd, out.at(at + p), count, g);
-                    }
-                    let x = load_some(simd, x.as_ptr().add(at + p), count);
+                    let x = load_some(simd, self.x.as_ptr().add(at + p), count);
+                    let g = load_some(simd, self.gradient.at(at + p), count);
+                    let g = masked(simd, g, x, self.mask, p, at + p, count);
                     let x = simd.sub_f32s(x, load(simd, centre.as_ptr().add(p)));
                     let rest = simd.mul_add_e_f32s(
                         x,

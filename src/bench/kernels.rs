@@ -38,7 +38,7 @@ pub struct Bandwidth {
     pub seconds: f64,
     /// 10⁹ bytes a second. What does not fit the caches must pass this often: the statistics need all values before
     /// the first output. So forward reads its input twice and writes the output, 12 bytes a value; backward reads
-    /// gradient, input and output (ReLU's mask) twice and writes a gradient, 28 bytes a value.
+    /// gradient and input twice and writes a gradient, 20 bytes a value.
     pub gb_per_second: f64,
 }
 
@@ -93,7 +93,7 @@ pub fn kernels(setup: &Setup) -> Result<KernelSpeeds> {
 #[cfg(feature = "flex")]
 mod timed {
     use advcl_kernels as kernels;
-    use advcl_kernels::{Activation, Convolution};
+    use advcl_kernels::{Activation, Convolution, Packed, Way};
     use burn::tensor::Device;
 
     use super::*;
@@ -157,6 +157,8 @@ mod timed {
         let x = values(conv.input.len());
         let w = values(conv.weight_len());
         let dy = values(conv.output().len());
+        // As in a step: packed once, used often.
+        let [forward, back] = [Way::Forward, Way::Back].map(|way| Packed::new(&conv, &w, way));
         let speed = |seconds: f64| {
             let gflops = layer.operations() * setup.batch as f64 / seconds / 1e9;
             Speed {
@@ -168,8 +170,8 @@ mod timed {
         let runs = setup.runs;
         LayerSpeed {
             layer: *layer,
-            forward: speed(typical(runs, || kernels::forward(&conv, &x, &w))),
-            data_gradient: speed(typical(runs, || kernels::backward_data(&conv, &dy, &w))),
+            forward: speed(typical(runs, || kernels::convolve(&conv, &x, &forward))),
+            data_gradient: speed(typical(runs, || kernels::convolve(&conv, &dy, &back))),
             weight_gradient: speed(typical(runs, || kernels::backward_weight(&conv, &x, &dy))),
         }
     }
@@ -177,14 +179,18 @@ mod timed {
     fn batch_norm(setup: &Setup, layer: &Layer) -> BatchNormSpeed {
         let (channels, epsilon) = (layer.output, 1e-5);
         let count = layer.size * layer.size * setup.batch * channels;
-        let (x, dy) = (values(count), values(count));
-        let (weight, bias) = (vec![1.0; channels], vec![0.0; channels]);
+        let (x, mut dy) = (values(count), values(count));
+        // About the input's deviation, so that a gradient that is transformed in place keeps its size.
+        let (weight, bias) = (vec![0.29; channels], vec![0.0; channels]);
         let forward = || kernels::batch_norm(&x, &weight, &bias, None, true, epsilon);
         let out = forward();
-        let backward = || {
-            let (y, mean, var) = (&out.y, &out.mean, &out.var);
-            kernels::batch_norm_backward(&dy, &x, y, &weight, mean, var, epsilon, true, false)
+        let state = kernels::BatchNormState {
+            weight: &weight,
+            mean: &out.mean,
+            var: &out.var,
+            shift: &out.shift,
         };
+        let backward = || kernels::batch_norm_backward(&mut dy, &x, state, true, epsilon);
         let bandwidth = |bytes: usize, seconds: f64| Bandwidth {
             seconds,
             gb_per_second: (bytes * count) as f64 / seconds / 1e9,
@@ -193,7 +199,7 @@ mod timed {
             channels,
             size: layer.size,
             forward: bandwidth(12, typical(setup.runs, forward)),
-            backward: bandwidth(28, typical(setup.runs, backward)),
+            backward: bandwidth(20, typical(setup.runs, backward)),
         }
     }
 }

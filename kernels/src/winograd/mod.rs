@@ -20,6 +20,9 @@ const PLACES: usize = SPAN * SPAN;
 /// Between the planes of two places: without it their addresses would collide in the caches.
 const GAP: usize = 80;
 
+/// Bytes of planes that a thread works on at a time.
+const CACHED: usize = 300_000;
+
 /// Bᵀ d
 #[inline(always)]
 fn input_transform<S: Simd>(s: S, d: [S::f32s; 6]) -> [S::f32s; 6] {

@@ -269,8 +269,7 @@ impl<E: Element> Sum<'_, E> {
     fn by_groups(&self, groups: usize, result: Shared) {
         let (rows, depth, count) = (self.tiling.rows(), self.depth, self.columns.count);
         let stride = depth * self.columns.padded() + GAP;
-        // The planes of a block stay in the second-level cache.
-        let block = (600_000 / (PLACES * (depth + count) * 4)).max(8);
+        let block = (CACHED / (PLACES * (depth + count) * size_of::<f32>())).max(8);
         let sums: Vec<Vec<f32>> = (0..groups)
             .into_par_iter()
             .map(|group| {

@@ -9,7 +9,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, TensorMetadata};
 use burn::tensor::Shape;
 
-use super::EngineOps;
+use super::{EngineOps, Normed};
 
 /// The gradients of an affine's scale and shift: sums of `g · x` and of `g` over the rows.
 fn affine_parameters<B: EngineOps>(
@@ -74,11 +74,11 @@ impl<B: EngineOps, C: CheckpointStrategy> EngineOps for Autodiff<B, C> {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         relu: bool,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+    ) -> Normed<Self> {
         #[derive(Debug)]
         struct Back;
         impl<B: EngineOps> Backward<B, 3> for Back {
-            type State = (NodeId, NodeId, [FloatTensor<B>; 3], bool);
+            type State = (NodeId, NodeId, [FloatTensor<B>; 4], bool);
 
             fn backward(
                 self,
@@ -88,10 +88,11 @@ impl<B: EngineOps, C: CheckpointStrategy> EngineOps for Autodiff<B, C> {
             ) {
                 let parents = ops.parents;
                 let dy = grads.consume::<B>(&ops.node);
-                let (x, weight, [y, mean, var], relu) = ops.state;
+                let (x, weight, [y, mean, var, shift], relu) = ops.state;
                 let x: FloatTensor<B> = saved.retrieve_node_output(x);
                 let weight: FloatTensor<B> = saved.retrieve_node_output(weight);
-                let (dx, dw, db) = B::engine_norm_backward(dy, x, y, weight, mean, var, relu);
+                let (dx, dw, db) =
+                    B::engine_norm_backward(dy, x, y, weight, mean, var, shift, relu);
                 for (node, gradient) in parents.into_iter().zip([dx, dw, db]) {
                     if let Some(node) = node {
                         grads.register::<B>(node.id, gradient);
@@ -100,23 +101,33 @@ impl<B: EngineOps, C: CheckpointStrategy> EngineOps for Autodiff<B, C> {
             }
         }
         let nodes = [x.node(), weight.node(), bias.node()];
-        let (y, mean, var) = match Back.prepare::<C>(nodes).compute_bound().stateful() {
+        let (y, mean, var, shift) = match Back.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
                 let (at_x, at_weight) = (prep.checkpoint(&x), prep.checkpoint(&weight));
                 let ((x, _x), (w, _w), (b, _b)) =
                     (x.into_parts(), weight.into_parts(), bias.into_parts());
-                let (y, mean, var) = B::engine_norm(x, w, b, relu);
-                let kept = [y.clone(), mean.clone(), var.clone()];
-                (prep.finish((at_x, at_weight, kept, relu), y), mean, var)
+                let (y, mean, var, shift) = B::engine_norm(x, w, b, relu);
+                let kept = [y.clone(), mean.clone(), var.clone(), shift.clone()];
+                (
+                    prep.finish((at_x, at_weight, kept, relu), y),
+                    mean,
+                    var,
+                    shift,
+                )
             }
             OpsKind::UnTracked(prep) => {
                 let ((x, _x), (w, _w), (b, _b)) =
                     (x.into_parts(), weight.into_parts(), bias.into_parts());
-                let (y, mean, var) = B::engine_norm(x, w, b, relu);
-                (prep.finish(y), mean, var)
+                let (y, mean, var, shift) = B::engine_norm(x, w, b, relu);
+                (prep.finish(y), mean, var, shift)
             }
         };
-        (y, Self::from_inner(mean), Self::from_inner(var))
+        (
+            y,
+            Self::from_inner(mean),
+            Self::from_inner(var),
+            Self::from_inner(shift),
+        )
     }
 
     fn engine_norm_add(
@@ -124,11 +135,11 @@ impl<B: EngineOps, C: CheckpointStrategy> EngineOps for Autodiff<B, C> {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         residual: FloatTensor<Self>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+    ) -> Normed<Self> {
         #[derive(Debug)]
         struct Back;
         impl<B: EngineOps> Backward<B, 4> for Back {
-            type State = (NodeId, NodeId, [FloatTensor<B>; 3]);
+            type State = (NodeId, NodeId, [FloatTensor<B>; 4]);
 
             fn backward(
                 self,
@@ -138,10 +149,11 @@ impl<B: EngineOps, C: CheckpointStrategy> EngineOps for Autodiff<B, C> {
             ) {
                 let parents = ops.parents;
                 let dy = grads.consume::<B>(&ops.node);
-                let (x, weight, [y, mean, var]) = ops.state;
+                let (x, weight, [y, mean, var, shift]) = ops.state;
                 let x: FloatTensor<B> = saved.retrieve_node_output(x);
                 let weight: FloatTensor<B> = saved.retrieve_node_output(weight);
-                let (dx, dw, db, dr) = B::engine_norm_add_backward(dy, x, y, weight, mean, var);
+                let (dx, dw, db, dr) =
+                    B::engine_norm_add_backward(dy, x, y, weight, mean, var, shift);
                 for (node, gradient) in parents.into_iter().zip([dx, dw, db, dr]) {
                     if let Some(node) = node {
                         grads.register::<B>(node.id, gradient);
@@ -150,25 +162,30 @@ impl<B: EngineOps, C: CheckpointStrategy> EngineOps for Autodiff<B, C> {
             }
         }
         let nodes = [x.node(), weight.node(), bias.node(), residual.node()];
-        let (y, mean, var) = match Back.prepare::<C>(nodes).compute_bound().stateful() {
+        let (y, mean, var, shift) = match Back.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
                 let (at_x, at_weight) = (prep.checkpoint(&x), prep.checkpoint(&weight));
                 let ((x, _x), (w, _w), (b, _b)) =
                     (x.into_parts(), weight.into_parts(), bias.into_parts());
                 let (r, _r) = residual.into_parts();
-                let (y, mean, var) = B::engine_norm_add(x, w, b, r);
-                let kept = [y.clone(), mean.clone(), var.clone()];
-                (prep.finish((at_x, at_weight, kept), y), mean, var)
+                let (y, mean, var, shift) = B::engine_norm_add(x, w, b, r);
+                let kept = [y.clone(), mean.clone(), var.clone(), shift.clone()];
+                (prep.finish((at_x, at_weight, kept), y), mean, var, shift)
             }
             OpsKind::UnTracked(prep) => {
                 let ((x, _x), (w, _w), (b, _b)) =
                     (x.into_parts(), weight.into_parts(), bias.into_parts());
                 let (r, _r) = residual.into_parts();
-                let (y, mean, var) = B::engine_norm_add(x, w, b, r);
-                (prep.finish(y), mean, var)
+                let (y, mean, var, shift) = B::engine_norm_add(x, w, b, r);
+                (prep.finish(y), mean, var, shift)
             }
         };
-        (y, Self::from_inner(mean), Self::from_inner(var))
+        (
+            y,
+            Self::from_inner(mean),
+            Self::from_inner(var),
+            Self::from_inner(shift),
+        )
     }
 
     fn engine_affine(

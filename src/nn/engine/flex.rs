@@ -1,12 +1,14 @@
 //! The CPU's operations: `advcl-kernels` on Flex tensors, f32.
 
-use advcl_kernels::{self as kernels, Activation, Convolution, Way};
+use advcl_kernels::{
+    self as kernels, Activation, BatchNormOutput, BatchNormState, Convolution, Way,
+};
 use burn::backend::{Bytes, DType, Flex, TensorMetadata};
 use burn::tensor::Shape;
 use burn_flex::{FlexTensor, Layout};
 
 use super::packs::packed;
-use super::{CpuKernels, EPSILON, EngineOps, Precision};
+use super::{CpuKernels, EPSILON, EngineOps, Normed, Precision};
 use crate::error::{Error, Result, nearest};
 
 pub(super) fn in_use() -> CpuKernels {
@@ -72,6 +74,27 @@ fn tensor(values: Vec<f32>, shape: &[usize]) -> FlexTensor {
     FlexTensor::new(Bytes::from_elems(values), layout, DType::F32)
 }
 
+/// The same values, contiguous and alone in their storage: written in place where nobody else holds them.
+fn writable(values: FlexTensor) -> FlexTensor {
+    let contiguous = values.to_contiguous();
+    let shape = contiguous.shape();
+    if contiguous.storage::<f32>().len() == shape.num_elements() {
+        return contiguous;
+    }
+    let alone: &[f32] = contiguous.as_slice().expect("the engine's tensors are f32");
+    tensor(alone.to_vec(), &shape.to_vec())
+}
+
+fn normed(out: BatchNormOutput, shape: &[usize]) -> Normed<Flex> {
+    let channels = [out.mean.len()];
+    (
+        tensor(out.y, shape),
+        tensor(out.mean, &channels),
+        tensor(out.var, &channels),
+        tensor(out.shift, &channels),
+    )
+}
+
 fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
     tensor.shape().dims()
 }
@@ -131,14 +154,12 @@ impl EngineOps for Flex {
         weight: FlexTensor,
         bias: FlexTensor,
         relu: bool,
-    ) -> (FlexTensor, FlexTensor, FlexTensor) {
-        let (shape, channels) = (dims::<4>(&x), dims::<1>(&weight));
+    ) -> Normed<Self> {
+        let shape = dims::<4>(&x);
         values!(x, weight, bias);
-        let out = kernels::batch_norm(x, weight, bias, None, relu, EPSILON);
-        (
-            tensor(out.y, &shape),
-            tensor(out.mean, &channels),
-            tensor(out.var, &channels),
+        normed(
+            kernels::batch_norm(x, weight, bias, None, relu, EPSILON),
+            &shape,
         )
     }
 
@@ -147,31 +168,38 @@ impl EngineOps for Flex {
         weight: FlexTensor,
         bias: FlexTensor,
         residual: FlexTensor,
-    ) -> (FlexTensor, FlexTensor, FlexTensor) {
-        let (shape, channels) = (dims::<4>(&x), dims::<1>(&weight));
+    ) -> Normed<Self> {
+        let shape = dims::<4>(&x);
         values!(x, weight, bias, residual);
-        let out = kernels::batch_norm(x, weight, bias, Some(residual), true, EPSILON);
-        (
-            tensor(out.y, &shape),
-            tensor(out.mean, &channels),
-            tensor(out.var, &channels),
+        normed(
+            kernels::batch_norm(x, weight, bias, Some(residual), true, EPSILON),
+            &shape,
         )
     }
 
     fn engine_norm_backward(
         dy: FlexTensor,
         x: FlexTensor,
-        y: FlexTensor,
+        _y: FlexTensor,
         weight: FlexTensor,
         mean: FlexTensor,
         var: FlexTensor,
+        shift: FlexTensor,
         relu: bool,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
-        let (shape, channels) = (dims::<4>(&x), dims::<1>(&weight));
-        values!(dy, x, y, weight, mean, var);
-        let out = kernels::batch_norm_backward(dy, x, y, weight, mean, var, EPSILON, relu, false);
+        let mut dy = writable(dy);
+        let channels = dims::<1>(&weight);
+        values!(x, weight, mean, var, shift);
+        let state = BatchNormState {
+            weight,
+            mean,
+            var,
+            shift,
+        };
+        // In place where nobody else holds the gradient; else Flex copies it first.
+        let out = kernels::batch_norm_backward(dy.storage_mut(), x, state, relu, EPSILON);
         (
-            tensor(out.x, &shape),
+            dy,
             tensor(out.weight, &channels),
             tensor(out.bias, &channels),
         )
@@ -184,16 +212,23 @@ impl EngineOps for Flex {
         weight: FlexTensor,
         mean: FlexTensor,
         var: FlexTensor,
-    ) -> (FlexTensor, FlexTensor, FlexTensor, FlexTensor) {
+        shift: FlexTensor,
+    ) -> Normed<Self> {
+        let mut dy = writable(dy);
         let (shape, channels) = (dims::<4>(&x), dims::<1>(&weight));
-        values!(dy, x, y, weight, mean, var);
-        let out = kernels::batch_norm_backward(dy, x, y, weight, mean, var, EPSILON, true, true);
-        let residual = out.residual.expect("asked for");
+        values!(x, y, weight, mean, var, shift);
+        let state = BatchNormState {
+            weight,
+            mean,
+            var,
+            shift,
+        };
+        let (dx, out) = kernels::batch_norm_add_backward(dy.storage_mut(), x, y, state, EPSILON);
         (
-            tensor(out.x, &shape),
+            tensor(dx, &shape),
             tensor(out.weight, &channels),
             tensor(out.bias, &channels),
-            tensor(residual, &shape),
+            dy,
         )
     }
 
@@ -228,10 +263,11 @@ impl EngineOps for Flex {
         scale: FlexTensor,
         relu: bool,
     ) -> FlexTensor {
+        let mut dy = writable(dy);
         let shape = dims::<4>(&dy);
-        values!(dy, y, scale);
+        values!(y, scale);
         tensor(
-            kernels::affine_backward(dy, y, scale, relu, false).0,
+            kernels::affine_backward(dy.storage_mut(), y, scale, relu),
             &shape,
         )
     }
@@ -241,12 +277,10 @@ impl EngineOps for Flex {
         y: FlexTensor,
         scale: FlexTensor,
     ) -> (FlexTensor, FlexTensor) {
+        let mut dy = writable(dy);
         let shape = dims::<4>(&dy);
-        values!(dy, y, scale);
-        let (dx, residual) = kernels::affine_backward(dy, y, scale, true, true);
-        (
-            tensor(dx, &shape),
-            tensor(residual.expect("asked for"), &shape),
-        )
+        values!(y, scale);
+        let dx = kernels::affine_backward(dy.storage_mut(), y, scale, true);
+        (tensor(dx, &shape), dy)
     }
 }

@@ -98,12 +98,21 @@ fn rows(shape: &Shape) -> Shape {
     Shape::new([shape.num_elements() / channels.max(1), channels])
 }
 
+/// Output, mean, biased variance, and the shift after centring and scaling; or as many gradients.
+pub(super) type Normed<B> = (
+    FloatTensor<B>,
+    FloatTensor<B>,
+    FloatTensor<B>,
+    FloatTensor<B>,
+);
+
 /// The operations. Activations are `[height, width, batch, channels]`, weights `[out, in, kernel, kernel]`.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     Cube: cfg(any(feature = "vulkan", feature = "metal", feature = "cuda", feature = "rocm")),
     Autodiff
 )]
+#[allow(clippy::type_complexity)] // the macro wants tuples spelt out
 pub(super) trait EngineOps: Backend {
     /// Convolution whose padding keeps the size at stride 1.
     fn engine_conv(x: FloatTensor<Self>, w: FloatTensor<Self>, stride: usize) -> FloatTensor<Self> {
@@ -142,21 +151,27 @@ pub(super) trait EngineOps: Backend {
         Self::conv2d_weight_backward(x, w, dy, options)
     }
 
-    /// BatchNorm with the batch's statistics, then ReLU where asked for: output, mean, biased variance.
+    /// BatchNorm with the batch's statistics, then ReLU where asked for.
     fn engine_norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         relu: bool,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    ) {
         let shape = x.shape();
         let flat = Self::float_reshape(x, rows(&shape));
-        let normed = Self::batch_norm_train(flat, weight, bias, EPSILON);
+        let normed = Self::batch_norm_train(flat, weight, bias.clone(), EPSILON);
         let y = Self::float_reshape(normed.output, shape);
         (
             if relu { Self::relu(y) } else { y },
             normed.mean,
             normed.variance,
+            bias,
         )
     }
 
@@ -166,12 +181,18 @@ pub(super) trait EngineOps: Backend {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         residual: FloatTensor<Self>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let (y, mean, var) = Self::engine_norm(x, weight, bias, false);
-        (Self::relu(Self::float_add(y, residual)), mean, var)
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    ) {
+        let (y, mean, var, shift) = Self::engine_norm(x, weight, bias, false);
+        (Self::relu(Self::float_add(y, residual)), mean, var, shift)
     }
 
-    /// The gradients of [`EngineOps::engine_norm`]'s input, weight and bias; `y` is its output.
+    /// The gradients of [`EngineOps::engine_norm`]'s input, weight and bias; `y` is its output. From `x` and `shift` it
+    /// can be made again, which a backend may find cheaper than to read it.
     #[allow(clippy::too_many_arguments)]
     fn engine_norm_backward(
         dy: FloatTensor<Self>,
@@ -180,6 +201,7 @@ pub(super) trait EngineOps: Backend {
         weight: FloatTensor<Self>,
         mean: FloatTensor<Self>,
         var: FloatTensor<Self>,
+        _shift: FloatTensor<Self>,
         relu: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let shape = x.shape();
@@ -192,7 +214,6 @@ pub(super) trait EngineOps: Backend {
     }
 
     /// The gradients of [`EngineOps::engine_norm_add`]'s input, weight, bias and residual.
-    #[allow(clippy::type_complexity)]
     fn engine_norm_add_backward(
         dy: FloatTensor<Self>,
         x: FloatTensor<Self>,
@@ -200,6 +221,7 @@ pub(super) trait EngineOps: Backend {
         weight: FloatTensor<Self>,
         mean: FloatTensor<Self>,
         var: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
     ) -> (
         FloatTensor<Self>,
         FloatTensor<Self>,
@@ -208,7 +230,7 @@ pub(super) trait EngineOps: Backend {
     ) {
         let masked = Self::relu_backward(y.clone(), dy);
         let (dx, dw, db) =
-            Self::engine_norm_backward(masked.clone(), x, y, weight, mean, var, false);
+            Self::engine_norm_backward(masked.clone(), x, y, weight, mean, var, shift, false);
         (dx, dw, db, masked)
     }
 
@@ -298,7 +320,7 @@ pub(super) fn norm(
         weight.into_dispatch(),
         bias.into_dispatch(),
     );
-    let (y, mean, var) = match residual {
+    let (y, mean, var, _shift) = match residual {
         Some(r) => <Dispatch as EngineOps>::engine_norm_add(x, weight, bias, r.into_dispatch()),
         None => <Dispatch as EngineOps>::engine_norm(x, weight, bias, relu),
     };
