@@ -42,7 +42,7 @@ impl Settings {
 }
 
 /// The labels of all training images for each number of clusters, and where they came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PseudoLabels {
     /// Number of clusters and one label an image.
     pub clusters: Vec<(usize, Vec<usize>)>,

@@ -128,16 +128,24 @@ pub struct ModelInfo {
     pub routes: Vec<Route>,
     /// The one to use.
     pub route: Route,
+    /// Whether the projection head `head_proj` is there: methods that compare no projections have none.
+    #[serde(default = "usual_projection")]
+    pub projection: bool,
     /// Numbers of clusters, one head `fc_K` each.
     pub clusters: Vec<usize>,
     /// Where the pseudo-labels came from.
     pub pseudo_labels: Option<String>,
-    /// How the classifier was fitted.
+    /// How the classifier was fitted: "slf", or "end-to-end" where it was trained together with the encoder.
     pub finetuning: Option<String>,
     /// All that the weights depend on, as TOML: the recipe's part, how many images, their fingerprint.
     pub recipe: String,
     /// The program that wrote it.
     pub advcl_version: String,
+}
+
+/// Files from before there were methods without a projection head do not say that they have one.
+fn usual_projection() -> bool {
+    true
 }
 
 const METADATA: &str = "advcl";
@@ -200,8 +208,7 @@ impl Model {
             }
             None => {
                 let problem = "no advcl metadata: this is not a model.safetensors of a run folder";
-                let hint =
-                    "give the path of a run's simclr/model.safetensors or advcl/model.safetensors";
+                let hint = "give the path of a run's advcl/model.safetensors, or another method's";
                 return Err(Error::model(path, problem, hint));
             }
         };
@@ -215,17 +222,19 @@ impl Model {
                 found,
             ));
         }
+        if !info.projection && info.classes.is_empty() {
+            let expected = "a projection head or a classifier";
+            return Err(Error::format(path, "metadata advcl", expected, "neither"));
+        }
         // The initial values are replaced, every one: any generator will do.
         let mut rng = random::generator(0, "placeholder", 0);
-        let routes = info.routes.len();
-        let fresh = Backbone::new(
-            &info.encoder,
-            info.channels,
-            routes,
-            &info.clusters,
-            &mut rng,
-            device,
-        );
+        let (encoder, channels, routes) = (&info.encoder, info.channels, info.routes.len());
+        let fresh = match info.projection {
+            true => Backbone::new(encoder, channels, routes, &info.clusters, &mut rng, device),
+            false => {
+                Backbone::without_heads(Encoder::new(encoder, channels, routes, &mut rng, device))
+            }
+        };
         let backbone = weights::import(fresh, &mut tensors, &[LINEAR], path)?;
         let mut linear = None;
         if !info.classes.is_empty() {
@@ -323,6 +332,7 @@ mod tests {
             classes: Vec::new(),
             routes: vec![Route::Normal],
             route: Route::Normal,
+            projection: true,
             clusters: Vec::new(),
             pseudo_labels: None,
             finetuning: None,

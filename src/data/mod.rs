@@ -156,7 +156,7 @@ impl Dataset {
         Err(Error::data(
             &self.name,
             "expected labeled images, found images without classes",
-            "put the images into train/<class>/ and test/<class>/; without labels only pretraining is possible",
+            "put the images into train/<class>/ and test/<class>/; without labels only pretraining by methods that need none is possible",
         ))
     }
 

@@ -11,11 +11,12 @@ use crate::data::{self, Dataset, Split};
 use crate::error::{Error, Result, first_difference};
 use crate::evaluate;
 use crate::finetune::{LinearProbe, features};
-use crate::nn::{Backbone, Linear, Route};
+use crate::nn::{Backbone, Classifier, Encoder, Linear, Route};
+use crate::pretrain::adversarial_training::AdversarialTraining;
 use crate::pretrain::{advcl::AdvCl, simclr::SimClr};
-use crate::recipe::{Method, Part, Recipe, SplitName, fingerprint};
+use crate::recipe::{Fingerprint, Method, Part, Recipe, SplitName};
 use crate::run::{Model, ModelInfo, Run};
-use crate::train::{self, Checkpoint, Context, Event};
+use crate::train::{self, Checkpoint, Context, Event, Objective, Plan};
 use crate::{device, files, random};
 use outcome::Record;
 pub use outcome::{Outcome, Seconds, Summary};
@@ -29,7 +30,7 @@ pub struct Experiment {
     /// Training images without the held-out ones.
     pub data: Dataset,
     judged: Split,
-    fingerprint: String,
+    fingerprint: Fingerprint,
 }
 
 const MODEL: &str = "model.safetensors";
@@ -84,7 +85,7 @@ impl Experiment {
         let (data, judged) = images(&recipe)?;
         let run = Run::open(folder, &recipe.to_toml())?;
         Ok(Self {
-            fingerprint: fingerprint(&data.train.images),
+            fingerprint: Fingerprint::of(&data),
             recipe,
             run,
             data,
@@ -94,16 +95,30 @@ impl Experiment {
 
     /// All that a result depends on, as TOML.
     fn text_of(&self, part: Part) -> String {
-        let images = self.data.train.images.len();
-        self.recipe.text_of(part, images, &self.fingerprint)
+        self.recipe.text_of(part, &self.fingerprint)
+    }
+
+    /// Refuses data without labels, or with a class that has no training image.
+    fn require_training_labels(&self) -> Result<()> {
+        self.data.require_labels()?;
+        self.data.require_every_class(&self.data.train, "training")
     }
 
     /// Refuses data without labels, or with a class that has no image.
     fn require_labels(&self) -> Result<()> {
-        self.data.require_labels()?;
-        self.data
-            .require_every_class(&self.data.train, "training")?;
+        self.require_training_labels()?;
         self.data.require_every_class(&self.judged, "test")
+    }
+
+    /// Refuses data without the labels that one of `methods` learns from: before the work on any of them.
+    ///
+    /// # Errors
+    /// [`Error::Data`].
+    pub fn require_labels_of(&self, methods: &[Method]) -> Result<()> {
+        match methods.iter().any(|method| method.supervised()) {
+            true => self.require_training_labels(),
+            false => Ok(()),
+        }
     }
 
     /// Says in which folder a stage was interrupted that saves nothing of its own.
@@ -181,10 +196,31 @@ impl Experiment {
         files::write_json(&self.run.stage(method.name())?.join(TIMES), &seconds)
     }
 
-    /// Pretrains one encoder.
+    /// Trains `fresh` by a method's objective, from the checkpoint in its folder where there is one. Returns what was
+    /// trained and the seconds spent.
+    fn fit<O: Objective>(
+        &self,
+        method: Method,
+        objective: &O,
+        plan: &Plan,
+        fresh: O::Model,
+        context: &mut Context,
+    ) -> Result<(O::Model, f64)> {
+        let (stage, images) = (method.name(), self.data.train.images.len());
+        let path = self.run.stage(stage)?.join("checkpoint.safetensors");
+        let text = self.text_of(Part::Encoder(method));
+        let checkpoint = Checkpoint {
+            path: &path,
+            recipe: &text,
+        };
+        train::fit(stage, objective, fresh, plan, images, checkpoint, context)
+    }
+
+    /// Pretrains one encoder; with its classifier, where the method is supervised.
     ///
     /// # Errors
-    /// As [`train::fit`]; [`Error::Run`] when AdvCL's pseudo-labels are missing.
+    /// As [`train::fit`]; [`Error::Run`] when AdvCL's pseudo-labels are missing, [`Error::Data`] when a supervised
+    /// method's labels are.
     pub fn pretrain(&self, method: Method, context: &mut Context) -> Result<()> {
         if self.load(method, context)?.is_some() {
             return Ok(());
@@ -194,69 +230,49 @@ impl Experiment {
             let problem = format!("no table [pretrain.{}]", method.name());
             Error::recipe("pretrain", problem, "add it to the recipe")
         };
-        if !recipe.methods().contains(&method) {
-            return Err(missing());
-        }
-        let labels = match method {
-            Method::Simclr => PseudoLabels {
-                clusters: Vec::new(),
-                origin: String::new(),
-            },
-            Method::Advcl => self.pseudo_labels()?,
+        let plan = recipe.pretrain.plan(method).ok_or_else(missing)?;
+        self.require_labels_of(&[method])?;
+        let labels = match method.clustered() {
+            true => self.pseudo_labels()?,
+            false => PseudoLabels::default(),
         };
         let clusters = labels.counts();
-        let mut rng = random::generator(context.seed, &format!("{}/init", method.name()), 0);
-        let fresh = Backbone::new(
-            &recipe.encoder,
-            images.channels,
-            method.routes(),
-            &clusters,
-            &mut rng,
-            &context.device,
-        );
-        let path = self
-            .run
-            .stage(method.name())?
-            .join("checkpoint.safetensors");
-        let text = self.text_of(Part::Encoder(method));
-        let checkpoint = Checkpoint {
-            path: &path,
-            recipe: &text,
-        };
-        let device = context.device.clone();
-        let (backbone, seconds) = match method {
+        let (ball, device) = (recipe.threat.ball(), context.device.clone());
+        let (backbone, linear, seconds) = match method {
             Method::Simclr => {
-                let settings = recipe.pretrain.simclr.as_ref().ok_or_else(missing)?;
                 let objective = SimClr {
                     images,
-                    settings,
+                    settings: recipe.pretrain.simclr.as_ref().ok_or_else(missing)?,
                     device,
                 };
-                let count = images.len();
-                train::fit(
-                    "simclr",
-                    &objective,
-                    fresh,
-                    &settings.plan,
-                    count,
-                    checkpoint,
-                    context,
-                )?
+                let fresh = self.fresh_backbone(method, &clusters, context);
+                let (trained, seconds) = self.fit(method, &objective, plan, fresh, context)?;
+                (trained, None, seconds)
             }
             Method::Advcl => {
                 let settings = recipe.pretrain.advcl.as_ref().ok_or_else(missing)?;
-                let objective = AdvCl::new(images, settings, &labels, recipe.threat.ball(), device);
-                let count = images.len();
-                train::fit(
-                    "advcl",
-                    &objective,
-                    fresh,
-                    &settings.plan,
-                    count,
-                    checkpoint,
-                    context,
-                )?
+                let objective = AdvCl::new(images, settings, &labels, ball, device);
+                let fresh = self.fresh_backbone(method, &clusters, context);
+                let (trained, seconds) = self.fit(method, &objective, plan, fresh, context)?;
+                (trained, None, seconds)
             }
+            Method::AdversarialTraining => {
+                let settings = recipe.pretrain.adversarial_training.as_ref();
+                let objective = AdversarialTraining {
+                    split: &self.data.train,
+                    settings: settings.ok_or_else(missing)?,
+                    ball,
+                    device,
+                };
+                let fresh = self.fresh_classifier(method, context);
+                let (trained, seconds) = self.fit(method, &objective, plan, fresh, context)?;
+                let backbone = Backbone::without_heads(trained.encoder);
+                (backbone, Some(trained.linear), seconds)
+            }
+        };
+        let (classes, finetuning) = match linear {
+            Some(_) => (self.data.classes.clone(), Some("end-to-end".to_owned())),
+            None => (Vec::new(), None),
         };
         let info = ModelInfo {
             format: 1,
@@ -264,22 +280,43 @@ impl Experiment {
             encoder: recipe.encoder.clone(),
             channels: images.channels,
             image_size: [images.height, images.width],
-            classes: Vec::new(),
+            classes,
             routes: Route::ALL[..method.routes()].to_vec(),
             route: method.route(),
+            projection: backbone.head_proj.is_some(),
             clusters,
             pseudo_labels: Some(labels.origin).filter(|origin| !origin.is_empty()),
-            finetuning: None,
-            recipe: text,
+            finetuning,
+            recipe: self.text_of(Part::Encoder(method)),
             advcl_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         self.set_seconds(method, |times| times.pretrain = seconds)?;
         Model {
             info,
             backbone,
-            linear: None,
+            linear,
         }
         .save(&self.model_path(method))
+    }
+
+    /// What a method with heads of its own starts from; `clusters` are the numbers of its pseudo-classes.
+    fn fresh_backbone(&self, method: Method, clusters: &[usize], context: &Context) -> Backbone {
+        let (config, device) = (&self.recipe.encoder, &context.device);
+        let (channels, routes) = (self.data.train.images.channels, method.routes());
+        let mut rng = random::generator(context.seed, &format!("{}/init", method.name()), 0);
+        Backbone::new(config, channels, routes, clusters, &mut rng, device)
+    }
+
+    /// What a supervised method starts from.
+    fn fresh_classifier(&self, method: Method, context: &Context) -> Classifier {
+        let (config, device) = (&self.recipe.encoder, &context.device);
+        let (channels, classes) = (self.data.train.images.channels, self.data.classes.len());
+        let mut rng = random::generator(context.seed, &format!("{}/init", method.name()), 0);
+        Classifier {
+            encoder: Encoder::new(config, channels, method.routes(), &mut rng, device),
+            linear: Linear::new(config.features(), classes, &mut rng, device),
+            route: method.route(),
+        }
     }
 
     /// The pseudo-labels' file.
@@ -370,7 +407,8 @@ impl Experiment {
         labels.save(&path, &self.text_of(Part::Labels))
     }
 
-    /// Fits a linear classifier on a frozen encoder.
+    /// Fits a linear classifier on a frozen encoder. Nothing is left to do where the classifier was trained together
+    /// with the encoder.
     ///
     /// # Errors
     /// As [`train::fit`]; [`Error::Run`] when there is no encoder yet.
@@ -463,7 +501,7 @@ impl Experiment {
         let fraction = |part: usize| part as f64 / total.images as f64;
         let outcome = Outcome {
             method,
-            finetuning: "slf".to_owned(),
+            finetuning: model.info.finetuning.unwrap_or_default(),
             clean_accuracy: fraction(total.clean),
             robust_accuracy: fraction(total.robust),
             images: total.images,
@@ -493,7 +531,7 @@ impl Experiment {
             self.cluster(context)?;
         }
         for method in self.recipe.methods() {
-            if method == Method::Advcl {
+            if method.clustered() {
                 self.cluster(context)?;
             }
             self.pretrain(method, context)?;

@@ -10,7 +10,7 @@ use crate::recipe::{Method, SplitName, Threat};
 pub struct Outcome {
     /// The encoder.
     pub method: Method,
-    /// The classifier.
+    /// The classifier: "slf", or "end-to-end" where it was trained together with the encoder.
     pub finetuning: String,
     /// Fraction right on the images as they are.
     pub clean_accuracy: f64,

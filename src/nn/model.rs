@@ -12,14 +12,17 @@ use super::resnet::{Encoder, EncoderConfig};
 /// Length of a projection (the paper's, and SimCLR's).
 pub const PROJECTION: usize = 128;
 
+/// Features – BatchNorm (one for all routes) – ReLU – 128. A tuple, so that its weights are called `head_proj.0`,
+/// `.1`, `.3` as in PyTorch's `Sequential`; the ReLU is computed with the BatchNorm.
+pub type Projection = (Linear, BatchNorm, Relu, Linear);
+
 /// An encoder with the heads of pretraining.
 #[derive(Module, Debug)]
 pub struct Backbone {
     /// Images to features.
     pub encoder: Encoder,
-    /// Projection head: features – BatchNorm (one for all routes) – ReLU – 128. A tuple, so that its weights are
-    /// called `head_proj.0`, `.1`, `.3` as in PyTorch's `Sequential`; the ReLU is computed with the BatchNorm.
-    pub head_proj: (Linear, BatchNorm, Relu, Linear),
+    /// Features to what the contrastive losses compare; methods without such a loss have none.
+    pub head_proj: Option<Projection>,
     /// One linear head for each number of clusters: `fc_002` … in weight files.
     pub fc: Vec<Linear>,
 }
@@ -37,12 +40,12 @@ impl Backbone {
         let features = config.features();
         Self {
             encoder: Encoder::new(config, channels, routes, rng, device),
-            head_proj: (
+            head_proj: Some((
                 Linear::new(features, features, rng, device),
                 BatchNorm::new(features, device),
                 Relu::new(),
                 Linear::new(features, PROJECTION, rng, device),
-            ),
+            )),
             fc: clusters
                 .iter()
                 .map(|&k| Linear::new(features, k, rng, device))
@@ -50,9 +53,22 @@ impl Backbone {
         }
     }
 
+    /// An encoder that was trained without heads of pretraining.
+    pub fn without_heads(encoder: Encoder) -> Self {
+        Self {
+            encoder,
+            head_proj: None,
+            fc: Vec::new(),
+        }
+    }
+
     /// Features to unit vectors. # Shapes: `[batch, features]` to `[batch, 128]`.
+    ///
+    /// # Panics
+    /// Without a projection head.
     pub fn project(&self, features: Tensor<2>, mode: &mut Mode) -> Tensor<2> {
-        let (first, norm, _, last) = &self.head_proj;
+        let head = self.head_proj.as_ref();
+        let (first, norm, _, last) = head.expect("only what has a projection head is projected");
         let hidden = first.forward(features);
         let [batch, length] = hidden.dims();
         let hidden = norm.forward(hidden.reshape([1, 1, batch, length]), None, true, mode);
@@ -77,22 +93,28 @@ impl Backbone {
     }
 }
 
-/// An encoder with a linear classifier, in evaluation mode on one route.
-#[derive(Clone, Debug)]
+/// An encoder with a linear classifier, on one route.
+#[derive(Module, Debug)]
 pub struct Classifier {
     /// Images to features.
     pub encoder: Encoder,
     /// Features to logits.
     pub linear: Linear,
     /// The BatchNorm branch.
+    #[module(skip)]
     pub route: Route,
 }
 
 impl Classifier {
     /// # Shapes
     /// `[batch, channels, height, width]` in [0, 1] to logits `[batch, classes]`.
+    pub fn forward(&self, images: Tensor<4>, mode: &mut Mode) -> Tensor<2> {
+        let features = self.encoder.features(images, self.route, mode);
+        self.linear.forward(features)
+    }
+
+    /// [`Classifier::forward`] in evaluation mode.
     pub fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-        self.linear
-            .forward(self.encoder.features(images, self.route, &mut Mode::Eval))
+        self.forward(images, &mut Mode::Eval)
     }
 }

@@ -3,7 +3,7 @@
 use toml::{Table, Value};
 
 use super::{Method, Recipe};
-use crate::data::Images;
+use crate::data::Dataset;
 use crate::random;
 
 /// A result that is kept in a file.
@@ -19,9 +19,41 @@ pub enum Part {
     Figures(Method),
 }
 
-/// An image set in a few characters: to be held against another, not to be read.
-pub fn fingerprint(images: &Images) -> String {
-    format!("fnv1a-{:016x}", random::fingerprint(&images.pixels))
+impl Part {
+    /// Whether the labels of the training images went into it.
+    fn labeled(self) -> bool {
+        match self {
+            Self::Encoder(method) => method.supervised(),
+            Self::Labels => false,
+            Self::Classifier(_) | Self::Figures(_) => true,
+        }
+    }
+}
+
+/// The training images in a few characters: to be held against others, not to be read.
+#[derive(Clone, Debug)]
+pub struct Fingerprint {
+    /// How many.
+    pub images: usize,
+    /// Of their pixels.
+    pub pixels: String,
+    /// Of their labels and the classes' names.
+    pub labels: String,
+}
+
+impl Fingerprint {
+    /// Of a data set's training images.
+    pub fn of(data: &Dataset) -> Self {
+        let hash = |bytes: &[u8]| format!("fnv1a-{:016x}", random::fingerprint(bytes));
+        let train = &data.train;
+        let mut labels: Vec<u8> = data.classes.join("\0").into_bytes();
+        labels.extend(train.labels.iter().flat_map(|&l| (l as u64).to_le_bytes()));
+        Self {
+            images: train.images.len(),
+            pixels: hash(&train.images.pixels),
+            labels: hash(&labels),
+        }
+    }
 }
 
 impl Recipe {
@@ -30,6 +62,10 @@ impl Recipe {
         let data = ["seed", "data.source", "data.train_limit", "data.holdout"];
         match part {
             Part::Encoder(Method::Simclr) => [&data[..], &["encoder", "pretrain.simclr"]].concat(),
+            Part::Encoder(Method::AdversarialTraining) => {
+                let own = ["encoder", "threat", "pretrain.adversarial-training"];
+                [&data[..], &own[..]].concat()
+            }
             Part::Encoder(Method::Advcl) => {
                 let own = ["encoder", "threat", "pretrain.advcl"];
                 [&self.keys(Part::Labels), &own[..]].concat()
@@ -38,6 +74,8 @@ impl Recipe {
                 Some(cluster) if cluster.is_given() => [&data[..], &["cluster"]].concat(),
                 _ => [&self.keys(Part::Encoder(Method::Simclr)), &["cluster"][..]].concat(),
             },
+            // Trained together.
+            Part::Classifier(method) if method.supervised() => self.keys(Part::Encoder(method)),
             Part::Classifier(method) => {
                 [&self.keys(Part::Encoder(method)), &["finetune"][..]].concat()
             }
@@ -48,9 +86,9 @@ impl Recipe {
         }
     }
 
-    /// The TOML text of just what `part` depends on, the training images included (how many, and their
-    /// [`fingerprint`]). Files keep it, and are refused where it differs.
-    pub fn text_of(&self, part: Part, images: usize, fingerprint: &str) -> String {
+    /// The TOML text of just what `part` depends on, the [`Fingerprint`] of the training images included. Files
+    /// keep it, and are refused where it differs.
+    pub fn text_of(&self, part: Part, train: &Fingerprint) -> String {
         let whole = Table::try_from(self).expect("tables of plain values");
         let mut picked = Table::new();
         for key in self.keys(part) {
@@ -67,8 +105,11 @@ impl Recipe {
             }
         }
         let data = inner(&mut picked, "data");
-        data.insert("images".to_owned(), Value::Integer(images as i64));
-        data.insert("pixels".to_owned(), Value::String(fingerprint.to_owned()));
+        data.insert("images".to_owned(), Value::Integer(train.images as i64));
+        data.insert("pixels".to_owned(), Value::String(train.pixels.clone()));
+        if part.labeled() {
+            data.insert("labels".to_owned(), Value::String(train.labels.clone()));
+        }
         toml::to_string(&picked).expect("tables of plain values")
     }
 }
@@ -91,56 +132,92 @@ mod tests {
 
     #[test]
     fn a_part_changes_with_what_it_depends_on_and_with_nothing_else() {
-        use Method::{Advcl, Simclr};
+        use Method::{Advcl, AdversarialTraining, Simclr};
         let parts = [
-            Part::Encoder(Simclr),
-            Part::Labels,
-            Part::Encoder(Advcl),
-            Part::Classifier(Simclr),
-            Part::Classifier(Advcl),
-            Part::Figures(Simclr),
-            Part::Figures(Advcl),
+            ("encoder of SimCLR", Part::Encoder(Simclr)),
+            ("labels", Part::Labels),
+            ("encoder of AdvCL", Part::Encoder(Advcl)),
+            ("classifier of SimCLR", Part::Classifier(Simclr)),
+            ("classifier of AdvCL", Part::Classifier(Advcl)),
+            ("figures of SimCLR", Part::Figures(Simclr)),
+            ("figures of AdvCL", Part::Figures(Advcl)),
+            ("encoder of AT", Part::Encoder(AdversarialTraining)),
+            ("classifier of AT", Part::Classifier(AdversarialTraining)),
+            ("figures of AT", Part::Figures(AdversarialTraining)),
         ];
-        let texts = |recipe: Recipe| parts.map(|part| recipe.text_of(part, 256, "x"));
-        let before = texts(smoke(&[]));
-        for (change, expected) in [
-            ("seed = 1", [true; 7]),
-            ("data.train_limit = 255", [true; 7]),
-            ("encoder.width = 5", [true; 7]),
-            ("pretrain.simclr.plan.lr = 0.2", [true; 7]),
-            (
-                "pretrain.advcl.attack_steps = 3",
-                [false, false, true, false, true, false, true],
-            ),
-            (
-                "cluster.restarts = 2",
-                [false, true, true, false, true, false, true],
-            ),
-            (
-                "threat.radius = 0.2",
-                [false, false, true, false, true, true, true],
-            ),
-            (
-                "finetune.augment = true",
-                [false, false, false, true, true, true, true],
-            ),
-            (
-                "evaluate.steps = 4",
-                [false, false, false, false, false, true, true],
-            ),
-            (
-                "data.test_limit = 50",
-                [false, false, false, false, false, true, true],
-            ),
-        ] {
-            let after = texts(smoke(&[change]));
-            for (((part, before), after), differs) in
-                parts.iter().zip(&before).zip(&after).zip(expected)
-            {
-                assert_eq!(before != after, differs, "{change}: {part:?}");
+        let train = Fingerprint {
+            images: 256,
+            pixels: "x".to_owned(),
+            labels: "y".to_owned(),
+        };
+        let texts = |recipe: &Recipe, train: &Fingerprint| {
+            parts.map(|(_, part)| recipe.text_of(part, train))
+        };
+        let before = texts(&smoke(&[]), &train);
+        // The names of those that change begin or end with one of the words.
+        let compare = |change: &str, after: &[String], words: &[&str]| {
+            for (((name, _), before), after) in parts.iter().zip(&before).zip(after) {
+                let expected = |word: &&str| name.starts_with(word) || name.ends_with(word);
+                let differs = words.iter().any(expected);
+                assert_eq!(before != after, differs, "{change}: {name}");
             }
+        };
+        let all: &[&str] = &["SimCLR", "AdvCL", "AT", "labels"];
+        for (change, words) in [
+            ("seed = 1", all),
+            ("data.train_limit = 255", all),
+            ("encoder.width = 5", all),
+            (
+                "pretrain.simclr.plan.lr = 0.2",
+                &["SimCLR", "AdvCL", "labels"],
+            ),
+            ("pretrain.advcl.attack_steps = 3", &["AdvCL"]),
+            ("pretrain.adversarial-training.attack_steps = 3", &["AT"]),
+            ("cluster.restarts = 2", &["AdvCL", "labels"]),
+            ("threat.radius = 0.2", &["AdvCL", "AT", "figures"]),
+            ("evaluate.steps = 4", &["figures"]),
+            ("data.test_limit = 50", &["figures"]),
+        ] {
+            compare(change, &texts(&smoke(&[change]), &train), words);
         }
-        let images = smoke(&[]).text_of(parts[0], 256, "y");
-        assert!(images != before[0] && images.contains("images = 256"));
+        // The classifier that is trained with its encoder is not finetuned.
+        let change = "finetune.augment = true";
+        let after = texts(&smoke(&[change]), &train);
+        assert!(after[3..7].iter().zip(&before[3..7]).all(|(a, b)| a != b));
+        assert_eq!((&after[..3], &after[7..]), (&before[..3], &before[7..]));
+        // Other images; the same with other labels.
+        let other = |change: fn(&mut Fingerprint)| {
+            let mut train = train.clone();
+            change(&mut train);
+            texts(&smoke(&[]), &train)
+        };
+        compare("pixels", &other(|train| train.pixels = "z".to_owned()), all);
+        compare("images", &other(|train| train.images = 255), all);
+        let labeled = ["classifier", "figures", "AT"];
+        compare(
+            "labels",
+            &other(|train| train.labels = "z".to_owned()),
+            &labeled,
+        );
+    }
+
+    #[test]
+    fn a_fingerprint_tells_labels_and_names_of_classes_apart() {
+        let data = crate::data::load("fashion-mnist-12k").expect("the embedded set");
+        let print = Fingerprint::of(&data);
+        assert_eq!(print.images, 10_000);
+        let labels = |change: fn(&mut Dataset)| {
+            let mut data = data.clone();
+            change(&mut data);
+            let other = Fingerprint::of(&data);
+            assert_eq!(other.pixels, print.pixels);
+            other.labels
+        };
+        assert_eq!(labels(|_| ()), print.labels);
+        assert_ne!(
+            labels(|data| data.train.labels.swap(0, 9_999)),
+            print.labels
+        );
+        assert_ne!(labels(|data| data.classes.swap(0, 1)), print.labels);
     }
 }

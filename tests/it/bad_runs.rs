@@ -28,6 +28,7 @@ fn other_model(path: &Path, width: usize, channels: usize) {
         classes: Vec::new(),
         route: routes[0],
         routes,
+        projection: true,
         clusters: Vec::new(),
         pseudo_labels: None,
         finetuning: None,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use advcl::data::{self, Dataset};
 use advcl::experiment::Summary;
-use advcl::recipe::Recipe;
+use advcl::recipe::{Method, Recipe};
 
 use crate::{Answer, advcl, folder, get, png, put, snapshot};
 
@@ -42,6 +42,11 @@ fn smoke_end_to_end_and_again() {
             .collect();
         let percent = |fraction: f64| format!("{:.1} %", 100.0 * fraction);
         assert_eq!(cells[0], outcome.method.title(), "{first}");
+        let finetuning = match outcome.method.supervised() {
+            true => "end to end",
+            false => "SLF",
+        };
+        assert_eq!(cells[1], finetuning, "{first}");
         assert_eq!(cells[2], percent(outcome.clean_accuracy), "{first}");
         assert_eq!(cells[3], percent(outcome.robust_accuracy), "{first}");
         assert_eq!(
@@ -139,7 +144,9 @@ fn agrees_with_predictions(path: &Path, written: &Summary) {
             png(28, judged.images.image(i)),
         );
     }
-    for (method, outcome) in ["simclr", "advcl"].into_iter().zip(&written.outcomes) {
+    assert_eq!(written.outcomes.len(), Method::ALL.len());
+    for outcome in &written.outcomes {
+        let method = outcome.method.name();
         let model = format!("runs/smoke/{method}");
         let json = advcl(path, &format!("predict {model} images --json"))
             .expect(0)

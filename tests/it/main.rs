@@ -11,6 +11,7 @@ mod resume;
 mod routes;
 #[cfg(unix)]
 mod signals;
+mod supervised;
 mod tools;
 
 use std::collections::BTreeMap;
@@ -19,8 +20,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use advcl::cluster::PseudoLabels;
-use advcl::data::Images;
-use advcl::nn::{Backbone, Depth, EncoderConfig, Stem};
+use advcl::data::{Images, Split};
+use advcl::nn::{Backbone, Classifier, Depth, Encoder, EncoderConfig, Linear, Route, Stem};
 use advcl::random;
 use advcl::train::{Plan, Schedule};
 use burn::tensor::Device;
@@ -70,6 +71,14 @@ split = "test"
 batch_size = 20
 steps = 2
 step_size = "0.05"
+"#;
+
+/// What is added to [`TINY`] for the supervised reference.
+const TINY_SUPERVISED: &str = r#"
+[pretrain.adversarial-training]
+attack_steps = 2
+attack_step_size = "0.05"
+plan = { epochs = 2, batch_size = 16, lr = 0.1, momentum = 0.9, weight_decay = 2e-4, schedule.cosine = {} }
 "#;
 
 /// The program's answer.
@@ -135,10 +144,14 @@ fn advcl(folder: &Path, args: &str) -> Answer {
     answer(program(folder).args(args.split_whitespace()))
 }
 
-/// A temporary folder with `tiny.toml` in it.
+/// A temporary folder with `tiny.toml` in it, and `supervised.toml`, which has one method more.
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     put(folder.path().join("tiny.toml"), TINY);
+    put(
+        folder.path().join("supervised.toml"),
+        [TINY, TINY_SUPERVISED].concat(),
+    );
     folder
 }
 
@@ -230,6 +243,24 @@ fn encoder() -> EncoderConfig {
     }
 }
 
+/// The same encoder with a classifier of 4 classes.
+fn classifier(seed: u64) -> Classifier {
+    let (mut rng, device) = (random::generator(seed, "classifier", 0), device());
+    Classifier {
+        encoder: Encoder::new(&encoder(), 1, 1, &mut rng, &device),
+        linear: Linear::new(encoder().features(), 4, &mut rng, &device),
+        route: Route::Normal,
+    }
+}
+
+/// `count` of [`images`] with labels of 4 classes.
+fn labeled(count: usize) -> Split {
+    Split {
+        images: images(count),
+        labels: (0..count).map(|i| i % 4).collect(),
+    }
+}
+
 /// Labels for the heads of [`backbone`].
 fn pseudo_labels(images: usize) -> PseudoLabels {
     let labels = |k: usize| (k, (0..images).map(|i| (i * 7 + i / 3) % k).collect());
@@ -264,6 +295,16 @@ fn advcl_settings(epochs: usize) -> advcl::pretrain::advcl::Settings {
         attack_steps: 2,
         attack_step_size: Some("0.05".parse().expect("a distance")),
         strong: Default::default(),
+        weak: Default::default(),
+    }
+}
+
+/// Adversarial training with two attack steps.
+fn supervised_settings(epochs: usize) -> advcl::pretrain::adversarial_training::Settings {
+    advcl::pretrain::adversarial_training::Settings {
+        plan: plan(epochs, 0.1),
+        attack_steps: 2,
+        attack_step_size: Some("0.05".parse().expect("a distance")),
         weak: Default::default(),
     }
 }

@@ -5,16 +5,17 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use advcl::attack::{Ball, Norm};
-use advcl::data::Split;
 use advcl::finetune::{LinearProbe, features};
 use advcl::nn::weights::{self, Tensors};
 use advcl::nn::{Backbone, Linear, Route};
 use advcl::pretrain::advcl::AdvCl;
+use advcl::pretrain::adversarial_training::AdversarialTraining;
 use advcl::pretrain::simclr::{self, SimClr};
 use advcl::train::{Checkpoint, Context, Event, Loss, Objective, Plan, Step, fit};
 use advcl::{Error, Result, random};
 
-use crate::{advcl_settings, backbone, device, folder, images, plan, pseudo_labels};
+use crate::{advcl_settings, backbone, classifier, device, folder, images};
+use crate::{labeled, plan, pseudo_labels, supervised_settings};
 
 const IMAGES: usize = 64;
 const EPOCHS: usize = 3;
@@ -170,11 +171,28 @@ fn adversarial_pretraining() {
 }
 
 #[test]
-fn linear_probe() {
-    let split = Split {
-        images: images(IMAGES),
-        labels: (0..IMAGES).map(|i| i % 4).collect(),
+fn supervised() {
+    let (split, settings) = (labeled(IMAGES), supervised_settings(EPOCHS));
+    let objective = AdversarialTraining {
+        split: &split,
+        settings: &settings,
+        ball: Ball {
+            norm: Norm::Linf,
+            radius: 0.1,
+        },
+        device: device(),
     };
+    resumes(
+        "adversarial training",
+        &objective,
+        classifier,
+        &settings.plan,
+    );
+}
+
+#[test]
+fn linear_probe() {
+    let split = labeled(IMAGES);
     let encoder = backbone(3, 0).encoder;
     let fresh = |seed| Linear::new(16, 4, &mut random::generator(seed, "head", 0), &device());
     for augment in [false, true] {

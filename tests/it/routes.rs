@@ -176,7 +176,7 @@ fn finetuning_leaves_the_encoder_bit_for_bit() {
         experiment
             .pretrain(Method::Advcl, &mut context)
             .expect("AdvCL");
-        for method in Method::ALL {
+        for method in experiment.recipe.methods() {
             let path = experiment.model_path(method);
             let (before, _) = weights::load(&path).expect("a model");
             experiment

@@ -9,18 +9,19 @@ use advcl::nn::weights;
 use crate::{Answer, advcl, answer, folder, get, program};
 
 /// Long enough to be met at work.
-const LONG: [&str; 6] = [
-    "--set",
+const LONG: [&str; 3] = [
     "pretrain.simclr.plan.epochs = 25",
-    "--set",
     "pretrain.advcl.plan.epochs = 15",
-    "--set",
     "finetune.plan.epochs = 5",
 ];
 
-fn start(folder: &Path, run: &str) -> Child {
+/// Starts `advcl ARGS --run RUN`, with keys of the recipe overridden.
+pub fn start(folder: &Path, args: &str, run: &str, set: &[&str]) -> Child {
     let mut command = program(folder);
-    command.args(["run", "tiny.toml", "--run", run]).args(LONG);
+    command.args(args.split_whitespace()).args(["--run", run]);
+    for line in set {
+        command.args(["--set", line]);
+    }
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().expect("the program starts")
 }
@@ -33,7 +34,7 @@ fn epochs(folder: &Path, stage: &str) -> usize {
 }
 
 /// Waits until the program has done one more epoch of a stage.
-fn wait_for_epoch(child: &mut Child, folder: &Path, stage: &str) {
+pub fn wait_for_epoch(child: &mut Child, folder: &Path, stage: &str) {
     let (before, started) = (epochs(folder, stage), Instant::now());
     while epochs(folder, stage) == before {
         let ended = child.try_wait().expect("a child of ours");
@@ -49,14 +50,14 @@ fn wait_for_epoch(child: &mut Child, folder: &Path, stage: &str) {
     }
 }
 
-fn signal(child: &Child, name: &str) {
+pub fn signal(child: &Child, name: &str) {
     let status = Command::new("kill")
         .args([name, &child.id().to_string()])
         .status();
     assert!(status.expect("kill exists").success(), "kill {name}");
 }
 
-fn ended(child: Child) -> Answer {
+pub fn ended(child: Child) -> Answer {
     let output = child.wait_with_output().expect("a child of ours");
     Answer {
         what: "a run that was sent a signal".to_owned(),
@@ -70,14 +71,14 @@ fn ended(child: Child) -> Answer {
 fn an_interrupted_and_killed_run_ends_like_one_that_was_not() {
     let folder = folder();
     let path = folder.path();
-    let whole = ended(start(path, "whole")).expect(0);
+    let whole = ended(start(path, "run tiny.toml", "whole", &LONG)).expect(0);
     for (name, stage) in [
         ("-INT", "simclr"),
         ("-KILL", "simclr"),
         ("-TERM", "advcl"),
         ("-KILL", "advcl"),
     ] {
-        let mut child = start(path, "run");
+        let mut child = start(path, "run tiny.toml", "run", &LONG);
         wait_for_epoch(&mut child, path, stage);
         signal(&child, name);
         let answer = ended(child);
@@ -96,7 +97,7 @@ fn an_interrupted_and_killed_run_ends_like_one_that_was_not() {
         }
         assert_eq!(answer.stdout, "", "no table of half a run");
     }
-    let resumed = ended(start(path, "run")).expect(0);
+    let resumed = ended(start(path, "run tiny.toml", "run", &LONG)).expect(0);
     assert!(
         resumed.stderr.contains("advcl: going on at epoch "),
         "{resumed}"

@@ -137,7 +137,7 @@ pub struct RecipeArg {
 pub struct Stage {
     #[command(flatten)]
     pub recipe: RecipeArg,
-    /// Only this pretraining method: simclr, advcl
+    /// Only this pretraining method: simclr, advcl, adversarial-training
     #[arg(long)]
     pub method: Option<String>,
 }

@@ -179,8 +179,9 @@ fn pretrain(stage: &args::Stage, shared: &Shared) -> Result<()> {
     };
     let made = with_experiment(&stage.recipe, shared, wanted, |experiment, context| {
         let methods = methods(named, experiment);
+        experiment.require_labels_of(&methods)?;
         for method in &methods {
-            if *method == Method::Advcl && named.is_none() {
+            if method.clustered() && named.is_none() {
                 experiment.cluster(context)?;
             }
             experiment.pretrain(*method, context)?;

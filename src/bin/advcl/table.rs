@@ -68,6 +68,15 @@ fn radius(outcome: &Outcome) -> String {
     format!("{} ({norm})", outcome.threat.radius)
 }
 
+/// How a classifier was made: "SLF", "end to end".
+fn finetuning(outcome: &Outcome) -> String {
+    match outcome.finetuning.as_str() {
+        // The encoder and the classifier at once, with all labels: none was finetuned.
+        "end-to-end" => "end to end".to_owned(),
+        short => short.to_uppercase(),
+    }
+}
+
 /// The final table: a row a method.
 pub fn summary(summary: &Summary) -> String {
     let head = [
@@ -86,7 +95,7 @@ pub fn summary(summary: &Summary) -> String {
         let seconds = &outcome.seconds;
         rows.push(vec![
             outcome.method.title().to_owned(),
-            outcome.finetuning.to_uppercase(),
+            finetuning(outcome),
             percent(total.clean, total.images),
             percent(total.robust, total.images),
             radius(outcome),

@@ -1,0 +1,251 @@
+//! Adversarial training with labels: its loss, its place beside the methods without labels, its end without them.
+
+use advcl::attack::{Ball, Norm, Pgd};
+use advcl::cluster::label_tensor;
+use advcl::data::Split;
+use advcl::loss::cross_entropy;
+use advcl::nn::weights::{self, to_vec};
+use advcl::nn::{Classifier, Mode, Route, Statistics};
+use advcl::pretrain::adversarial_training::{AdversarialTraining, Settings};
+use advcl::random;
+use advcl::run::Model;
+use advcl::train::{Loss, Objective, Step, to_tensor};
+use burn::module::Module;
+
+use crate::bad_input::refused;
+use crate::supervised_settings;
+use crate::{advcl, classifier, device, folder, get, labeled, png, put, snapshot};
+
+const METHOD: &str = "adversarial-training";
+
+/// The loss of the first 16 images, and the model with its running statistics moved.
+fn loss(split: &Split, settings: &Settings, radius: f64, model: &Classifier) -> (f32, Classifier) {
+    let objective = AdversarialTraining {
+        split,
+        settings,
+        ball: linf(radius),
+        device: device(),
+    };
+    let mut statistics = Statistics::default();
+    let Loss { total, parts } = objective.loss(Step {
+        live: &model.clone().train(),
+        plain: model,
+        indices: &(0..16).collect::<Vec<_>>(),
+        epoch: 0,
+        rng: &mut random::generator(1, "step", 0),
+        statistics: &mut statistics,
+    });
+    assert!(parts.is_empty());
+    (to_vec(total)[0], statistics.absorb_into(model.clone()))
+}
+
+#[track_caller]
+fn weights_equal(a: &Classifier, b: &Classifier) {
+    assert!(
+        weights::export(a) == weights::export(b),
+        "statistics differ"
+    );
+}
+
+fn linf(radius: f64) -> Ball {
+    Ball {
+        norm: Norm::Linf,
+        radius,
+    }
+}
+
+#[test]
+fn the_loss_is_the_cross_entropy_of_attacked_images() {
+    let (split, model) = (labeled(32), classifier(1));
+    let mut settings = supervised_settings(1);
+    let indices: Vec<usize> = (0..16).collect();
+    let labels = label_tensor(&split.labels[..16], &device());
+    let value = |images, mode: &mut Mode| {
+        let loss = cross_entropy(model.forward(images, mode), labels.clone());
+        to_vec(loss)[0]
+    };
+    // An attacker who can do nothing leaves supervised training.
+    for padding in [0, 4] {
+        (settings.weak.padding, settings.weak.flip) = (padding, 0.0);
+        let mut rng = random::generator(1, "step", 0);
+        let images = settings.weak.apply(&split.images, &indices, &mut rng);
+        if padding == 0 {
+            assert_eq!(images, split.images.batch(&indices));
+        }
+        let images = to_tensor(images, &device());
+        let mut statistics = Statistics::default();
+        let clean = value(images.clone(), &mut Mode::Train(&mut statistics));
+        let (found, moved) = loss(&split, &settings, 0.0, &model);
+        assert_eq!(found, clean, "padding {padding}");
+        weights_equal(&moved, &statistics.absorb_into(model.clone()));
+
+        // One who can do something: PGD on the same loss, with the batch's statistics; the running ones see its
+        // outcome, and nothing on the way.
+        let climb = |x| cross_entropy(model.forward(x, &mut Mode::Batch), labels.clone());
+        let pgd = Pgd::new(2, settings.attack_step_size.as_ref(), linf(0.1));
+        let attacked = pgd.maximize(climb, &images, linf(0.1), &mut rng);
+        let mut statistics = Statistics::default();
+        let robust = value(attacked, &mut Mode::Train(&mut statistics));
+        let (found, moved) = loss(&split, &settings, 0.1, &model);
+        assert_eq!(found, robust, "padding {padding}");
+        assert!(robust > clean + 0.01, "{robust} attacked, {clean} clean");
+        weights_equal(&moved, &statistics.absorb_into(model.clone()));
+    }
+    // It is of these labels.
+    let other = Split {
+        labels: vec![0; 32],
+        ..split.clone()
+    };
+    let of = |split: &Split| loss(split, &settings, 0.1, &model).0;
+    assert_ne!(of(&split), of(&other));
+}
+
+#[test]
+fn it_stands_beside_the_others_with_the_classifier_that_it_trained() {
+    let folder = folder();
+    let path = folder.path();
+    let run = advcl(path, "run supervised.toml --run run").expect(0);
+    let rows: Vec<&str> = run.stdout.lines().collect();
+    assert!(
+        rows.len() == 4
+            && rows[1].starts_with("SimCLR                SLF         ")
+            && rows[2].starts_with("AdvCL                 SLF         ")
+            && rows[3].starts_with("Adversarial training  end to end  "),
+        "{run}"
+    );
+    let outcome = &advcl(path, "run --run run --json").expect(0).json()["outcomes"][2];
+    assert_eq!(
+        (&outcome["method"], &outcome["finetuning"]),
+        (&METHOD.into(), &"end-to-end".into())
+    );
+    assert!(outcome["seconds"]["finetune"] == 0.0 && outcome["seconds"]["pretrain"] != 0.0);
+
+    // The file has an encoder with one BatchNorm branch and the classifier; no head that nothing trained.
+    let file = path.join(format!("run/{METHOD}/model.safetensors"));
+    let (tensors, _) = weights::load(&file).expect("a model");
+    let heads = ["head_proj.", "fc_"];
+    assert!(
+        !tensors
+            .keys()
+            .any(|name| heads.iter().any(|head| name.starts_with(head)))
+    );
+    assert!(!tensors.keys().any(|name| name.contains("bn_list.1")));
+    assert_eq!(tensors["linear.weight"].0, [10, 16]);
+    let info = Model::load(&file, &device()).expect("a model").info;
+    assert_eq!((info.route, info.classes.len()), (Route::Normal, 10));
+
+    // There is nothing to finetune; and its row alone comes without another's.
+    let before = snapshot(path);
+    advcl(path, &format!("finetune --run run --method {METHOD}")).expect(0);
+    let row = advcl(path, &format!("evaluate --run run --method {METHOD}")).expect(0);
+    assert!(before == snapshot(path), "a finished run changed");
+    assert!(
+        row.stdout
+            .lines()
+            .nth(1)
+            .is_some_and(|line| line.starts_with("Adversarial training"))
+    );
+    put(path.join("photo.png"), png(28, &[9; 28 * 28]));
+    advcl(path, &format!("predict run/{METHOD} photo.png")).expect(0);
+    advcl(path, &format!("data inspect --model run/{METHOD}")).expect(0);
+
+    // Nothing of the others depends on it, and nothing of it on them.
+    advcl(path, "run tiny.toml --run without").expect(0);
+    for file in ["simclr/model.safetensors", "advcl/model.safetensors"] {
+        let of = |run: &str| get(path.join(run).join(file));
+        assert!(of("run") == of("without"), "{file}");
+    }
+    let alone = format!("pretrain supervised.toml --run alone --method {METHOD}");
+    advcl(path, &alone).expect(0);
+    let alone = get(path.join(format!("alone/{METHOD}/model.safetensors")));
+    assert!(alone == get(file), "with the others and alone");
+}
+
+#[cfg(unix)]
+#[test]
+fn interrupted_and_killed_it_ends_like_one_that_was_not() {
+    use crate::signals::{ended, signal, start, wait_for_epoch};
+    let folder = folder();
+    let path = folder.path();
+    let start = |run: &str| {
+        let args = format!("pretrain supervised.toml --method {METHOD}");
+        let set = ["pretrain.adversarial-training.plan.epochs = 40"];
+        start(path, &args, run, &set)
+    };
+    ended(start("whole")).expect(0);
+    for name in ["-INT", "-KILL"] {
+        let mut child = start("run");
+        wait_for_epoch(&mut child, path, METHOD);
+        signal(&child, name);
+        let answer = ended(child);
+        if name == "-INT" {
+            let answer = answer.expect(1);
+            let words = format!("error: stopped at {METHOD}, epoch ");
+            assert!(answer.stderr.contains(&words), "{answer}");
+        }
+    }
+    let resumed = ended(start("run")).expect(0);
+    let words = format!("{METHOD}: going on at epoch ");
+    assert!(resumed.stderr.contains(&words), "{resumed}");
+    let model = |run: &str| get(path.join(run).join(METHOD).join("model.safetensors"));
+    assert!(model("whole") == model("run"), "resumed, it differs");
+}
+
+#[test]
+fn without_labels_it_is_refused_before_any_work_and_the_others_are_not() {
+    let folder = folder();
+    let path = folder.path();
+    for i in 0..64u8 {
+        let file = path.join(format!("flat/{i:02}.png"));
+        put(file, png(12, &[i * 4; 144]));
+    }
+    let flat = "supervised.toml --run run --set data.source='flat'";
+    let words = [
+        "data set flat: expected labeled images, found images without classes",
+        "hint: put the images into train/<class>/",
+        "without labels only pretraining by methods that need none is possible",
+    ];
+    let only = format!("pretrain {flat} --method {METHOD}");
+    for command in [format!("run {flat}"), format!("pretrain {flat}"), only] {
+        refused(path, &command, &words);
+        for made in ["simclr", METHOD] {
+            assert!(!path.join("run").join(made).exists(), "{command}: {made}");
+        }
+    }
+    for step in [
+        "pretrain --method simclr",
+        "cluster",
+        "pretrain --method advcl",
+    ] {
+        let recipe = if step.ends_with("simclr") {
+            flat
+        } else {
+            "--run run"
+        };
+        advcl(path, &format!("{step} {recipe}")).expect(0);
+    }
+    refused(
+        path,
+        &format!("pretrain --run run --method {METHOD}"),
+        &words,
+    );
+}
+
+#[test]
+fn a_model_with_neither_head_nor_classifier_is_refused() {
+    let folder = folder();
+    let path = folder.path();
+    advcl(
+        path,
+        &format!("pretrain supervised.toml --run run --method {METHOD}"),
+    )
+    .expect(0);
+    let file = path.join(format!("run/{METHOD}/model.safetensors"));
+    let (mut tensors, metadata) = weights::load(&file).expect("a model");
+    tensors.retain(|name, _| !name.starts_with("linear."));
+    let mut info: serde_json::Value = serde_json::from_str(&metadata["advcl"]).expect("JSON");
+    info["classes"] = serde_json::json!([]);
+    weights::save(&file, &tensors, &[("advcl", info.to_string())]).expect("a writable folder");
+    let words = ["metadata advcl: expected a projection head or a classifier, found neither"];
+    refused(path, &format!("predict run/{METHOD} flat"), &words);
+}
