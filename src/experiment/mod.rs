@@ -11,7 +11,7 @@ use crate::data::{self, Dataset, Split};
 use crate::error::{Error, Result, first_difference};
 use crate::evaluate;
 use crate::finetune::{LinearProbe, features};
-use crate::nn::{Backbone, Classifier, Encoder, Linear, Route};
+use crate::nn::{self, Backbone, Classifier, Encoder, Linear, Precision, Route};
 use crate::pretrain::adversarial_training::AdversarialTraining;
 use crate::pretrain::{advcl::AdvCl, simclr::SimClr};
 use crate::recipe::{Fingerprint, Method, Part, Recipe, SplitName};
@@ -213,7 +213,20 @@ impl Experiment {
             path: &path,
             recipe: &text,
         };
-        train::fit(stage, objective, fresh, plan, images, checkpoint, context)
+        let precision = context.precision;
+        if precision == Precision::Bf16 {
+            let text = match nn::has_bf16() {
+                true => "convolutions multiply bf16 and sum in f32",
+                false => "this processor does not multiply bf16: convolutions are f32",
+            };
+            (context.observe)(&Event::Note {
+                stage: stage.to_owned(),
+                text: text.to_owned(),
+            });
+        }
+        nn::with_precision(precision, || {
+            train::fit(stage, objective, fresh, plan, images, checkpoint, context)
+        })
     }
 
     /// Pretrains one encoder; with its classifier, where the method is supervised.

@@ -7,6 +7,7 @@ pub mod norm;
 pub mod resnet;
 pub mod weights;
 
+pub(crate) use engine::weights_replaced;
 pub use engine::{
     CpuKernels, Precision, choose_cpu_kernels, cpu_kernels, has_bf16, instruction_sets,
     with_precision,

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::data::Batch;
 use crate::error::{Error, Result};
-use crate::nn::{Statistics, weights};
+use crate::nn::{Precision, Statistics, weights};
 use crate::random;
 use checkpoint::Position;
 
@@ -124,6 +124,8 @@ pub struct Context<'a> {
     pub device: Device,
     /// The run's seed.
     pub seed: u64,
+    /// Of the convolutions in pretraining. Finetuning and evaluation are f32 always.
+    pub precision: Precision,
     /// Set by Ctrl-C.
     pub stop: &'a AtomicBool,
     /// Hears every event.

@@ -6,7 +6,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Gradients, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::nn::weights;
+use crate::nn::{self, weights};
 
 /// Stochastic gradient descent with momentum and L2 weight decay, in PyTorch's form.
 ///
@@ -36,11 +36,18 @@ impl Sgd {
             by_id: HashMap::new(),
         };
         live.visit(&mut found);
-        plain.map(&mut Update {
+        let mut update = Update {
             sgd: self,
             lr,
             gradients: found.by_id,
-        })
+            convolutions: false,
+        };
+        let model = plain.map(&mut update);
+        // A linear probe leaves them alone, and goes on using what was made of them.
+        if update.convolutions {
+            nn::weights_replaced();
+        }
+        model
     }
 }
 
@@ -61,6 +68,8 @@ struct Update<'a> {
     sgd: &'a mut Sgd,
     lr: f64,
     gradients: HashMap<ParamId, Tensor<1>>,
+    /// Whether any was updated.
+    convolutions: bool,
 }
 
 impl ModuleMapper for Update<'_> {
@@ -69,6 +78,7 @@ impl ModuleMapper for Update<'_> {
             return param;
         };
         let id = param.id;
+        self.convolutions |= D == 4;
         param.map(|weight| {
             let shape = weight.dims();
             let weight = weight.reshape([-1]);

@@ -51,6 +51,7 @@ fn sit<O: Objective>(
     let mut context = Context {
         device: device(),
         seed: 7,
+        precision: Default::default(),
         stop: &stop,
         observe: &mut observe,
     };
@@ -200,6 +201,7 @@ fn linear_probe() {
         let mut context = Context {
             device: device(),
             seed: 7,
+            precision: Default::default(),
             stop: &stop,
             observe: &mut observe,
         };

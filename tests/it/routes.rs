@@ -128,6 +128,7 @@ fn advcl_uses_the_routes_that_the_paper_says() {
         let mut context = Context {
             device: device(),
             seed: 1,
+            precision: Default::default(),
             stop: &stop,
             observe: &mut observe,
         };
@@ -166,6 +167,7 @@ fn finetuning_leaves_the_encoder_bit_for_bit() {
         let mut context = Context {
             device: device(),
             seed: 3,
+            precision: Default::default(),
             stop: &stop,
             observe: &mut observe,
         };

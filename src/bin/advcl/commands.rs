@@ -127,6 +127,7 @@ fn with_experiment<T>(
     let mut context = Context {
         device,
         seed,
+        precision: shared.precision(),
         stop: &STOP,
         observe: &mut observe,
     };
@@ -374,6 +375,10 @@ fn inspect(what: &args::Inspect, shared: &Shared) -> Result<()> {
     }
 }
 
+fn yes_or_no(there: bool) -> String {
+    if there { "yes" } else { "no" }.to_owned()
+}
+
 fn info(shared: &Shared) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let kernels = nn::cpu_kernels().map_or("none in this build".to_owned(), |kernels| {
@@ -390,6 +395,7 @@ fn info(shared: &Shared) -> Result<()> {
         ("cores", cores.to_string()),
         ("CPU has", nn::instruction_sets().join(", ")),
         ("CPU uses", kernels),
+        ("bf16 products", yes_or_no(nn::has_bf16())),
     ];
     if shared.json {
         let rows: serde_json::Map<_, _> = rows

@@ -81,6 +81,12 @@ pub fn with_precision<R>(precision: Precision, work: impl FnOnce() -> R) -> R {
     work()
 }
 
+/// To be called after convolutions' weights were replaced: lets go of what was made of the old ones.
+pub(crate) fn weights_replaced() {
+    #[cfg(feature = "flex")]
+    packs::forget();
+}
+
 /// Added to a variance before its root is taken.
 pub(super) const EPSILON: f64 = 1e-5;
 

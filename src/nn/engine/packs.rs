@@ -35,7 +35,7 @@ pub(super) fn packed(conv: &Convolution, w: &FlexTensor, way: Way) -> Arc<Packed
     let packed = Arc::new(Packed::new(conv, values, way));
     if whole {
         let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-        // Weights that only we still hold have been replaced by an update.
+        // Nobody asks again for weights that only we still hold.
         kept.retain(|k| Arc::strong_count(&k.weight) > 1);
         kept.push(Kept {
             weight,
@@ -43,4 +43,10 @@ pub(super) fn packed(conv: &Convolution, w: &FlexTensor, way: Way) -> Arc<Packed
         });
     }
     packed
+}
+
+/// Drops all: the weights were replaced. Autodiff may hold the old ones until its next backward pass, and with two
+/// generations of packed weights a step would take half as much memory again.
+pub(super) fn forget() {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner).clear();
 }
