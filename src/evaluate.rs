@@ -65,6 +65,7 @@ pub fn accuracy(
     let all: Vec<usize> = (0..count).collect();
     let label = |i: &usize| split.labels[*i];
 
+    let classifier = classifier.frozen();
     let right = |indices: &[usize], images: Tensor<4>| -> Vec<usize> {
         let predicted = predictions(classifier.logits(images));
         let right = indices

@@ -7,7 +7,7 @@ use crate::data::augment::Weak;
 use crate::data::{Images, Split};
 use crate::error::Result;
 use crate::loss::cross_entropy;
-use crate::nn::{Encoder, Linear, Mode, Route};
+use crate::nn::{Encoder, FrozenEncoder, Linear, Route};
 use crate::train::{Context, Loss, Objective, Step, to_tensor};
 
 /// Features of all images, in evaluation mode. `[images, features]`, on the context's device.
@@ -22,12 +22,13 @@ pub fn features(
     batch_size: usize,
     context: &mut Context,
 ) -> Result<Tensor<2>> {
+    let encoder = FrozenEncoder::new(encoder, route);
     let indices: Vec<usize> = (0..images.len()).collect();
     let mut features = Vec::new();
     let mut done = 0;
     for chunk in indices.chunks(batch_size) {
         let batch = to_tensor(images.batch(chunk), &context.device);
-        features.push(encoder.features(batch, route, &mut Mode::Eval));
+        features.push(encoder.features(batch));
         done += chunk.len();
         context.progress(&format!("{stage}/features"), done, images.len(), "images")?;
     }
@@ -37,8 +38,7 @@ pub fn features(
 /// The objective: cross-entropy of a linear classifier. The encoder is no part of what is trained, so neither its
 /// weights nor its statistics can move.
 pub struct LinearProbe<'a> {
-    encoder: &'a Encoder,
-    route: Route,
+    encoder: FrozenEncoder,
     split: &'a Split,
     /// Of all images, where nothing about them changes.
     cached: Option<Tensor<2>>,
@@ -49,15 +49,14 @@ impl<'a> LinearProbe<'a> {
     /// With `cached`, the [`features`] of all images, these are what the classifier sees; without, images are
     /// cropped and flipped at random and their features computed for each batch.
     pub fn new(
-        encoder: &'a Encoder,
+        encoder: &Encoder,
         route: Route,
         split: &'a Split,
         cached: Option<Tensor<2>>,
         device: &Device,
     ) -> Self {
         Self {
-            encoder,
-            route,
+            encoder: FrozenEncoder::new(encoder, route),
             split,
             cached,
             device: device.clone(),
@@ -76,7 +75,7 @@ impl Objective for LinearProbe<'_> {
             None => {
                 let batch = Weak::default().apply(&self.split.images, step.indices, step.rng);
                 let batch = to_tensor(batch, &self.device);
-                self.encoder.features(batch, self.route, &mut Mode::Eval)
+                self.encoder.features(batch)
             }
         };
         let labels: Vec<usize> = step.indices.iter().map(|&i| self.split.labels[i]).collect();

@@ -84,7 +84,8 @@ pub fn views(
                 encoder: encoder.clone(),
                 linear,
                 route: info.route,
-            };
+            }
+            .frozen();
             let said = label_tensor(&predictions(classifier.logits(weak.clone())), device);
             let climb = |x| cross_entropy_each(classifier.logits(x), said.clone()).sum();
             pgd.maximize(climb, &weak, ball, &mut rng)

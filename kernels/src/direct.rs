@@ -10,6 +10,7 @@ use crate::memory::{Shared, uninitialised};
 use crate::pack::{Block, Columns, Packed, Way};
 use crate::shape::{Convolution, Tap};
 use crate::simd::{lanes, rows as tile_rows};
+use crate::then::Then;
 use crate::tile::{Term, sum_of_products, transposed_product};
 
 /// Images that a task takes at a time: their rows of one pixel stay in the first-level cache.
@@ -22,6 +23,7 @@ pub(crate) fn convolve<E: Element>(
     conv: &Convolution,
     source: &[f32],
     packed: &Packed,
+    then: Option<&Then>,
 ) -> Vec<f32> {
     let taps = match packed.way {
         Way::Forward => conv.taps(),
@@ -41,6 +43,7 @@ pub(crate) fn convolve<E: Element>(
         result: Shared::new(&mut result),
         batch,
         kernel: conv.kernel * conv.kernel,
+        then,
     };
     (0..batch.div_ceil(IMAGES) * groups)
         .into_par_iter()
@@ -66,6 +69,7 @@ struct Job<'a> {
     result: Shared,
     batch: usize,
     kernel: usize,
+    then: Option<&'a Then<'a>>,
 }
 
 /// A block of images at a group of pixels: written by this task alone.
@@ -88,6 +92,7 @@ impl<E: Element> WithSimd for Task<'_, E> {
             result,
             batch,
             kernel,
+            then,
         } = *self.job;
         let Packed {
             columns,
@@ -128,6 +133,15 @@ impl<E: Element> WithSimd for Task<'_, E> {
                             block.cols,
                         );
                     }
+                }
+            }
+        }
+        if let Some(then) = then {
+            for pixel in self.pixels.0..self.pixels.1 {
+                let row = pixel * batch;
+                // SAFETY: these images' rows at this pixel, this task's own.
+                unsafe {
+                    then.apply_rows(simd, result, columns.count, row + first, row + last);
                 }
             }
         }

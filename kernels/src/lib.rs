@@ -14,20 +14,23 @@ mod norm;
 mod pack;
 mod shape;
 mod simd;
+mod then;
 mod tile;
 mod winograd;
 
 pub use norm::{
     BatchNormGradients, BatchNormOutput, BatchNormState, affine, affine_backward, batch_norm,
-    batch_norm_add_backward, batch_norm_backward,
+    batch_norm_add_backward, batch_norm_backward, relu_backward,
 };
 pub use pack::{Packed, Way};
 pub use shape::{Activation, Convolution};
 pub use simd::{Isa, available, detected, has_bf16, select};
+pub use then::Epilogue;
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use element::{Half, Single};
+use then::Then;
 
 /// How 3 × 3 convolutions of stride 1 are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +102,30 @@ pub fn precision() -> Precision {
 /// # Panics
 /// When `source` is not of its shape's length, or `packed` is another convolution's.
 pub fn convolve(conv: &Convolution, source: &[f32], packed: &Packed) -> Vec<f32> {
+    convolve_then(conv, source, packed, None)
+}
+
+/// As [`convolve`] forward, with what follows done before the output leaves the caches.
+///
+/// # Panics
+/// As [`convolve`]; when `packed` was made for the way back, or the epilogue is not of the output's shape.
+pub fn convolve_and(
+    conv: &Convolution,
+    source: &[f32],
+    packed: &Packed,
+    epilogue: &Epilogue,
+) -> Vec<f32> {
+    assert_eq!(packed.way, Way::Forward, "an epilogue follows the output");
+    let then = Then::new(epilogue, conv.channels, conv.output().len());
+    convolve_then(conv, source, packed, Some(&then))
+}
+
+fn convolve_then(
+    conv: &Convolution,
+    source: &[f32],
+    packed: &Packed,
+    then: Option<&Then>,
+) -> Vec<f32> {
     conv.check_source(source, packed.way);
     assert_eq!(
         packed.shape,
@@ -110,11 +137,13 @@ pub fn convolve(conv: &Convolution, source: &[f32], packed: &Packed) -> Vec<f32>
         simd::lanes(),
         "the weight was packed for vectors of another length"
     );
+    use Algorithm::{Direct, Winograd};
+    use Precision::{Bf16, F32};
     match (packed.algorithm, packed.precision) {
-        (Algorithm::Direct, Precision::F32) => direct::convolve::<Single>(conv, source, packed),
-        (Algorithm::Direct, Precision::Bf16) => direct::convolve::<Half>(conv, source, packed),
-        (Algorithm::Winograd, Precision::F32) => winograd::convolve::<Single>(conv, source, packed),
-        (Algorithm::Winograd, Precision::Bf16) => winograd::convolve::<Half>(conv, source, packed),
+        (Direct, F32) => direct::convolve::<Single>(conv, source, packed, then),
+        (Direct, Bf16) => direct::convolve::<Half>(conv, source, packed, then),
+        (Winograd, F32) => winograd::convolve::<Single>(conv, source, packed, then),
+        (Winograd, Bf16) => winograd::convolve::<Half>(conv, source, packed, then),
     }
 }
 
@@ -172,4 +201,20 @@ pub fn mean_pool(shape: &Activation, x: &[f32]) -> Vec<f32> {
     let scale = 1.0 / (shape.height * shape.width) as f32;
     sum.iter_mut().for_each(|sum| *sum *= scale);
     sum
+}
+
+/// The gradient of [`mean_pool`]'s input, of `shape`.
+///
+/// # Panics
+/// When `dy` is not `[batch, channels]`.
+pub fn mean_pool_backward(shape: &Activation, dy: &[f32]) -> Vec<f32> {
+    assert_eq!(
+        dy.len(),
+        shape.batch * shape.channels,
+        "the gradient is not [batch, channels] of {shape:?}"
+    );
+    let pixels = shape.height * shape.width;
+    let scale = 1.0 / pixels as f32;
+    let pixel: Vec<f32> = dy.iter().map(|value| value * scale).collect();
+    pixel.repeat(pixels)
 }

@@ -44,7 +44,7 @@ fn period(channels: usize) -> usize {
 }
 
 /// Values of one channel each, spread over a period.
-fn spread(values: &[f32]) -> Vec<f32> {
+pub(crate) fn spread(values: &[f32]) -> Vec<f32> {
     values
         .iter()
         .copied()
@@ -222,6 +222,35 @@ impl WithSimd for AffineBackward<'_> {
                 }
             }
             at += self.scale.len();
+        }
+    }
+}
+
+/// The gradient behind ReLU, in place: zero where the output `y` was.
+///
+/// # Panics
+/// When they differ in length.
+pub fn relu_backward(dy: &mut [f32], y: &[f32]) {
+    assert_eq!(dy.len(), y.len(), "output and gradient differ in length");
+    const CHUNK: usize = 1 << 14;
+    dy.par_chunks_mut(CHUNK)
+        .zip(y.par_chunks(CHUNK))
+        .for_each(|(dy, y)| dispatch(Relu { dy, y }));
+}
+
+struct Relu<'a> {
+    dy: &'a mut [f32],
+    y: &'a [f32],
+}
+
+impl WithSimd for Relu<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        // Simple enough for the compiler to make vectors of.
+        for (dy, y) in self.dy.iter_mut().zip(self.y) {
+            *dy = if *y > 0.0 { *dy } else { 0.0 };
         }
     }
 }

@@ -2,10 +2,10 @@
 //! numbers of threads.
 
 use advcl_kernels::{
-    Activation, Algorithm, BatchNormOutput, BatchNormState, Convolution, Isa, Precision, affine,
-    affine_backward, available, backward_data, backward_weight, batch_norm,
-    batch_norm_add_backward, batch_norm_backward, forward, mean_pool, select, set_algorithm,
-    set_precision,
+    Activation, Algorithm, BatchNormOutput, BatchNormState, Convolution, Epilogue, Isa, Packed,
+    Precision, Way, affine, affine_backward, available, backward_data, backward_weight, batch_norm,
+    batch_norm_add_backward, batch_norm_backward, convolve, convolve_and, forward, mean_pool,
+    mean_pool_backward, select, set_algorithm, set_precision,
 };
 use std::sync::Mutex;
 
@@ -369,6 +369,42 @@ fn evaluation_mode_and_pooling_agree_with_their_definitions() {
         .map(|i| (0..6).map(|p| f64::from(x[p * 10 + i])).sum::<f64>() / 6.0)
         .collect();
     assert!(error(&mean_pool(&shape, &x), &mean) < 1e-6);
+    // Its transpose: <pool(x), dy> = <x, back(dy)>.
+    let (dy, sum) = (noise(10, 7), |a: &[f32], b: &[f32]| -> f64 {
+        let products = a.iter().zip(b).map(|(a, b)| f64::from(a * b));
+        products.sum()
+    });
+    let back = mean_pool_backward(&shape, &dy);
+    assert!((sum(&mean_pool(&shape, &x), &dy) - sum(&x, &back)).abs() < 1e-6);
+}
+
+#[test]
+fn what_follows_a_convolution_is_what_follows_it() {
+    for conv in cases() {
+        let (x, w) = (noise(conv.input.len(), 1), noise(conv.weight_len(), 2));
+        let (shift, residual) = (noise(conv.channels, 3), noise(conv.output().len(), 4));
+        each_set(|isa| {
+            for algorithm in [Algorithm::Direct, Algorithm::Winograd] {
+                set_algorithm(algorithm);
+                let packed = Packed::new(&conv, &w, Way::Forward);
+                let plain = convolve(&conv, &x, &packed);
+                for (residual, relu) in [(None, false), (None, true), (Some(&residual[..]), true)] {
+                    let expected = plain.iter().enumerate().map(|(i, y)| {
+                        let y = y + shift[i % conv.channels] + residual.map_or(0.0, |r| r[i]);
+                        if relu { y.max(0.0) } else { y }
+                    });
+                    let expected: Vec<f32> = expected.collect();
+                    let epilogue = Epilogue {
+                        shift: &shift,
+                        residual,
+                        relu,
+                    };
+                    let found = convolve_and(&conv, &x, &packed, &epilogue);
+                    assert_eq!(found, expected, "{conv:?}, {isa:?}, {algorithm:?}");
+                }
+            }
+        });
+    }
 }
 
 #[test]

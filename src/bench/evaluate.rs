@@ -35,6 +35,7 @@ pub fn evaluate(setup: &Setup, device: &Device) -> Result<Timing> {
         linear: Linear::new(config.features(), CLASSES, &mut rng, device),
         route: Route::Normal,
     };
+    let classifier = classifier.frozen();
     let ball = Ball {
         norm: Norm::Linf,
         radius: 8.0 / 255.0,

@@ -1,6 +1,7 @@
 //! The encoder, its heads, and their weights under the names that the field publishes.
 
 mod engine;
+pub mod frozen;
 pub mod layer;
 pub mod model;
 pub mod norm;
@@ -12,6 +13,7 @@ pub use engine::{
     CpuKernels, Precision, choose_cpu_kernels, cpu_kernels, has_bf16, instruction_sets,
     with_precision,
 };
+pub use frozen::{FrozenClassifier, FrozenEncoder};
 pub use layer::{Conv, Linear};
 pub use model::{Backbone, Classifier};
 pub use norm::{BatchNorm, Mode, Route, RouteNorm, Statistics};

@@ -124,6 +124,13 @@ impl BatchNorm {
         }
     }
 
+    /// What is left of it in evaluation mode: `x · scale + shift`, `[channels]` each.
+    pub(super) fn scale_and_shift(&self) -> (Tensor<1>, Tensor<1>) {
+        let scale = self.weight.val() / (self.running_var.val() + engine::EPSILON).sqrt();
+        let shift = self.bias.val() - self.running_mean.val() * scale.clone();
+        (scale, shift)
+    }
+
     /// The norm of `x`, plus the residual and ReLU where asked for; a residual wants ReLU.
     ///
     /// # Shapes
@@ -135,13 +142,12 @@ impl BatchNorm {
         relu: bool,
         mode: &mut Mode,
     ) -> Tensor<4> {
-        let (weight, bias) = (self.weight.val(), self.bias.val());
         if let Mode::Eval = mode {
-            let scale = weight / (self.running_var.val() + engine::EPSILON).sqrt();
-            let shift = bias - self.running_mean.val() * scale.clone();
+            let (scale, shift) = self.scale_and_shift();
             return engine::affine(x, scale, shift, residual, relu);
         }
         let [height, width, batch, _] = x.dims();
+        let (weight, bias) = (self.weight.val(), self.bias.val());
         let (y, mean, var) = engine::norm(x, weight, bias, residual, relu);
         if let Mode::Train(statistics) = mode {
             let count = (height * width * batch) as f64;

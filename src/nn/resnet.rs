@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor};
 use rand::rngs::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::engine;
 use super::layer::Conv;
 use super::norm::{Mode, Route, RouteNorm};
 
@@ -96,21 +97,21 @@ impl EncoderConfig {
 
 /// The projection of a shortcut whose shape changes.
 #[derive(Module, Debug)]
-struct Downsample {
-    conv: Conv,
-    bn: RouteNorm,
+pub(super) struct Downsample {
+    pub conv: Conv,
+    pub bn: RouteNorm,
 }
 
 /// A residual block: two 3 × 3 convolutions, or the 1-3-1 bottleneck where `conv3` is there.
 #[derive(Module, Debug)]
-struct Block {
-    conv1: Conv,
-    bn1: RouteNorm,
-    conv2: Conv,
-    bn2: RouteNorm,
-    conv3: Option<Conv>,
-    bn3: Option<RouteNorm>,
-    downsample: Option<Downsample>,
+pub(super) struct Block {
+    pub conv1: Conv,
+    pub bn1: RouteNorm,
+    pub conv2: Conv,
+    pub bn2: RouteNorm,
+    pub conv3: Option<Conv>,
+    pub bn3: Option<RouteNorm>,
+    pub downsample: Option<Downsample>,
 }
 
 impl Block {
@@ -139,8 +140,8 @@ impl Block {
 /// Images in [0, 1] to feature vectors. Field names are those of the paper's released weights.
 #[derive(Module, Debug)]
 pub struct Encoder {
-    conv1: Conv,
-    bn1: RouteNorm,
+    pub(super) conv1: Conv,
+    pub(super) bn1: RouteNorm,
     layer1: Vec<Block>,
     layer2: Vec<Block>,
     layer3: Vec<Block>,
@@ -205,17 +206,16 @@ impl Encoder {
     /// # Shapes
     /// `[batch, channels, height, width]` in [0, 1] to `[batch, features]`.
     pub fn features(&self, images: Tensor<4>, route: Route, mode: &mut Mode) -> Tensor<2> {
-        // All images' values of a pixel together: the engine's layout.
-        let x = self.conv1.forward(images.permute([2, 3, 0, 1]));
-        let mut x = self.bn1.forward(x, None, true, route, mode);
-        for stage in [&self.layer1, &self.layer2, &self.layer3, &self.layer4] {
-            for block in stage {
-                x = block.forward(x, route, mode);
-            }
-        }
-        let [height, width, batch, channels] = x.dims();
-        x.reshape([height * width, batch, channels])
-            .mean_dim(0)
-            .reshape([batch, channels])
+        let x = self.conv1.forward(engine::inside(images));
+        let x = self.bn1.forward(x, None, true, route, mode);
+        let x = self.blocks().fold(x, |x, b| b.forward(x, route, mode));
+        engine::pool(x)
+    }
+
+    /// In the order in which they follow each other.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = &Block> {
+        [&self.layer1, &self.layer2, &self.layer3, &self.layer4]
+            .into_iter()
+            .flatten()
     }
 }

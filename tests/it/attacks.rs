@@ -153,7 +153,8 @@ fn pgd_raises_a_classifiers_loss_and_the_classifier_stays_as_it_was() {
         encoder: backbone.encoder.clone(),
         linear: linear.clone(),
         route: Route::Pgd,
-    };
+    }
+    .frozen();
     let batch = to_tensor(images(32).batch(&(0..32).collect::<Vec<_>>()), &device);
     let labels =
         advcl::cluster::label_tensor(&(0..32).map(|i| i % 10).collect::<Vec<_>>(), &device);

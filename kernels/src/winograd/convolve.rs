@@ -12,6 +12,7 @@ use crate::memory::{Shared, uninitialised, with_scratch};
 use crate::pack::{Block, Columns, Packed, Way};
 use crate::shape::Convolution;
 use crate::simd::{VECTORS, rows as tile_rows};
+use crate::then::Then;
 use crate::tile::{Term, load, store, sum_of_products};
 
 /// Transforms one block of columns of the kernels.
@@ -191,6 +192,7 @@ pub(crate) fn convolve<E: Element>(
     conv: &Convolution,
     source: &[f32],
     packed: &Packed,
+    then: Option<&Then>,
 ) -> Vec<f32> {
     let (depth, count) = (packed.depth, packed.columns.count);
     let channels = depth * E::PACK;
@@ -221,6 +223,7 @@ pub(crate) fn convolve<E: Element>(
             stride,
             rows,
             result: target,
+            then,
         });
     };
     // Each output row is computed alike whatever block it is in, so the cut may depend on the threads.

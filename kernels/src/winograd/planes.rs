@@ -8,6 +8,7 @@ use pulp::{Simd, WithSimd};
 use super::*;
 use crate::element::Element;
 use crate::memory::Shared;
+use crate::then::Then;
 use crate::tile::{load, load_some, store, store_some};
 
 /// What is spread.
@@ -209,17 +210,18 @@ unsafe fn put<S: Simd, const WHOLE: bool>(simd: S, at: *mut f32, count: usize, v
     }
 }
 
-/// Transforms 36 planes back into rows `from..to` of a picture.
-pub(super) struct Gather {
+/// Transforms 36 planes back into rows `from..to` of a picture, and does what follows the convolution.
+pub(super) struct Gather<'a> {
     pub tiling: Tiling,
     pub channels: usize,
     pub planes: *const f32,
     pub stride: usize,
     pub rows: (usize, usize),
     pub result: Shared,
+    pub then: Option<&'a Then<'a>>,
 }
 
-impl WithSimd for Gather {
+impl WithSimd for Gather<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -231,59 +233,74 @@ impl WithSimd for Gather {
             stride,
             rows,
             result,
+            then,
         } = self;
         for run in tiling.runs(rows.0, rows.1) {
             let len = run.images * channels;
             // Tiles at the border reach over it.
-            let (down, across) = (
-                SIDE.min(tiling.height - run.y),
-                SIDE.min(tiling.width - run.x),
-            );
-            let whole = len - len % S::F32_LANES;
-            // SAFETY: as in `Spread`; the pixels of this run's images belong to this task alone, and those up to
-            // `down` and `across` are inside the picture.
-            unsafe {
-                let mut pixels = [std::ptr::null_mut(); SIDE * SIDE];
-                for a in 0..down {
-                    for b in 0..across {
-                        let pixel = (run.y + a) * tiling.width + run.x + b;
-                        pixels[a * SIDE + b] =
-                            result.at((pixel * tiling.batch + run.image) * channels);
-                    }
+            let mut pixels = [OUTSIDE; SIDE * SIDE];
+            for a in 0..SIDE.min(tiling.height - run.y) {
+                for b in 0..SIDE.min(tiling.width - run.x) {
+                    let pixel = (run.y + a) * tiling.width + run.x + b;
+                    pixels[a * SIDE + b] = (pixel * tiling.batch + run.image) * channels;
                 }
+            }
+            let whole = len - len % S::F32_LANES;
+            // SAFETY: as in `Spread`; the pixels of this run's images belong to this task alone, and those that are not
+            // outside are inside the picture, and so inside the residual.
+            unsafe {
                 let from = planes.add(run.row * channels);
+                // The run begins with an image, so with the period.
+                let mut p = 0;
                 for e in (0..whole).step_by(S::F32_LANES) {
-                    gather::<S, true>(simd, from.add(e), stride, &pixels, e, S::F32_LANES);
+                    let last = then.map(|then| (then, p));
+                    gather::<S, true>(simd, from.add(e), stride, &pixels, e, len, result, last);
+                    p = match then {
+                        Some(then) if p + S::F32_LANES < then.shift.len() => p + S::F32_LANES,
+                        _ => 0,
+                    };
                 }
                 if whole < len {
-                    gather::<S, false>(simd, from.add(whole), stride, &pixels, whole, len - whole);
+                    let (from, last) = (from.add(whole), then.map(|then| (then, p)));
+                    gather::<S, false>(simd, from, stride, &pixels, whole, len, result, last);
                 }
             }
         }
     }
 }
 
-/// One vector's values of a tile, `count` of them where it is not `WHOLE`, to the pixels that are not null.
+/// In place of an offset.
+const OUTSIDE: usize = usize::MAX;
+
+/// The values of a tile from `e` on, a vector or what is left of `len`, to the pixels that are not outside.
 ///
 /// # Safety
-/// Each plane has `count` values at `from`, and so has each pixel from `e` on, for us alone.
+/// Each plane has these values at `from`, and so has each pixel of the result, for us alone, and of a residual.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 unsafe fn gather<S: Simd, const WHOLE: bool>(
     simd: S,
     from: *const f32,
     stride: usize,
-    pixels: &[*mut f32; SIDE * SIDE],
+    pixels: &[usize; SIDE * SIDE],
     e: usize,
-    count: usize,
+    len: usize,
+    result: Shared,
+    then: Option<(&Then, usize)>,
 ) {
+    let count = len - e;
     // SAFETY: the caller's promise.
     unsafe {
         both_sides!(simd, output_transform: SPAN => SIDE,
         |a, b| get::<S, WHOLE>(simd, from.add((a * SPAN + b) * stride), count),
         |a, b, value| {
             let pixel = pixels[a * SIDE + b];
-            if !pixel.is_null() {
-                put::<S, WHOLE>(simd, pixel.add(e), count, value);
+            if pixel != OUTSIDE {
+                let value = match then {
+                    Some((then, p)) => then.apply(simd, value, p, pixel + e, count),
+                    None => value,
+                };
+                put::<S, WHOLE>(simd, result.at(pixel + e), count, value);
             }
         });
     }

@@ -318,7 +318,7 @@ fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
     let device = device::open(&shared.device)?;
     let path = model_file(&what.model)?;
     let model = Model::load(&path, &device)?;
-    let classifier = model.classifier(&path)?;
+    let classifier = model.classifier(&path)?.frozen();
     let [height, width] = model.info.image_size;
     let (files, images) = read_images(&what.images, [model.info.channels, height, width])?;
     let indices: Vec<usize> = (0..files.len()).collect();

@@ -11,17 +11,43 @@ use burn::tensor::Shape;
 
 use super::{EngineOps, Normed};
 
+/// Sums over all but the channels.
+fn sum_of_channels<B: EngineOps>(values: FloatTensor<B>) -> FloatTensor<B> {
+    let rows = super::rows(&values.shape());
+    let channels = Shape::new([rows[1]]);
+    B::float_reshape(
+        B::float_sum_dim(B::float_reshape(values, rows), 0),
+        channels,
+    )
+}
+
+/// Registers the gradients of a convolution's input and weight and of its shift, for those that ask, given the one
+/// behind ReLU.
+fn conv_shift_gradients<B: EngineOps>(
+    [of_x, of_w, of_shift]: [Option<NodeId>; 3],
+    [x, w]: [FloatTensor<B>; 2],
+    dy: FloatTensor<B>,
+    stride: usize,
+    grads: &mut Gradients,
+) {
+    if let Some(node) = of_shift {
+        grads.register::<B>(node, sum_of_channels::<B>(dy.clone()));
+    }
+    if let Some(node) = of_w {
+        let dw = B::engine_conv_weight(x.clone(), w.clone(), dy.clone(), stride);
+        grads.register::<B>(node, dw);
+    }
+    if let Some(node) = of_x {
+        grads.register::<B>(node, B::engine_conv_data(x, w, dy, stride));
+    }
+}
+
 /// The gradients of an affine's scale and shift: sums of `g · x` and of `g` over the rows.
 fn affine_parameters<B: EngineOps>(
     masked: FloatTensor<B>,
     x: FloatTensor<B>,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    let rows = super::rows(&x.shape());
-    let channels = Shape::new([rows[1]]);
-    let sum = |t| {
-        let summed = B::float_sum_dim(B::float_reshape(t, rows.clone()), 0);
-        B::float_reshape(summed, channels.clone())
-    };
+    let sum = sum_of_channels::<B>;
     (sum(B::float_mul(masked.clone(), x)), sum(masked))
 }
 
@@ -65,6 +91,134 @@ impl<B: EngineOps, C: CheckpointStrategy> EngineOps for Autodiff<B, C> {
             OpsKind::UnTracked(prep) => {
                 let ((x, _x), (w, _w)) = (x.into_parts(), w.into_parts());
                 prep.finish(B::engine_conv(x, w, stride))
+            }
+        }
+    }
+
+    fn engine_conv_shift(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        stride: usize,
+        relu: bool,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Back;
+        impl<B: EngineOps> Backward<B, 3> for Back {
+            type State = (NodeId, NodeId, Option<FloatTensor<B>>, usize);
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 3>,
+                grads: &mut Gradients,
+                saved: &mut Checkpointer,
+            ) {
+                let dy = grads.consume::<B>(&ops.node);
+                let (x, w, y, stride) = ops.state;
+                let dy = match y {
+                    Some(y) => B::engine_relu_backward(dy, y),
+                    None => dy,
+                };
+                let inputs = [x, w].map(|node| saved.retrieve_node_output(node));
+                let parents = ops.parents.map(|node| node.map(|node| node.id));
+                conv_shift_gradients::<B>(parents, inputs, dy, stride, grads);
+            }
+        }
+        let nodes = [x.node(), w.node(), shift.node()];
+        match Back.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let (at_x, at_w) = (prep.checkpoint(&x), prep.checkpoint(&w));
+                let ((x, _x), (w, _w), (s, _s)) =
+                    (x.into_parts(), w.into_parts(), shift.into_parts());
+                let y = B::engine_conv_shift(x, w, s, stride, relu);
+                prep.finish((at_x, at_w, relu.then(|| y.clone()), stride), y)
+            }
+            OpsKind::UnTracked(prep) => {
+                let ((x, _x), (w, _w), (s, _s)) =
+                    (x.into_parts(), w.into_parts(), shift.into_parts());
+                prep.finish(B::engine_conv_shift(x, w, s, stride, relu))
+            }
+        }
+    }
+
+    fn engine_conv_shift_add(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        stride: usize,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Back;
+        impl<B: EngineOps> Backward<B, 4> for Back {
+            type State = (NodeId, NodeId, FloatTensor<B>, usize);
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 4>,
+                grads: &mut Gradients,
+                saved: &mut Checkpointer,
+            ) {
+                let dy = grads.consume::<B>(&ops.node);
+                let (x, w, y, stride) = ops.state;
+                let dy = B::engine_relu_backward(dy, y);
+                let [of_x, of_w, of_shift, of_residual] = ops.parents;
+                if let Some(node) = of_residual {
+                    grads.register::<B>(node.id, dy.clone());
+                }
+                let inputs = [x, w].map(|node| saved.retrieve_node_output(node));
+                let parents = [of_x, of_w, of_shift].map(|node| node.map(|node| node.id));
+                conv_shift_gradients::<B>(parents, inputs, dy, stride, grads);
+            }
+        }
+        let nodes = [x.node(), w.node(), shift.node(), residual.node()];
+        match Back.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let (at_x, at_w) = (prep.checkpoint(&x), prep.checkpoint(&w));
+                let ((x, _x), (w, _w), (s, _s)) =
+                    (x.into_parts(), w.into_parts(), shift.into_parts());
+                let (r, _r) = residual.into_parts();
+                let y = B::engine_conv_shift_add(x, w, s, r, stride);
+                prep.finish((at_x, at_w, y.clone(), stride), y)
+            }
+            OpsKind::UnTracked(prep) => {
+                let ((x, _x), (w, _w), (s, _s)) =
+                    (x.into_parts(), w.into_parts(), shift.into_parts());
+                let (r, _r) = residual.into_parts();
+                prep.finish(B::engine_conv_shift_add(x, w, s, r, stride))
+            }
+        }
+    }
+
+    fn engine_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Back;
+        impl<B: EngineOps> Backward<B, 1> for Back {
+            type State = NodeId;
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 1>,
+                grads: &mut Gradients,
+                saved: &mut Checkpointer,
+            ) {
+                let [parent] = ops.parents;
+                let dy = grads.consume::<B>(&ops.node);
+                let x: FloatTensor<B> = saved.retrieve_node_output(ops.state);
+                if let Some(node) = parent {
+                    grads.register::<B>(node.id, B::engine_pool_backward(x, dy));
+                }
+            }
+        }
+        match Back.prepare::<C>([x.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let state = prep.checkpoint(&x);
+                let (x, _x) = x.into_parts();
+                prep.finish(state, B::engine_pool(x))
+            }
+            OpsKind::UnTracked(prep) => {
+                let (x, _x) = x.into_parts();
+                prep.finish(B::engine_pool(x))
             }
         }
     }

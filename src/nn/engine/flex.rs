@@ -1,7 +1,7 @@
 //! The CPU's operations: `advcl-kernels` on Flex tensors, f32.
 
 use advcl_kernels::{
-    self as kernels, Activation, BatchNormOutput, BatchNormState, Convolution, Way,
+    self as kernels, Activation, BatchNormOutput, BatchNormState, Convolution, Epilogue, Way,
 };
 use burn::backend::{Bytes, DType, Flex, TensorMetadata};
 use burn::tensor::Shape;
@@ -99,26 +99,54 @@ fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
     tensor.shape().dims()
 }
 
-/// The convolution of a weight over an input.
-fn convolution(x: &FlexTensor, w: &FlexTensor, stride: usize) -> Convolution {
+fn activation(x: &FlexTensor) -> Activation {
     let [height, width, batch, channels] = dims(x);
-    let [output, input, kernel, _] = dims(w);
-    assert_eq!(
-        channels, input,
-        "the weight is for {input} channels, the input has {channels}"
-    );
-    let input = Activation {
+    Activation {
         height,
         width,
         batch,
         channels,
-    };
+    }
+}
+
+/// The convolution of a weight over an input.
+fn convolution(x: &FlexTensor, w: &FlexTensor, stride: usize) -> Convolution {
+    let shape = activation(x);
+    let [output, input, kernel, _] = dims(w);
+    assert_eq!(
+        shape.channels, input,
+        "the weight is for {input} channels, the input has {}",
+        shape.channels
+    );
     Convolution {
-        input,
+        input: shape,
         channels: output,
         kernel,
         stride,
     }
+}
+
+fn conv_shift(
+    x: FlexTensor,
+    w: FlexTensor,
+    shift: FlexTensor,
+    residual: Option<FlexTensor>,
+    stride: usize,
+    relu: bool,
+) -> FlexTensor {
+    let conv = convolution(&x, &w, stride);
+    let (out, packed) = (conv.output(), packed(&conv, &w, Way::Forward));
+    let residual = residual.map(|residual| residual.to_contiguous());
+    values!(x, shift);
+    let epilogue = Epilogue {
+        shift,
+        residual: residual
+            .as_ref()
+            .map(|r| r.as_slice().expect("the engine's tensors are f32")),
+        relu,
+    };
+    let y = kernels::convolve_and(&conv, x, &packed, &epilogue);
+    tensor(y, &[out.height, out.width, out.batch, out.channels])
 }
 
 impl EngineOps for Flex {
@@ -147,6 +175,48 @@ impl EngineOps for Flex {
         let (conv, shape) = (convolution(&x, &w, stride), dims::<4>(&w));
         values!(x, dy);
         tensor(kernels::backward_weight(&conv, x, dy), &shape)
+    }
+
+    fn engine_conv_shift(
+        x: FlexTensor,
+        w: FlexTensor,
+        shift: FlexTensor,
+        stride: usize,
+        relu: bool,
+    ) -> FlexTensor {
+        conv_shift(x, w, shift, None, stride, relu)
+    }
+
+    fn engine_conv_shift_add(
+        x: FlexTensor,
+        w: FlexTensor,
+        shift: FlexTensor,
+        residual: FlexTensor,
+        stride: usize,
+    ) -> FlexTensor {
+        conv_shift(x, w, shift, Some(residual), stride, true)
+    }
+
+    fn engine_relu_backward(dy: FlexTensor, y: FlexTensor) -> FlexTensor {
+        let mut dy = writable(dy);
+        values!(y);
+        kernels::relu_backward(dy.storage_mut(), y);
+        dy
+    }
+
+    fn engine_pool(x: FlexTensor) -> FlexTensor {
+        let shape = activation(&x);
+        values!(x);
+        tensor(
+            kernels::mean_pool(&shape, x),
+            &[shape.batch, shape.channels],
+        )
+    }
+
+    fn engine_pool_backward(x: FlexTensor, dy: FlexTensor) -> FlexTensor {
+        values!(dy);
+        let dx = kernels::mean_pool_backward(&activation(&x), dy);
+        tensor(dx, &dims::<4>(&x))
     }
 
     fn engine_norm(

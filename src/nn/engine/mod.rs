@@ -112,6 +112,12 @@ pub(super) type Normed<B> = (
     FloatTensor<B>,
 );
 
+/// A value of each channel, so that it meets `[height, width, batch, channels]`.
+fn along<B: Backend>(values: FloatTensor<B>) -> FloatTensor<B> {
+    let channels = values.shape()[0];
+    B::float_reshape(values, Shape::new([1, 1, 1, channels]))
+}
+
 /// The operations. Activations are `[height, width, batch, channels]`, weights `[out, in, kernel, kernel]`.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
@@ -155,6 +161,55 @@ pub(super) trait EngineOps: Backend {
             Self::float_permute(dy, &TURN),
         );
         Self::conv2d_weight_backward(x, w, dy, options)
+    }
+
+    /// As [`EngineOps::engine_conv`], then `+ shift`, one of each channel, and ReLU where asked for: BatchNorm in
+    /// evaluation mode whose scale is in the weight.
+    fn engine_conv_shift(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        stride: usize,
+        relu: bool,
+    ) -> FloatTensor<Self> {
+        let shift = along::<Self>(shift);
+        let y = Self::float_add(Self::engine_conv(x, w, stride), shift);
+        if relu { Self::relu(y) } else { y }
+    }
+
+    /// As [`EngineOps::engine_conv_shift`], with a residual added before ReLU.
+    fn engine_conv_shift_add(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        stride: usize,
+    ) -> FloatTensor<Self> {
+        let y = Self::engine_conv_shift(x, w, shift, stride, false);
+        Self::relu(Self::float_add(y, residual))
+    }
+
+    /// The gradient behind ReLU, given its output.
+    fn engine_relu_backward(dy: FloatTensor<Self>, y: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::relu_backward(y, dy)
+    }
+
+    /// Mean over the pixels: `[height, width, batch, channels]` to `[batch, channels]`.
+    fn engine_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [height, width, batch, channels] = x.shape().dims();
+        let flat = Self::float_reshape(x, Shape::new([height * width, batch * channels]));
+        let mean = Self::float_mean_dim(flat, 0);
+        Self::float_reshape(mean, Shape::new([batch, channels]))
+    }
+
+    /// The gradient of its input, which had `x`'s shape.
+    fn engine_pool_backward(x: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self> {
+        let shape = x.shape();
+        let [height, width, batch, channels] = shape.dims();
+        let scale = 1.0 / (height * width) as f64;
+        let pixel = Self::float_mul_scalar(dy, scale.into());
+        let pixel = Self::float_reshape(pixel, Shape::new([1, 1, batch, channels]));
+        Self::float_expand(pixel, shape)
     }
 
     /// BatchNorm with the batch's statistics, then ReLU where asked for.
@@ -247,9 +302,8 @@ pub(super) trait EngineOps: Backend {
         shift: FloatTensor<Self>,
         relu: bool,
     ) -> FloatTensor<Self> {
-        let channels = x.shape()[3];
-        let along = |t| Self::float_reshape(t, Shape::new([1, 1, 1, channels]));
-        let y = Self::float_add(Self::float_mul(x, along(scale)), along(shift));
+        let (scale, shift) = (along::<Self>(scale), along::<Self>(shift));
+        let y = Self::float_add(Self::float_mul(x, scale), shift);
         if relu { Self::relu(y) } else { y }
     }
 
@@ -271,12 +325,8 @@ pub(super) trait EngineOps: Backend {
         scale: FloatTensor<Self>,
         relu: bool,
     ) -> FloatTensor<Self> {
-        let channels = dy.shape()[3];
         let dy = if relu { Self::relu_backward(y, dy) } else { dy };
-        Self::float_mul(
-            dy,
-            Self::float_reshape(scale, Shape::new([1, 1, 1, channels])),
-        )
+        Self::float_mul(dy, along::<Self>(scale))
     }
 
     /// The gradients of [`EngineOps::engine_affine_add`]'s input and residual.
@@ -301,12 +351,53 @@ pub(super) trait EngineOps: Backend {
 ))]
 impl EngineOps for burn::backend::Cube {}
 
+/// Images in the engine's layout: all images' values of a pixel together.
+///
+/// # Shapes
+/// `[batch, channels, height, width]` to `[height, width, batch, channels]`.
+pub(super) fn inside(images: Tensor<4>) -> Tensor<4> {
+    images.permute([2, 3, 0, 1])
+}
+
 /// # Shapes
 /// `[height, width, batch, in]` to `[⌈height / stride⌉, ⌈width / stride⌉, batch, out]`; `weight` is
 /// `[out, in, kernel, kernel]`.
 pub(super) fn conv(x: Tensor<4>, weight: Tensor<4>, stride: usize) -> Tensor<4> {
     let y = <Dispatch as EngineOps>::engine_conv(x.into_dispatch(), weight.into_dispatch(), stride);
     Tensor::from_dispatch(y)
+}
+
+/// Convolution, `+ shift` of each output channel, plus the residual and ReLU where asked for (a residual wants ReLU).
+///
+/// # Shapes
+/// As [`conv`]; `shift` `[out]`, the residual as the result.
+pub(super) fn conv_shift(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    shift: Tensor<1>,
+    residual: Option<Tensor<4>>,
+    stride: usize,
+    relu: bool,
+) -> Tensor<4> {
+    let (x, w, shift) = (
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        shift.into_dispatch(),
+    );
+    Tensor::from_dispatch(match residual {
+        Some(r) => {
+            <Dispatch as EngineOps>::engine_conv_shift_add(x, w, shift, r.into_dispatch(), stride)
+        }
+        None => <Dispatch as EngineOps>::engine_conv_shift(x, w, shift, stride, relu),
+    })
+}
+
+/// Mean over the pixels.
+///
+/// # Shapes
+/// `[height, width, batch, channels]` to `[batch, channels]`.
+pub(super) fn pool(x: Tensor<4>) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as EngineOps>::engine_pool(x.into_dispatch()))
 }
 
 /// BatchNorm with the batch's statistics, plus the residual and ReLU where asked for (a residual wants ReLU):
