@@ -127,6 +127,7 @@ fn each_set(mut check: impl FnMut(Isa)) {
         assert!(select(isa));
         check(isa);
     }
+    set_precision(Precision::F32);
     drop(turn);
 }
 
@@ -180,8 +181,11 @@ fn results_do_not_depend_on_the_number_of_threads() {
         let dy = noise(conv.output().len(), 3);
         let c = conv.channels;
         let (weight, bias) = (noise(c, 4), noise(c, 5));
-        for algorithm in [Algorithm::Direct, Algorithm::Winograd] {
+        let settings = [Algorithm::Direct, Algorithm::Winograd]
+            .map(|a| [Precision::F32, Precision::Bf16].map(|p| (a, p)));
+        for (algorithm, precision) in settings.into_iter().flatten() {
             set_algorithm(algorithm);
+            set_precision(precision);
             let all = |threads: usize| {
                 let pool = rayon::ThreadPoolBuilder::new()
                     .num_threads(threads)
@@ -210,11 +214,12 @@ fn results_do_not_depend_on_the_number_of_threads() {
                 assert_eq!(
                     one,
                     all(threads),
-                    "{conv:?}, {algorithm:?}, {threads} threads"
+                    "{conv:?}, {algorithm:?}, {precision:?}, {threads} threads"
                 );
             }
         }
     }
+    set_precision(Precision::F32);
     drop(turn);
 }
 

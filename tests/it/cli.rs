@@ -6,7 +6,7 @@ use advcl::data::{self, Dataset};
 use advcl::experiment::Summary;
 use advcl::recipe::{Method, Recipe};
 
-use crate::{Answer, advcl, folder, get, png, put, snapshot};
+use crate::{Answer, advcl, copy, folder, get, png, put, snapshot};
 
 fn summary(folder: &Path, run: &str) -> Summary {
     let text = get(folder.join(run).join("summary.json"));
@@ -249,6 +249,32 @@ fn the_steps_one_by_one_come_to_the_same() {
     // Another seed is another run.
     advcl(path, "run tiny.toml --run other --set seed=4").expect(0);
     assert!(get(path.join("whole").join(simclr)) != get(path.join("other").join(simclr)));
+}
+
+#[test]
+fn bf16_is_a_way_to_pretrain_and_nothing_else() {
+    let folder = folder();
+    let path = folder.path();
+    let pretrain = |run: &str| {
+        advcl(
+            path,
+            &format!("pretrain tiny.toml --method simclr --run {run}"),
+        )
+        .expect(0)
+    };
+    let model = |run: &str| get(path.join(run).join("simclr/model.safetensors"));
+    let low = pretrain("low --precision bf16");
+    assert!(low.stderr.contains("bf16"), "{low}");
+    let single = pretrain("single");
+    assert!(!single.stderr.contains("bf16"), "{single}");
+    assert_eq!(model("low") != model("single"), advcl::nn::has_bf16());
+    // Finetuning is f32, whatever is asked for.
+    copy(&path.join("low"), &path.join("again"));
+    advcl(path, "finetune --method simclr --run low --precision bf16").expect(0);
+    advcl(path, "finetune --method simclr --run again").expect(0);
+    assert!(model("low") == model("again"));
+    let wrong = advcl(path, "info --precision f16").expect(2);
+    assert!(wrong.stderr.contains("f32, bf16"), "{wrong}");
 }
 
 #[test]
