@@ -16,7 +16,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::{EPSILON, affine, choose_cpu_kernels, conv, instruction_sets, norm};
 use crate::random;
 
-/// Relative errors allowed, each three times the worst that was seen and more.
+/// Relative errors allowed, each some three times the worst that was seen.
 const DIRECT: f64 = 1e-6;
 const WINOGRAD: f64 = 6e-6;
 const NORM: f64 = 4e-6;
@@ -29,11 +29,15 @@ const KINK: f64 = 1e-4;
 static TURN: Mutex<()> = Mutex::new(());
 
 /// Leaves the program's defaults behind, also when a test fails.
-struct Turn(#[allow(dead_code)] MutexGuard<'static, ()>);
+struct Turn {
+    _held: MutexGuard<'static, ()>,
+}
 
 impl Turn {
     fn take() -> Self {
-        Self(TURN.lock().unwrap_or_else(PoisonError::into_inner))
+        Self {
+            _held: TURN.lock().unwrap_or_else(PoisonError::into_inner),
+        }
     }
 }
 
@@ -55,7 +59,7 @@ struct Input {
 }
 
 impl Input {
-    /// Numbers around `centre`, one apart at most.
+    /// Numbers around `centre`, at most one away.
     fn draw(shape: [usize; 4], centre: f32, rng: &mut ChaCha8Rng) -> Self {
         let len = shape.iter().product();
         let mut value = || centre + rng.random_range(-1.0..1.0f32);
@@ -166,35 +170,46 @@ fn pools() -> Vec<ThreadPool> {
         .into()
 }
 
-/// Runs `ours` under every choice and on every pool: the number of threads changes no bit, and no error is beyond
-/// `tolerances`, for direct sums and for Winograd. `sizes` go with the reference's values.
-fn check(
-    place: &str,
-    pools: &[ThreadPool],
-    reference: &[Vec<f64>],
-    sizes: &[f64],
-    tolerances: [f64; 2],
-    ours: impl Fn() -> Vec<Vec<f64>> + Sync,
-) {
-    for isa in instruction_sets() {
-        for (winograd, tolerance) in [false, true].into_iter().zip(tolerances) {
-            choose_cpu_kernels(Some(isa), winograd).expect("an available set");
-            let place = format!("{place}, {isa}, winograd {winograd}");
-            let outcome = pools[0].install(&ours);
-            for (i, (reference, size)) in reference.iter().zip(sizes).enumerate() {
-                if outcome[i].is_empty() {
-                    continue; // a gradient that was not asked for
-                }
-                let error = error(&outcome[i], reference, *size);
+/// What must come out: a reference's values, and the size that an error in each is held against.
+struct Expected {
+    values: Vec<Vec<f64>>,
+    sizes: Vec<f64>,
+}
+
+impl Expected {
+    fn compare(&self, place: &str, outcome: &[Vec<f64>], tolerance: f64) {
+        for (i, (expected, size)) in self.values.iter().zip(&self.sizes).enumerate() {
+            // None for a gradient that was not asked for.
+            if !outcome[i].is_empty() {
+                let error = error(&outcome[i], expected, *size);
                 assert!(error < tolerance, "{place}, quantity {i}: {error:.1e}");
             }
-            for pool in &pools[1..] {
-                let again = pool.install(&ours);
-                let threads = pool.current_num_threads();
-                assert!(
-                    outcome == again,
-                    "{place}: other bits with {threads} threads"
-                );
+        }
+    }
+
+    /// Runs `ours` under every choice and on every pool: the number of threads changes no bit, and no error is beyond
+    /// `tolerances`, for direct sums and for Winograd.
+    fn check(
+        &self,
+        place: &str,
+        pools: &[ThreadPool],
+        tolerances: [f64; 2],
+        ours: impl Fn() -> Vec<Vec<f64>> + Sync,
+    ) {
+        for isa in instruction_sets() {
+            for (winograd, tolerance) in [false, true].into_iter().zip(tolerances) {
+                choose_cpu_kernels(Some(isa), winograd).expect("an available set");
+                let place = format!("{place}, {isa}, winograd {winograd}");
+                let outcome = pools[0].install(&ours);
+                self.compare(&place, &outcome, tolerance);
+                for pool in &pools[1..] {
+                    let again = pool.install(&ours);
+                    let threads = pool.current_num_threads();
+                    assert!(
+                        outcome == again,
+                        "{place}: other bits with {threads} threads"
+                    );
+                }
             }
         }
     }
@@ -252,17 +267,14 @@ fn convolution_is_burns() {
         let place = format!(
             "{h} × {w} × {n}, {input} to {output}, kernel {kernel}, stride {stride}, case {case}"
         );
-        check(
-            &place,
-            &pools,
-            &reference,
-            &sizes,
-            [DIRECT, WINOGRAD],
-            || {
-                let engine = |t: &[Tensor<4>]| conv(t[0].clone(), t[1].clone(), stride);
-                differentiate(&inputs, &upstream, DType::F32, engine)
-            },
-        );
+        let expected = Expected {
+            values: reference,
+            sizes,
+        };
+        expected.check(&place, &pools, [DIRECT, WINOGRAD], || {
+            let engine = |t: &[Tensor<4>]| conv(t[0].clone(), t[1].clone(), stride);
+            differentiate(&inputs, &upstream, DType::F32, engine)
+        });
     }
 }
 
@@ -358,8 +370,11 @@ fn evaluation_mode_is_burns() {
         let reference = differentiate(&all(&fused.inputs), &upstream, DType::F64, |t| {
             fused.finish(before(t), t)
         });
-        let sizes = fused.sizes(&reference);
-        check(&fused.place, &pools, &reference, &sizes, [NORM; 2], || {
+        let expected = Expected {
+            sizes: fused.sizes(&reference),
+            values: reference,
+        };
+        expected.check(&fused.place, &pools, [NORM; 2], || {
             differentiate(&fused.inputs, &upstream, DType::F32, |t| {
                 affine(
                     t[0].clone(),
@@ -413,7 +428,11 @@ fn training_mode_is_burns() {
         reference.extend([values(mean), values(var)]);
         let channels = (reference[2 + fused.inputs.len()].len() as f64).sqrt();
         sizes.extend([channels, channels]);
-        check(&fused.place, &pools, &reference, &sizes, [NORM; 2], || {
+        let expected = Expected {
+            values: reference,
+            sizes,
+        };
+        expected.check(&fused.place, &pools, [NORM; 2], || {
             let engine = |t: &[Tensor<4>]| {
                 norm(
                     t[0].clone(),
