@@ -412,6 +412,124 @@ fn what_follows_a_convolution_is_what_follows_it() {
     }
 }
 
+/// BatchNorm's or an affine's inputs in f64: `x`, two parameters of each channel, and a residual or nothing.
+type Inputs = [Vec<f64>; 4];
+
+fn as_f64(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&v| f64::from(v)).collect()
+}
+
+/// `(x − mean) · factor · scale + shift + residual?` by the definition: with the batch's statistics where there is an
+/// epsilon, else with mean 0 and factor 1.
+fn before_relu([x, scale, shift, residual]: &Inputs, epsilon: Option<f64>) -> Vec<f64> {
+    let channels = scale.len();
+    let column = |c: usize| x.iter().skip(c).step_by(channels);
+    let rows = (x.len() / channels) as f64;
+    let statistics: Vec<(f64, f64)> = (0..channels)
+        .map(|c| match epsilon {
+            None => (0.0, 1.0),
+            Some(epsilon) => {
+                let mean = column(c).sum::<f64>() / rows;
+                let var = column(c).map(|v| (v - mean).powi(2)).sum::<f64>() / rows;
+                (mean, 1.0 / (var + epsilon).sqrt())
+            }
+        })
+        .collect();
+    let value = |(i, v): (usize, &f64)| {
+        let (mean, factor) = statistics[i % channels];
+        let rest = residual.get(i).copied().unwrap_or(0.0);
+        (v - mean) * factor * scale[i % channels] + shift[i % channels] + rest
+    };
+    x.iter().enumerate().map(value).collect()
+}
+
+/// The slopes of `Σ dy · y` along each value of input `which`, by central differences.
+fn slopes(inputs: &Inputs, which: usize, epsilon: Option<f64>, relu: bool, dy: &[f64]) -> Vec<f64> {
+    let loss = |moved: usize, by: f64| -> f64 {
+        let mut inputs = inputs.clone();
+        inputs[which][moved] += by;
+        let y = before_relu(&inputs, epsilon).into_iter();
+        let y = y.map(|v| if relu { v.max(0.0) } else { v });
+        y.zip(dy).map(|(y, dy)| y * dy).sum()
+    };
+    let step = 1e-6;
+    (0..inputs[which].len())
+        .map(|i| (loss(i, step) - loss(i, -step)) / (2.0 * step))
+        .collect()
+}
+
+/// Unlike the tests above, nothing here was derived by hand: whoever errs in a formula errs alone.
+#[test]
+fn gradients_are_slopes_of_the_definition() {
+    for (case, (rows, channels)) in [(2, 1), (7, 3), (5, 17), (33, 8), (40, 16)]
+        .into_iter()
+        .enumerate()
+    {
+        for (epsilon, relu, with_residual) in [None, Some(1e-5)].into_iter().flat_map(|epsilon| {
+            let kinds = [(false, false), (true, false), (true, true), (false, true)];
+            kinds.map(|(relu, residual)| (epsilon, relu, residual))
+        }) {
+            let seed = 10 * case as u64;
+            let x = noise(rows * channels, seed + 1);
+            let (scale, shift) = (noise(channels, seed + 2), noise(channels, seed + 3));
+            let residual = noise(if with_residual { x.len() } else { 0 }, seed + 4);
+            let inputs: Inputs = [&x, &scale, &shift, &residual].map(|values| as_f64(values));
+            // No slope at ReLU's kink, and none that a step could carry over it.
+            let mut dy = noise(x.len(), seed + 5);
+            let near = before_relu(&inputs, epsilon).into_iter().zip(&mut dy);
+            near.filter(|(v, _)| relu && v.abs() < 1e-3)
+                .for_each(|(_, dy)| *dy = 0.0);
+            let expected: [Vec<f64>; 4] =
+                [0, 1, 2, 3].map(|which| slopes(&inputs, which, epsilon, relu, &as_f64(&dy)));
+            // What the statistics take away again belongs to the size that an error is held against.
+            let size = |values: &[f64]| values.iter().map(|v| v * v).sum::<f64>().sqrt();
+            let least = size(&as_f64(&dy));
+            each_set(|isa| {
+                let residual = with_residual.then_some(&residual[..]);
+                let (dx, parameters, dr) = match epsilon {
+                    Some(epsilon) => {
+                        let out = batch_norm(&x, &scale, &shift, residual, relu, epsilon);
+                        let back = batch_norm_backward(
+                            &dy,
+                            &x,
+                            &out.y,
+                            &scale,
+                            &out.mean,
+                            &out.var,
+                            epsilon,
+                            relu,
+                            with_residual,
+                        );
+                        (back.x, Some((back.weight, back.bias)), back.residual)
+                    }
+                    None => {
+                        let y = affine(&x, &scale, &shift, residual, relu);
+                        let (dx, dr) = affine_backward(&dy, &y, &scale, relu, with_residual);
+                        (dx, None, dr)
+                    }
+                };
+                assert_eq!(dr.is_some(), with_residual);
+                let (dw, db) = parameters.unzip();
+                let ours = [Some(dx), dw, db, dr];
+                for (what, (ours, expected)) in ["x", "scale", "shift", "residual"]
+                    .iter()
+                    .zip(ours.iter().zip(&expected))
+                {
+                    let Some(ours) = ours else { continue };
+                    assert_eq!(ours.len(), expected.len());
+                    let off = ours.iter().zip(expected).map(|(a, b)| f64::from(*a) - b);
+                    let error = size(&off.collect::<Vec<_>>()) / size(expected).max(least);
+                    assert!(
+                        error < 1e-6,
+                        "{what} of {rows} × {channels}, epsilon {epsilon:?}, relu {relu}, \
+                         residual {with_residual}, {isa:?}: {error:.1e}"
+                    );
+                }
+            });
+        }
+    }
+}
+
 #[test]
 #[should_panic(expected = "the weight is not of its shape")]
 fn a_weight_of_another_shape_is_refused() {

@@ -9,6 +9,8 @@ mod autodiff;
 mod flex;
 #[cfg(feature = "flex")]
 mod packs;
+#[cfg(all(test, feature = "flex"))]
+mod tests;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# The kernels' tests under AddressSanitizer: reads and writes outside buffers, use after free, leaks. The kernels work
+# with raw pointers, so a wrong offset could go unnoticed where it lands in another buffer.
+# With the stable toolchain: RUSTC_BOOTSTRAP lets it take the -Z flag. Minutes, so it is no part of CI.
+#
+#   scripts/sanitize.sh [ARGUMENTS OF THE TEST PROGRAMS]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+host="$(rustc -vV | sed -n 's/^host: //p')"
+
+# With --target, so that build scripts and macros, which run in the compiler's process, are built without it.
+# The compiler's own checks stay on: overflowing indices and pointers that are not aligned.
+export RUSTC_BOOTSTRAP=1
+export RUSTFLAGS="-Zsanitizer=address -Cdebug-assertions=on -Coverflow-checks=on"
+# Documentation tests have flags of their own; the kernels have none.
+export ASAN_OPTIONS="detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1"
+
+echo "AddressSanitizer, $(rustc --version), $host: the tests of advcl-kernels"
+start=$SECONDS
+cargo test --release --package advcl-kernels --lib --tests --target "$host" --target-dir target/sanitize -- "$@"
+echo "AddressSanitizer found nothing: advcl-kernels, all its tests, $((SECONDS - start)) s with the build"
