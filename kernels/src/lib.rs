@@ -59,9 +59,16 @@ pub fn algorithm() -> Algorithm {
     }
 }
 
-/// Winograd where it is asked for and pays: few channels do not pay for the transforms.
+/// Winograd where it is asked for and pays: few channels do not pay for the transforms, and of a tile that reaches far
+/// over a small picture most is computed for nothing.
 pub(crate) fn algorithm_of(conv: &Convolution) -> Algorithm {
-    let fits = conv.kernel == 3 && conv.stride == 1 && conv.input.channels.min(conv.channels) >= 8;
+    let Activation { height, width, .. } = conv.input;
+    // Products of matrices that a direct sum takes: pairs of pixels that meet under the kernel.
+    let meet = |side: usize| (3 * side).saturating_sub(2);
+    let fits = conv.kernel == 3
+        && conv.stride == 1
+        && conv.input.channels.min(conv.channels) >= 8
+        && meet(height) * meet(width) >= 2 * winograd::products(height, width);
     match algorithm() {
         Algorithm::Winograd if fits => Algorithm::Winograd,
         _ => Algorithm::Direct,

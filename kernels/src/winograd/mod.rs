@@ -146,6 +146,11 @@ mod weight;
 pub(crate) use convolve::{convolve, kernels};
 pub(crate) use weight::weight_gradient;
 
+/// Products of matrices that a picture of this size takes.
+pub(crate) fn products(height: usize, width: usize) -> usize {
+    height.div_ceil(SIDE) * width.div_ceil(SIDE) * PLACES
+}
+
 /// How a picture is cut into tiles. A row is one tile of one image, or of two where a cell holds a value of each; all
 /// images of a tile follow each other.
 #[derive(Clone, Copy)]

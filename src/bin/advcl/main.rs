@@ -27,10 +27,20 @@ fn tune_allocator() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn tune_allocator() {}
 
+/// Runs `work` on one of the threads that compute. A thread outside would go to sleep and be woken at each of the some
+/// hundred parallel loops of a training step; inside, it takes its share of the loop and goes on.
+fn inside_the_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    // The main thread's usual stack, which everything was written for.
+    let pool = rayon::ThreadPoolBuilder::new().stack_size(8 << 20);
+    // Without a pool of ours rayon makes its own; that a thread cannot be started is met there again.
+    let _ = pool.build_global();
+    rayon::scope(|_| work())
+}
+
 fn main() -> ExitCode {
     tune_allocator();
     let cli = args::Cli::parse();
-    match commands::dispatch(&cli) {
+    match inside_the_pool(|| commands::dispatch(&cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error);
