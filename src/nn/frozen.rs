@@ -122,6 +122,7 @@ mod tests {
 
     #[test]
     fn features_and_their_gradients_are_those_of_evaluation_mode() {
+        let _turn = engine::tests::Turn::take();
         let device = device::open("cpu").expect("the CPU");
         for (depth, stem) in [(Depth::D10, Stem::Cifar), (Depth::D50, Stem::Strided)] {
             let mut rng = random::generator(1, "frozen", 0);
@@ -141,7 +142,7 @@ mod tests {
             let encoder = seen.absorb_into(encoder);
             let frozen = FrozenEncoder::new(&encoder, Route::Pgd);
             let x = images();
-            let mut thawed = |x| encoder.features(x, Route::Pgd, &mut Mode::Eval);
+            let thawed = |x| encoder.features(x, Route::Pgd, &mut Mode::Eval);
             let outputs = [thawed(x.clone()), frozen.features(x.clone())].map(to_vec);
             let gradients = [
                 pgd::gradient(&mut |x| thawed(x).square().mean(), x.clone()),

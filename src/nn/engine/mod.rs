@@ -10,7 +10,7 @@ mod flex;
 #[cfg(feature = "flex")]
 mod packs;
 #[cfg(all(test, feature = "flex"))]
-mod tests;
+pub(super) mod tests;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};

@@ -5,7 +5,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use burn::tensor::activation::relu;
+use burn::tensor::activation::relu as relu_of;
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -13,7 +13,7 @@ use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::{EPSILON, affine, choose_cpu_kernels, conv, instruction_sets, norm};
+use super::{EPSILON, affine, choose_cpu_kernels, conv, conv_shift, instruction_sets, norm, pool};
 use crate::random;
 
 /// Relative errors allowed, each some three times the worst that was seen.
@@ -29,12 +29,12 @@ const KINK: f64 = 1e-4;
 static TURN: Mutex<()> = Mutex::new(());
 
 /// Leaves the program's defaults behind, also when a test fails.
-struct Turn {
+pub(in crate::nn) struct Turn {
     _held: MutexGuard<'static, ()>,
 }
 
 impl Turn {
-    fn take() -> Self {
+    pub(in crate::nn) fn take() -> Self {
         Self {
             _held: TURN.lock().unwrap_or_else(PoisonError::into_inner),
         }
@@ -282,6 +282,96 @@ fn flat(parameter: &Tensor<4>) -> Tensor<1> {
     parameter.clone().flatten(0, 3)
 }
 
+#[test]
+fn convolution_with_what_follows_is_burns() {
+    let _turn = Turn::take();
+    let pools = pools();
+    for case in 0..48 {
+        let rng = &mut random::generator(5, "test/shift", case);
+        let [h, w, n] = sides(9, rng);
+        let (input, output) = (pick(&CHANNELS, rng), pick(&CHANNELS, rng));
+        let kernel = if case % 4 < 3 { 3 } else { 1 };
+        let stride = pick(&[1, 1, 2], rng);
+        let (relu, residual) = (!case.is_multiple_of(3), case % 3 == 2);
+        let shape = [h.div_ceil(stride), w.div_ceil(stride), n, output];
+        let mut inputs = vec![
+            Input::draw([h, w, n, input], 0.0, rng).wanted(),
+            Input::draw([output, input, kernel, kernel], 0.0, rng),
+            Input::draw([1, 1, 1, output], 0.0, rng),
+        ];
+        if residual {
+            inputs.push(Input::draw(shape, 0.0, rng));
+        }
+        let before = |t: &[Tensor<4>]| {
+            let options = ConvOptions::new([stride; 2], [kernel / 2; 2], [1, 1], 1);
+            let y = conv2d(
+                t[0].clone().permute([2, 3, 0, 1]),
+                t[1].clone(),
+                None,
+                options,
+            );
+            let y = y.permute([2, 3, 0, 1]) + t[2].clone();
+            t.get(3).cloned().into_iter().fold(y, |y, r| y + r)
+        };
+        let plain: Vec<Tensor<4>> = inputs.iter().map(|i| i.tensor(DType::F64)).collect();
+        // No gradient where Winograd's rounding may put a value on the other side of ReLU's kink.
+        let mut upstream = Input::draw(shape, 0.0, rng);
+        let near = values(before(&plain)).into_iter().zip(&mut upstream.values);
+        near.filter(|(value, _)| relu && value.abs() < 10.0 * KINK)
+            .for_each(|(_, upstream)| *upstream = 0.0);
+        let stock = |t: &[Tensor<4>]| match relu {
+            true => relu_of(before(t)),
+            false => before(t),
+        };
+        let reference = differentiate(&all(&inputs), &upstream, DType::F64, stock);
+        // As if nothing in the sums cancelled: the size of the squares' way through the same sums.
+        let squares: Vec<Input> = all(&inputs).iter().map(Input::squared).collect();
+        let squares = differentiate(&squares, &upstream.squared(), DType::F64, before);
+        let expected = Expected {
+            values: reference,
+            sizes: squares
+                .iter()
+                .map(|s| s.iter().sum::<f64>().sqrt())
+                .collect(),
+        };
+        let place = format!(
+            "{h} × {w} × {n}, {input} to {output}, kernel {kernel}, stride {stride}, relu {relu}, case {case}"
+        );
+        expected.check(&place, &pools, [2.0 * DIRECT, 2.0 * WINOGRAD], || {
+            differentiate(&inputs, &upstream, DType::F32, |t| {
+                let residual = t.get(3).cloned();
+                let (x, w) = (t[0].clone(), t[1].clone());
+                conv_shift(x, w, flat(&t[2]), residual, stride, relu)
+            })
+        });
+    }
+}
+
+#[test]
+fn pooling_is_burns() {
+    let _turn = Turn::take();
+    let pools = pools();
+    for case in 0..24 {
+        let rng = &mut random::generator(6, "test/pool", case);
+        let [h, w, n] = sides(9, rng);
+        let channels = pick(&CHANNELS, rng);
+        let shape = [h, w, n, channels];
+        let inputs = [Input::draw(shape, 1.0, rng).wanted().turned(case % 3 == 0)];
+        let upstream = Input::draw([1, 1, n, channels], 0.0, rng);
+        let stock = |t: &[Tensor<4>]| t[0].clone().mean_dim(0).mean_dim(1);
+        let reference = differentiate(&inputs, &upstream, DType::F64, stock);
+        let expected = Expected {
+            sizes: reference.iter().map(|values| size(values)).collect(),
+            values: reference,
+        };
+        expected.check(&format!("{shape:?}"), &pools, [DIRECT; 2], || {
+            differentiate(&inputs, &upstream, DType::F32, |t| {
+                pool(t[0].clone()).reshape([1, 1, n, channels])
+            })
+        });
+    }
+}
+
 /// What norm and affine have in common: an input, two parameters, and in two of three cases ReLU, in one of three a
 /// residual, which is the input itself in half of them.
 struct Fused {
@@ -296,14 +386,18 @@ impl Fused {
         let [h, w, n] = sides(16, rng);
         let (h, w) = if case % 8 == 7 { (1, 1) } else { (h, w) };
         let channels = pick(&CHANNELS, rng);
-        let (relu, residual) = (case % 3 > 0, case % 3 == 2);
+        let (relu, residual) = (!case.is_multiple_of(3), case % 3 == 2);
         let own = residual && rng.random_bool(0.5);
         let shape = [h, w, n, channels];
         let x = Input::draw(shape, pick(&[0.0, 3.0], rng), rng).wanted();
         let parameter = |rng: &mut ChaCha8Rng| Input::draw([1, 1, 1, channels], 0.0, rng);
-        let mut inputs = vec![x.turned(case % 2 == 0), parameter(rng), parameter(rng)];
+        let mut inputs = vec![
+            x.turned(case.is_multiple_of(2)),
+            parameter(rng),
+            parameter(rng),
+        ];
         if own {
-            inputs.push(Input::draw(shape, 0.0, rng).turned(case % 4 == 0));
+            inputs.push(Input::draw(shape, 0.0, rng).turned(case.is_multiple_of(4)));
         }
         let place = format!(
             "{h} × {w} × {n} × {channels}, relu {relu}, residual {residual} (own: {own}), case {case}"
@@ -326,7 +420,7 @@ impl Fused {
             Some(residual) => y + residual,
             None => y,
         };
-        if self.relu { relu(y) } else { y }
+        if self.relu { relu_of(y) } else { y }
     }
 
     /// A gradient for the output that is zero where ReLU's input, `before`, is too near to zero to tell its sign.
