@@ -53,6 +53,14 @@ pub(crate) fn spread(values: &[f32]) -> Vec<f32> {
         .collect()
 }
 
+/// `value` where `y` is positive, else zero; and where `y` is not a number, so that a network that has come to that is
+/// seen to have.
+#[inline(always)]
+pub(crate) fn rectified<S: Simd>(simd: S, y: S::f32s, value: S::f32s) -> S::f32s {
+    let zero = simd.splat_f32s(0.0);
+    simd.select_f32s(simd.less_than_or_equal_f32s(y, zero), zero, value)
+}
+
 fn as_f32(values: &[f64]) -> Vec<f32> {
     values.iter().map(|&value| value as f32).collect()
 }
@@ -122,7 +130,6 @@ impl WithSimd for Affine<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let zero = simd.splat_f32s(0.0);
         let [centre, scale, shift] = self.constants;
         let mut at = self.start;
         while at < self.end {
@@ -146,7 +153,7 @@ impl WithSimd for Affine<'_> {
                         y = simd.add_f32s(y, r);
                     }
                     if self.relu {
-                        y = simd.max_f32s(y, zero);
+                        y = rectified(simd, y, y);
                     }
                     store_some(simd, self.y.at(at + p), count, y);
                 }
@@ -200,7 +207,6 @@ impl WithSimd for AffineBackward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let zero = simd.splat_f32s(0.0);
         let mut at = self.start;
         while at < self.end {
             for p in (0..self.scale.len()).step_by(S::F32_LANES) {
@@ -214,7 +220,7 @@ impl WithSimd for AffineBackward<'_> {
                     let mut g = load_some(simd, place, count);
                     if self.relu {
                         let y = load_some(simd, self.y.as_ptr().add(at + p), count);
-                        g = simd.select_f32s(simd.less_than_f32s(zero, y), g, zero);
+                        g = rectified(simd, y, g);
                         store_some(simd, place, count, g);
                     }
                     let dx = simd.mul_f32s(g, load(simd, self.scale.as_ptr().add(p)));
@@ -250,7 +256,7 @@ impl WithSimd for Relu<'_> {
     fn with_simd<S: Simd>(self, _: S) {
         // Simple enough for the compiler to make vectors of.
         for (dy, y) in self.dy.iter_mut().zip(self.y) {
-            *dy = if *y > 0.0 { *dy } else { 0.0 };
+            *dy = if *y <= 0.0 { 0.0 } else { *dy };
         }
     }
 }
@@ -269,7 +275,14 @@ pub fn batch_norm(
 ) -> BatchNormOutput {
     let channels = weight.len();
     assert_eq!(bias.len(), channels, "weight and bias differ in length");
-    assert!(channels > 0 && x.len() >= channels, "BatchNorm of no rows");
+    assert!(
+        channels > 0 && x.len() >= channels && x.len().is_multiple_of(channels),
+        "BatchNorm of no rows, or no whole ones"
+    );
+    assert!(
+        residual.is_none_or(|r| r.len() == x.len()),
+        "the residual is not of the input's length"
+    );
     let rows = (x.len() / channels) as f64;
     // Sums around a value of the channel itself: the difference of large numbers that a plain sum of squares
     // ends with would lose the variance of a channel far from zero.
@@ -280,7 +293,9 @@ pub fn batch_norm(
     for c in 0..channels {
         let offset = sums[c] / rows;
         mean[c] = f64::from(pivot[c]) + offset;
-        var[c] = (squares[c] / rows - offset * offset).max(0.0);
+        let value = squares[c] / rows - offset * offset;
+        // Not max(0), which would make a number of what is none.
+        var[c] = if value < 0.0 { 0.0 } else { value };
     }
     let (centre, var) = (as_f32(&mean), as_f32(&var));
     let scale = scales(weight, &var, epsilon);
@@ -575,7 +590,6 @@ unsafe fn masked<S: Simd>(
     at: usize,
     count: usize,
 ) -> S::f32s {
-    let zero = simd.splat_f32s(0.0);
     // SAFETY: the caller's promise.
     let y = unsafe {
         match mask {
@@ -588,7 +602,7 @@ unsafe fn masked<S: Simd>(
             ),
         }
     };
-    simd.select_f32s(simd.less_than_f32s(zero, y), g, zero)
+    rectified(simd, y, g)
 }
 
 /// `a · g + b · (x - centre) + c` with the masked gradient `g`, into `result`, which may be the gradient's own place.

@@ -2,7 +2,7 @@
 
 use pulp::Simd;
 
-use crate::norm::spread;
+use crate::norm::{rectified, spread};
 use crate::tile::{load, load_some};
 
 /// A shift of each channel, a residual where there is one, and ReLU: what is left of a BatchNorm in evaluation mode
@@ -65,7 +65,7 @@ impl<'a> Then<'a> {
                 value = simd.add_f32s(value, load_some(simd, residual.as_ptr().add(at), count));
             }
             if self.relu {
-                value = simd.max_f32s(value, simd.splat_f32s(0.0));
+                value = rectified(simd, value, value);
             }
             value
         }

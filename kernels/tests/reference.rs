@@ -528,6 +528,32 @@ fn gradients_are_slopes_of_the_definition() {
 }
 
 #[test]
+fn what_is_not_a_number_stays_seen() {
+    each_set(|isa| {
+        for channels in [3, 16] {
+            let mut x = noise(40 * channels, 1);
+            x[5 * channels] = f32::NAN;
+            let (weight, bias) = (noise(channels, 2), noise(channels, 3));
+            let out = batch_norm(&x, &weight, &bias, None, true, 1e-5);
+            assert!(out.mean[0].is_nan() && out.var[0].is_nan(), "{isa:?}");
+            assert!(out.y[0].is_nan() && !out.y[1].is_nan(), "{isa:?}");
+            let y = affine(&x, &weight, &bias, None, true);
+            assert!(y[5 * channels].is_nan() && !y[0].is_nan(), "{isa:?}");
+            let mut gradient = noise(x.len(), 4);
+            batch_norm_backward(&mut gradient, &x, state(&weight, &out), true, 1e-5);
+            assert!(gradient[0].is_nan() && !gradient[1].is_nan(), "{isa:?}");
+        }
+    });
+}
+
+#[test]
+#[should_panic(expected = "the residual is not of the input's length")]
+fn a_residual_of_another_length_is_refused() {
+    let (x, weight) = (noise(30, 1), noise(3, 2));
+    batch_norm(&x, &weight, &weight, Some(&x[..29]), true, 1e-5);
+}
+
+#[test]
 #[should_panic(expected = "the weight is not of its shape")]
 fn a_weight_of_another_shape_is_refused() {
     let conv = conv(4, 4, 1, [3, 5, 3, 1]);
