@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The GPU's operations without a GPU: builds with Vulkan and runs the self-test on Mesa's software driver (lavapipe).
 # What GPUs run are the bodies of `EngineOps`, which no CPU build ever calls. Slow: a heavy build, then a GPU played by
-# the CPU. Mesa 22.3 and 25.0 crash in it when
-# they make a pipeline, so what GPUs run is not covered yet. Debian or Ubuntu; packages are installed where they lack, which needs root.
+# the CPU. Mesa 22.3 and 25.0 crash in it when they make a pipeline, so what GPUs run is not covered yet. Debian or
+# Ubuntu; packages are installed where they lack, which needs root.
 #
 #   scripts/check_vulkan.sh [FURTHER ARGUMENTS OF advcl selftest]
 set -euo pipefail

@@ -96,12 +96,7 @@ fn scaled(x: &[f32], constants: [&[f32]; 3], residual: Option<&[f32]>, relu: boo
     let constants = constants.map(spread);
     let mut y = uninitialised(x.len());
     let result = Shared::new(&mut y);
-    let chunk = ROWS * channels;
-    let tasks = x.len().div_ceil(chunk);
-    (0..tasks).into_par_iter().for_each(|task| {
-        // Backwards: what the statistics read last is still in the cache.
-        let task = tasks - 1 - task;
-        let (start, end) = (task * chunk, x.len().min((task + 1) * chunk));
+    backwards(x.len(), channels, |start, end| {
         dispatch(Affine {
             x,
             residual,
@@ -113,6 +108,16 @@ fn scaled(x: &[f32], constants: [&[f32]; 3], residual: Option<&[f32]>, relu: boo
         });
     });
     y
+}
+
+/// Runs `work` from a start to an end for each [`ROWS`] rows, the last first: what a pass over the same values read last
+/// is still in the cache.
+fn backwards(len: usize, channels: usize, work: impl Fn(usize, usize) + Sync) {
+    let chunk = ROWS * channels;
+    (0..len.div_ceil(chunk))
+        .into_par_iter()
+        .rev()
+        .for_each(|task| work(task * chunk, len.min((task + 1) * chunk)));
 }
 
 struct Affine<'a> {
@@ -169,67 +174,12 @@ impl WithSimd for Affine<'_> {
 /// # Panics
 /// When a slice is not of its length.
 pub fn affine_backward(dy: &mut [f32], y: &[f32], scale: &[f32], relu: bool) -> Vec<f32> {
-    let channels = scale.len();
-    check_rows(dy, y, channels);
-    let scale = spread(scale);
-    let mut dx = uninitialised(dy.len());
-    let (gradient, result) = (Shared::new(dy), Shared::new(&mut dx));
-    let chunk = ROWS * channels;
-    (0..y.len().div_ceil(chunk))
-        .into_par_iter()
-        .for_each(|task| {
-            let (start, end) = (task * chunk, y.len().min((task + 1) * chunk));
-            dispatch(AffineBackward {
-                y,
-                scale: &scale,
-                relu,
-                gradient,
-                start,
-                end,
-                result,
-            });
-        });
-    dx
-}
-
-struct AffineBackward<'a> {
-    y: &'a [f32],
-    scale: &'a [f32],
-    relu: bool,
-    gradient: Shared,
-    start: usize,
-    end: usize,
-    result: Shared,
-}
-
-impl WithSimd for AffineBackward<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let mut at = self.start;
-        while at < self.end {
-            for p in (0..self.scale.len()).step_by(S::F32_LANES) {
-                let count = self.end.saturating_sub(at + p);
-                if count == 0 {
-                    break;
-                }
-                // SAFETY: as in `Affine`; nobody else touches this task's part of gradient and result.
-                unsafe {
-                    let place = self.gradient.at(at + p);
-                    let mut g = load_some(simd, place, count);
-                    if self.relu {
-                        let y = load_some(simd, self.y.as_ptr().add(at + p), count);
-                        g = rectified(simd, y, g);
-                        store_some(simd, place, count, g);
-                    }
-                    let dx = simd.mul_f32s(g, load(simd, self.scale.as_ptr().add(p)));
-                    store_some(simd, self.result.at(at + p), count, dx);
-                }
-            }
-            at += self.scale.len();
-        }
+    check_rows(dy, y, scale.len());
+    if relu {
+        relu_backward(dy, y);
     }
+    let zeros = vec![0.0; scale.len()];
+    scaled(dy, [&zeros, scale, &zeros], None, false)
 }
 
 /// The gradient behind ReLU, in place: zero where the output `y` was.
@@ -387,26 +337,18 @@ pub fn batch_norm_backward(
     check_rows(dy, x, channels);
     let scale = scales(state.weight, state.var, epsilon);
     let spreads = [state.mean, &scale, state.shift].map(spread);
+    let mask = match relu {
+        true => Mask::Input(&spreads),
+        false => Mask::None,
+    };
     let gradient = Shared::new(dy);
     let sums = moments(x, &spreads[0], channels, |at| Source::Gradient {
         gradient,
         at,
-        mask: match relu {
-            true => Mask::Input(&spreads),
-            false => Mask::None,
-        },
+        mask,
     });
     let (gradients, [a, b, c]) = state.finish(sums, rows(x, channels), epsilon);
-    combine(
-        x,
-        [&a, &b, &c, state.mean],
-        gradient,
-        gradient,
-        match relu {
-            true => Mask::Input(&spreads),
-            false => Mask::None,
-        },
-    );
+    combine(x, [&a, &b, &c, state.mean], gradient, gradient, mask);
     gradients
 }
 
@@ -607,13 +549,9 @@ unsafe fn masked<S: Simd>(
 
 /// `a · g + b · (x - centre) + c` with the masked gradient `g`, into `result`, which may be the gradient's own place.
 fn combine(x: &[f32], constants: [&[f32]; 4], gradient: Shared, result: Shared, mask: Mask) {
-    let chunk = ROWS * constants[0].len();
+    let channels = constants[0].len();
     let constants = constants.map(spread);
-    let tasks = x.len().div_ceil(chunk);
-    (0..tasks).into_par_iter().for_each(|task| {
-        // Backwards: what the sums read last is still in the cache.
-        let task = tasks - 1 - task;
-        let (start, end) = (task * chunk, x.len().min((task + 1) * chunk));
+    backwards(x.len(), channels, |start, end| {
         dispatch(Combine {
             x,
             constants: &constants,

@@ -81,6 +81,16 @@ pub enum Way {
     Back,
 }
 
+impl Way {
+    /// The output and input channel of a weight in this column, at this depth.
+    pub(crate) fn channels(self, column: usize, k: usize) -> (usize, usize) {
+        match self {
+            Self::Forward => (column, k),
+            Self::Back => (k, column),
+        }
+    }
+}
+
 impl Packed {
     /// Packs `w`, `[out, in, kernel, kernel]`.
     ///
@@ -88,10 +98,7 @@ impl Packed {
     /// When `w` is not of its shape's length.
     pub fn new(conv: &Convolution, w: &[f32], way: Way) -> Self {
         conv.check_weight_values(w);
-        let (depth, count) = match way {
-            Way::Forward => (conv.input.channels, conv.channels),
-            Way::Back => (conv.channels, conv.input.channels),
-        };
+        let (depth, count) = conv.depth_and_columns(way);
         let precision = precision_of(depth);
         let algorithm = crate::algorithm_of(conv);
         let columns = Columns::new(count);
@@ -118,10 +125,7 @@ impl Packed {
 
     /// Whether it is what [`Packed::new`] would make now, for a weight of the same values.
     pub fn fits(&self, conv: &Convolution, way: Way) -> bool {
-        let depth = match way {
-            Way::Forward => conv.input.channels,
-            Way::Back => conv.channels,
-        };
+        let (depth, _) = conv.depth_and_columns(way);
         self.way == way
             && self.shape == conv.weight_shape()
             && self.algorithm == crate::algorithm_of(conv)
@@ -143,10 +147,7 @@ fn precision_of(depth: usize) -> Precision {
 /// Forward, the depth is the input channels and the columns are the output's; back, the other way round.
 fn direct<E: Element>(conv: &Convolution, w: &[f32], way: Way) -> Vec<f32> {
     let (input, taps) = (conv.input.channels, conv.kernel * conv.kernel);
-    let (depth, count) = match way {
-        Way::Forward => (input, conv.channels),
-        Way::Back => (conv.channels, input),
-    };
+    let (depth, count) = conv.depth_and_columns(way);
     let cells = depth / E::PACK;
     let columns = Columns::new(count);
     let mut packed = vec![0.0; columns.padded() * taps * cells];
@@ -159,10 +160,7 @@ fn direct<E: Element>(conv: &Convolution, w: &[f32], way: Way) -> Vec<f32> {
         rest = after;
     }
     let weight = |column: usize, k: usize, tap: usize| {
-        let (o, i) = match way {
-            Way::Forward => (column, k),
-            Way::Back => (k, column),
-        };
+        let (o, i) = way.channels(column, k);
         w[(o * input + i) * taps + tap]
     };
     parts.into_par_iter().for_each(|(block, part)| {

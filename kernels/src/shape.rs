@@ -63,6 +63,14 @@ impl Convolution {
         self.channels * self.input.channels * self.kernel * self.kernel
     }
 
+    /// What a product sums over, and how many columns it makes.
+    pub(crate) fn depth_and_columns(&self, way: Way) -> (usize, usize) {
+        match way {
+            Way::Forward => (self.input.channels, self.channels),
+            Way::Back => (self.channels, self.input.channels),
+        }
+    }
+
     /// `[out, in, kernel, stride]`.
     pub(crate) fn weight_shape(&self) -> [usize; 4] {
         [self.channels, self.input.channels, self.kernel, self.stride]

@@ -31,14 +31,17 @@ pub struct LayerSpeed {
     pub weight_gradient: Speed,
 }
 
+/// Bytes that each value costs, forward and backward. What does not fit the caches must pass this often: the statistics
+/// need all values before the first output. So forward reads its input twice and writes the output; backward reads gradient
+/// and input twice and writes a gradient.
+pub const BATCH_NORM_BYTES: [usize; 2] = [12, 20];
+
 /// Of one way through a BatchNorm.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Bandwidth {
     /// Of a call, the median.
     pub seconds: f64,
-    /// 10⁹ bytes a second. What does not fit the caches must pass this often: the statistics need all values before
-    /// the first output. So forward reads its input twice and writes the output, 12 bytes a value; backward reads
-    /// gradient and input twice and writes a gradient, 20 bytes a value.
+    /// 10⁹ bytes a second, of [`BATCH_NORM_BYTES`].
     pub gb_per_second: f64,
 }
 
@@ -198,8 +201,8 @@ mod timed {
         BatchNormSpeed {
             channels,
             size: layer.size,
-            forward: bandwidth(12, typical(setup.runs, forward)),
-            backward: bandwidth(20, typical(setup.runs, backward)),
+            forward: bandwidth(super::BATCH_NORM_BYTES[0], typical(setup.runs, forward)),
+            backward: bandwidth(super::BATCH_NORM_BYTES[1], typical(setup.runs, backward)),
         }
     }
 }

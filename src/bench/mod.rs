@@ -8,7 +8,9 @@ mod machine;
 mod step;
 
 pub use evaluate::evaluate;
-pub use kernels::{Bandwidth, BatchNormSpeed, KernelSpeeds, LayerSpeed, Speed, kernels};
+pub use kernels::{
+    BATCH_NORM_BYTES, Bandwidth, BatchNormSpeed, KernelSpeeds, LayerSpeed, Speed, kernels,
+};
 pub use layers::{Layer, Passes, resnet18};
 pub use machine::{GemmPeak, gemm_peak, peak_memory_mib};
 pub use step::step;

@@ -51,10 +51,7 @@ impl<E: Element> WithSimd for TransformKernels<'_, E> {
             for (half, kernel) in kernels.iter_mut().enumerate().take(E::PACK) {
                 let k = cell * E::PACK + half;
                 for column in 0..block.cols {
-                    let (o, i) = match way {
-                        Way::Forward => (block.start + column, k),
-                        Way::Back => (k, block.start + column),
-                    };
+                    let (o, i) = way.channels(block.start + column, k);
                     let row = &w[(o * input + i) * 9..][..9];
                     for (tap, value) in row.iter().enumerate() {
                         // The way back is a convolution with the kernel turned around.
@@ -87,10 +84,7 @@ impl<E: Element> WithSimd for TransformKernels<'_, E> {
 /// Transformed kernels, `[place][block][depth][block columns]` of cells, and what lies between two places.
 pub(crate) fn kernels<E: Element>(conv: &Convolution, w: &[f32], way: Way) -> (Vec<f32>, usize) {
     let input = conv.input.channels;
-    let (depth, count) = match way {
-        Way::Forward => (input, conv.channels),
-        Way::Back => (conv.channels, input),
-    };
+    let (depth, count) = conv.depth_and_columns(way);
     let (depth, columns) = (depth / E::PACK, Columns::new(count));
     let stride = depth * columns.padded() + GAP;
     let mut values = uninitialised(PLACES * stride);

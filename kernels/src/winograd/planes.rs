@@ -20,6 +20,20 @@ pub(super) enum Kind {
     Gradient,
 }
 
+/// The transform of a kind: reads by the pixel's number in the tile, writes by the place's. See [`both_sides`].
+macro_rules! transformed {
+    ($simd:ident, $kind:expr, |$pixel:ident| $read:expr, |$place:ident, $value:ident| $write:expr) => {
+        match $kind {
+            Kind::Input => both_sides!($simd, input_transform: SPAN => SPAN,
+                |a, b| { let $pixel = a * SPAN + b; $read },
+                |a, b, $value| { let $place = a * SPAN + b; $write }),
+            Kind::Gradient => both_sides!($simd, output_adjoint: SIDE => SPAN,
+                |a, b| { let $pixel = a * SIDE + b; $read },
+                |a, b, $value| { let $place = a * SPAN + b; $write }),
+        }
+    };
+}
+
 /// Transforms rows `from..to` of a picture into 36 planes of cells.
 pub(super) struct Spread<'a, E> {
     pub tiling: Tiling,
@@ -115,20 +129,12 @@ unsafe fn spread<E: Element, S: Simd, const WHOLE: bool>(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        match kind {
-            Kind::Input => both_sides!(simd, input_transform: SPAN => SPAN,
-            |a, b| get::<S, WHOLE>(simd, pixels[a * SPAN + b].add(e), count),
-            |a, b, value| {
-                let plane = to.add((a * SPAN + b) * stride);
-                E::put::<S, WHOLE>(simd, plane, e, count, value);
-            }),
-            Kind::Gradient => both_sides!(simd, output_adjoint: SIDE => SPAN,
-            |a, b| get::<S, WHOLE>(simd, pixels[a * SIDE + b].add(e), count),
-            |a, b, value| {
-                let plane = to.add((a * SPAN + b) * stride);
-                E::put::<S, WHOLE>(simd, plane, e, count, value);
-            }),
-        }
+        transformed!(
+            simd,
+            kind,
+            |pixel| get::<S, WHOLE>(simd, pixels[pixel].add(e), count),
+            |place, value| E::put::<S, WHOLE>(simd, to.add(place * stride), e, count, value)
+        );
     }
 }
 
@@ -149,32 +155,23 @@ unsafe fn spread_pair<E: Element, S: Simd>(
     let mut kept = [MaybeUninit::<S::f32s>::uninit(); PLACES];
     // SAFETY: the caller's promise; `kept` is written as a whole before it is read.
     unsafe {
-        match kind {
-            Kind::Input => {
-                both_sides!(simd, input_transform: SPAN => SPAN,
-                    |a, b| load(simd, pixels[a * SPAN + b].add(first)),
-                    |a, b, value| { kept[a * SPAN + b].write(value); });
-                both_sides!(simd, input_transform: SPAN => SPAN,
-                |a, b| load(simd, pixels[a * SPAN + b].add(first + apart)),
-                |a, b, value| {
-                    let place = a * SPAN + b;
-                    let cells = E::cells(simd, kept[place].assume_init(), value);
-                    store(simd, to.add(place * stride), cells);
-                });
+        transformed!(
+            simd,
+            kind,
+            |pixel| load(simd, pixels[pixel].add(first)),
+            |place, value| {
+                kept[place].write(value);
             }
-            Kind::Gradient => {
-                both_sides!(simd, output_adjoint: SIDE => SPAN,
-                    |a, b| load(simd, pixels[a * SIDE + b].add(first)),
-                    |a, b, value| { kept[a * SPAN + b].write(value); });
-                both_sides!(simd, output_adjoint: SIDE => SPAN,
-                |a, b| load(simd, pixels[a * SIDE + b].add(first + apart)),
-                |a, b, value| {
-                    let place = a * SPAN + b;
-                    let cells = E::cells(simd, kept[place].assume_init(), value);
-                    store(simd, to.add(place * stride), cells);
-                });
+        );
+        transformed!(
+            simd,
+            kind,
+            |pixel| load(simd, pixels[pixel].add(first + apart)),
+            |place, value| {
+                let cells = E::cells(simd, kept[place].assume_init(), value);
+                store(simd, to.add(place * stride), cells);
             }
-        }
+        );
     }
 }
 

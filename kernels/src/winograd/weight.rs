@@ -185,6 +185,28 @@ impl<E: Element> Sum<'_, E> {
         }
     }
 
+    /// [`Sum::spread`] by all threads, into planes that begin with the first of these rows.
+    fn spread_in_pieces(
+        &self,
+        (from, to): (usize, usize),
+        (v, v_stride): (Shared, usize),
+        (m, m_stride): (Shared, usize),
+    ) {
+        let pieces = (to - from).div_ceil(8);
+        (0..pieces).into_par_iter().for_each(|piece| {
+            let cut = |piece: usize| (to - from) * piece / pieces;
+            let rows = (from + cut(piece), from + cut(piece + 1));
+            // SAFETY: this piece's rows of each plane, which it alone writes.
+            let (v, m) = unsafe {
+                (
+                    v.at(cut(piece) * self.depth),
+                    m.at(cut(piece) * self.columns.count),
+                )
+            };
+            self.spread(rows, (v, v_stride), (m, m_stride));
+        });
+    }
+
     /// Adds one place's sum over `rows` rows, for all columns or some.
     #[allow(clippy::too_many_arguments)]
     fn outer(
@@ -233,13 +255,7 @@ impl<E: Element> Sum<'_, E> {
         with_scratch(PLACES * (v_stride + m_stride), |scratch| {
             let (v, m) = scratch.split_at_mut(PLACES * v_stride);
             let (v, m) = (Shared::new(v), Shared::new(m));
-            let pieces = rows.div_ceil(8);
-            (0..pieces).into_par_iter().for_each(|piece| {
-                let rows = (rows * piece / pieces, rows * (piece + 1) / pieces);
-                // SAFETY: this piece's rows of each plane, which it alone writes.
-                let (v, m) = unsafe { (v.at(rows.0 * depth), m.at(rows.0 * count)) };
-                self.spread(rows, (v, v_stride), (m, m_stride));
-            });
+            self.spread_in_pieces((0, rows), (v, v_stride), (m, m_stride));
             self.parts().into_par_iter().for_each(|(block, k)| {
                 let width = block.vectors * self.columns.lanes;
                 let stride = (k.1 - k.0) * width + GAP;
@@ -323,14 +339,7 @@ impl<E: Element> Sum<'_, E> {
             let (v, m) = (Shared::new(v), Shared::new(m));
             for index in 0..blocks {
                 let (from, to) = (rows * index / blocks, rows * (index + 1) / blocks);
-                let pieces = (to - from).div_ceil(8);
-                (0..pieces).into_par_iter().for_each(|piece| {
-                    let cut = |piece: usize| (to - from) * piece / pieces;
-                    let rows = (from + cut(piece), from + cut(piece + 1));
-                    // SAFETY: this piece's rows of each plane, which it alone writes.
-                    let (v, m) = unsafe { (v.at(cut(piece) * depth), m.at(cut(piece) * count)) };
-                    self.spread(rows, (v, v_stride), (m, m_stride));
-                });
+                self.spread_in_pieces((from, to), (v, v_stride), (m, m_stride));
                 (0..PLACES).into_par_iter().for_each(|place| {
                     for columns in self.columns.blocks() {
                         // SAFETY: this place's planes; nobody else writes its part of the sums.

@@ -115,7 +115,9 @@ fn kernels_text(outcome: &KernelSpeeds) -> String {
     let mut rows = vec![cells(["BatchNorm + ReLU", "input", "forward", "backward"])];
     rows.extend(outcome.batch_norm.iter().map(norm_row));
     text += &format!(
-        "\nGB/s: 12 bytes a value forward, 28 backward\n{}",
+        "\nGB/s: {} bytes a value forward, {} backward\n{}",
+        bench::BATCH_NORM_BYTES[0],
+        bench::BATCH_NORM_BYTES[1],
         aligned(&rows)
     );
     text
@@ -156,12 +158,7 @@ fn norm_row(speed: &BatchNormSpeed) -> Vec<String> {
 fn timing_text(what: &str, outcome: &Timing, device: &str) -> String {
     let uses = match nn::cpu_kernels() {
         Some(kernels) if device.starts_with("cpu") => {
-            let algorithm = if kernels.winograd {
-                "winograd"
-            } else {
-                "direct"
-            };
-            let uses = uses_text(kernels.instructions, algorithm, outcome.threads);
+            let uses = uses_text(kernels.instructions, kernels.algorithm(), outcome.threads);
             format!("{device}: {uses}")
         }
         _ => device.to_owned(),

@@ -382,12 +382,7 @@ fn yes_or_no(there: bool) -> String {
 fn info(shared: &Shared) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let kernels = nn::cpu_kernels().map_or("none in this build".to_owned(), |kernels| {
-        let how = if kernels.winograd {
-            "winograd"
-        } else {
-            "direct"
-        };
-        format!("{}, {how}", kernels.instructions)
+        format!("{}, {}", kernels.instructions, kernels.algorithm())
     });
     let rows = [
         ("version", env!("CARGO_PKG_VERSION").to_owned()),

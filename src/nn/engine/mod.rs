@@ -26,6 +26,13 @@ pub struct CpuKernels {
     pub winograd: bool,
 }
 
+impl CpuKernels {
+    /// "winograd" or "direct".
+    pub fn algorithm(&self) -> &'static str {
+        if self.winograd { "winograd" } else { "direct" }
+    }
+}
+
 /// What is in use on the CPU; none in a build without it.
 pub fn cpu_kernels() -> Option<CpuKernels> {
     #[cfg(feature = "flex")]

@@ -230,6 +230,13 @@ fn sides(most: usize, rng: &mut ChaCha8Rng) -> [usize; 3] {
     ]
 }
 
+/// Burn's own convolution of the first tensor by the second.
+fn stock_conv(t: &[Tensor<4>], kernel: usize, stride: usize) -> Tensor<4> {
+    let options = ConvOptions::new([stride; 2], [kernel / 2; 2], [1, 1], 1);
+    let x = t[0].clone().permute([2, 3, 0, 1]);
+    conv2d(x, t[1].clone(), None, options).permute([2, 3, 0, 1])
+}
+
 #[test]
 fn convolution_is_burns() {
     let _turn = Turn::take();
@@ -250,11 +257,7 @@ fn convolution_is_burns() {
         if case % 5 == 4 {
             upstream.values.fill(1.0);
         }
-        let stock = |t: &[Tensor<4>]| {
-            let options = ConvOptions::new([stride; 2], [kernel / 2; 2], [1, 1], 1);
-            let x = t[0].clone().permute([2, 3, 0, 1]);
-            conv2d(x, t[1].clone(), None, options).permute([2, 3, 0, 1])
-        };
+        let stock = |t: &[Tensor<4>]| stock_conv(t, kernel, stride);
         let inputs = [x, weight];
         let reference = differentiate(&all(&inputs), &upstream, DType::F64, stock);
         // A sum of products of random signs is about as large as the root of the sum of their squares.
@@ -303,14 +306,7 @@ fn convolution_with_what_follows_is_burns() {
             inputs.push(Input::draw(shape, 0.0, rng));
         }
         let before = |t: &[Tensor<4>]| {
-            let options = ConvOptions::new([stride; 2], [kernel / 2; 2], [1, 1], 1);
-            let y = conv2d(
-                t[0].clone().permute([2, 3, 0, 1]),
-                t[1].clone(),
-                None,
-                options,
-            );
-            let y = y.permute([2, 3, 0, 1]) + t[2].clone();
+            let y = stock_conv(t, kernel, stride) + t[2].clone();
             t.get(3).cloned().into_iter().fold(y, |y, r| y + r)
         };
         let plain: Vec<Tensor<4>> = inputs.iter().map(|i| i.tensor(DType::F64)).collect();
