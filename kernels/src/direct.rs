@@ -9,7 +9,7 @@ use crate::element::Element;
 use crate::memory::{Shared, uninitialised};
 use crate::pack::{Block, Columns, Packed, Way};
 use crate::shape::{Convolution, Tap};
-use crate::simd::{lanes, rows as tile_rows};
+use crate::simd::rows as tile_rows;
 use crate::then::Then;
 use crate::tile::{Term, sum_of_products, transposed_product};
 
@@ -104,7 +104,7 @@ impl<E: Element> WithSimd for Task<'_, E> {
         let tiles = (last - first).div_ceil(tile_rows(S::F32_LANES));
         let mut terms = [Term::default(); 9];
         for block in columns.blocks() {
-            let width = block.vectors * columns.lanes;
+            let width = block.width_in::<S>();
             let part = &values[block.start * kernel * depth..][..width * kernel * depth];
             for pixel in self.pixels.0..self.pixels.1 {
                 let taps = &taps[pixel];
@@ -172,7 +172,7 @@ pub(crate) fn weight_gradient<E: Element>(conv: &Convolution, x: &[f32], dy: &[f
                 taps.len() * group / groups,
                 taps.len() * (group + 1) / groups,
             );
-            let mut sum = vec![0.0; kernel * input * block.vectors * columns.lanes];
+            let mut sum = vec![0.0; kernel * input * block.width()];
             E::dispatch(WeightTask::<E> {
                 conv,
                 rows: conv.input.batch / E::PACK,
@@ -187,7 +187,6 @@ pub(crate) fn weight_gradient<E: Element>(conv: &Convolution, x: &[f32], dy: &[f
             sum
         })
         .collect();
-    let width = |block: &Block| block.vectors * lanes();
     gradient
         .par_chunks_mut(input * kernel)
         .enumerate()
@@ -199,7 +198,7 @@ pub(crate) fn weight_gradient<E: Element>(conv: &Convolution, x: &[f32], dy: &[f
             let (block, column) = (blocks[index], o - blocks[index].start);
             for i in 0..input {
                 for tap in 0..kernel {
-                    let at = (tap * input + i) * width(&block) + column;
+                    let at = (tap * input + i) * block.width() + column;
                     row[i * kernel + tap] = sums[index * groups..(index + 1) * groups]
                         .iter()
                         .map(|sum| sum[at])
@@ -241,7 +240,7 @@ impl<E: Element> WithSimd for WeightTask<'_, E> {
             ..
         } = self;
         let (input, output) = (conv.input.channels, conv.channels);
-        let width = block.vectors * S::F32_LANES;
+        let width = block.width_in::<S>();
         let tiles = input.div_ceil(tile_rows(S::F32_LANES));
         // Columns that are whole vectors are read where they lie.
         let whole = block.cols == width;

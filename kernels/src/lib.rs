@@ -59,15 +59,15 @@ pub fn algorithm() -> Algorithm {
     }
 }
 
-/// Winograd where it is asked for and pays: few channels do not pay for the transforms, and of a tile that reaches far
-/// over a small picture most is computed for nothing.
-pub(crate) fn algorithm_of(conv: &Convolution) -> Algorithm {
+/// For sums over `depth` channels, Winograd where it is asked for and pays: few channels do not pay for the transforms, and
+/// of a tile that reaches far over a small picture most is computed for nothing.
+pub(crate) fn algorithm_of(conv: &Convolution, depth: usize) -> Algorithm {
     let Activation { height, width, .. } = conv.input;
     // Products of matrices that a direct sum takes: pairs of pixels that meet under the kernel.
     let meet = |side: usize| (3 * side).saturating_sub(2);
     let fits = conv.kernel == 3
         && conv.stride == 1
-        && conv.input.channels.min(conv.channels) >= 8
+        && depth >= 8
         && meet(height) * meet(width) >= 2 * winograd::products(height, width);
     match algorithm() {
         Algorithm::Winograd if fits => Algorithm::Winograd,
@@ -180,7 +180,8 @@ pub fn backward_weight(conv: &Convolution, x: &[f32], dy: &[f32]) -> Vec<f32> {
     let even = conv.input.batch.is_multiple_of(2)
         && conv.input.channels.is_multiple_of(16)
         && conv.channels.is_multiple_of(16);
-    match (algorithm_of(conv), precision()) {
+    let fewest = conv.input.channels.min(conv.channels);
+    match (algorithm_of(conv, fewest), precision()) {
         (Algorithm::Direct, Precision::Bf16) if even => {
             direct::weight_gradient::<Half>(conv, x, dy)
         }

@@ -1,14 +1,14 @@
 //! BatchNorm over rows of channels, fused with a residual and ReLU.
 //!
 //! The values are `[rows, channels]`, contiguous. Whatever the number of channels, whole vectors are used: the
-//! channel of a vector's lanes repeats after `period = lcm(channels, lanes)` values, so a channel's constants are
+//! channel of a vector's lanes repeats after `period = lcm(channels, 16)` values, so a channel's constants are
 //! spread over one period and the data is walked period by period.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::memory::{Shared, uninitialised};
-use crate::simd::{dispatch, lanes};
+use crate::simd::dispatch;
 use crate::tile::{load, load_some, store, store_some};
 
 /// Rows a task takes; a multiple of every vector's lanes, so that a task starts at a period's start.
@@ -34,13 +34,14 @@ pub struct BatchNormGradients {
     pub bias: Vec<f32>,
 }
 
+/// The shortest run of whole rows that is whole vectors, of whatever instruction set.
 fn period(channels: usize) -> usize {
-    let lanes = lanes();
-    let (mut a, mut b) = (channels, lanes);
+    const WIDEST: usize = 16;
+    let (mut a, mut b) = (channels, WIDEST);
     while b > 0 {
         (a, b) = (b, a % b);
     }
-    channels / a * lanes
+    channels / a * WIDEST
 }
 
 /// Values of one channel each, spread over a period.

@@ -1,5 +1,6 @@
 //! Weights in the order in which the kernels read them.
 
+use pulp::Simd;
 use rayon::prelude::*;
 
 use crate::element::{Element, Half, Single};
@@ -24,6 +25,29 @@ pub(crate) struct Block {
     pub cols: usize,
     /// Vectors.
     pub vectors: usize,
+    /// Values of a vector.
+    pub lanes: usize,
+}
+
+impl Block {
+    /// Columns with padding.
+    pub fn width(&self) -> usize {
+        self.vectors * self.lanes
+    }
+
+    /// Columns with padding, for a kernel that was compiled for `S`.
+    ///
+    /// # Panics
+    /// When another instruction set was selected after the buffers were laid out: their ends are then elsewhere.
+    #[inline(always)]
+    pub fn width_in<S: Simd>(&self) -> usize {
+        assert_eq!(
+            S::F32_LANES,
+            self.lanes,
+            "another instruction set was selected during a computation"
+        );
+        self.width()
+    }
 }
 
 impl Columns {
@@ -48,6 +72,7 @@ impl Columns {
                 start,
                 cols,
                 vectors: cols.div_ceil(self.lanes),
+                lanes: self.lanes,
             }
         })
     }
@@ -100,7 +125,7 @@ impl Packed {
         conv.check_weight_values(w);
         let (depth, count) = conv.depth_and_columns(way);
         let precision = precision_of(depth);
-        let algorithm = crate::algorithm_of(conv);
+        let algorithm = crate::algorithm_of(conv, depth);
         let columns = Columns::new(count);
         let (values, stride) = match (algorithm, precision) {
             (Algorithm::Direct, Precision::F32) => (direct::<Single>(conv, w, way), 0),
@@ -128,7 +153,7 @@ impl Packed {
         let (depth, _) = conv.depth_and_columns(way);
         self.way == way
             && self.shape == conv.weight_shape()
-            && self.algorithm == crate::algorithm_of(conv)
+            && self.algorithm == crate::algorithm_of(conv, depth)
             && self.precision == precision_of(depth)
             && self.columns.lanes == lanes()
     }
@@ -155,7 +180,7 @@ fn direct<E: Element>(conv: &Convolution, w: &[f32], way: Way) -> Vec<f32> {
     let mut rest = &mut packed[..];
     let mut parts = Vec::with_capacity(blocks.len());
     for block in blocks {
-        let (part, after) = rest.split_at_mut(block.vectors * columns.lanes * taps * cells);
+        let (part, after) = rest.split_at_mut(block.width() * taps * cells);
         parts.push((block, part));
         rest = after;
     }
@@ -164,7 +189,7 @@ fn direct<E: Element>(conv: &Convolution, w: &[f32], way: Way) -> Vec<f32> {
         w[(o * input + i) * taps + tap]
     };
     parts.into_par_iter().for_each(|(block, part)| {
-        let width = block.vectors * columns.lanes;
+        let width = block.width();
         for column in 0..block.cols {
             for cell in 0..cells {
                 for tap in 0..taps {

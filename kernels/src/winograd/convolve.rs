@@ -44,7 +44,7 @@ impl<E: Element> WithSimd for TransformKernels<'_, E> {
             stride,
             ..
         } = self;
-        let width = block.vectors * S::F32_LANES;
+        let width = block.width_in::<S>();
         for cell in depth {
             // The kernels of the cell's one or two values of the depth.
             let mut kernels = [[[0.0f32; VECTORS * 16]; 9]; 2];
@@ -148,6 +148,7 @@ impl<E: Element> WithSimd for Product<'_, E> {
         for place in places.0..places.1 {
             for block in columns.blocks() {
                 let kernels = &values[place * stride + block.start * depth..];
+                let kernels = &kernels[..depth * block.width_in::<S>()];
                 for tile in 0..tiles {
                     let (from, to) = (rows * tile / tiles, rows * (tile + 1) / tiles);
                     // SAFETY: a place's plane of `v` has `rows` rows of `depth` cells and that of `m` as many of all

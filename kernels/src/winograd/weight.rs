@@ -56,7 +56,7 @@ impl<E: Element> WithSimd for Outer<'_, E> {
             packed,
             ..
         } = self;
-        let width = block.vectors * S::F32_LANES;
+        let width = block.width_in::<S>();
         let len = k.1 - k.0;
         let tiles = len.div_ceil(tile_rows(S::F32_LANES));
         for start in (0..rows).step_by(OUTER_ROWS) {
@@ -126,7 +126,7 @@ impl WithSimd for KernelGradient {
             result,
         } = self;
         let mut kernel = [[0.0f32; 16]; 9];
-        for lane in (0..block.cols).step_by(S::F32_LANES) {
+        for lane in (0..block.width_in::<S>()).step_by(S::F32_LANES) {
             for row in k.0..k.1 {
                 // SAFETY: each place's sums have a row of whole vectors for each `k`; `kernel`'s rows have the widest
                 // vector's values; the result's kernels of these channels are this task's own.
