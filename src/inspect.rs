@@ -9,7 +9,7 @@ use crate::cluster::label_tensor;
 use crate::data::{Batch, Dataset};
 use crate::error::{Error, Result};
 use crate::evaluate::predictions;
-use crate::loss::{contrastive, cross_entropy_each};
+use crate::loss::{FixedViews, cross_entropy_each};
 use crate::nn::weights::to_vec;
 use crate::nn::{Classifier, Mode};
 use crate::random;
@@ -92,7 +92,8 @@ pub fn views(
         } else {
             let embed = |x: Tensor<4>| model.backbone.embed(x, info.route, &mut Mode::Eval);
             let other = embed(to_tensor(strong, device));
-            let climb = |x| contrastive(vec![embed(x), other.clone()], settings.temperature);
+            let other = FixedViews::new(vec![other], settings.temperature);
+            let climb = |x| other.contrastive(embed(x));
             pgd.maximize(climb, &weak, ball, &mut rng)
         };
         views.push((

@@ -18,20 +18,77 @@ pub const BASE_TEMPERATURE: f64 = 0.07;
 /// `views`: at least two, `[batch, dimensions]` each, unit vectors. Returns `[1]`.
 pub fn contrastive(views: Vec<Tensor<2>>, temperature: f64) -> Tensor<1> {
     let count = views.len();
-    let sum = views
-        .iter()
-        .skip(1)
-        .fold(views[0].clone(), |sum, view| sum + view.clone());
+    let sum = total(&views);
     let z = Tensor::cat(views, 0);
-    let anchors = z.dims()[0];
-
     let positives = (sum.repeat_dim(0, count) - z.clone()) * z.clone();
     let positives = positives.sum_dim(1) / ((count - 1) as f64 * temperature);
 
-    let similarities = z.clone().matmul(z.transpose()) / temperature;
-    let itself = Tensor::<2, Bool>::diag_mask([anchors, anchors], 0, &similarities.device());
-    let similarities = similarities.mask_fill(itself.bool_not(), f32::NEG_INFINITY);
-    (logsumexp(similarities) - positives).mean() * (temperature / BASE_TEMPERATURE)
+    let others = logsumexp(similarities(z, temperature));
+    (others - positives).mean() * (temperature / BASE_TEMPERATURE)
+}
+
+/// Of each row to each but itself. `[rows, dimensions]` to `[rows, rows]`, -∞ on the diagonal.
+fn similarities(z: Tensor<2>, temperature: f64) -> Tensor<2> {
+    let rows = z.dims()[0];
+    let all = z.clone().matmul(z.transpose()) / temperature;
+    let itself = Tensor::<2, Bool>::diag_mask([rows, rows], 0, &all.device());
+    all.mask_fill(itself.bool_not(), f32::NEG_INFINITY)
+}
+
+/// Views that stay as they are while an attack changes another one.
+///
+/// What they say of each other is computed once: an attack's step on one view of four then needs a quarter of the
+/// similarities.
+pub struct FixedViews {
+    temperature: f64,
+    count: usize,
+    /// All views, one below the other: `[count · batch, dimensions]`.
+    z: Tensor<2>,
+    /// Of an image's views.
+    sum: Tensor<2>,
+    /// Of each view, the logsumexp of its similarities to the other ones here: `[count · batch, 1]`.
+    among: Tensor<2>,
+    /// Of all similarities between views of one image, taken both ways: `[1]`.
+    positives: Tensor<1>,
+}
+
+impl FixedViews {
+    /// `views`: at least one, `[batch, dimensions]` each, unit vectors.
+    pub fn new(views: Vec<Tensor<2>>, temperature: f64) -> Self {
+        let count = views.len();
+        let sum = total(&views);
+        let z = Tensor::cat(views, 0);
+        let positives = ((sum.clone().repeat_dim(0, count) - z.clone()) * z.clone()).sum();
+        Self {
+            temperature,
+            count,
+            sum,
+            among: logsumexp(similarities(z.clone(), temperature)),
+            positives: positives / temperature,
+            z,
+        }
+    }
+
+    /// [`contrastive`] of `view`, `[batch, dimensions]`, and these. Returns `[1]`.
+    pub fn contrastive(&self, view: Tensor<2>) -> Tensor<1> {
+        let anchors = (self.count + 1) * view.dims()[0];
+        let across = self.z.clone().matmul(view.clone().transpose()) / self.temperature;
+        let own = similarities(view.clone(), self.temperature);
+        let theirs = Tensor::cat(vec![self.among.clone(), across.clone()], 1);
+        let ours = Tensor::cat(vec![own, across.transpose()], 1);
+        // Each pair of the view and one of these is a positive of both.
+        let positives = (view * self.sum.clone()).sum() * (2.0 / self.temperature);
+        let positives = (positives + self.positives.clone()) / self.count as f64;
+        let all = logsumexp(theirs).sum() + logsumexp(ours).sum() - positives;
+        all * (self.temperature / BASE_TEMPERATURE / anchors as f64)
+    }
+}
+
+/// The sum of an image's views.
+fn total(views: &[Tensor<2>]) -> Tensor<2> {
+    let (first, rest) = views.split_first().expect("at least one view");
+    rest.iter()
+        .fold(first.clone(), |sum, view| sum + view.clone())
 }
 
 /// Of each row, stable: the largest entry is taken out first. `[rows, columns]` to `[rows, 1]`.

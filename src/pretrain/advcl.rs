@@ -13,7 +13,7 @@ use crate::attack::{Ball, Pgd};
 use crate::cluster::PseudoLabels;
 use crate::data::Images;
 use crate::data::augment::{Strong, Weak};
-use crate::loss::{contrastive, mean_cross_entropy};
+use crate::loss::{FixedViews, contrastive, mean_cross_entropy};
 use crate::nn::{Backbone, Mode, Route};
 use crate::pixels::Pixels;
 use crate::train::{Loss, Objective, Plan, Step, to_tensor};
@@ -52,19 +52,6 @@ pub struct AdvCl<'a> {
     ball: Ball,
     high_frequency: HighFrequency,
     device: Device,
-}
-
-/// The contrastive term of an attacked view (equation 4): its projection against those of the clean views.
-pub fn contrastive_term(
-    model: &Backbone,
-    attacked: Tensor<4>,
-    clean: &[Tensor<2>],
-    temperature: f64,
-    mode: &mut Mode,
-) -> Tensor<1> {
-    let mut views = vec![model.embed(attacked, Route::Pgd, mode)];
-    views.extend_from_slice(clean);
-    contrastive(views, temperature)
 }
 
 /// The pseudo-label term of an attacked view (equation 5): mean cross-entropy over the cluster heads.
@@ -128,18 +115,20 @@ impl Objective for AdvCl<'_> {
             step.live
                 .embed(to_tensor(view, &self.device), Route::Normal, &mut mode)
         });
-        let fixed = clean.clone().map(Tensor::inner);
+        let fixed = FixedViews::new(clean.clone().map(Tensor::inner).to_vec(), *temperature);
 
         let step_size = self.settings.attack_step_size.as_ref();
         let pgd = Pgd::new(self.settings.attack_steps, step_size, self.ball);
-        let climb = |x| contrastive_term(step.plain, x, &fixed, *temperature, &mut Mode::Batch);
+        let climb = |x| fixed.contrastive(step.plain.embed(x, Route::Pgd, &mut Mode::Batch));
         let x_cl = pgd.maximize(climb, &original, self.ball, rng);
         let x_ce = (!labels.is_empty()).then(|| {
             let climb = |x| cluster_term(step.plain, x, &labels, &mut Mode::Batch);
             pgd.maximize(climb, &original, self.ball, rng)
         });
 
-        let contrastive = contrastive_term(step.live, x_cl, &clean, *temperature, &mut mode);
+        let mut views = clean.to_vec();
+        views.push(step.live.embed(x_cl, Route::Pgd, &mut mode));
+        let contrastive = contrastive(views, *temperature);
         let Some(x_ce) = x_ce else {
             return Loss {
                 total: contrastive,

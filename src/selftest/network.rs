@@ -10,12 +10,12 @@ use super::{GRADIENT, ITERATE, OUTPUT, TRAJECTORY};
 use crate::attack::{Ball, Norm, Pgd, pgd};
 use crate::data::Batch;
 use crate::error::Result;
-use crate::loss::{cross_entropy_each, mean_cross_entropy};
+use crate::loss::{FixedViews, contrastive, cross_entropy_each, mean_cross_entropy};
 use crate::nn::weights::{self, to_vec};
 use crate::nn::{
     Backbone, Classifier, Depth, EncoderConfig, Linear, Mode, Route, Statistics, Stem,
 };
-use crate::pretrain::advcl::{cluster_term, contrastive_term};
+use crate::pretrain::advcl::cluster_term;
 use crate::random;
 use crate::train::{Sgd, named_gradients};
 use crate::view::HighFrequency;
@@ -169,10 +169,10 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
             .clone()
             .map(|view| model.embed(view, Route::Normal, &mut Mode::Batch))
     };
-    let fixed = clean(&model);
+    let fixed = FixedViews::new(clean(&model).to_vec(), temperature);
     let heads = counts.len() as f64;
     // The golden attack climbs the sum over the heads; its direction is that of the mean.
-    let climb_cl = |x| contrastive_term(&model, x, &fixed, temperature, &mut Mode::Batch) * scale;
+    let climb_cl = |x| fixed.contrastive(model.embed(x, Route::Pgd, &mut Mode::Batch)) * scale;
     let climb_ce = |x| cluster_term(&model, x, &labels, &mut Mode::Batch) * heads;
 
     let climbs: [(&str, &dyn Fn(Tensor<4>) -> Tensor<1>); 2] =
@@ -197,8 +197,9 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
 
     let x_cl = file.tensor::<4>(&format!("iterate_cl.{steps}"))?;
     let x_ce = file.tensor::<4>(&format!("iterate_ce.{steps}"))?;
-    let loss_cl =
-        contrastive_term(&live, x_cl, &clean(&live), temperature, &mut Mode::Batch) * scale;
+    let mut all = clean(&live).to_vec();
+    all.push(live.embed(x_cl, Route::Pgd, &mut Mode::Batch));
+    let loss_cl = contrastive(all, temperature) * scale;
     let features = live.encoder.features(x_ce, Route::PgdCe, &mut Mode::Batch);
     let loss_ce = mean_cross_entropy(live.cluster_logits(&features), &labels);
     let total = loss_cl.clone() + loss_ce.clone() * file.number("cluster_weight")?;

@@ -140,13 +140,23 @@ pub fn contrastive_loss(file: &mut Golden) -> Result<()> {
         })?;
         let views = file.tensor::<3>("views")?.autodiff().require_grad();
         let [count, _, _] = views.dims();
-        let each = (0..count)
-            .map(|v| views.clone().narrow(0, v, 1).squeeze_dim::<2>(0))
-            .collect();
-        let loss = loss::contrastive(each, temperature) * scale;
+        let view = |v| views.clone().narrow(0, v, 1).squeeze_dim::<2>(0);
+        // In the attack's form the other views are fixed: for each in turn, its part of the gradient.
+        let mut parts = Vec::new();
+        for v in 0..count {
+            let others = (0..count).filter(|&other| other != v);
+            let others = others.map(|other| view(other).inner()).collect();
+            let loss = loss::FixedViews::new(others, temperature).contrastive(view(v)) * scale;
+            let part = gradient(&loss, &views).narrow(0, v, 1);
+            file.compare_tensor(&format!("loss.t{suffix}"), loss, OUTPUT)?;
+            parts.push(part);
+        }
+        let loss = loss::contrastive((0..count).map(view).collect(), temperature) * scale;
         let gradient = gradient(&loss, &views);
         file.compare_tensor(&format!("loss.t{suffix}"), loss, OUTPUT)?;
-        file.compare_tensor(&format!("grad.t{suffix}"), gradient, GRADIENT)?;
+        for gradient in [gradient, Tensor::cat(parts, 0)] {
+            file.compare_tensor(&format!("grad.t{suffix}"), gradient, GRADIENT)?;
+        }
     }
     Ok(())
 }
