@@ -2,7 +2,7 @@
 
     pip install torch safetensors pillow numpy
     cargo build --release
-    python scripts/check_pytorch.py runs/quickstart/advcl
+    python scripts/check_pytorch.py runs/quickstart/advcl/slf
 
 Runs the README's code as it stands there, on random images, beside `advcl predict --json`.
 """
@@ -22,7 +22,7 @@ folder = pathlib.Path(sys.argv[1])
 readme = (root / "README.md").read_text()
 code = re.search(r"```python\n(.*?)```", readme, re.S).group(1)
 scope = {}
-exec(code.replace("runs/quickstart/advcl", str(folder)), scope)
+exec(code.replace("runs/quickstart/advcl/slf", str(folder)), scope)
 info, logits = scope["info"], scope["logits"]
 
 rng = np.random.default_rng(0)

@@ -58,6 +58,13 @@ impl PseudoLabels {
         self.clusters.iter().map(|(count, _)| *count).collect()
     }
 
+    /// Those for some numbers of clusters; what is not there is left out.
+    pub fn only(&self, counts: &[usize]) -> Self {
+        let mut some = self.clone();
+        some.clusters.retain(|(count, _)| counts.contains(count));
+        some
+    }
+
     /// The labels of a batch, `[batch]` for each number of clusters.
     pub fn batch(&self, indices: &[usize], device: &Device) -> Vec<Tensor<1, Int>> {
         let labels = |all: &Vec<usize>| indices.iter().map(|&i| all[i]).collect::<Vec<_>>();

@@ -102,6 +102,12 @@ pub enum Error {
         /// The run folder.
         path: PathBuf,
     },
+    /// Rows of a comparison that could not be computed; each was told of as it failed.
+    #[error("{failed} rows failed")]
+    Rows {
+        /// How many.
+        failed: usize,
+    },
     /// Golden vectors that this machine does not reproduce.
     #[error("self-test: {failed} of {total} checks failed")]
     SelfTest {
@@ -210,6 +216,9 @@ impl Error {
             Self::Diverged { .. } => Some(
                 "the last good checkpoint is kept; the usual cure is a smaller lr in that stage's plan, in another --run folder",
             ),
+            Self::Rows { .. } => {
+                Some("the others are kept: mend what is said above and run the same command again")
+            }
             Self::Interrupted { .. } => Some("run the same command again to go on"),
             Self::SelfTest { .. } => {
                 Some("results from this device cannot be trusted; please report the lines above")
@@ -220,7 +229,10 @@ impl Error {
     /// The process exit code: 1 where the work was tried and failed, 2 where the input is at fault.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Diverged { .. } | Self::Interrupted { .. } | Self::SelfTest { .. } => 1,
+            Self::Diverged { .. }
+            | Self::Interrupted { .. }
+            | Self::Rows { .. }
+            | Self::SelfTest { .. } => 1,
             _ => 2,
         }
     }

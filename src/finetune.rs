@@ -1,19 +1,297 @@
-//! Standard linear finetuning (SLF): a linear classifier on a frozen encoder, on clean images.
+//! From an encoder to a classifier. A mode is data: what trains, by which loss, on which labels.
 
+use std::fmt;
+
+use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::ser::{SerializeMap, Serializer};
+use serde::{Deserialize, Serialize};
 
+use crate::check::{self, Check};
 use crate::cluster::label_tensor;
-use crate::data::augment::Weak;
-use crate::data::{Images, Split};
-use crate::error::Result;
-use crate::loss::cross_entropy;
-use crate::nn::{Encoder, FrozenEncoder, Linear, Route};
-use crate::train::{Context, Loss, Objective, Step, to_tensor};
+use crate::criterion::{Criterion, Task};
+use crate::data::Images;
+use crate::error::{Error, Result, nearest};
+use crate::loss::soft_cross_entropy;
+use crate::nn::{Classifier, Encoder, FrozenEncoder, Linear, Route};
+use crate::train::{Context, Loss, Objective, Plan, Step, to_tensor};
+
+/// What a mode changes of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trains {
+    /// The linear classifier; the encoder is frozen, in evaluation mode.
+    Head,
+    /// Encoder and classifier.
+    Everything,
+}
+
+/// A mode by its name: what it does unless its table says otherwise.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Mode {
+    /// As written in recipes and on the command line.
+    pub name: &'static str,
+    /// As written in tables for people.
+    pub title: &'static str,
+    /// A line.
+    pub about: &'static str,
+    trains: Trains,
+    #[serde(skip)]
+    loss: fn() -> Criterion,
+    labels: f64,
+    soft_labels: bool,
+}
+
+fn pgd10() -> Criterion {
+    Criterion::Pgd {
+        steps: 10,
+        step_size: None,
+    }
+}
+
+fn trades6() -> Criterion {
+    Criterion::Trades {
+        beta: 6.0,
+        steps: 10,
+        step_size: None,
+    }
+}
+
+/// The modes, cheapest first.
+pub const MODES: &[Mode] = &[
+    Mode {
+        name: "slf",
+        title: "SLF",
+        about: "standard linear: the head, on clean images",
+        trains: Trains::Head,
+        loss: || Criterion::Standard,
+        labels: 1.0,
+        soft_labels: false,
+    },
+    Mode {
+        name: "alf",
+        title: "ALF",
+        about: "adversarial linear: the head, on PGD-10 images",
+        trains: Trains::Head,
+        loss: pgd10,
+        labels: 1.0,
+        soft_labels: false,
+    },
+    Mode {
+        name: "standard-full",
+        title: "standard full",
+        about: "everything, on clean images",
+        trains: Trains::Everything,
+        loss: || Criterion::Standard,
+        labels: 1.0,
+        soft_labels: false,
+    },
+    Mode {
+        name: "aff",
+        title: "AFF",
+        about: "adversarial full: everything, by TRADES (or PGD: loss = { pgd = { steps = 10 } })",
+        trains: Trains::Everything,
+        loss: trades6,
+        labels: 1.0,
+        soft_labels: false,
+    },
+    Mode {
+        name: "semi-supervised",
+        title: "semi-supervised",
+        about: "everything, by TRADES, on a tenth of the labels and on soft labels for the other images",
+        trains: Trains::Everything,
+        loss: trades6,
+        labels: 0.1,
+        soft_labels: true,
+    },
+];
+
+/// A table below `[finetune]`. What is left out is the mode's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// How long and how fast.
+    pub plan: Plan,
+    /// Random crops and flips. Without them, and without an attack, the features of a frozen encoder are computed
+    /// once.
+    #[serde(default)]
+    pub augment: bool,
+    /// What trains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trains: Option<Trains>,
+    /// By which loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<Criterion>,
+    /// This share of the labels is used, the same of each class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<f64>,
+    /// Whether images without a label are used too, labeled softly by a standard full finetuning on those with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soft_labels: Option<bool>,
+}
+
+/// A mode as a recipe has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The mode's name; a variant goes on with a hyphen and a name of its own: "slf-tenth".
+    pub name: String,
+    /// What its table says.
+    pub settings: Settings,
+}
+
+impl Entry {
+    fn mode(&self) -> &'static Mode {
+        mode_of(&self.name).expect("checked when it was read")
+    }
+
+    /// What trains.
+    pub fn trains(&self) -> Trains {
+        self.settings.trains.unwrap_or(self.mode().trains)
+    }
+
+    /// By which loss.
+    pub fn loss(&self) -> Criterion {
+        let usual = self.mode().loss;
+        self.settings.loss.clone().unwrap_or_else(usual)
+    }
+
+    /// The share of the labels that is used.
+    pub fn labels(&self) -> f64 {
+        self.settings.labels.unwrap_or(self.mode().labels)
+    }
+
+    /// Whether images without a label are used too.
+    pub fn soft_labels(&self) -> bool {
+        self.settings.soft_labels.unwrap_or(self.mode().soft_labels)
+    }
+
+    /// Refuses settings that cannot be.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`].
+    pub fn check(&self, check: &Check) -> Result<()> {
+        check.plan("plan", &self.settings.plan)?;
+        self.loss().check("loss", check)?;
+        let labels = self.labels();
+        if !(labels > 0.0 && labels <= 1.0) {
+            let problem = format!("expected a share above 0, up to 1, found {labels}");
+            return check.refuse("labels", problem, "0.1 is a tenth of the labels");
+        }
+        Ok(())
+    }
+}
+
+/// The mode of a table's name.
+fn mode_of(name: &str) -> Option<&'static Mode> {
+    let base = check::base(name, MODES.iter().map(|mode| mode.name))?;
+    MODES.iter().find(|mode| mode.name == base)
+}
+
+/// A table's name as written for people: "SLF", "AFF (pgd)"; "end to end" where none was finetuned.
+pub fn title(name: &str) -> String {
+    match mode_of(name) {
+        Some(mode) => check::title(name, mode.name, mode.title),
+        None => name.replace('-', " "),
+    }
+}
+
+fn unknown(name: &str) -> (String, String) {
+    let hint = nearest(name, MODES.iter().map(|mode| mode.name));
+    (format!("no finetuning mode {name:?}"), hint)
+}
+
+/// The tables below `[finetune]`, cheapest mode first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finetune(Vec<Entry>);
+
+impl Finetune {
+    /// All of them.
+    pub fn entries(&self) -> &[Entry] {
+        &self.0
+    }
+
+    /// The table of that name.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`], which tells a name that no mode has from a mode that the recipe has no table for.
+    pub fn require(&self, name: &str) -> Result<&Entry> {
+        let found = self.0.iter().find(|entry| entry.name == name);
+        found.ok_or_else(|| {
+            if mode_of(name).is_none() {
+                let (problem, hint) = unknown(name);
+                return Error::recipe("mode", problem, hint);
+            }
+            let names: Vec<&str> = self.0.iter().map(|entry| entry.name.as_str()).collect();
+            let problem = format!("no table [finetune.{name}]");
+            let hint = format!("add it to the recipe, which has {}", names.join(", "));
+            Error::recipe("finetune", problem, hint)
+        })
+    }
+}
+
+impl Serialize for Finetune {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(Some(self.0.len()))?;
+        for entry in &self.0 {
+            map.serialize_entry(&entry.name, &entry.settings)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Finetune {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(Tables)
+    }
+}
+
+/// A table's name. It is refused while it is read, so that the error has its line.
+struct Name(String);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(from)?;
+        if mode_of(&name).is_none() {
+            let (problem, hint) = unknown(&name);
+            return Err(serde::de::Error::custom(format!("{problem}; {hint}")));
+        }
+        match check::unusual(&name) {
+            Some(problem) => Err(serde::de::Error::custom(problem)),
+            None => Ok(Self(name)),
+        }
+    }
+}
+
+struct Tables;
+
+impl<'de> Visitor<'de> for Tables {
+    type Value = Finetune;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("tables named after finetuning modes")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Finetune, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(Name(name)) = map.next_key()? {
+            let settings = map.next_value()?;
+            entries.push(Entry { name, settings });
+        }
+        let place = |entry: &Entry| {
+            let mode = entry.mode().name;
+            let place = MODES.iter().position(|other| other.name == mode);
+            (place, entry.name.clone())
+        };
+        entries.sort_by_key(place);
+        Ok(Finetune(entries))
+    }
+}
 
 /// Features of all images, in evaluation mode. `[images, features]`, on the context's device.
 ///
 /// # Errors
-/// [`Error::Interrupted`](crate::Error::Interrupted) when asked to stop.
+/// [`Error::Interrupted`] when asked to stop.
 pub fn features(
     stage: &str,
     encoder: &Encoder,
@@ -35,55 +313,67 @@ pub fn features(
     Ok(Tensor::cat(features, 0))
 }
 
-/// The objective: cross-entropy of a linear classifier. The encoder is no part of what is trained, so neither its
-/// weights nor its statistics can move.
-pub struct LinearProbe<'a> {
-    encoder: FrozenEncoder,
-    split: &'a Split,
-    /// Of all images, where nothing about them changes.
-    cached: Option<Tensor<2>>,
-    device: Device,
+/// What a classifier says of all images, as probabilities. `[images, classes]`, on the context's device.
+///
+/// # Errors
+/// [`Error::Interrupted`] when asked to stop.
+pub fn soft_labels(
+    stage: &str,
+    classifier: &Classifier,
+    images: &Images,
+    batch_size: usize,
+    context: &mut Context,
+) -> Result<Tensor<2>> {
+    let (encoder, route) = (&classifier.encoder, classifier.route);
+    let features = features(stage, encoder, route, images, batch_size, context)?;
+    Ok(softmax(classifier.linear.forward(features), 1))
 }
 
-impl<'a> LinearProbe<'a> {
-    /// With `cached`, the [`features`] of all images, these are what the classifier sees; without, images are
-    /// cropped and flipped at random and their features computed for each batch.
+/// The objective of a linear classifier on a frozen encoder. The encoder is no part of what is trained, so neither its
+/// weights nor its statistics can move.
+pub struct HeadOnly<'a> {
+    encoder: FrozenEncoder,
+    task: Task<'a>,
+    criterion: Criterion,
+    /// Of the images that are used, where nothing about them changes.
+    cached: Option<Tensor<2>>,
+}
+
+impl<'a> HeadOnly<'a> {
+    /// With `cached`, the [`features`] of the images that are used, these are what the classifier sees; without, the
+    /// features of each batch are computed.
     pub fn new(
         encoder: &Encoder,
         route: Route,
-        split: &'a Split,
+        task: Task<'a>,
+        criterion: Criterion,
         cached: Option<Tensor<2>>,
-        device: &Device,
     ) -> Self {
         Self {
             encoder: FrozenEncoder::new(encoder, route),
-            split,
+            task,
+            criterion,
             cached,
-            device: device.clone(),
         }
     }
 }
 
-impl Objective for LinearProbe<'_> {
+impl Objective for HeadOnly<'_> {
     type Model = Linear;
 
     fn loss(&self, step: Step<Linear>) -> Loss {
-        let features = match &self.cached {
-            Some(all) => all
-                .clone()
-                .select(0, label_tensor(step.indices, &self.device)),
-            None => {
-                let batch = Weak::default().apply(&self.split.images, step.indices, step.rng);
-                let batch = to_tensor(batch, &self.device);
-                self.encoder.features(batch)
-            }
-        };
-        let labels: Vec<usize> = step.indices.iter().map(|&i| self.split.labels[i]).collect();
-        let labels = label_tensor(&labels, &self.device);
-        let total = cross_entropy(step.live.forward(features), labels);
-        Loss {
-            total,
-            parts: Vec::new(),
+        if let Some(all) = &self.cached {
+            let device: Device = all.device();
+            let features = all.clone().select(0, label_tensor(step.indices, &device));
+            let targets = self.task.targets_of(step.indices);
+            return Loss {
+                total: soft_cross_entropy(step.live.forward(features), targets),
+                parts: Vec::new(),
+            };
         }
+        let batch = self.task.batch(step.indices, step.rng);
+        let attacked = |x| step.plain.forward(self.encoder.features(x));
+        let live = |x| step.live.forward(self.encoder.features(x));
+        (self.criterion).loss(attacked, live, batch, self.task.ball, step.rng)
     }
 }

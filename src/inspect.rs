@@ -12,6 +12,7 @@ use crate::evaluate::predictions;
 use crate::loss::{FixedViews, cross_entropy_each};
 use crate::nn::weights::to_vec;
 use crate::nn::{Classifier, Mode};
+use crate::pretrain::Settings;
 use crate::random;
 use crate::recipe::Recipe;
 use crate::run::Model;
@@ -42,7 +43,13 @@ pub fn views(
         ));
     }
     let images = &data.train.images;
-    let settings = recipe.pretrain.advcl.as_ref().ok_or_else(|| {
+    let settings = recipe.pretrain.entries().iter().find_map(|entry| {
+        let Settings::Advcl(settings) = &entry.settings else {
+            return None;
+        };
+        Some(settings)
+    });
+    let settings = settings.ok_or_else(|| {
         let hint = "name one that has a table [pretrain.advcl]";
         Error::recipe("pretrain.advcl", "the recipe has no AdvCL views", hint)
     })?;
@@ -50,17 +57,19 @@ pub fn views(
     let mut chosen = random::permutation(images.len(), &mut rng);
     chosen.truncate(rows);
     let weak = settings.weak.apply(images, &chosen, &mut rng);
-    let filter = HighFrequency::new(images.height, images.width, settings.high_frequency_radius);
-    let mut high = filter.apply(&weak);
-    high.data.iter_mut().for_each(|value| *value += 0.5);
     let strong = settings.strong.apply(images, &chosen, &mut rng);
     let mut views = vec![
         ("image", images.batch(&chosen)),
         ("strong", strong.clone()),
         ("strong", settings.strong.apply(images, &chosen, &mut rng)),
         ("weak", weak.clone()),
-        ("high-frequency", high),
     ];
+    if let Some(radius) = settings.high_frequency_radius {
+        let filter = HighFrequency::new(images.height, images.width, radius);
+        let mut high = filter.apply(&weak);
+        high.data.iter_mut().for_each(|value| *value += 0.5);
+        views.push(("high-frequency", high));
+    }
     if let Some(model) = model {
         let info = &model.info;
         let found = [info.channels, info.image_size[0], info.image_size[1]];

@@ -3,7 +3,10 @@
 
 pub mod attack;
 pub mod bench;
+pub mod check;
 pub mod cluster;
+pub mod compare;
+pub mod criterion;
 pub mod data;
 pub mod device;
 pub mod error;
@@ -16,6 +19,7 @@ pub mod loss;
 pub mod nn;
 pub mod pixels;
 pub mod pretrain;
+pub mod probe;
 pub mod random;
 pub mod recipe;
 pub mod run;

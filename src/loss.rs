@@ -115,6 +115,22 @@ pub fn cross_entropy(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1> {
     cross_entropy_each(logits, labels).mean()
 }
 
+/// Mean cross-entropy against probabilities, in nats; of labels, where all probability is on one class.
+///
+/// # Shapes
+/// Both `[batch, classes]`. Returns `[1]`.
+pub fn soft_cross_entropy(logits: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
+    -(targets * log_softmax(logits, 1)).sum_dim(1).mean()
+}
+
+/// Mean cosine of the angle between rows. # Shapes: both `[batch, features]`; returns `[1]`.
+pub fn cosine(a: Tensor<2>, b: Tensor<2>) -> Tensor<1> {
+    // PyTorch's cosine_similarity keeps each length away from zero.
+    let length = |x: &Tensor<2>| x.clone().square().sum_dim(1).sqrt().clamp_min(1e-8);
+    let lengths = length(&a) * length(&b);
+    ((a * b).sum_dim(1) / lengths).mean()
+}
+
 /// Mean cross-entropy over several heads, each with its own labels: the pseudo-supervision of AdvCL, equation 5.
 ///
 /// # Shapes

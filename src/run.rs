@@ -208,7 +208,8 @@ impl Model {
             }
             None => {
                 let problem = "no advcl metadata: this is not a model.safetensors of a run folder";
-                let hint = "give the path of a run's advcl/model.safetensors, or another method's";
+                let hint =
+                    "give the path of a model in a run folder: advcl/slf/model.safetensors, say";
                 return Err(Error::model(path, problem, hint));
             }
         };
@@ -268,13 +269,18 @@ impl Model {
     /// [`Error::Model`] when none was fitted.
     pub fn classifier(&self, path: &Path) -> Result<Classifier> {
         let Some(linear) = self.linear.clone() else {
-            let folder = path
-                .ancestors()
-                .nth(2)
-                .filter(|run| run.join("recipe.toml").exists());
-            let run = folder.map_or("DIR".to_owned(), |run| run.display().to_string());
-            let hint = format!("fit one first: advcl finetune --run {run}");
-            return Err(Error::model(path, "the model has no classifier yet", hint));
+            let below = path.parent().map(models_below).unwrap_or_default();
+            let hint = if below.is_empty() {
+                let folder = path.ancestors().nth(2);
+                let folder = folder.filter(|run| run.join("recipe.toml").exists());
+                let run = folder.map_or("DIR".to_owned(), |run| run.display().to_string());
+                format!("make one first: advcl finetune --run {run}")
+            } else {
+                let names = below.iter().map(|path| path.display().to_string());
+                format!("name one: {}", names.collect::<Vec<_>>().join(", "))
+            };
+            let problem = "an encoder alone: the model has no classifier";
+            return Err(Error::model(path, problem, hint));
         };
         let encoder: Encoder = self.backbone.encoder.clone();
         Ok(Classifier {
@@ -283,6 +289,15 @@ impl Model {
             route: self.info.route,
         })
     }
+}
+
+/// The folders in `folder` that have a model, in order of their names.
+pub fn models_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    found.retain(|path| path.join("model.safetensors").exists());
+    found.sort();
+    found
 }
 
 #[cfg(test)]

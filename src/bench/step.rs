@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::nn::{Backbone, Route, weights};
 use crate::pretrain::advcl::{AdvCl, Settings};
 use crate::random;
-use crate::train::{Plan, Schedule, Sgd, update};
+use crate::train::{Optimizer, Plan, Schedule, Sgd, update};
 
 /// The paper's numbers of clusters.
 const COUNTS: [usize; 5] = [2, 10, 50, 100, 500];
@@ -42,10 +42,13 @@ pub fn step(setup: &Setup, device: &Device) -> Result<Timing> {
             },
             momentum: 0.9,
             weight_decay: 1e-4,
+            optimizer: Optimizer::Sgd,
         },
         temperature: 0.5,
         cluster_weight: 0.2,
-        high_frequency_radius: 8.0,
+        high_frequency_radius: Some(8.0),
+        strong_views: 2,
+        clusters: None,
         attack_steps: ATTACK_STEPS,
         attack_step_size: None,
         strong: Default::default(),
@@ -55,7 +58,7 @@ pub fn step(setup: &Setup, device: &Device) -> Result<Timing> {
         norm: Norm::Linf,
         radius: 8.0 / 255.0,
     };
-    let objective = AdvCl::new(&images, &settings, &labels, ball, device.clone());
+    let objective = AdvCl::new(&images, &settings, &labels, ball);
     let model = Backbone::new(
         &setup.encoder(),
         setup.channels,
@@ -64,14 +67,19 @@ pub fn step(setup: &Setup, device: &Device) -> Result<Timing> {
         &mut rng,
         device,
     );
-    let mut sgd = Sgd::new(settings.plan.momentum, settings.plan.weight_decay);
+    let mut sgd = Sgd::new(
+        settings.plan.momentum,
+        settings.plan.weight_decay,
+        Optimizer::Sgd,
+    );
     let indices: Vec<usize> = (0..batch).collect();
     let mut kept = Some(model);
     let passes = Passes::advcl_step(ATTACK_STEPS);
     Ok(setup.time((ATTACK_STEPS, passes), device, || {
         let model = kept.take().expect("each step puts one back");
         let lr = settings.plan.lr;
-        let (model, loss) = update(&objective, model, &mut sgd, lr, &indices, 0, &mut rng);
+        let at = (0, device);
+        let (model, loss) = update(&objective, model, &mut sgd, lr, &indices, at, &mut rng);
         // Reading the loss and a weight waits for the device.
         weights::to_vec(loss.total);
         weights::to_vec(model.fc[0].bias.val());

@@ -16,6 +16,7 @@ use crate::data::{Batch, Images};
 
 mod transform;
 
+pub(crate) use transform::luma;
 use transform::{Resizer, pad_crop_into};
 pub use transform::{
     Window, adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, grayscale, hflip,

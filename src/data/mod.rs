@@ -111,6 +111,31 @@ impl Images {
         Self { pixels, ..*self }
     }
 
+    /// Gray images as colour ones, all channels alike; colour images as gray ones, by their luma.
+    ///
+    /// # Panics
+    /// For anything but 1 and 3 channels.
+    pub fn with_channels(&self, channels: usize) -> Self {
+        let plane = self.height * self.width;
+        let mut pixels = Vec::with_capacity(self.len() * channels * plane);
+        for image in (0..self.len()).map(|i| self.image(i)) {
+            match (self.channels, channels) {
+                (1, 3) => pixels.extend(image.repeat(3)),
+                (3, 1) => pixels.extend((0..plane).map(|p| {
+                    let value = |channel: usize| f32::from(image[channel * plane + p]);
+                    augment::luma([value(0), value(1), value(2)]).round() as u8
+                })),
+                (found, wanted) if found == wanted => pixels.extend_from_slice(image),
+                (found, wanted) => panic!("cannot make {wanted} channels of {found}"),
+            }
+        }
+        Self {
+            pixels,
+            channels,
+            ..*self
+        }
+    }
+
     /// The images at `indices` as `[indices.len(), channels, height, width]`, each byte divided by 255.
     ///
     /// # Panics
@@ -280,6 +305,25 @@ mod tests {
             labels: vec![7, 8, 9],
         };
         assert_eq!(split.select(&[2, 0]).labels, [9, 7]);
+    }
+
+    #[test]
+    fn gray_becomes_colour_and_colour_its_luma() {
+        let gray = images();
+        let colour = gray.with_channels(3);
+        assert_eq!((colour.len(), colour.channels), (3, 3));
+        assert_eq!(colour.image(1), [[80, 100, 120, 140]; 3].concat());
+        assert_eq!(colour.with_channels(1), gray);
+        assert_eq!(gray.with_channels(1), gray);
+        assert_eq!(colour.with_channels(3), colour);
+        // Red, green, blue and white of 200, by the weights of ITU-R 601.
+        let pixels = [[200, 0, 0, 200], [0, 200, 0, 200], [0, 0, 200, 200]].concat();
+        let colour = Images {
+            pixels,
+            channels: 3,
+            ..gray
+        };
+        assert_eq!(colour.with_channels(1).pixels, [60, 117, 23, 200]);
     }
 
     #[test]

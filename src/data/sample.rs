@@ -71,6 +71,14 @@ impl Split {
     /// # Panics
     /// Where `n` is 0 or more than there are.
     pub fn limit(&self, classes: usize, n: usize, seed: u64) -> Self {
+        self.select(&self.limited(classes, n, seed))
+    }
+
+    /// Which images [`Split::limit`] keeps.
+    ///
+    /// # Panics
+    /// As [`Split::limit`].
+    pub fn limited(&self, classes: usize, n: usize, seed: u64) -> Vec<usize> {
         let total = self.images.len();
         assert!(
             (1..=total).contains(&n),
@@ -101,7 +109,7 @@ impl Split {
             kept.extend_from_slice(&class[..count]);
         }
         kept.sort_unstable();
-        self.select(&kept)
+        kept
     }
 
     /// The images' indices by class, shuffled within each; one class where there are no labels.

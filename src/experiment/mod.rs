@@ -1,25 +1,127 @@
 //! A recipe carried out in a run folder, stage by stage; what is done already is not done again.
 
+mod classifier;
+mod encoder;
 mod outcome;
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
-use crate::attack::Pgd;
-use crate::cluster::{Points, PseudoLabels, Settings};
 use crate::data::{self, Dataset, Split};
 use crate::error::{Error, Result, first_difference};
-use crate::evaluate;
-use crate::finetune::{LinearProbe, features};
-use crate::nn::{self, Backbone, Classifier, Encoder, Linear, Precision, Route};
-use crate::pretrain::adversarial_training::AdversarialTraining;
-use crate::pretrain::{advcl::AdvCl, simclr::SimClr};
-use crate::recipe::{Fingerprint, Method, Part, Recipe, SplitName};
-use crate::run::{Model, ModelInfo, Run};
-use crate::train::{self, Checkpoint, Context, Event, Objective, Plan};
-use crate::{device, files, random};
-use outcome::Record;
+use crate::recipe::{Downstream, Fingerprint, Fingerprints, Part, Recipe, SplitName};
+use crate::run::{Model, Run};
+use crate::train::Context;
+use crate::{device, files};
+
 pub use outcome::{Outcome, Seconds, Summary};
+
+const MODEL: &str = "model.safetensors";
+const TIMES: &str = "times.json";
+
+/// The images of a recipe.
+pub struct Data {
+    /// The data set that encoders are made from, with the training images that are used.
+    pub pretraining: Dataset,
+    /// The one that classifiers are made for, where it is another.
+    pub downstream: Option<Dataset>,
+    /// What is held out of the images that encoders are made from.
+    pub held_out: Option<Split>,
+    /// The images to judge classifiers by.
+    pub judged: Split,
+}
+
+impl Data {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the data, or with the recipe for this data.
+    pub fn load(recipe: &Recipe) -> Result<Self> {
+        let (given, seed) = (&recipe.data, recipe.seed);
+        let mut pretraining = data::load(&given.source)?;
+        if let Some(limit) = given.train_limit {
+            let classes = pretraining.classes.len();
+            pretraining.train =
+                limited("data.train_limit", &pretraining.train, classes, limit, seed)?;
+        }
+        let (mut downstream, mut test_limit) = (None, ("data.test_limit", given.test_limit));
+        if let Some(wanted) = &recipe.downstream {
+            downstream = Some(load_downstream(
+                wanted,
+                pretraining.train.images.channels,
+                seed,
+            )?);
+            test_limit = ("downstream.test_limit", wanted.test_limit);
+        }
+        let target = downstream.as_ref().unwrap_or(&pretraining);
+        let (classes, mut judged) = (target.classes.len(), target.test.clone());
+        let mut held_out = None;
+        if given.holdout > 0.0 {
+            let mut hold_out = |data: &mut Dataset| -> Result<Split> {
+                let (train, held_out) = data.holdout(given.holdout, seed)?;
+                data.train = train;
+                Ok(held_out)
+            };
+            let own = hold_out(&mut pretraining)?;
+            let target = downstream.as_mut().map(&mut hold_out).transpose()?;
+            if recipe.evaluate.split == SplitName::Holdout {
+                judged = target.unwrap_or_else(|| own.clone());
+            }
+            held_out = Some(own);
+        }
+        // Unlabeled data has no test images, and nothing is judged by it.
+        if let (key, Some(limit)) = test_limit
+            && !judged.images.is_empty()
+        {
+            judged = limited(key, &judged, classes, limit, seed)?;
+        }
+        recipe.check_data(&pretraining, downstream.as_ref())?;
+        Ok(Self {
+            pretraining,
+            downstream,
+            held_out,
+            judged,
+        })
+    }
+
+    /// The data set that classifiers are made for.
+    pub fn target(&self) -> &Dataset {
+        self.downstream.as_ref().unwrap_or(&self.pretraining)
+    }
+}
+
+fn limited(key: &str, split: &Split, classes: usize, limit: usize, seed: u64) -> Result<Split> {
+    let (least, found) = (classes.max(1), split.images.len());
+    if (least..=found).contains(&limit) {
+        return Ok(split.limit(classes, limit, seed));
+    }
+    let problem = format!("expected {least} to {found} images to keep, found {limit}");
+    let hint = match limit < least && classes > 1 {
+        true => format!("each of the {classes} classes needs an image"),
+        false => "leave the limit out to use them all".to_owned(),
+    };
+    Err(Error::recipe(key, problem, hint))
+}
+
+/// Other images, with as many channels as the encoder's.
+fn load_downstream(wanted: &Downstream, channels: usize, seed: u64) -> Result<Dataset> {
+    let mut data = data::load(&wanted.source)?;
+    let found = data.train.images.channels;
+    if found != channels {
+        if !wanted.convert_channels {
+            let problem = format!("expected images of {channels} channel(s), found {found}");
+            let hint = "--set 'downstream.convert_channels = true' converts them";
+            return Err(Error::data(&data.name, problem, hint));
+        }
+        for split in [&mut data.train, &mut data.test] {
+            split.images = split.images.with_channels(channels);
+        }
+    }
+    if let Some(limit) = wanted.train_limit {
+        let classes = data.classes.len();
+        data.train = limited("downstream.train_limit", &data.train, classes, limit, seed)?;
+    }
+    Ok(data)
+}
 
 /// A recipe, its images and its folder.
 pub struct Experiment {
@@ -27,53 +129,42 @@ pub struct Experiment {
     pub recipe: Recipe,
     /// Its folder.
     pub run: Run,
-    /// Training images without the held-out ones.
-    pub data: Dataset,
-    judged: Split,
-    fingerprint: Fingerprint,
+    /// Its images, the held-out ones taken out.
+    pub data: Data,
+    fingerprints: Fingerprints,
 }
 
-const MODEL: &str = "model.safetensors";
-const TIMES: &str = "times.json";
-const CLUSTER_TIME: &str = "cluster_time.json";
+/// A row of the table: a method, and the mode by which its encoder is finetuned; none where the method trained the
+/// classifier itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cell {
+    /// The method's table.
+    pub method: String,
+    /// The mode's table.
+    pub mode: Option<String>,
+}
 
-/// The images of a recipe: the data set with the training images that are used, and the images to judge by.
-///
-/// # Errors
-/// Whatever is wrong with the data, or with the recipe for this data.
-pub fn images(recipe: &Recipe) -> Result<(Dataset, Split)> {
-    let seed = recipe.seed;
-    let mut data = data::load(&recipe.data.source)?;
-    let classes = data.classes.len();
-    let limited = |key: &str, split: &Split, limit: usize| {
-        let (least, found) = (classes.max(1), split.images.len());
-        if (least..=found).contains(&limit) {
-            return Ok(split.limit(classes, limit, seed));
-        }
-        let problem = format!("expected {least} to {found} images to keep, found {limit}");
-        let hint = match limit < least && classes > 1 {
-            true => format!("each of the {classes} classes needs an image"),
-            false => "leave the limit out to use them all".to_owned(),
-        };
-        Err(Error::recipe(key, problem, hint))
-    };
-    if let Some(limit) = recipe.data.train_limit {
-        data.train = limited("data.train_limit", &data.train, limit)?;
+/// How a classifier is called that was trained together with its encoder.
+const END_TO_END: &str = "end-to-end";
+
+impl Cell {
+    /// The mode's table, or "end-to-end".
+    pub fn mode_name(&self) -> &str {
+        self.mode.as_deref().unwrap_or(END_TO_END)
     }
-    let mut judged = data.test.clone();
-    if recipe.data.holdout > 0.0 {
-        let (train, held_out) = data.holdout(recipe.data.holdout, seed)?;
-        data.train = train;
-        if recipe.evaluate.split == SplitName::Holdout {
-            judged = held_out;
-        }
+
+    /// As a path below the run folder, and in logs.
+    fn stage(&self) -> String {
+        format!("{}/{}", self.method, self.mode_name())
     }
-    // Unlabeled data has no test images, and nothing is judged by it.
-    if let Some(limit) = recipe.data.test_limit.filter(|_| !judged.images.is_empty()) {
-        judged = limited("data.test_limit", &judged, limit)?;
+
+    fn classifier(&self) -> Part<'_> {
+        Part::Classifier(&self.method, self.mode.as_deref())
     }
-    recipe.check_data(&data)?;
-    Ok((data, judged))
+
+    fn figures(&self) -> Part<'_> {
+        Part::Figures(&self.method, self.mode.as_deref())
+    }
 }
 
 impl Experiment {
@@ -82,43 +173,84 @@ impl Experiment {
     /// # Errors
     /// Whatever is wrong with recipe, data or folder, before anything is computed.
     pub fn open(recipe: Recipe, folder: &Path) -> Result<Self> {
-        let (data, judged) = images(&recipe)?;
+        let data = Data::load(&recipe)?;
         let run = Run::open(folder, &recipe.to_toml())?;
         Ok(Self {
-            fingerprint: Fingerprint::of(&data),
+            fingerprints: Fingerprints {
+                train: Fingerprint::of(&data.pretraining),
+                downstream: data.downstream.as_ref().map(Fingerprint::of),
+            },
             recipe,
             run,
             data,
-            judged,
         })
+    }
+
+    /// The rows of the table: each method, or that one, in each mode, or in that one.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] for names that the recipe does not have, and for a mode of methods that none finetunes.
+    pub fn cells(&self, method: Option<&str>, mode: Option<&str>) -> Result<Vec<Cell>> {
+        let methods = match method {
+            Some(name) => std::slice::from_ref(self.recipe.pretrain.require(name)?),
+            None => self.recipe.pretrain.entries(),
+        };
+        let modes = match mode {
+            Some(name) => std::slice::from_ref(self.recipe.finetune.require(name)?),
+            None => self.recipe.finetune.entries(),
+        };
+        let mut cells = Vec::new();
+        for entry in methods {
+            let cell = |mode| Cell {
+                method: entry.name.clone(),
+                mode,
+            };
+            // A classifier of the other images' classes is finetuned, whatever the encoder was trained on.
+            if !entry.method().supervised() || self.recipe.downstream.is_some() {
+                cells.extend(modes.iter().map(|mode| cell(Some(mode.name.clone()))));
+            } else if mode.is_none() {
+                cells.push(cell(None));
+            }
+        }
+        if cells.is_empty() {
+            let names: Vec<&str> = methods.iter().map(|entry| entry.name.as_str()).collect();
+            let names = names.join(", ");
+            let problem = format!("{names}: the classifier is trained with the encoder");
+            let hint = "nothing is finetuned: leave the mode out";
+            return Err(Error::recipe("mode", problem, hint));
+        }
+        Ok(cells)
     }
 
     /// All that a result depends on, as TOML.
     fn text_of(&self, part: Part) -> String {
-        self.recipe.text_of(part, &self.fingerprint)
+        self.recipe.text_of(part, &self.fingerprints)
     }
 
     /// Refuses data without labels, or with a class that has no training image.
-    fn require_training_labels(&self) -> Result<()> {
-        self.data.require_labels()?;
-        self.data.require_every_class(&self.data.train, "training")
+    fn require_training_labels(&self, data: &Dataset) -> Result<()> {
+        data.require_labels()?;
+        data.require_every_class(&data.train, "training")
     }
 
-    /// Refuses data without labels, or with a class that has no image.
-    fn require_labels(&self) -> Result<()> {
-        self.require_training_labels()?;
-        self.data.require_every_class(&self.judged, "test")
+    /// Refuses data without the labels that classifiers need.
+    pub(crate) fn require_labels(&self) -> Result<()> {
+        let target = self.data.target();
+        self.require_training_labels(target)?;
+        target.require_every_class(&self.data.judged, "test")
     }
 
     /// Refuses data without the labels that one of `methods` learns from: before the work on any of them.
     ///
     /// # Errors
-    /// [`Error::Data`].
-    pub fn require_labels_of(&self, methods: &[Method]) -> Result<()> {
-        match methods.iter().any(|method| method.supervised()) {
-            true => self.require_training_labels(),
-            false => Ok(()),
+    /// [`Error::Data`]; [`Error::Recipe`] for a method that the recipe does not have.
+    pub fn require_labels_of(&self, methods: &[String]) -> Result<()> {
+        for name in methods {
+            if self.recipe.pretrain.require(name)?.method().supervised() {
+                self.require_training_labels(&self.data.pretraining)?;
+            }
         }
+        Ok(())
     }
 
     /// Says in which folder a stage was interrupted that saves nothing of its own.
@@ -132,57 +264,83 @@ impl Experiment {
         }
     }
 
-    /// A method's model file.
-    pub fn model_path(&self, method: Method) -> PathBuf {
-        self.run.path().join(method.name()).join(MODEL)
+    /// A method's encoder; with its classifier, where it is supervised.
+    pub fn encoder_path(&self, method: &str) -> PathBuf {
+        self.run.path().join(method).join(MODEL)
     }
 
-    fn load(&self, method: Method, context: &Context) -> Result<Option<Model>> {
-        let path = self.model_path(method);
+    /// The model with a row's classifier.
+    pub fn model_path(&self, cell: &Cell) -> PathBuf {
+        match cell.mode {
+            Some(_) => self.run.path().join(cell.stage()).join(MODEL),
+            None => self.encoder_path(&cell.method),
+        }
+    }
+
+    /// The model in `path`, where there is one; refused where it is another recipe's.
+    fn load(
+        &self,
+        path: &Path,
+        method: &str,
+        part: Part,
+        images: &data::Images,
+        context: &Context,
+    ) -> Result<Option<Model>> {
         if !path.exists() {
             return Ok(None);
         }
-        let model = Model::load(&path, &context.device)?;
-        let (info, images) = (&model.info, &self.data.train.images);
-        if info.encoder != self.recipe.encoder || info.method != method.name() {
-            let problem = format!("a {} model of another encoder", info.method);
+        let model = Model::load(path, &context.device)?;
+        let info = &model.info;
+        let refuse = |problem: String| {
             let hint = "the file does not belong to this run folder";
-            return Err(Error::model(path, problem, hint));
+            Err(Error::model(path, problem, hint))
+        };
+        if info.encoder != self.recipe.encoder || info.method != method {
+            return refuse(format!("a {} model of another encoder", info.method));
         }
         let found = (info.channels, info.image_size);
         let expected = (images.channels, [images.height, images.width]);
         if found != expected {
-            let problem = format!("expected a model of images {expected:?}, found {found:?}");
-            let hint = "the file does not belong to this run folder";
-            return Err(Error::model(path, problem, hint));
+            return refuse(format!(
+                "expected a model of images {expected:?}, found {found:?}"
+            ));
         }
-        let expected = self.text_of(match model.linear {
-            None => Part::Encoder(method),
-            Some(_) => Part::Classifier(method),
-        });
+        let expected = self.text_of(part);
         if info.recipe != expected {
             let difference = first_difference(&info.recipe, &expected);
-            let problem = format!("a model of another recipe ({difference})");
-            let hint = "the file does not belong to this run folder";
-            return Err(Error::model(path, problem, hint));
+            return refuse(format!("a model of another recipe ({difference})"));
         }
         Ok(Some(model))
     }
 
-    fn require(&self, method: Method, context: &Context) -> Result<Model> {
-        self.load(method, context)?.ok_or_else(|| {
-            let problem = format!("no {} encoder yet", method.name());
-            let hint = format!(
-                "make it first: advcl pretrain --method {} --run {}",
-                method.name(),
-                self.run.path().display()
-            );
+    fn load_encoder(&self, method: &str, context: &Context) -> Result<Option<Model>> {
+        let (path, images) = (
+            self.encoder_path(method),
+            &self.data.pretraining.train.images,
+        );
+        self.load(&path, method, Part::Encoder(method), images, context)
+    }
+
+    fn require_encoder(&self, method: &str, context: &Context) -> Result<Model> {
+        self.load_encoder(method, context)?.ok_or_else(|| {
+            let problem = format!("no {method} encoder yet");
+            let run = self.run.path().display();
+            let hint = format!("make it first: advcl pretrain --method {method} --run {run}");
             Error::run(self.run.path(), problem, hint)
         })
     }
 
-    fn seconds(&self, method: Method) -> Result<Seconds> {
-        let path = self.run.path().join(method.name()).join(TIMES);
+    fn load_classifier(&self, cell: &Cell, context: &Context) -> Result<Option<Model>> {
+        if cell.mode.is_none() {
+            return self.load_encoder(&cell.method, context);
+        }
+        let (path, images) = (self.model_path(cell), &self.data.target().train.images);
+        self.load(&path, &cell.method, cell.classifier(), images, context)
+    }
+
+    /// The seconds that are noted in a stage's folder.
+    fn seconds(&self, stage: &str) -> Result<Seconds> {
+        let path = self.run.path().join(stage).join(TIMES);
         if path.exists() {
             files::read_json(&path)
         } else {
@@ -190,347 +348,21 @@ impl Experiment {
         }
     }
 
-    fn set_seconds(&self, method: Method, change: impl FnOnce(&mut Seconds)) -> Result<()> {
-        let mut seconds = self.seconds(method)?;
+    fn set_seconds(&self, stage: &str, change: impl FnOnce(&mut Seconds)) -> Result<()> {
+        let mut seconds = self.seconds(stage)?;
         change(&mut seconds);
-        files::write_json(&self.run.stage(method.name())?.join(TIMES), &seconds)
+        files::write_json(&self.run.stage(stage)?.join(TIMES), &seconds)
     }
 
-    /// Trains `fresh` by a method's objective, from the checkpoint in its folder where there is one. Returns what was
-    /// trained and the seconds spent.
-    fn fit<O: Objective>(
-        &self,
-        method: Method,
-        objective: &O,
-        plan: &Plan,
-        fresh: O::Model,
-        context: &mut Context,
-    ) -> Result<(O::Model, f64)> {
-        let (stage, images) = (method.name(), self.data.train.images.len());
-        let path = self.run.stage(stage)?.join("checkpoint.safetensors");
-        let text = self.text_of(Part::Encoder(method));
-        let checkpoint = Checkpoint {
-            path: &path,
-            recipe: &text,
-        };
-        let precision = context.precision;
-        if precision == Precision::Bf16 {
-            let text = match nn::has_bf16() {
-                true => "convolutions multiply bf16 and sum in f32",
-                false => "this processor does not multiply bf16: convolutions are f32",
-            };
-            (context.observe)(&Event::Note {
-                stage: stage.to_owned(),
-                text: text.to_owned(),
-            });
-        }
-        nn::with_precision(precision, || {
-            train::fit(stage, objective, fresh, plan, images, checkpoint, context)
-        })
-    }
-
-    /// Pretrains one encoder; with its classifier, where the method is supervised.
+    /// Pretrains one encoder, with the pseudo-labels that it asks for before it.
     ///
     /// # Errors
-    /// As [`train::fit`]; [`Error::Run`] when AdvCL's pseudo-labels are missing, [`Error::Data`] when a supervised
-    /// method's labels are.
-    pub fn pretrain(&self, method: Method, context: &mut Context) -> Result<()> {
-        if self.load(method, context)?.is_some() {
-            return Ok(());
+    /// As [`Experiment::cluster`] and [`Experiment::pretrain`].
+    pub fn make_encoder(&self, name: &str, context: &mut Context) -> Result<()> {
+        if self.recipe.pretrain.require(name)?.method().clustered() {
+            self.cluster(context)?;
         }
-        let (images, recipe) = (&self.data.train.images, &self.recipe);
-        let missing = || {
-            let problem = format!("no table [pretrain.{}]", method.name());
-            Error::recipe("pretrain", problem, "add it to the recipe")
-        };
-        let plan = recipe.pretrain.plan(method).ok_or_else(missing)?;
-        self.require_labels_of(&[method])?;
-        let labels = match method.clustered() {
-            true => self.pseudo_labels()?,
-            false => PseudoLabels::default(),
-        };
-        let clusters = labels.counts();
-        let (ball, device) = (recipe.threat.ball(), context.device.clone());
-        let (backbone, linear, seconds) = match method {
-            Method::Simclr => {
-                let objective = SimClr {
-                    images,
-                    settings: recipe.pretrain.simclr.as_ref().ok_or_else(missing)?,
-                    device,
-                };
-                let fresh = self.fresh_backbone(method, &clusters, context);
-                let (trained, seconds) = self.fit(method, &objective, plan, fresh, context)?;
-                (trained, None, seconds)
-            }
-            Method::Advcl => {
-                let settings = recipe.pretrain.advcl.as_ref().ok_or_else(missing)?;
-                let objective = AdvCl::new(images, settings, &labels, ball, device);
-                let fresh = self.fresh_backbone(method, &clusters, context);
-                let (trained, seconds) = self.fit(method, &objective, plan, fresh, context)?;
-                (trained, None, seconds)
-            }
-            Method::AdversarialTraining => {
-                let settings = recipe.pretrain.adversarial_training.as_ref();
-                let objective = AdversarialTraining {
-                    split: &self.data.train,
-                    settings: settings.ok_or_else(missing)?,
-                    ball,
-                    device,
-                };
-                let fresh = self.fresh_classifier(method, context);
-                let (trained, seconds) = self.fit(method, &objective, plan, fresh, context)?;
-                let backbone = Backbone::without_heads(trained.encoder);
-                (backbone, Some(trained.linear), seconds)
-            }
-        };
-        let (classes, finetuning) = match linear {
-            Some(_) => (self.data.classes.clone(), Some("end-to-end".to_owned())),
-            None => (Vec::new(), None),
-        };
-        let info = ModelInfo {
-            format: 1,
-            method: method.name().to_owned(),
-            encoder: recipe.encoder.clone(),
-            channels: images.channels,
-            image_size: [images.height, images.width],
-            classes,
-            routes: Route::ALL[..method.routes()].to_vec(),
-            route: method.route(),
-            projection: backbone.head_proj.is_some(),
-            clusters,
-            pseudo_labels: Some(labels.origin).filter(|origin| !origin.is_empty()),
-            finetuning,
-            recipe: self.text_of(Part::Encoder(method)),
-            advcl_version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
-        self.set_seconds(method, |times| times.pretrain = seconds)?;
-        Model {
-            info,
-            backbone,
-            linear,
-        }
-        .save(&self.model_path(method))
-    }
-
-    /// What a method with heads of its own starts from; `clusters` are the numbers of its pseudo-classes.
-    fn fresh_backbone(&self, method: Method, clusters: &[usize], context: &Context) -> Backbone {
-        let (config, device) = (&self.recipe.encoder, &context.device);
-        let (channels, routes) = (self.data.train.images.channels, method.routes());
-        let mut rng = random::generator(context.seed, &format!("{}/init", method.name()), 0);
-        Backbone::new(config, channels, routes, clusters, &mut rng, device)
-    }
-
-    /// What a supervised method starts from.
-    fn fresh_classifier(&self, method: Method, context: &Context) -> Classifier {
-        let (config, device) = (&self.recipe.encoder, &context.device);
-        let (channels, classes) = (self.data.train.images.channels, self.data.classes.len());
-        let mut rng = random::generator(context.seed, &format!("{}/init", method.name()), 0);
-        Classifier {
-            encoder: Encoder::new(config, channels, method.routes(), &mut rng, device),
-            linear: Linear::new(config.features(), classes, &mut rng, device),
-            route: method.route(),
-        }
-    }
-
-    /// The pseudo-labels' file.
-    pub fn pseudo_label_path(&self) -> PathBuf {
-        self.run.path().join("pseudo_labels.safetensors")
-    }
-
-    fn pseudo_labels(&self) -> Result<PseudoLabels> {
-        let path = self.pseudo_label_path();
-        if !path.exists() {
-            let run = self.run.path().display();
-            let hint = format!("make them first: advcl cluster --run {run}");
-            return Err(Error::run(self.run.path(), "no pseudo-labels yet", hint));
-        }
-        PseudoLabels::load(
-            &path,
-            self.data.train.images.len(),
-            self.recipe.cluster_counts(),
-            Some(&self.text_of(Part::Labels)),
-        )
-    }
-
-    /// The encoder whose features are clustered, and how its labels' origin calls it.
-    fn clustered(&self, given: Option<&str>, context: &Context) -> Result<(Model, String)> {
-        let images = &self.data.train.images;
-        let describe = |info: &ModelInfo| {
-            let (depth, width) = (usize::from(info.encoder.depth), info.encoder.width);
-            format!("ResNet-{depth} (width {width})")
-        };
-        let Some(given) = given else {
-            let model = self.require(Method::Simclr, context)?;
-            let (network, count) = (describe(&model.info), images.len());
-            let origin = format!("a SimCLR {network} trained on the same {count} images");
-            return Ok((model, origin));
-        };
-        let path = Path::new(given);
-        let model = Model::load(path, &context.device)?;
-        let found = (model.info.channels, model.info.image_size);
-        let expected = (images.channels, [images.height, images.width]);
-        if found != expected {
-            let problem = format!("expected a model of images {expected:?}, found {found:?}");
-            let hint = "name a model of images of the same channels and size in cluster.model";
-            return Err(Error::model(path, problem, hint));
-        }
-        let info = &model.info;
-        let origin = format!("{given}, method {}, {}", info.method, describe(info));
-        Ok((model, origin))
-    }
-
-    /// Clusters an encoder's features into pseudo-labels, the standard encoder's unless the recipe names another;
-    /// or takes them from the recipe's file.
-    ///
-    /// # Errors
-    /// [`Error::Run`] when there is no encoder yet; what reading the model or the labels file meets;
-    /// [`Error::Interrupted`].
-    pub fn cluster(&self, context: &mut Context) -> Result<()> {
-        let path = self.pseudo_label_path();
-        let Some(settings) = &self.recipe.cluster else {
-            let problem = "no table [cluster]: there is nothing to do";
-            return Err(Error::recipe("cluster", problem, "add it to the recipe"));
-        };
-        if path.exists() {
-            return self.pseudo_labels().map(drop);
-        }
-        let started = Instant::now();
-        let count = self.data.train.images.len();
-        let labels = match &settings.labels_file {
-            Some(file) => PseudoLabels::load(Path::new(file), count, &settings.counts, None)?,
-            None => {
-                let (model, whose) = self.clustered(settings.model.as_deref(), context)?;
-                let batch = self.recipe.evaluate.batch_size;
-                let (encoder, route) = (&model.backbone.encoder, model.info.route);
-                let images = &self.data.train.images;
-                let features = features("cluster", encoder, route, images, batch, context)
-                    .map_err(|error| self.here(error))?;
-                let origin = format!("k-means on the features of {whose}, seed {}", context.seed);
-                let clusters = clusterings(&Points::new(features), settings, context)
-                    .map_err(|error| self.here(error))?;
-                PseudoLabels { clusters, origin }
-            }
-        };
-        let seconds = started.elapsed().as_secs_f64();
-        (context.observe)(&Event::Note {
-            stage: "cluster".to_owned(),
-            text: format!("pseudo-labels for K = {:?}", labels.counts()),
-        });
-        files::write_json(&self.run.path().join(CLUSTER_TIME), &seconds)?;
-        labels.save(&path, &self.text_of(Part::Labels))
-    }
-
-    /// Fits a linear classifier on a frozen encoder. Nothing is left to do where the classifier was trained together
-    /// with the encoder.
-    ///
-    /// # Errors
-    /// As [`train::fit`]; [`Error::Run`] when there is no encoder yet.
-    pub fn finetune(&self, method: Method, context: &mut Context) -> Result<()> {
-        let model = self.require(method, context)?;
-        if model.linear.is_some() {
-            return Ok(());
-        }
-        self.require_labels()?;
-        let started = Instant::now();
-        let settings = &self.recipe.finetune;
-        let stage = format!("{}/slf", method.name());
-        let (encoder, route, train) = (&model.backbone.encoder, model.info.route, &self.data.train);
-        let batch = self.recipe.evaluate.batch_size;
-        let cached = match settings.augment {
-            true => None,
-            false => Some(
-                features(&stage, encoder, route, &train.images, batch, context)
-                    .map_err(|error| self.here(error))?,
-            ),
-        };
-        let objective = LinearProbe::new(encoder, route, train, cached, &context.device);
-        let mut rng = random::generator(context.seed, &format!("{stage}/init"), 0);
-        let features = self.recipe.encoder.features();
-        let fresh = Linear::new(features, self.data.classes.len(), &mut rng, &context.device);
-        let path = self.run.stage(method.name())?.join("slf.safetensors");
-        let text = self.text_of(Part::Classifier(method));
-        let checkpoint = Checkpoint {
-            path: &path,
-            recipe: &text,
-        };
-        let images = self.data.train.images.len();
-        let plan = &settings.plan;
-        let (linear, _) = train::fit(&stage, &objective, fresh, plan, images, checkpoint, context)?;
-        self.set_seconds(method, |times| {
-            times.finetune = started.elapsed().as_secs_f64()
-        })?;
-        let info = ModelInfo {
-            classes: self.data.classes.clone(),
-            finetuning: Some("slf".to_owned()),
-            recipe: text,
-            ..model.info
-        };
-        let backbone = model.backbone;
-        Model {
-            info,
-            backbone,
-            linear: Some(linear),
-        }
-        .save(&self.model_path(method))
-    }
-
-    fn result_path(&self, method: Method) -> PathBuf {
-        self.run.path().join(method.name()).join("result.json")
-    }
-
-    /// Measures a fitted model: clean, and under PGD. Figures that were measured by the same recipe are read back.
-    ///
-    /// # Errors
-    /// [`Error::Run`] when there is no encoder or no classifier yet; [`Error::Interrupted`].
-    pub fn evaluate(&self, method: Method, context: &mut Context) -> Result<Outcome> {
-        let path = self.result_path(method);
-        let text = self.text_of(Part::Figures(method));
-        if path.exists() {
-            let record: Record = files::read_json(&path)?;
-            if record.recipe == text {
-                return Ok(record.outcome);
-            }
-        }
-        self.require_labels()?;
-        let model = self.require(method, context)?;
-        let classifier = model.classifier(&self.model_path(method))?;
-        let settings = &self.recipe.evaluate;
-        let started = Instant::now();
-        let ball = self.recipe.threat.ball();
-        let pgd = Pgd::new(settings.steps, settings.step_size.as_ref(), ball);
-        let accuracy = evaluate::accuracy(
-            &format!("{}/pgd-{}", method.name(), settings.steps),
-            &classifier,
-            &self.judged,
-            (ball, pgd),
-            settings.batch_size,
-            context,
-        );
-        let accuracy = accuracy.map_err(|error| self.here(error))?;
-        self.set_seconds(method, |times| {
-            times.evaluate = started.elapsed().as_secs_f64()
-        })?;
-        let total = &accuracy.total;
-        let fraction = |part: usize| part as f64 / total.images as f64;
-        let outcome = Outcome {
-            method,
-            finetuning: model.info.finetuning.unwrap_or_default(),
-            clean_accuracy: fraction(total.clean),
-            robust_accuracy: fraction(total.robust),
-            images: total.images,
-            split: settings.split,
-            threat: self.recipe.threat.clone(),
-            attack_steps: settings.steps,
-            attack_step_size: pgd.step_size,
-            seconds: self.seconds(method)?,
-            accuracy,
-        };
-        let record = Record {
-            recipe: text,
-            outcome,
-        };
-        files::write_json(&path, &record)?;
-        Ok(record.outcome)
+        self.pretrain(name, context)
     }
 
     /// Everything, in order; ends with `summary.json`.
@@ -540,44 +372,20 @@ impl Experiment {
     pub fn all(&self, context: &mut Context) -> Result<Summary> {
         // Known now, and better said before hours of pretraining.
         self.require_labels()?;
-        if self.recipe.cluster.as_ref().is_some_and(Settings::is_given) {
+        for entry in self.recipe.finetune.entries() {
+            self.labeled(entry)?;
+        }
+        let cells = self.cells(None, None)?;
+        if self.labels_are_given() {
             self.cluster(context)?;
         }
-        for method in self.recipe.methods() {
-            if method.clustered() {
-                self.cluster(context)?;
-            }
-            self.pretrain(method, context)?;
-            self.finetune(method, context)?;
-        }
-        self.summary(&self.recipe.methods(), context)
-    }
-
-    /// Evaluates `methods` and writes `summary.json`, which keeps the rows of those evaluated before.
-    ///
-    /// # Errors
-    /// As [`Experiment::evaluate`].
-    pub fn summary(&self, methods: &[Method], context: &mut Context) -> Result<Summary> {
-        let time = self.run.path().join(CLUSTER_TIME);
-        let mut summary = Summary {
-            advcl_version: env!("CARGO_PKG_VERSION").to_owned(),
-            seed: self.recipe.seed,
-            data: self.recipe.data.source.clone(),
-            classes: self.data.classes.clone(),
-            cluster_seconds: time.exists().then(|| files::read_json(&time)).transpose()?,
-            outcomes: Vec::new(),
-        };
-        let mut asked = summary.clone();
-        for method in self.recipe.methods() {
-            let wanted = methods.contains(&method);
-            if wanted || self.result_path(method).exists() {
-                let outcome = self.evaluate(method, context)?;
-                summary.outcomes.push(outcome.clone());
-                asked.outcomes.extend(wanted.then_some(outcome));
+        for entry in self.recipe.pretrain.entries() {
+            self.make_encoder(&entry.name, context)?;
+            for cell in cells.iter().filter(|cell| cell.method == entry.name) {
+                self.finetune(cell, context)?;
             }
         }
-        files::write_json(&self.run.path().join("summary.json"), &summary)?;
-        Ok(asked)
+        self.summary(&cells, context)
     }
 
     /// Notes version, device and machine in `run.json`, once.
@@ -601,23 +409,4 @@ impl Experiment {
         });
         files::write_json(&path, &note)
     }
-}
-
-/// Pseudo-labels for each number of clusters.
-fn clusterings(
-    points: &Points,
-    settings: &Settings,
-    context: &mut Context,
-) -> Result<Vec<(usize, Vec<usize>)>> {
-    let mut clusters = Vec::new();
-    let total = settings.counts.len();
-    for (done, &count) in settings.counts.iter().enumerate() {
-        let mut rng = random::generator(context.seed, "cluster", count as u64);
-        // Stopped in the middle, or after it: both are heard here.
-        let found = points.cluster(count, settings, &mut rng, context.stop);
-        let finished = done + usize::from(found.is_some());
-        context.progress("cluster", finished, total, "clusterings")?;
-        clusters.extend(found.map(|found| (count, found.labels)));
-    }
-    Ok(clusters)
 }

@@ -3,14 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use crate::evaluate::Accuracy;
-use crate::recipe::{Method, SplitName, Threat};
+use crate::recipe::{SplitName, Threat};
 
 /// One row of the final table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// The encoder.
-    pub method: Method,
-    /// The classifier: "slf", or "end-to-end" where it was trained together with the encoder.
+    /// The encoder: its method's table.
+    pub method: String,
+    /// The classifier: its mode's table, or "end-to-end" where it was trained together with the encoder.
     pub finetuning: String,
     /// Fraction right on the images as they are.
     pub clean_accuracy: f64,
@@ -32,7 +32,7 @@ pub struct Outcome {
     pub accuracy: Accuracy,
 }
 
-/// `result.json` of a method's folder: its row, and what it was measured by.
+/// `result.json` of a row's folder: the row, and what it was measured by.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Record {
     /// All that the figures depend on, as TOML; other figures are wanted where it differs.
@@ -61,10 +61,13 @@ pub struct Summary {
     pub seed: u64,
     /// The data set.
     pub data: String,
+    /// The one that classifiers are for, where it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downstream: Option<String>,
     /// The classes, in label order.
     pub classes: Vec<String>,
     /// Wall-clock seconds of making pseudo-labels, where this run made them.
     pub cluster_seconds: Option<f64>,
-    /// A row a method.
+    /// A row a method and mode.
     pub outcomes: Vec<Outcome>,
 }

@@ -85,6 +85,20 @@ impl Linear {
         }
     }
 
+    /// The same with all weights zero: every class equally probable.
+    pub fn zeros(&self) -> Self {
+        let device = self.weight.val().device();
+        Self {
+            weight: Param::from_tensor(Tensor::zeros(self.weight.val().dims(), &device)),
+            bias: Param::from_tensor(Tensor::zeros(self.bias.val().dims(), &device)),
+        }
+    }
+
+    /// How many values come out.
+    pub fn outputs(&self) -> usize {
+        self.bias.val().dims()[0]
+    }
+
     /// # Shapes
     /// `[batch, in]` to `[batch, out]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {

@@ -1,5 +1,6 @@
 //! The encoder, its heads, and their weights under the names that the field publishes.
 
+mod average;
 mod engine;
 pub mod frozen;
 pub mod layer;
@@ -8,6 +9,7 @@ pub mod norm;
 pub mod resnet;
 pub mod weights;
 
+pub use average::{moving_average, unshared};
 pub(crate) use engine::weights_replaced;
 pub use engine::{
     CpuKernels, Precision, choose_cpu_kernels, cpu_kernels, has_bf16, instruction_sets,

@@ -85,6 +85,18 @@ impl Backbone {
         self.project(features, mode)
     }
 
+    /// Several views as one batch, so that BatchNorm's statistics are of all of them. # Shapes: as
+    /// [`Backbone::embed`], for each view.
+    pub fn embed_together(
+        &self,
+        views: &[Tensor<4>],
+        route: Route,
+        mode: &mut Mode,
+    ) -> Vec<Tensor<2>> {
+        let all = Tensor::cat(views.to_vec(), 0);
+        self.embed(all, route, mode).chunk(views.len(), 0)
+    }
+
     /// Features to the logits of each pseudo-label head. # Shapes: `[batch, features]` to `[batch, K]` each.
     pub fn cluster_logits(&self, features: &Tensor<2>) -> Vec<Tensor<2>> {
         self.fc

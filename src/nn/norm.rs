@@ -177,6 +177,11 @@ impl RouteNorm {
         }
     }
 
+    /// Drops all branches but one, which becomes the first.
+    pub(super) fn keep(&mut self, route: Route) {
+        self.bn_list = vec![self.bn_list.swap_remove(route as usize)];
+    }
+
     /// The route's branch, see [`BatchNorm::forward`].
     ///
     /// # Panics

@@ -212,6 +212,34 @@ impl Encoder {
         engine::pool(x)
     }
 
+    /// With one BatchNorm branch: this route's, as the first.
+    ///
+    /// # Panics
+    /// When the encoder was built without this route.
+    pub fn on_route(&self, route: Route) -> Self {
+        let mut own = self.clone();
+        let Self {
+            bn1,
+            layer1,
+            layer2,
+            layer3,
+            layer4,
+            ..
+        } = &mut own;
+        bn1.keep(route);
+        for block in [layer1, layer2, layer3, layer4].into_iter().flatten() {
+            block.bn1.keep(route);
+            block.bn2.keep(route);
+            if let Some(bn3) = &mut block.bn3 {
+                bn3.keep(route);
+            }
+            if let Some(downsample) = &mut block.downsample {
+                downsample.bn.keep(route);
+            }
+        }
+        own
+    }
+
     /// In the order in which they follow each other.
     pub(super) fn blocks(&self) -> impl Iterator<Item = &Block> {
         [&self.layer1, &self.layer2, &self.layer3, &self.layer4]

@@ -6,13 +6,16 @@
 //! through the pseudo-labels on `pgd_ce`, carries the supervision (equation 5). The joint loss separates into the
 //! two terms below, so each attack climbs its own; both are used again, unchanged, for the update.
 
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::{Given, Method, Trained, Trainer};
 use crate::attack::{Ball, Pgd};
+use crate::check::Check;
 use crate::cluster::PseudoLabels;
-use crate::data::Images;
 use crate::data::augment::{Strong, Weak};
+use crate::data::{Batch, Images};
+use crate::error::Result;
 use crate::loss::{FixedViews, contrastive, mean_cross_entropy};
 use crate::nn::{Backbone, Mode, Route};
 use crate::pixels::Pixels;
@@ -29,19 +32,93 @@ pub struct Settings {
     pub temperature: f64,
     /// Weight of the pseudo-label term.
     pub cluster_weight: f64,
-    /// Frequencies nearer than this to the spectrum's centre are dropped from the high-frequency view.
-    pub high_frequency_radius: f32,
+    /// Frequencies nearer than this to the spectrum's centre are dropped from the high-frequency view; without a
+    /// radius there is no such view.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub high_frequency_radius: Option<f32>,
+    /// How many strong views: 2 in the paper.
+    #[serde(default = "two")]
+    pub strong_views: usize,
+    /// Which of the recipe's numbers of clusters: all where it is left out, none for `[]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clusters: Option<Vec<usize>>,
     /// Of the attack.
     pub attack_steps: usize,
     /// Of the attack, in pixels; a quarter of the radius where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attack_step_size: Option<Pixels>,
-    /// Two of the views.
+    /// The strong views.
     #[serde(default)]
     pub strong: Strong,
     /// The original, which is attacked and of which the high frequencies are taken.
     #[serde(default)]
     pub weak: Weak,
+}
+
+fn two() -> usize {
+    2
+}
+
+impl Method for Settings {
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn check(&self, check: &Check) -> Result<()> {
+        check.in_range("temperature", self.temperature, 0.01, 100.0)?;
+        check.in_range("cluster_weight", self.cluster_weight, 0.0, 1e6)?;
+        if let Some(radius) = self.high_frequency_radius {
+            check.in_range("high_frequency_radius", f64::from(radius), 0.0, 1e6)?;
+        } else {
+            check.at_least_one("strong_views", self.strong_views)?;
+        }
+        check.at_least_one("attack_steps", self.attack_steps)?;
+        check.views("strong", self.strong.check())?;
+        check.views("weak", self.weak.check())
+    }
+
+    fn check_images(&self, images: &Images, check: &Check) -> Result<()> {
+        let (height, width) = (images.height, images.width);
+        let Some(radius) = self.high_frequency_radius else {
+            return Ok(());
+        };
+        if !HighFrequency::new(height, width, radius).drops_everything() {
+            return Ok(());
+        }
+        let problem = format!("nothing of {height} × {width} images is left beyond {radius}");
+        let largest = HighFrequency::largest_radius(height, width);
+        // Rounded down: the largest itself is an exact distance.
+        let largest = (largest * 100.0).floor() / 100.0;
+        let hint = format!("the largest useful radius for this size is {largest}");
+        check.refuse("high_frequency_radius", problem, hint)
+    }
+
+    fn clustered(&self) -> bool {
+        self.clusters != Some(Vec::new())
+    }
+
+    fn cluster_counts(&self) -> Option<&[usize]> {
+        self.clusters.as_deref()
+    }
+
+    fn routes(&self) -> usize {
+        Route::ALL.len()
+    }
+
+    fn route(&self) -> Route {
+        Route::Pgd
+    }
+
+    fn pretrain(&self, given: &Given, trainer: &mut Trainer) -> Result<Trained> {
+        let labels = match &self.clusters {
+            Some(counts) => &given.labels.only(counts),
+            None => given.labels,
+        };
+        let images = &given.train.images;
+        let objective = AdvCl::new(images, self, labels, given.ball);
+        let fresh = trainer.fresh_backbone(self.routes(), &labels.counts());
+        Ok(trainer.fit("", &objective, &self.plan, fresh)?.into())
+    }
 }
 
 /// The objective.
@@ -50,8 +127,7 @@ pub struct AdvCl<'a> {
     settings: &'a Settings,
     labels: &'a PseudoLabels,
     ball: Ball,
-    high_frequency: HighFrequency,
-    device: Device,
+    high_frequency: Option<HighFrequency>,
 }
 
 /// The pseudo-label term of an attacked view (equation 5): mean cross-entropy over the cluster heads.
@@ -72,16 +148,14 @@ impl<'a> AdvCl<'a> {
         settings: &'a Settings,
         labels: &'a PseudoLabels,
         ball: Ball,
-        device: Device,
     ) -> Self {
-        let radius = settings.high_frequency_radius;
+        let filter = |radius| HighFrequency::new(images.height, images.width, radius);
         Self {
-            high_frequency: HighFrequency::new(images.height, images.width, radius),
+            high_frequency: settings.high_frequency_radius.map(filter),
             images,
             settings,
             labels,
             ball,
-            device,
         }
     }
 }
@@ -101,21 +175,22 @@ impl Objective for AdvCl<'_> {
         let mut mode = Mode::Train(step.statistics);
 
         let original = weak.apply(self.images, indices, rng);
-        let clean_views = [
-            strong.apply(self.images, indices, rng),
-            strong.apply(self.images, indices, rng),
-            self.high_frequency.apply(&original),
-        ];
-        let original = to_tensor(original, &self.device);
-        let labels = self.labels.batch(indices, &self.device);
+        let mut clean_views: Vec<Batch> = (0..self.settings.strong_views)
+            .map(|_| strong.apply(self.images, indices, rng))
+            .collect();
+        clean_views.extend(self.high_frequency.as_ref().map(|f| f.apply(&original)));
+        let original = to_tensor(original, step.device);
+        let labels = self.labels.batch(indices, step.device);
 
         // The clean views do not depend on the perturbation. The released code forwards them again in every
         // attack iteration; their projections are the same each time, so they are computed once.
-        let clean = clean_views.map(|view| {
-            step.live
-                .embed(to_tensor(view, &self.device), Route::Normal, &mut mode)
-        });
-        let fixed = FixedViews::new(clean.clone().map(Tensor::inner).to_vec(), *temperature);
+        let embed = |view| {
+            let view = to_tensor(view, step.device);
+            step.live.embed(view, Route::Normal, &mut mode)
+        };
+        let clean: Vec<Tensor<2>> = clean_views.into_iter().map(embed).collect();
+        let fixed = clean.iter().cloned().map(Tensor::inner).collect();
+        let fixed = FixedViews::new(fixed, *temperature);
 
         let step_size = self.settings.attack_step_size.as_ref();
         let pgd = Pgd::new(self.settings.attack_steps, step_size, self.ball);
@@ -126,7 +201,7 @@ impl Objective for AdvCl<'_> {
             pgd.maximize(climb, &original, self.ball, rng)
         });
 
-        let mut views = clean.to_vec();
+        let mut views = clean;
         views.push(step.live.embed(x_cl, Route::Pgd, &mut mode));
         let contrastive = contrastive(views, *temperature);
         let Some(x_ce) = x_ce else {

@@ -6,22 +6,18 @@
 //! an attacker finds in the ball around each. PGD does the inner part, SGD the outer one, on the attacked images
 //! alone. Encoder and classifier are trained together, so nothing is left to finetune.
 //!
-//! The attack sees the batch's statistics, as in the authors' released code: it climbs the very loss that is then
-//! minimized, and early in training the running ones say little. (TRADES' released code attacks with the running
-//! ones.) Unlike the released code, the attack's passes leave the running statistics alone: they follow the
+//! Unlike in the released code, the attack's passes leave the running statistics alone: they follow the
 //! images that are trained on, once a step.
 
-use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use crate::attack::{Ball, Pgd};
-use crate::cluster::label_tensor;
-use crate::data::Split;
+use super::{Given, Method, Trained, Trainer, supervised};
+use crate::check::Check;
+use crate::criterion::Criterion;
 use crate::data::augment::Weak;
-use crate::loss::cross_entropy;
-use crate::nn::{Classifier, Mode};
+use crate::error::Result;
 use crate::pixels::Pixels;
-use crate::train::{Loss, Objective, Plan, Step, to_tensor};
+use crate::train::Plan;
 
 /// What a recipe says of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,39 +35,25 @@ pub struct Settings {
     pub weak: Weak,
 }
 
-/// The objective.
-pub struct AdversarialTraining<'a> {
-    /// Labeled.
-    pub split: &'a Split,
-    /// The recipe's.
-    pub settings: &'a Settings,
-    /// What the attacker may do.
-    pub ball: Ball,
-    /// Where views go.
-    pub device: Device,
-}
+impl Method for Settings {
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
 
-impl Objective for AdversarialTraining<'_> {
-    type Model = Classifier;
+    fn check(&self, check: &Check) -> Result<()> {
+        check.at_least_one("attack_steps", self.attack_steps)?;
+        check.views("weak", self.weak.check())
+    }
 
-    fn loss(&self, step: Step<Classifier>) -> Loss {
-        let Self {
-            split, settings, ..
-        } = self;
-        let images = settings.weak.apply(&split.images, step.indices, step.rng);
-        let images = to_tensor(images, &self.device);
-        let labels: Vec<usize> = step.indices.iter().map(|&i| split.labels[i]).collect();
-        let labels = label_tensor(&labels, &self.device);
+    fn supervised(&self) -> bool {
+        true
+    }
 
-        let step_size = settings.attack_step_size.as_ref();
-        let pgd = Pgd::new(settings.attack_steps, step_size, self.ball);
-        let climb = |x| cross_entropy(step.plain.forward(x, &mut Mode::Batch), labels.clone());
-        let attacked = pgd.maximize(climb, &images, self.ball, step.rng);
-
-        let logits = (step.live).forward(attacked, &mut Mode::Train(step.statistics));
-        Loss {
-            total: cross_entropy(logits, labels),
-            parts: Vec::new(),
-        }
+    fn pretrain(&self, given: &Given, trainer: &mut Trainer) -> Result<Trained> {
+        let criterion = Criterion::Pgd {
+            steps: self.attack_steps,
+            step_size: self.attack_step_size.clone(),
+        };
+        supervised::fit(given, trainer, &self.plan, &self.weak, criterion)
     }
 }

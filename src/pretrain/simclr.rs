@@ -1,11 +1,13 @@
 //! SimCLR (Chen et al., ICML 2020): two strong views, no attack. The standard encoder that robust ones are held
 //! against, and the source of pseudo-labels.
 
-use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use super::{Given, Method, Trained, Trainer};
+use crate::check::Check;
 use crate::data::Images;
 use crate::data::augment::Strong;
+use crate::error::Result;
 use crate::loss::contrastive;
 use crate::nn::{Backbone, Mode, Route};
 use crate::train::{Loss, Objective, Plan, Step, to_tensor};
@@ -23,14 +25,36 @@ pub struct Settings {
     pub strong: Strong,
 }
 
+impl Method for Settings {
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn check(&self, check: &Check) -> Result<()> {
+        check.in_range("temperature", self.temperature, 0.01, 100.0)?;
+        check.views("strong", self.strong.check())
+    }
+
+    fn attacks(&self) -> bool {
+        false
+    }
+
+    fn pretrain(&self, given: &Given, trainer: &mut Trainer) -> Result<Trained> {
+        let objective = SimClr {
+            images: &given.train.images,
+            settings: self,
+        };
+        let fresh = trainer.fresh_backbone(self.routes(), &[]);
+        Ok(trainer.fit("", &objective, &self.plan, fresh)?.into())
+    }
+}
+
 /// The objective.
 pub struct SimClr<'a> {
     /// Unlabeled.
     pub images: &'a Images,
     /// The recipe's.
     pub settings: &'a Settings,
-    /// Where views go.
-    pub device: Device,
 }
 
 impl Objective for SimClr<'_> {
@@ -44,7 +68,7 @@ impl Objective for SimClr<'_> {
                 .strong
                 .apply(self.images, step.indices, step.rng);
             step.live
-                .embed(to_tensor(view, &self.device), Route::Normal, &mut mode)
+                .embed(to_tensor(view, step.device), Route::Normal, &mut mode)
         };
         let total = contrastive(vec![embed(), embed()], self.settings.temperature);
         Loss {

@@ -1,76 +1,17 @@
-//! What makes a recipe impossible: checked at the door, named by its key.
+//! What makes a recipe impossible.
 
-use super::{Method, Recipe, SplitName};
+use std::collections::BTreeSet;
+
+use super::{Recipe, SplitName};
+use crate::check::Check;
 use crate::data::Dataset;
-use crate::error::{Error, Result};
-use crate::train::{Plan, Schedule};
-use crate::view::HighFrequency;
-
-/// Where a recipe stands, for messages; its methods refuse a key's value.
-#[derive(Clone, Copy)]
-struct Check<'a> {
-    place: &'a str,
-}
-
-impl Check<'_> {
-    fn refuse(self, key: &str, problem: impl Into<String>, hint: &str) -> Result<()> {
-        let place = format!("{}, {key}", self.place);
-        Err(Error::recipe(place, problem, hint))
-    }
-
-    fn in_range(self, key: &str, value: f64, low: f64, high: f64) -> Result<()> {
-        if value >= low && value <= high {
-            return Ok(());
-        }
-        let problem = format!("expected a number from {low} to {high}, found {value}");
-        self.refuse(key, problem, "")
-    }
-
-    fn at_least_one(self, key: &str, value: usize) -> Result<()> {
-        match value {
-            0 => self.refuse(key, "expected 1 or more, found 0", ""),
-            _ => Ok(()),
-        }
-    }
-
-    fn views(self, key: &str, outcome: Result<(), String>) -> Result<()> {
-        outcome.or_else(|problem| self.refuse(key, problem, ""))
-    }
-
-    fn plan(self, key: &str, plan: &Plan) -> Result<()> {
-        let key = |name: &str| format!("{key}.plan.{name}");
-        self.at_least_one(&key("epochs"), plan.epochs)?;
-        if plan.batch_size < 2 {
-            // BatchNorm has no variance, and the contrastive loss no negatives, in a batch of one.
-            let problem = format!("expected 2 or more, found {}", plan.batch_size);
-            return self.refuse(&key("batch_size"), problem, "");
-        }
-        let warmup_from = match &plan.schedule {
-            Schedule::Cosine { warmup_from, .. } => *warmup_from,
-            Schedule::Steps { .. } => 0.0,
-        };
-        for (name, value, high) in [
-            ("lr", plan.lr, 1e3),
-            ("schedule.cosine.warmup_from", warmup_from, 1e3),
-            ("momentum", plan.momentum, 1.0),
-            ("weight_decay", plan.weight_decay, 1.0),
-        ] {
-            self.in_range(&key(name), value, 0.0, high)?;
-        }
-        match &plan.schedule {
-            Schedule::Cosine { warmup_epochs, .. } if *warmup_epochs > plan.epochs => {
-                let problem = format!("{warmup_epochs} warm-up epochs of {} epochs", plan.epochs);
-                self.refuse(&key("schedule.cosine.warmup_epochs"), problem, "")
-            }
-            _ => Ok(()),
-        }
-    }
-}
+use crate::error::{Result, nearest};
+use crate::pretrain::Entry;
 
 impl Recipe {
     /// What can be known to be impossible before any data is read.
     pub(super) fn check(&self, place: &str) -> Result<()> {
-        let check = Check { place };
+        let check = Check { place, table: "" };
         if self.encoder.width == 0 || self.encoder.width > 1024 {
             let found = self.encoder.width;
             let problem = format!("expected 1 to 1024 channels, found {found}");
@@ -81,7 +22,22 @@ impl Recipe {
             let problem = "holdout images are to be evaluated, but none are held out";
             return check.refuse("evaluate.split", problem, "set data.holdout to 0.2, say");
         }
-        self.check_methods(check)?;
+        let entries = self.pretrain.entries();
+        if entries.is_empty() {
+            let hint = "add a table [pretrain.simclr] or [pretrain.advcl]";
+            return check.refuse("pretrain", "no method to pretrain with", hint);
+        }
+        for (place, entry) in entries.iter().enumerate() {
+            self.check_entry(entry, &entries[..place], check)?;
+        }
+        if let Some(probe) = &self.probe {
+            check.at_least_one("probe.every", probe.every)?;
+            check.at_least_one("probe.neighbours", probe.neighbours)?;
+            if self.data.holdout == 0.0 {
+                let problem = "held-out images are to be classified, but none are held out";
+                return check.refuse("probe", problem, "set data.holdout to 0.1, say");
+            }
+        }
         if let Some(cluster) = &self.cluster {
             check.at_least_one("cluster.restarts", cluster.restarts)?;
             check.at_least_one("cluster.iterations", cluster.iterations)?;
@@ -98,68 +54,72 @@ impl Recipe {
                 return check.refuse("cluster.counts", problem, "");
             }
         }
-        check.plan("finetune", &self.finetune.plan)?;
+        if self.finetune.entries().is_empty() {
+            let hint = "add a table [finetune.slf], say";
+            return check.refuse("finetune", "no finetuning mode", hint);
+        }
+        for entry in self.finetune.entries() {
+            let table = format!("finetune.{}", entry.name);
+            entry.check(&Check {
+                table: &table,
+                ..check
+            })?;
+        }
         check.at_least_one("evaluate.batch_size", self.evaluate.batch_size)?;
-        check.at_least_one("evaluate.steps", self.evaluate.steps)
+        check.at_least_one("evaluate.steps", self.evaluate.steps)?;
+        let Some(compare) = &self.compare else {
+            return Ok(());
+        };
+        let different: BTreeSet<_> = compare.seeds.iter().collect();
+        if compare.seeds.is_empty() || different.len() != compare.seeds.len() {
+            let problem = format!("expected different seeds, found {:?}", compare.seeds);
+            return check.refuse("compare.seeds", problem, "[0, 1, 2], say");
+        }
+        match compare.baseline.as_deref() {
+            Some(name) if self.pretrain.get(name).is_none() => {
+                let names = entries.iter().map(|entry| entry.name.as_str());
+                let problem = format!("the recipe has no table [pretrain.{name}]");
+                check.refuse("compare.baseline", problem, nearest(name, names))
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// The tables below `[pretrain]`.
-    fn check_methods(&self, check: Check) -> Result<()> {
-        let methods = self.methods();
-        if methods.is_empty() {
-            let hint = "add a table [pretrain.simclr] or [pretrain.advcl]";
-            return check.refuse("pretrain", "no method to pretrain with", hint);
+    /// A table below `[pretrain]`, and what it needs of the rest; `earlier` are those that are made before it.
+    fn check_entry(&self, entry: &Entry, earlier: &[Entry], whole: Check) -> Result<()> {
+        let table = format!("pretrain.{}", entry.name);
+        let check = Check {
+            table: &table,
+            ..whole
+        };
+        let method = entry.method();
+        check.plan("plan", method.plan())?;
+        method.check(&check)?;
+        if let Some(source) = method.source() {
+            let there = earlier.iter().any(|entry| entry.name == source);
+            if !there && !is_path(source) {
+                let problem = format!("{} learns from {source:?}: there is none", entry.title());
+                let hint = format!("add a table [pretrain.{source}], or name a model file");
+                return check.refuse("", problem, hint);
+            }
         }
-        for method in methods {
-            let table = format!("pretrain.{}", method.name());
-            let key = |name: &str| format!("{table}.{name}");
-            if let Some(plan) = self.pretrain.plan(method) {
-                check.plan(&table, plan)?;
-            }
-            match method {
-                Method::Simclr => {
-                    let Some(simclr) = &self.pretrain.simclr else {
-                        continue;
-                    };
-                    check.in_range(&key("temperature"), simclr.temperature, 0.01, 100.0)?;
-                    check.views(&key("strong"), simclr.strong.check())?;
-                }
-                Method::Advcl => {
-                    let Some(advcl) = &self.pretrain.advcl else {
-                        continue;
-                    };
-                    check.in_range(&key("temperature"), advcl.temperature, 0.01, 100.0)?;
-                    check.in_range(&key("cluster_weight"), advcl.cluster_weight, 0.0, 1e6)?;
-                    let radius = f64::from(advcl.high_frequency_radius);
-                    check.in_range(&key("high_frequency_radius"), radius, 0.0, 1e6)?;
-                    check.at_least_one(&key("attack_steps"), advcl.attack_steps)?;
-                    check.views(&key("strong"), advcl.strong.check())?;
-                    check.views(&key("weak"), advcl.weak.check())?;
-                }
-                Method::AdversarialTraining => {
-                    let Some(training) = &self.pretrain.adversarial_training else {
-                        continue;
-                    };
-                    check.at_least_one(&key("attack_steps"), training.attack_steps)?;
-                    check.views(&key("weak"), training.weak.check())?;
-                }
-            }
-            if !method.clustered() {
-                continue;
-            }
-            match &self.cluster {
-                None => {
-                    let problem = format!("{} needs pseudo-labels", method.title());
-                    let hint = "add a table [cluster]; counts = [] trains without pseudo-labels";
-                    return check.refuse("cluster", problem, hint);
-                }
-                Some(cluster) if !cluster.is_given() && self.pretrain.simclr.is_none() => {
-                    let problem = "no features to cluster: there is no [pretrain.simclr]";
-                    let hint = "add it, or name a cluster.model or a cluster.labels_file";
-                    return check.refuse("cluster", problem, hint);
-                }
-                Some(_) => {}
-            }
+        if !method.clustered() {
+            return Ok(());
+        }
+        let Some(cluster) = &self.cluster else {
+            let problem = format!("{} needs pseudo-labels", entry.title());
+            let hint = "add a table [cluster]; counts = [] trains without pseudo-labels";
+            return whole.refuse("cluster", problem, hint);
+        };
+        let asked = method.cluster_counts().unwrap_or_default();
+        if let Some(count) = asked.iter().find(|count| !cluster.counts.contains(count)) {
+            let problem = format!("{count} is not one of cluster.counts, {:?}", cluster.counts);
+            return check.refuse("clusters", problem, "add it there");
+        }
+        if !cluster.is_given() && self.pretrain.get("simclr").is_none() {
+            let problem = "no features to cluster: there is no [pretrain.simclr]";
+            let hint = "add it, or name a cluster.model or a cluster.labels_file";
+            return whole.refuse("cluster", problem, hint);
         }
         Ok(())
     }
@@ -167,54 +127,41 @@ impl Recipe {
     /// What is impossible with this data set.
     ///
     /// # Errors
-    /// [`Error::Recipe`] naming the key.
-    pub fn check_data(&self, data: &Dataset) -> Result<()> {
+    /// [`Error::Recipe`](crate::Error::Recipe) naming the key.
+    pub fn check_data(&self, data: &Dataset, downstream: Option<&Dataset>) -> Result<()> {
         let images = data.train.images.len();
-        let own = |method: &Method| {
-            let plan = self.pretrain.plan(*method)?;
-            Some((format!("pretrain.{}", method.name()), plan))
+        let whole = Check {
+            place: "",
+            table: "",
         };
-        let finetune = ("finetune".to_owned(), &self.finetune.plan);
-        for (key, plan) in Method::ALL.iter().filter_map(own).chain([finetune]) {
-            if plan.batch_size > images {
-                let batch = plan.batch_size;
-                let problem =
-                    format!("a batch of {batch} is larger than the {images} training images");
-                let hint = format!(
-                    "--set '{key}.plan.batch_size = {}'",
-                    images.min(batch / 2).max(2)
-                );
-                return Err(Error::recipe(
-                    format!("{key}.plan.batch_size"),
-                    problem,
-                    hint,
-                ));
-            }
+        for entry in self.pretrain.entries() {
+            let table = format!("pretrain.{}", entry.name);
+            let check = Check {
+                table: &table,
+                ..whole
+            };
+            check.batch("plan", entry.method().plan(), images)?;
+            entry.method().check_images(&data.train.images, &check)?;
         }
-        let (height, width) = (data.train.images.height, data.train.images.width);
-        if let Some(advcl) = &self.pretrain.advcl
-            && HighFrequency::new(height, width, advcl.high_frequency_radius).drops_everything()
-        {
-            let radius = advcl.high_frequency_radius;
-            let problem = format!("nothing of {height} × {width} images is left beyond {radius}");
-            let largest = HighFrequency::largest_radius(height, width);
-            // Rounded down: the largest itself is an exact distance.
-            let largest = (largest * 100.0).floor() / 100.0;
-            let hint = format!("the largest useful radius for this size is {largest}");
-            return Err(Error::recipe(
-                "pretrain.advcl.high_frequency_radius",
-                problem,
-                hint,
-            ));
+        let target = downstream.unwrap_or(data).train.images.len();
+        for entry in self.finetune.entries() {
+            let table = format!("finetune.{}", entry.name);
+            let check = Check {
+                table: &table,
+                ..whole
+            };
+            check.batch("plan", &entry.settings.plan, target)?;
         }
         if let Some(count) = self.cluster_counts().iter().find(|count| **count > images) {
             let problem = format!("{count} clusters of only {images} training images");
-            return Err(Error::recipe(
-                "cluster.counts",
-                problem,
-                "leave the largest numbers out",
-            ));
+            let hint = "leave the largest numbers out";
+            return whole.refuse("cluster.counts", problem, hint);
         }
         Ok(())
     }
+}
+
+/// Whether an encoder's source is a file, and no method's name.
+pub(super) fn is_path(source: &str) -> bool {
+    source.contains(['/', '\\', '.'])
 }

@@ -11,15 +11,16 @@ use toml::{Table, Value};
 use crate::attack::{Ball, Norm};
 use crate::cluster;
 use crate::error::{Error, Result, nearest};
-use crate::nn::{EncoderConfig, Route};
+use crate::finetune::Finetune;
+use crate::nn::EncoderConfig;
 use crate::pixels::Pixels;
-use crate::pretrain::{advcl, adversarial_training, simclr};
-use crate::train::Plan;
+use crate::pretrain::Pretrain;
+use crate::probe;
 
-pub use part::{Fingerprint, Part};
+pub use part::{Fingerprint, Fingerprints, Part};
 
 /// The recipes inside the binary: name, one line about it, text.
-pub const SHIPPED: [(&str, &str, &str); 4] = [
+pub const SHIPPED: [(&str, &str, &str); 7] = [
     (
         "quickstart",
         "embedded Fashion-MNIST: SimCLR and AdvCL side by side, minutes on two cores",
@@ -31,9 +32,24 @@ pub const SHIPPED: [(&str, &str, &str); 4] = [
         include_str!("../../recipes/smoke.toml"),
     ),
     (
+        "compare-quick",
+        "embedded Fashion-MNIST: every method by SLF, ALF and AFF, three seeds; an hour on two cores",
+        include_str!("../../recipes/compare-quick.toml"),
+    ),
+    (
         "cifar10-12k-cpu",
         "colour on a laptop: 12,000 CIFAR-10 images, also with all labels as a ceiling; 15 minutes on two cores",
         include_str!("../../recipes/cifar10-12k-cpu.toml"),
+    ),
+    (
+        "compare-cifar10-12k",
+        "colour: every method and AdvCL's ablations by SLF, ALF and AFF, three seeds; a night on two cores",
+        include_str!("../../recipes/compare-cifar10-12k.toml"),
+    ),
+    (
+        "compare-cifar10",
+        "every method in its paper's setting: CIFAR-10, ResNet-18, 1000 epochs; wants GPUs",
+        include_str!("../../recipes/compare-cifar10.toml"),
     ),
     (
         "cifar10-advcl",
@@ -56,13 +72,22 @@ pub struct Recipe {
     pub threat: Threat,
     /// The encoders to make.
     pub pretrain: Pretrain,
+    /// A look at the encoders while they are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<probe::Settings>,
     /// Pseudo-labels for AdvCL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<cluster::Settings>,
-    /// The classifier on a frozen encoder.
+    /// Other images to finetune and evaluate on: transfer. Left out, they are those of `data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downstream: Option<Downstream>,
+    /// From encoders to classifiers.
     pub finetune: Finetune,
     /// The final figures.
     pub evaluate: Evaluate,
+    /// For `advcl compare`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compare: Option<Compare>,
 }
 
 /// Which images.
@@ -80,6 +105,23 @@ pub struct Data {
     /// Evaluate on so many images of the split, the same share of each class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_limit: Option<usize>,
+}
+
+/// Images to finetune and evaluate on, with classes and a size of their own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Downstream {
+    /// The name of the embedded set, or a path.
+    pub source: String,
+    /// As in `data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_limit: Option<usize>,
+    /// As in `data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_limit: Option<usize>,
+    /// Makes gray images colour ones, or colour ones gray, as the encoder wants them; refused otherwise.
+    #[serde(default)]
+    pub convert_channels: bool,
 }
 
 /// What an attacker may do.
@@ -102,128 +144,6 @@ impl Threat {
     }
 }
 
-/// The encoders to make: each method that has a table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Pretrain {
-    /// The standard encoder.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub simclr: Option<simclr::Settings>,
-    /// The robust encoder.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub advcl: Option<advcl::Settings>,
-    /// The supervised reference: what labels for all training images would give.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub adversarial_training: Option<adversarial_training::Settings>,
-}
-
-impl Pretrain {
-    /// How long and how fast, where the method has a table.
-    pub fn plan(&self, method: Method) -> Option<&Plan> {
-        match method {
-            Method::Simclr => self.simclr.as_ref().map(|table| &table.plan),
-            Method::Advcl => self.advcl.as_ref().map(|table| &table.plan),
-            Method::AdversarialTraining => {
-                let table = self.adversarial_training.as_ref();
-                table.map(|table| &table.plan)
-            }
-        }
-    }
-}
-
-/// A pretraining method: the registry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// [`simclr`].
-    Simclr,
-    /// [`advcl`].
-    Advcl,
-    /// [`adversarial_training`].
-    AdversarialTraining,
-}
-
-impl Method {
-    /// All methods, in the order in which a run makes them: later ones may use earlier ones' features.
-    pub const ALL: [Self; 3] = [Self::Simclr, Self::Advcl, Self::AdversarialTraining];
-
-    /// As written in recipes and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Simclr => "simclr",
-            Self::Advcl => "advcl",
-            Self::AdversarialTraining => "adversarial-training",
-        }
-    }
-
-    /// As written in tables for people.
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::Simclr => "SimCLR",
-            Self::Advcl => "AdvCL",
-            Self::AdversarialTraining => "Adversarial training",
-        }
-    }
-
-    /// Whether it learns from the labels of the training images. Such a method trains its classifier together with
-    /// its encoder; that classifier is evaluated, and none is finetuned.
-    pub fn supervised(self) -> bool {
-        match self {
-            Self::Simclr | Self::Advcl => false,
-            Self::AdversarialTraining => true,
-        }
-    }
-
-    /// Whether it learns from pseudo-labels, which must be there before it.
-    pub fn clustered(self) -> bool {
-        match self {
-            Self::Simclr | Self::AdversarialTraining => false,
-            Self::Advcl => true,
-        }
-    }
-
-    /// How many BatchNorm branches its encoder has.
-    pub fn routes(self) -> usize {
-        match self {
-            Self::Simclr | Self::AdversarialTraining => 1,
-            Self::Advcl => Route::ALL.len(),
-        }
-    }
-
-    /// The BatchNorm branch that downstream tasks use.
-    pub fn route(self) -> Route {
-        match self {
-            Self::Simclr | Self::AdversarialTraining => Route::Normal,
-            Self::Advcl => Route::Pgd,
-        }
-    }
-}
-
-impl std::str::FromStr for Method {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|method| method.name() == name)
-            .ok_or_else(|| {
-                let hint = nearest(name, Self::ALL.map(Self::name));
-                Error::recipe("method", format!("no pretraining method {name:?}"), hint)
-            })
-    }
-}
-
-/// Standard linear finetuning (SLF): a linear classifier on the frozen encoder, on clean images.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Finetune {
-    /// How long and how fast.
-    pub plan: Plan,
-    /// Random crops and flips. Without them the features are computed once.
-    #[serde(default)]
-    pub augment: bool,
-}
-
 /// The final figures.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -237,6 +157,17 @@ pub struct Evaluate {
     /// Of PGD, in pixels; a quarter of the radius where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_size: Option<Pixels>,
+}
+
+/// Several runs of the recipe, side by side.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compare {
+    /// In place of `seed`, a run each.
+    pub seeds: Vec<u64>,
+    /// Whom the other methods are held against; AdvCL where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<String>,
 }
 
 /// Which images are evaluated.
@@ -329,10 +260,21 @@ impl Recipe {
         toml::to_string(self).expect("tables of plain values")
     }
 
-    /// The methods that the recipe has a table for, in order.
-    pub fn methods(&self) -> Vec<Method> {
-        let there = |method: &Method| self.pretrain.plan(*method).is_some();
-        Method::ALL.into_iter().filter(there).collect()
+    /// Of a comparison; the one seed where the recipe has none.
+    pub fn seeds(&self) -> Vec<u64> {
+        self.compare
+            .as_ref()
+            .map_or(vec![self.seed], |compare| compare.seeds.clone())
+    }
+
+    /// Whom a comparison holds the other methods against.
+    pub fn baseline(&self) -> Option<&str> {
+        let named = self
+            .compare
+            .as_ref()
+            .and_then(|compare| compare.baseline.as_deref());
+        let name = named.unwrap_or("advcl");
+        self.pretrain.get(name).map(|entry| entry.name.as_str())
     }
 
     /// The numbers of clusters.
@@ -388,8 +330,14 @@ mod tests {
 
     #[test]
     fn braces_replace_a_table_and_dots_change_one_key() {
-        let schedule = |recipe: Result<Recipe>| recipe.expect("a recipe").finetune.plan.schedule;
-        let replaced = "finetune.plan.schedule = { cosine = { warmup_epochs = 1 } }";
+        let schedule = |recipe: Result<Recipe>| {
+            recipe.expect("a recipe").finetune.entries()[0]
+                .settings
+                .plan
+                .schedule
+                .clone()
+        };
+        let replaced = "finetune.slf.plan.schedule = { cosine = { warmup_epochs = 1 } }";
         let cosine = crate::train::Schedule::Cosine {
             warmup_epochs: 1,
             warmup_from: 0.0,
@@ -460,7 +408,7 @@ mod tests {
         let data = crate::data::load("fashion-mnist-12k").expect("the embedded set");
         let check = |radius: &str| {
             let set = format!("pretrain.advcl.high_frequency_radius = {radius}");
-            smoke(&set).expect("a recipe").check_data(&data)
+            smoke(&set).expect("a recipe").check_data(&data, None)
         };
         check("19.79").expect("one frequency is left");
         let error = check("19.9").expect_err("nothing is left");

@@ -2,32 +2,32 @@
 
 use toml::{Table, Value};
 
-use super::{Method, Recipe};
+use super::Recipe;
+use super::check::is_path;
+use crate::cluster;
 use crate::data::Dataset;
 use crate::random;
 
-/// A result that is kept in a file.
+/// A result that is kept in a file. Methods are called by their tables' names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum Part<'a> {
     /// A pretrained encoder.
-    Encoder(Method),
+    Encoder(&'a str),
     /// Pseudo-labels.
     Labels,
-    /// The classifier on an encoder.
-    Classifier(Method),
+    /// The classifier on an encoder: method and finetuning mode. A supervised method has no mode.
+    Classifier(&'a str, Option<&'a str>),
     /// The final figures of a classifier.
-    Figures(Method),
+    Figures(&'a str, Option<&'a str>),
 }
 
-impl Part {
-    /// Whether the labels of the training images went into it.
-    fn labeled(self) -> bool {
-        match self {
-            Self::Encoder(method) => method.supervised(),
-            Self::Labels => false,
-            Self::Classifier(_) | Self::Figures(_) => true,
-        }
-    }
+/// The training images of a recipe.
+#[derive(Clone, Debug)]
+pub struct Fingerprints {
+    /// Of `data`.
+    pub train: Fingerprint,
+    /// Of `downstream`, where there is one.
+    pub downstream: Option<Fingerprint>,
 }
 
 /// The training images in a few characters: to be held against others, not to be read.
@@ -54,47 +54,92 @@ impl Fingerprint {
             labels: hash(&labels),
         }
     }
+
+    fn note(&self, table: &mut Table, labels: bool) {
+        table.insert("images".to_owned(), Value::Integer(self.images as i64));
+        table.insert("pixels".to_owned(), Value::String(self.pixels.clone()));
+        if labels {
+            table.insert("labels".to_owned(), Value::String(self.labels.clone()));
+        }
+    }
 }
 
 impl Recipe {
+    fn supervised(&self, name: &str) -> bool {
+        let entry = self.pretrain.get(name);
+        entry.is_some_and(|entry| entry.method().supervised())
+    }
+
     /// The keys that `part` depends on.
-    fn keys(&self, part: Part) -> Vec<&'static str> {
+    fn keys(&self, part: Part) -> Vec<String> {
         let data = ["seed", "data.source", "data.train_limit", "data.holdout"];
+        let mut keys = data.map(str::to_owned).to_vec();
         match part {
-            Part::Encoder(Method::Simclr) => [&data[..], &["encoder", "pretrain.simclr"]].concat(),
-            Part::Encoder(Method::AdversarialTraining) => {
-                let own = ["encoder", "threat", "pretrain.adversarial-training"];
-                [&data[..], &own[..]].concat()
+            Part::Encoder(name) => {
+                keys.push("encoder".to_owned());
+                keys.push(format!("pretrain.{name}"));
+                let Some(entry) = self.pretrain.get(name) else {
+                    return keys;
+                };
+                let method = entry.method();
+                if method.attacks() {
+                    keys.push("threat".to_owned());
+                }
+                if method.clustered() {
+                    keys.extend(self.keys(Part::Labels));
+                }
+                if let Some(source) = method.source().filter(|source| !is_path(source)) {
+                    keys.extend(self.keys(Part::Encoder(source)));
+                }
             }
-            Part::Encoder(Method::Advcl) => {
-                let own = ["encoder", "threat", "pretrain.advcl"];
-                [&self.keys(Part::Labels), &own[..]].concat()
+            Part::Labels => {
+                keys.push("cluster".to_owned());
+                if !self
+                    .cluster
+                    .as_ref()
+                    .is_some_and(cluster::Settings::is_given)
+                {
+                    keys.extend(self.keys(Part::Encoder("simclr")));
+                }
             }
-            Part::Labels => match &self.cluster {
-                Some(cluster) if cluster.is_given() => [&data[..], &["cluster"]].concat(),
-                _ => [&self.keys(Part::Encoder(Method::Simclr)), &["cluster"][..]].concat(),
-            },
-            // Trained together.
-            Part::Classifier(method) if method.supervised() => self.keys(Part::Encoder(method)),
-            Part::Classifier(method) => {
-                [&self.keys(Part::Encoder(method)), &["finetune"][..]].concat()
+            Part::Classifier(name, mode) => {
+                keys.extend(self.keys(Part::Encoder(name)));
+                // A supervised method's is trained with the encoder.
+                if let Some(mode) = mode {
+                    keys.push("downstream".to_owned());
+                    keys.push(format!("finetune.{mode}"));
+                    let entry = self.finetune.require(mode);
+                    if entry.is_ok_and(|entry| entry.loss().attacks()) {
+                        keys.push("threat".to_owned());
+                    }
+                }
             }
-            Part::Figures(method) => {
-                let own = ["data.test_limit", "threat", "evaluate"];
-                [&self.keys(Part::Classifier(method)), &own[..]].concat()
+            Part::Figures(name, mode) => {
+                keys.extend(self.keys(Part::Classifier(name, mode)));
+                keys.extend(["data.test_limit", "threat", "evaluate"].map(str::to_owned));
             }
+        }
+        keys
+    }
+
+    /// Whether the labels of the training images went into `part`.
+    fn labeled(&self, part: Part) -> bool {
+        match part {
+            Part::Encoder(name) => self.supervised(name),
+            Part::Labels => false,
+            Part::Classifier(..) | Part::Figures(..) => true,
         }
     }
 
-    /// The TOML text of just what `part` depends on, the [`Fingerprint`] of the training images included. Files
-    /// keep it, and are refused where it differs.
-    pub fn text_of(&self, part: Part, train: &Fingerprint) -> String {
+    /// The TOML text of just what `part` depends on, the fingerprints of its training images included. Files keep it, and
+    /// are refused where it differs.
+    pub fn text_of(&self, part: Part, prints: &Fingerprints) -> String {
         let whole = Table::try_from(self).expect("tables of plain values");
         let mut picked = Table::new();
         for key in self.keys(part) {
             match key.split_once('.') {
                 None => {
-                    let value = whole.get(key).map(|value| (key.to_owned(), value.clone()));
+                    let value = whole.get(&key).map(|value| (key.clone(), value.clone()));
                     picked.extend(value);
                 }
                 Some((table, key)) => {
@@ -104,11 +149,11 @@ impl Recipe {
                 }
             }
         }
-        let data = inner(&mut picked, "data");
-        data.insert("images".to_owned(), Value::Integer(train.images as i64));
-        data.insert("pixels".to_owned(), Value::String(train.pixels.clone()));
-        if part.labeled() {
-            data.insert("labels".to_owned(), Value::String(train.labels.clone()));
+        prints
+            .train
+            .note(inner(&mut picked, "data"), self.labeled(part));
+        if let (Some(print), Some(table)) = (&prints.downstream, picked.get_mut("downstream")) {
+            print.note(table.as_table_mut().expect("a table of the recipe"), true);
         }
         toml::to_string(&picked).expect("tables of plain values")
     }
@@ -132,18 +177,18 @@ mod tests {
 
     #[test]
     fn a_part_changes_with_what_it_depends_on_and_with_nothing_else() {
-        use Method::{Advcl, AdversarialTraining, Simclr};
+        let (at, slf) = ("adversarial-training", Some("slf"));
         let parts = [
-            ("encoder of SimCLR", Part::Encoder(Simclr)),
+            ("encoder of SimCLR", Part::Encoder("simclr")),
             ("labels", Part::Labels),
-            ("encoder of AdvCL", Part::Encoder(Advcl)),
-            ("classifier of SimCLR", Part::Classifier(Simclr)),
-            ("classifier of AdvCL", Part::Classifier(Advcl)),
-            ("figures of SimCLR", Part::Figures(Simclr)),
-            ("figures of AdvCL", Part::Figures(Advcl)),
-            ("encoder of AT", Part::Encoder(AdversarialTraining)),
-            ("classifier of AT", Part::Classifier(AdversarialTraining)),
-            ("figures of AT", Part::Figures(AdversarialTraining)),
+            ("encoder of AdvCL", Part::Encoder("advcl")),
+            ("classifier of SimCLR", Part::Classifier("simclr", slf)),
+            ("classifier of AdvCL", Part::Classifier("advcl", slf)),
+            ("figures of SimCLR", Part::Figures("simclr", slf)),
+            ("figures of AdvCL", Part::Figures("advcl", slf)),
+            ("encoder of AT", Part::Encoder(at)),
+            ("classifier of AT", Part::Classifier(at, None)),
+            ("figures of AT", Part::Figures(at, None)),
         ];
         let train = Fingerprint {
             images: 256,
@@ -151,7 +196,11 @@ mod tests {
             labels: "y".to_owned(),
         };
         let texts = |recipe: &Recipe, train: &Fingerprint| {
-            parts.map(|(_, part)| recipe.text_of(part, train))
+            let prints = Fingerprints {
+                train: train.clone(),
+                downstream: None,
+            };
+            parts.map(|(_, part)| recipe.text_of(part, &prints))
         };
         let before = texts(&smoke(&[]), &train);
         // The names of those that change begin or end with one of the words.
@@ -181,7 +230,7 @@ mod tests {
             compare(change, &texts(&smoke(&[change]), &train), words);
         }
         // The classifier that is trained with its encoder is not finetuned.
-        let change = "finetune.augment = true";
+        let change = "finetune.slf.augment = true";
         let after = texts(&smoke(&[change]), &train);
         assert!(after[3..7].iter().zip(&before[3..7]).all(|(a, b)| a != b));
         assert_eq!((&after[..3], &after[7..]), (&before[..3], &before[7..]));

@@ -2,6 +2,7 @@
 //! float64. The files' format is told in `golden/README.md`.
 
 mod golden;
+mod methods;
 mod network;
 mod step;
 
@@ -25,7 +26,7 @@ const TRAJECTORY: f64 = 0.02;
 const TRIES: u64 = 48;
 
 /// The vectors inside the program: an odd size, colour, width 4, written by `make_golden.py` (see `golden/`).
-const EMBEDDED: [(&str, &[u8]); 8] = [
+const EMBEDDED: [(&str, &[u8]); 13] = [
     (
         "high_frequency",
         include_bytes!("../../golden/rgb20/high_frequency.safetensors"),
@@ -57,6 +58,23 @@ const EMBEDDED: [(&str, &[u8]); 8] = [
     (
         "transforms",
         include_bytes!("../../golden/rgb20/transforms.safetensors"),
+    ),
+    ("acl", include_bytes!("../../golden/rgb20/acl.safetensors")),
+    (
+        "rocl",
+        include_bytes!("../../golden/rgb20/rocl.safetensors"),
+    ),
+    (
+        "deacl",
+        include_bytes!("../../golden/rgb20/deacl.safetensors"),
+    ),
+    (
+        "lars",
+        include_bytes!("../../golden/rgb20/lars.safetensors"),
+    ),
+    (
+        "dynacl",
+        include_bytes!("../../golden/rgb20/dynacl.safetensors"),
     ),
 ];
 
@@ -138,7 +156,10 @@ pub fn run(folders: &[PathBuf], device: &Device, mut hear: impl FnMut(&Check)) -
 fn check(mut file: Golden, device: &Device) -> Result<Check> {
     let name = file.check.clone();
     file.device = device.clone();
-    let kinked = matches!(name.as_str(), "encoder" | "advcl_step" | "pgd20");
+    let kinked = matches!(
+        name.as_str(),
+        "encoder" | "advcl_step" | "pgd20" | "acl" | "rocl"
+    );
     let mut tries = 0;
     while tries == 0 || kinked && tries < TRIES && !file.passed() {
         file.jitter = tries;
@@ -169,6 +190,11 @@ fn compute(name: &str, file: &mut Golden) -> Result<()> {
         "encoder" => network::encoder(file),
         "advcl_step" => network::advcl_step(file),
         "pgd20" => network::pgd20(file),
+        "acl" => methods::acl(file),
+        "rocl" => methods::rocl(file),
+        "deacl" => methods::deacl(file),
+        "lars" => methods::lars(file),
+        "dynacl" => methods::dynacl(file),
         other => {
             let known = EMBEDDED.map(|(name, _)| name).join(", ");
             let (expected, found) = (format!("one of {known}"), format!("{other:?}"));

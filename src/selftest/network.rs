@@ -17,11 +17,11 @@ use crate::nn::{
 };
 use crate::pretrain::advcl::cluster_term;
 use crate::random;
-use crate::train::{Sgd, named_gradients};
+use crate::train::{Optimizer, Sgd, named_gradients};
 use crate::view::HighFrequency;
 
 /// The golden model, ResNet-18 with a CIFAR stem, with the file's weights.
-fn model(file: &Golden, channels: usize, clusters: &[usize]) -> Result<Backbone> {
+pub(super) fn model(file: &Golden, channels: usize, clusters: &[usize]) -> Result<Backbone> {
     let config = EncoderConfig {
         depth: Depth::D18,
         width: file.count("width")?,
@@ -50,7 +50,7 @@ fn clusters_of(file: &Golden) -> Vec<usize> {
 }
 
 /// Compares gradients with the golden ones of that prefix, all parameters together; none may be missing.
-fn compare_gradients(
+pub(super) fn compare_gradients(
     file: &mut Golden,
     prefix: &str,
     ours: &HashMap<String, Vec<f32>>,
@@ -116,7 +116,12 @@ pub fn encoder(file: &mut Golden) -> Result<()> {
 
 /// One attack step against the golden next iterate, where the golden gradient is clearly not zero: the attack
 /// moves by the gradient's sign, and near zero that is anybody's guess.
-fn compare_iterate(file: &mut Golden, name: &str, ours: Tensor<4>, gradient: &[f32]) -> Result<()> {
+pub(super) fn compare_iterate(
+    file: &mut Golden,
+    name: &str,
+    ours: Tensor<4>,
+    gradient: &[f32],
+) -> Result<()> {
     let (_, golden) = file.values(name)?;
     let mean = gradient.iter().map(|g| f64::from(g.abs())).sum::<f64>() / gradient.len() as f64;
     let ours = to_vec(ours);
@@ -221,7 +226,11 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
     file.compare_tensor("loss.total", total, OUTPUT)?;
     compare_gradients(file, "grad.", &named_gradients(&live, &gradients))?;
 
-    let mut sgd = Sgd::new(file.number("momentum")?, file.number("weight_decay")?);
+    let mut sgd = Sgd::new(
+        file.number("momentum")?,
+        file.number("weight_decay")?,
+        Optimizer::Sgd,
+    );
     let updated = weights::export(&sgd.step(file.number("lr")?, model.clone(), &live, &gradients));
     let updated = updated
         .into_iter()

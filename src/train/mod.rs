@@ -19,7 +19,7 @@ use crate::random;
 use checkpoint::Position;
 
 pub use checkpoint::Checkpoint;
-pub use sgd::{Plan, Schedule, Sgd, named_gradients};
+pub use sgd::{Optimizer, Plan, Schedule, Sgd, named_gradients};
 
 /// What a training step is given.
 pub struct Step<'a, M> {
@@ -33,6 +33,8 @@ pub struct Step<'a, M> {
     pub epoch: usize,
     /// This step's generator.
     pub rng: &'a mut ChaCha8Rng,
+    /// Where tensors live.
+    pub device: &'a Device,
     /// Takes the batch statistics that the running ones shall follow.
     pub statistics: &'a mut Statistics,
 }
@@ -51,6 +53,25 @@ pub trait Objective {
     type Model: Module;
     /// The loss of one batch.
     fn loss(&self, step: Step<Self::Model>) -> Loss;
+
+    /// Named figures of the model after an epoch, counted from 0, for the log; `stage` is the stage's name.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when asked to stop.
+    fn after_epoch(
+        &self,
+        _stage: &str,
+        _model: &Self::Model,
+        _epoch: usize,
+        _context: &mut Context,
+    ) -> Result<Vec<(&'static str, f32)>> {
+        Ok(Vec::new())
+    }
+
+    /// Changes the model beside what gradients do: after the loss, before the update.
+    fn before_update(&self, model: Self::Model) -> Self::Model {
+        model
+    }
 }
 
 /// A host batch on a device.
@@ -89,6 +110,10 @@ pub enum Event {
         epochs: usize,
         /// Means over this epoch's steps (since the last resume).
         losses: Vec<(&'static str, f32)>,
+        /// Of the model after it, where it was probed: "knn", the share of held-out images that nearest neighbours
+        /// classify.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        figures: Vec<(&'static str, f32)>,
         /// At its last step.
         lr: f64,
         /// Seconds (since the last resume).
@@ -167,7 +192,7 @@ pub fn update<O: Objective>(
     sgd: &mut Sgd,
     lr: f64,
     indices: &[usize],
-    epoch: usize,
+    (epoch, device): (usize, &Device),
     rng: &mut ChaCha8Rng,
 ) -> (O::Model, Loss) {
     let mut statistics = Statistics::default();
@@ -178,9 +203,11 @@ pub fn update<O: Objective>(
         indices,
         epoch,
         rng,
+        device,
         statistics: &mut statistics,
     });
     let gradients = loss.total.backward();
+    let model = objective.before_update(model);
     let model = sgd.step(lr, model, &live, &gradients);
     (statistics.absorb_into(model), loss)
 }
@@ -214,7 +241,7 @@ pub fn fit<O: Objective>(
         recipe: checkpoint.recipe.to_owned(),
         seconds: 0.0,
     };
-    let mut sgd = Sgd::new(plan.momentum, plan.weight_decay);
+    let mut sgd = Sgd::new(plan.momentum, plan.weight_decay, plan.optimizer);
     let mut model = checkpoint.load(model, &mut sgd, &mut position)?;
     let (first_epoch, mut first_step) = (position.epoch, position.step);
     if (first_epoch, first_step) != (0, 0) && first_epoch < plan.epochs {
@@ -242,7 +269,8 @@ pub fn fit<O: Objective>(
             lr = plan.schedule.rate(plan.lr, progress, plan.epochs);
             let indices = &order[step * plan.batch_size..(step + 1) * plan.batch_size];
             let loss;
-            (model, loss) = update(objective, model, &mut sgd, lr, indices, epoch, &mut rng);
+            let at = (epoch, &context.device);
+            (model, loss) = update(objective, model, &mut sgd, lr, indices, at, &mut rng);
 
             let total = means.add(loss).map_err(|(part, value)| Error::Diverged {
                 stage: stage.to_owned(),
@@ -280,11 +308,14 @@ pub fn fit<O: Objective>(
         position.seconds = seconds_before + seconds;
         checkpoint.save(&model, &sgd, &position, steps)?;
         let done = (steps - first_step) * plan.batch_size;
+        // The epoch is saved: a wish to stop meanwhile loses a figure of the log, nothing else.
+        let figures = objective.after_epoch(stage, &model, epoch, context)?;
         (context.observe)(&Event::Epoch {
             stage: stage.to_owned(),
             epoch: epoch + 1,
             epochs: plan.epochs,
             losses: means.finish(),
+            figures,
             lr,
             seconds,
             images_per_second: done as f64 / seconds,
@@ -293,6 +324,17 @@ pub fn fit<O: Objective>(
         first_step = 0;
     }
     Ok((model, position.seconds))
+}
+
+/// How a part of a stage is called in logs, and the file of its checkpoint; a stage of one part calls it "".
+pub fn part(stage: &str, part: &str) -> (String, String) {
+    match part {
+        "" => (stage.to_owned(), "checkpoint.safetensors".to_owned()),
+        part => {
+            let file = format!("checkpoint_{part}.safetensors");
+            (format!("{stage}/{part}"), file)
+        }
+    }
 }
 
 /// Running sums of the loss and its parts.

@@ -16,16 +16,39 @@ pub struct Sgd {
     pub momentum: f64,
     /// Added to the gradient times the weight.
     pub weight_decay: f64,
+    /// Whether each layer has a rate of its own.
+    pub optimizer: Optimizer,
     pub(super) velocity: HashMap<ParamId, Tensor<1>>,
 }
 
 impl Sgd {
     /// Without velocity yet.
-    pub fn new(momentum: f64, weight_decay: f64) -> Self {
+    pub fn new(momentum: f64, weight_decay: f64, optimizer: Optimizer) -> Self {
         Self {
             momentum,
             weight_decay,
+            optimizer,
             velocity: HashMap::new(),
+        }
+    }
+
+    /// The gradient with weight decay, and at LARS' length.
+    fn scaled(&self, gradient: Tensor<1>, weight: &Tensor<1>) -> Tensor<1> {
+        let decay = self.weight_decay;
+        match self.optimizer {
+            Optimizer::Sgd => gradient + weight.clone() * decay,
+            Optimizer::Lars => {
+                let length = |x: &Tensor<1>| x.clone().square().sum().sqrt();
+                let (own, change) = (length(weight), length(&gradient));
+                // Where one of the two is zero there is nothing to hold them against.
+                let nothing = own
+                    .clone()
+                    .equal_elem(0.0)
+                    .bool_or(change.clone().equal_elem(0.0));
+                let rate = own.clone() * TRUST / (change + own * decay);
+                let rate = rate.mask_fill(nothing, 1.0);
+                (gradient + weight.clone() * decay) * rate
+            }
         }
     }
 
@@ -82,7 +105,7 @@ impl ModuleMapper for Update<'_> {
         param.map(|weight| {
             let shape = weight.dims();
             let weight = weight.reshape([-1]);
-            let gradient = gradient + weight.clone() * self.sgd.weight_decay;
+            let gradient = self.sgd.scaled(gradient, &weight);
             let velocity = match self.sgd.velocity.remove(&id) {
                 Some(velocity) => velocity * self.sgd.momentum + gradient,
                 None => gradient,
@@ -171,6 +194,28 @@ impl Schedule {
     }
 }
 
+/// How much of a layer's length LARS lets it move at a learning rate of 1: η in the paper.
+const TRUST: f64 = 1e-3;
+
+/// How gradients become updates. Momentum is taken after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Optimizer {
+    /// Stochastic gradient descent.
+    #[default]
+    Sgd,
+    /// Layer-wise adaptive rates (You, Gitman, Ginsburg, 2017, algorithm 1): the gradient of each parameter, decay
+    /// included, is scaled to a thousandth of the parameter's length. Of every parameter, as in the released code of
+    /// RoCL, ACL and DynACL; SimCLR's leaves out biases and normalization.
+    Lars,
+}
+
+impl Optimizer {
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// How long and how fast.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -187,4 +232,7 @@ pub struct Plan {
     pub momentum: f64,
     /// Of SGD.
     pub weight_decay: f64,
+    /// SGD, or LARS, whose learning rates are larger: 1.5 for RoCL, 5 for ACL and DynACL.
+    #[serde(default, skip_serializing_if = "Optimizer::is_usual")]
+    pub optimizer: Optimizer,
 }

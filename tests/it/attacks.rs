@@ -197,7 +197,7 @@ fn a_pretraining_step_changes_nothing_but_through_its_statistics() {
         norm: Norm::Linf,
         radius: 0.1,
     };
-    let objective = AdvCl::new(&images, &settings, &labels, ball, device());
+    let objective = AdvCl::new(&images, &settings, &labels, ball);
     let plain = backbone(3, 1);
     let live = plain.clone().train();
     let before = weights::export(&plain);
@@ -208,6 +208,7 @@ fn a_pretraining_step_changes_nothing_but_through_its_statistics() {
         indices: &(0..16).collect::<Vec<_>>(),
         epoch: 0,
         rng: &mut random::generator(0, "step", 0),
+        device: &device(),
         statistics: &mut statistics,
     });
     let gradients = loss.total.backward();

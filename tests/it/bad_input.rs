@@ -55,7 +55,7 @@ fn recipes_and_arguments() {
     let folder = folder();
     let path = folder.path();
     // A line of the tiny recipe changed: the message has the line and the column of what is wrong.
-    let written: [(&str, &str, &[&str]); 12] = [
+    let written: [(&str, &str, &[&str]); 15] = [
         (
             "width = 2",
             "widht = 2",
@@ -106,7 +106,30 @@ fn recipes_and_arguments() {
             "counts = [1]",
             &["cluster.counts: expected different numbers, 2 or more, found [1]"],
         ),
-        ("[finetune]", "[finetune", &["column "]),
+        ("[finetune.slf]", "[finetune.slf", &["column "]),
+        (
+            "[finetune.slf]",
+            "[finetune.semi-supervized]",
+            &[
+                "column 11: no finetuning mode \"semi-supervized\"; did you mean \"semi-supervised\"?",
+            ],
+        ),
+        (
+            "[pretrain.simclr]",
+            "[pretrain.simcrl]",
+            &[
+                "column ",
+                "no pretraining method \"simcrl\"; did you mean \"simclr\"?",
+            ],
+        ),
+        (
+            "[pretrain.simclr]",
+            "[pretrain.\"simclr-a b\"]",
+            &[
+                "column ",
+                "\"simclr-a b\": a variant is named with letters, digits, - and _",
+            ],
+        ),
         (
             "split = \"test\"",
             "split = \"holdout\"",
@@ -134,7 +157,7 @@ fn recipes_and_arguments() {
     }
     put(path.join("latin.toml"), b"seed = 1 # \xe9");
     put(path.join("empty.toml"), "");
-    let set: [(&str, &[&str]); 19] = [
+    let set: [(&str, &[&str]); 22] = [
         (
             "data.colour=1",
             &[
@@ -155,12 +178,27 @@ fn recipes_and_arguments() {
             &["--set \"seed=-1\": invalid value: integer `-1`"],
         ),
         (
-            "finetune.plan.epochs=0",
-            &["tiny.toml, finetune.plan.epochs: expected 1 or more, found 0"],
+            "finetune.slf.plan.epochs=0",
+            &["tiny.toml, finetune.slf.plan.epochs: expected 1 or more, found 0"],
         ),
         (
-            "finetune.plan.lr=nan",
-            &["tiny.toml, finetune.plan.lr: expected a number from 0 to"],
+            "finetune.slf.plan.lr=nan",
+            &["tiny.toml, finetune.slf.plan.lr: expected a number from 0 to"],
+        ),
+        (
+            "finetune.slff.plan.epochs=1",
+            &[
+                "--set \"finetune.slff.plan.epochs=1\": no finetuning mode \"slff\"",
+                "did you mean \"slf\"?",
+            ],
+        ),
+        (
+            "pretrain.advlc.plan.epochs=1",
+            &["no pretraining method \"advlc\"", "did you mean \"advcl\"?"],
+        ),
+        (
+            "finetune.slf.loss={pgd={steps=0}}",
+            &["tiny.toml, finetune.slf.loss.pgd.steps: expected 1 or more, found 0"],
         ),
         (
             "pretrain.simclr.plan.batch_size=65",
@@ -216,8 +254,8 @@ fn recipes_and_arguments() {
             &["cluster.restarts: expected 1 or more, found 0"],
         ),
         (
-            "finetune.plan.schedule={cosine={warmup_from=nan}}",
-            &["finetune.plan.schedule.cosine.warmup_from: expected a number from 0 to"],
+            "finetune.slf.plan.schedule={cosine={warmup_from=nan}}",
+            &["finetune.slf.plan.schedule.cosine.warmup_from: expected a number from 0 to"],
         ),
         (
             "data.holdout=1.5",
@@ -236,7 +274,7 @@ fn recipes_and_arguments() {
             words,
         );
     }
-    let cases: [Case; 25] = [
+    let cases: [Case; 31] = [
         (
             "run nowhere.toml",
             &[
@@ -291,6 +329,39 @@ fn recipes_and_arguments() {
                 "hint: known: simclr, advcl",
             ],
         ),
+        (
+            "pretrain tiny.toml --method trades",
+            &[
+                "recipe pretrain: no table [pretrain.trades]",
+                "hint: add it to the recipe, which has simclr, advcl",
+            ],
+        ),
+        (
+            "finetune tiny.toml --mode semi-supervized",
+            &[
+                "no finetuning mode \"semi-supervized\"",
+                "did you mean \"semi-supervised\"?",
+            ],
+        ),
+        (
+            "evaluate tiny.toml --mode probe",
+            &[
+                "no finetuning mode \"probe\"",
+                "hint: known: slf, alf, standard-full, aff, semi-supervised",
+            ],
+        ),
+        (
+            "evaluate tiny.toml --mode aff",
+            &[
+                "recipe finetune: no table [finetune.aff]",
+                "hint: add it to the recipe, which has slf",
+            ],
+        ),
+        (
+            "pretrain tiny.toml --mode slf",
+            &["unexpected argument '--mode'"],
+        ),
+        ("list metods", &["invalid value 'metods'", "'methods'"]),
         (
             "run tiny.toml --run tiny.toml/run",
             &["cannot create tiny.toml/run"],

@@ -14,31 +14,39 @@ fn predictions() {
         path,
         "predict run/simclr good.png",
         &[
-            "run/simclr/model.safetensors: the model has no classifier yet",
-            "advcl finetune",
+            "run/simclr/model.safetensors: an encoder alone: the model has no classifier",
+            "hint: make one first: advcl finetune --run run",
         ],
     );
     advcl(path, "finetune --method simclr --run run").expect(0);
-    advcl(path, "predict run/simclr good.png").expect(0);
+    refused_at_the_door(
+        path,
+        "predict run/simclr good.png",
+        &[
+            "run/simclr/model.safetensors: an encoder alone: the model has no classifier",
+            "hint: name one: run/simclr/slf\n",
+        ],
+    );
+    advcl(path, "predict run/simclr/slf good.png").expect(0);
 
     put(path.join("cut.png"), &whole[..whole.len() - 20]);
     put(path.join("small.png"), png(12, &[7; 144]));
     put(path.join("text.png"), "not a picture");
     put(path.join("none/readme.txt"), "no pictures");
     put(path.join("text.safetensors"), "not a model");
-    let cut = get(path.join("run/simclr/model.safetensors"));
+    let cut = get(path.join("run/simclr/slf/model.safetensors"));
     put(path.join("cut.safetensors"), &cut[..cut.len() - 4]);
     let cases: [Case; 11] = [
         (
-            "predict run/simclr nowhere.png",
+            "predict run/simclr/slf nowhere.png",
             &["cannot read nowhere.png: No such file"],
         ),
         (
-            "predict run/simclr good.png cut.png",
+            "predict run/simclr/slf good.png cut.png",
             &["cut.png: image data: expected a whole image"],
         ),
         (
-            "predict run/simclr small.png",
+            "predict run/simclr/slf small.png",
             &[
                 "small.png: expected 1 channels, 28 × 28 pixels",
                 "found 1 channels, 12 × 12",
@@ -46,21 +54,24 @@ fn predictions() {
             ],
         ),
         (
-            "predict run/simclr text.png",
+            "predict run/simclr/slf text.png",
             &["text.png: byte 0: expected PNG or JPEG"],
         ),
         (
-            "predict run/simclr none",
+            "predict run/simclr/slf none",
             &["none: no images in this folder"],
         ),
-        ("predict run/simclr", &["required", "<IMAGES>"]),
+        ("predict run/simclr/slf", &["required", "<IMAGES>"]),
         (
             "predict nowhere good.png",
             &["cannot read nowhere: No such file"],
         ),
         (
             "predict run good.png",
-            &["run run: a run folder", "hint: name one: run/simclr"],
+            &[
+                "run run: a run folder",
+                "hint: name one: run/simclr, run/simclr/slf\n",
+            ],
         ),
         (
             "predict text.safetensors good.png",

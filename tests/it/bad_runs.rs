@@ -95,8 +95,8 @@ fn run_folders() {
         path,
         "evaluate --run run",
         &[
-            "the model has no classifier yet",
-            "advcl finetune --run run",
+            "run run: no slf classifier on simclr yet",
+            "hint: make it first: advcl finetune --method simclr --mode slf --run run",
         ],
     );
     let other: [Case; 2] = [
@@ -157,6 +157,10 @@ fn run_folders() {
         "pseudo_labels.safetensors",
     );
     let advcl_model = "advcl/model.safetensors";
+    let (slf, slf_checkpoint) = (
+        "simclr/slf/model.safetensors",
+        "simclr/slf/checkpoint.safetensors",
+    );
     advcl(
         path,
         "pretrain tiny.toml --method simclr --run wide --set encoder.width=3",
@@ -167,11 +171,25 @@ fn run_folders() {
     advcl(path, another).expect(0);
     let another = |name: &str| get(path.join("another").join(name));
     let temperature = "another recipe (it has `temperature = 0.25`, this one `temperature = 0.5`)";
-    let cases: [(&str, Vec<u8>, &str, &[&str]); 18] = [
+    let cases: [(&str, Vec<u8>, &str, &[&str]); 22] = [
         (checkpoint, another(checkpoint), model, &[temperature]),
         (model, another(model), "", &[temperature]),
         (pseudo, another(pseudo), advcl_model, &[temperature]),
         (advcl_model, another(advcl_model), "", &[temperature]),
+        (slf, another(slf), "", &[temperature]),
+        (slf_checkpoint, another(slf_checkpoint), "", &[temperature]),
+        (
+            slf,
+            another("advcl/slf/model.safetensors"),
+            "",
+            &["a advcl model of another encoder"],
+        ),
+        (
+            slf_checkpoint,
+            file(checkpoint),
+            "",
+            &["expected a checkpoint of simclr/slf, found one of simclr"],
+        ),
         (
             checkpoint,
             cut(checkpoint),
@@ -251,7 +269,7 @@ fn run_folders() {
             &["tensor labels.5, image 0: expected a whole number from 0 to 4, found 5"],
         ),
         (
-            "simclr/result.json",
+            "simclr/slf/result.json",
             b"{".to_vec(),
             "",
             &["line 1, column 1: expected what this version writes"],
@@ -265,10 +283,10 @@ fn run_folders() {
             std::fs::remove_file(copied.join(hidden_by)).expect("a file of the run");
         }
         let name = format!("copy/{name}");
-        let command = if name.ends_with("result.json") {
-            "evaluate"
-        } else {
-            "pretrain"
+        let command = match name.strip_prefix("copy/simclr/slf/") {
+            Some("result.json") => "evaluate",
+            Some(_) => "finetune",
+            None => "pretrain",
         };
         refused(
             path,

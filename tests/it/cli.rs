@@ -4,7 +4,7 @@ use std::path::Path;
 
 use advcl::data::{self, Dataset};
 use advcl::experiment::Summary;
-use advcl::recipe::{Method, Recipe};
+use advcl::recipe::Recipe;
 
 use crate::{Answer, advcl, copy, folder, get, png, put, snapshot};
 
@@ -41,12 +41,13 @@ fn smoke_end_to_end_and_again() {
             .filter(|c| !c.is_empty())
             .collect();
         let percent = |fraction: f64| format!("{:.1} %", 100.0 * fraction);
-        assert_eq!(cells[0], outcome.method.title(), "{first}");
-        let finetuning = match outcome.method.supervised() {
-            true => "end to end",
-            false => "SLF",
+        let (title, finetuning) = match outcome.method.as_str() {
+            "simclr" => ("SimCLR", "SLF"),
+            "advcl" => ("AdvCL", "SLF"),
+            "adversarial-training" => ("Adversarial training", "end to end"),
+            other => panic!("{other}"),
         };
-        assert_eq!(cells[1], finetuning, "{first}");
+        assert_eq!(cells[..2], [title, finetuning], "{first}");
         assert_eq!(cells[2], percent(outcome.clean_accuracy), "{first}");
         assert_eq!(cells[3], percent(outcome.robust_accuracy), "{first}");
         assert_eq!(
@@ -144,10 +145,10 @@ fn agrees_with_predictions(path: &Path, written: &Summary) {
             png(28, judged.images.image(i)),
         );
     }
-    assert_eq!(written.outcomes.len(), Method::ALL.len());
-    for outcome in &written.outcomes {
-        let method = outcome.method.name();
-        let model = format!("runs/smoke/{method}");
+    let models = ["simclr/slf", "advcl/slf", "adversarial-training"];
+    assert_eq!(written.outcomes.len(), models.len());
+    for (outcome, model) in written.outcomes.iter().zip(models) {
+        let model = format!("runs/smoke/{model}");
         let json = advcl(path, &format!("predict {model} images --json"))
             .expect(0)
             .json();
@@ -169,7 +170,7 @@ fn agrees_with_predictions(path: &Path, written: &Summary) {
             assert!(each.is_sorted_by(|a, b| a >= b), "{prediction}");
             right += usize::from(ranked[0]["class"] == written.classes[judged.labels[i]]);
         }
-        assert_eq!(right, outcome.accuracy.total.clean, "{method}");
+        assert_eq!(right, outcome.accuracy.total.clean, "{model}");
         // In words: the first three classes of the same images.
         let two = format!("predict {model}/model.safetensors images/0001.png images/0000.png");
         let text = advcl(path, &two).expect(0).stdout;
@@ -205,6 +206,8 @@ fn the_steps_one_by_one_come_to_the_same() {
     };
     let simclr = "simclr/model.safetensors";
     let advcl_model = "advcl/model.safetensors";
+    let [simclr_slf, advcl_slf] =
+        ["simclr", "advcl"].map(|name| format!("{name}/slf/model.safetensors"));
     made(
         advcl(path, "pretrain tiny.toml --method simclr --run steps"),
         simclr,
@@ -219,9 +222,12 @@ fn the_steps_one_by_one_come_to_the_same() {
     );
     made(
         advcl(path, "finetune --method advcl --run steps"),
-        advcl_model,
+        &advcl_slf,
     );
-    made(advcl(path, "finetune --method simclr --run steps"), simclr);
+    made(
+        advcl(path, "finetune --method simclr --mode slf --run steps"),
+        &simclr_slf,
+    );
     advcl(path, "evaluate --run steps").expect(0);
     assert_eq!(
         outcomes(&summary(path, "whole")),
@@ -230,6 +236,8 @@ fn the_steps_one_by_one_come_to_the_same() {
     for file in [
         simclr,
         advcl_model,
+        &simclr_slf,
+        &advcl_slf,
         "pseudo_labels.safetensors",
         "recipe.toml",
     ] {
@@ -262,7 +270,8 @@ fn bf16_is_a_way_to_pretrain_and_nothing_else() {
         )
         .expect(0)
     };
-    let model = |run: &str| get(path.join(run).join("simclr/model.safetensors"));
+    let file = |run: &str, name: &str| get(path.join(run).join("simclr").join(name));
+    let model = |run: &str| file(run, "model.safetensors");
     let low = pretrain("low --precision bf16");
     assert!(low.stderr.contains("bf16"), "{low}");
     let single = pretrain("single");
@@ -272,7 +281,8 @@ fn bf16_is_a_way_to_pretrain_and_nothing_else() {
     copy(&path.join("low"), &path.join("again"));
     advcl(path, "finetune --method simclr --run low --precision bf16").expect(0);
     advcl(path, "finetune --method simclr --run again").expect(0);
-    assert!(model("low") == model("again"));
+    let slf = |run: &str| file(run, "slf/model.safetensors");
+    assert!(slf("low") == slf("again"));
     let wrong = advcl(path, "info --precision f16").expect(2);
     assert!(wrong.stderr.contains("f32, bf16"), "{wrong}");
 }
@@ -289,7 +299,12 @@ fn figures_are_measured_anew_where_evaluate_changes_and_nothing_else_is_lost() {
     assert!(answer.stdout.contains("PGD-3"), "{answer}");
     for (name, content) in &before {
         let changed = get(name) != *content;
-        let figures = ["recipe.toml", "summary.json", "result.json", "times.json"];
+        let figures = [
+            "recipe.toml",
+            "summary.json",
+            "result.json",
+            "slf/times.json",
+        ];
         assert_eq!(
             changed,
             figures.iter().any(|figure| name.ends_with(figure)),

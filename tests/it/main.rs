@@ -6,6 +6,8 @@ mod bad_input;
 mod bad_models;
 mod bad_runs;
 mod cli;
+mod compare;
+mod modes;
 mod parity;
 mod resume;
 mod routes;
@@ -13,17 +15,20 @@ mod routes;
 mod signals;
 mod supervised;
 mod tools;
+mod transfer;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use advcl::attack::Ball;
 use advcl::cluster::PseudoLabels;
+use advcl::criterion::{Criterion, EndToEnd, Task};
 use advcl::data::{Images, Split};
 use advcl::nn::{Backbone, Classifier, Depth, Encoder, EncoderConfig, Linear, Route, Stem};
 use advcl::random;
-use advcl::train::{Plan, Schedule};
+use advcl::train::{Optimizer, Plan, Schedule};
 use burn::tensor::Device;
 use rand::RngExt;
 use tempfile::TempDir;
@@ -63,7 +68,7 @@ attack_steps = 2
 attack_step_size = "0.05"
 plan = { epochs = 2, batch_size = 16, lr = 0.1, momentum = 0.9, weight_decay = 1e-4, schedule.cosine = {} }
 
-[finetune]
+[finetune.slf]
 plan = { epochs = 3, batch_size = 16, lr = 0.1, momentum = 0.9, weight_decay = 2e-4, schedule.steps = { milestones = [2] } }
 
 [evaluate]
@@ -80,6 +85,16 @@ attack_steps = 2
 attack_step_size = "0.05"
 plan = { epochs = 2, batch_size = 16, lr = 0.1, momentum = 0.9, weight_decay = 2e-4, schedule.cosine = {} }
 "#;
+
+/// [`TINY`] with one method.
+fn only_simclr() -> String {
+    let place = |words: &str| TINY.find(words).expect("a table of it");
+    [
+        &TINY[..place("[cluster]")],
+        &TINY[place("[finetune.slf]")..],
+    ]
+    .concat()
+}
 
 /// The program's answer.
 struct Answer {
@@ -282,6 +297,7 @@ fn plan(epochs: usize, lr: f64) -> Plan {
         },
         momentum: 0.9,
         weight_decay: 1e-4,
+        optimizer: Optimizer::Sgd,
     }
 }
 
@@ -291,7 +307,9 @@ fn advcl_settings(epochs: usize) -> advcl::pretrain::advcl::Settings {
         plan: plan(epochs, 0.1),
         temperature: 0.5,
         cluster_weight: 0.2,
-        high_frequency_radius: 4.0,
+        high_frequency_radius: Some(4.0),
+        strong_views: 2,
+        clusters: None,
         attack_steps: 2,
         attack_step_size: Some("0.05".parse().expect("a distance")),
         strong: Default::default(),
@@ -306,5 +324,21 @@ fn supervised_settings(epochs: usize) -> advcl::pretrain::adversarial_training::
         attack_steps: 2,
         attack_step_size: Some("0.05".parse().expect("a distance")),
         weak: Default::default(),
+    }
+}
+
+/// The objective that these settings mean, of 4 classes.
+fn end_to_end<'a>(
+    split: &'a Split,
+    settings: &advcl::pretrain::adversarial_training::Settings,
+    ball: Ball,
+) -> EndToEnd<'a> {
+    let augment = Some(settings.weak.clone());
+    EndToEnd {
+        task: Task::new(&split.images, &split.labels, 4, augment, ball, &device()),
+        criterion: Criterion::Pgd {
+            steps: settings.attack_steps,
+            step_size: settings.attack_step_size.clone(),
+        },
     }
 }

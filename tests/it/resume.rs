@@ -5,16 +5,16 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use advcl::attack::{Ball, Norm};
-use advcl::finetune::{LinearProbe, features};
+use advcl::criterion::{Criterion, EndToEnd, Task};
+use advcl::finetune::{HeadOnly, features};
 use advcl::nn::weights::{self, Tensors};
 use advcl::nn::{Backbone, Linear, Route};
 use advcl::pretrain::advcl::AdvCl;
-use advcl::pretrain::adversarial_training::AdversarialTraining;
 use advcl::pretrain::simclr::{self, SimClr};
 use advcl::train::{Checkpoint, Context, Event, Loss, Objective, Plan, Step, fit};
 use advcl::{Error, Result, random};
 
-use crate::{advcl_settings, backbone, classifier, device, folder, images};
+use crate::{advcl_settings, backbone, classifier, device, end_to_end, folder, images};
 use crate::{labeled, plan, pseudo_labels, supervised_settings};
 
 const IMAGES: usize = 64;
@@ -141,7 +141,6 @@ fn simclr() {
     let objective = SimClr {
         images: &images,
         settings: &settings,
-        device: device(),
     };
     resumes(
         "SimCLR",
@@ -162,7 +161,7 @@ fn adversarial_pretraining() {
         norm: Norm::L2,
         radius: 0.5,
     };
-    let objective = AdvCl::new(&images, &settings, &labels, ball, device());
+    let objective = AdvCl::new(&images, &settings, &labels, ball);
     resumes(
         "AdvCL",
         &objective,
@@ -174,29 +173,44 @@ fn adversarial_pretraining() {
 #[test]
 fn supervised() {
     let (split, settings) = (labeled(IMAGES), supervised_settings(EPOCHS));
-    let objective = AdversarialTraining {
-        split: &split,
-        settings: &settings,
-        ball: Ball {
-            norm: Norm::Linf,
-            radius: 0.1,
-        },
-        device: device(),
+    let ball = Ball {
+        norm: Norm::Linf,
+        radius: 0.1,
     };
-    resumes(
-        "adversarial training",
-        &objective,
-        classifier,
-        &settings.plan,
-    );
+    let attacked = end_to_end(&split, &settings, ball).criterion;
+    let trades = Criterion::Trades {
+        beta: 6.0,
+        steps: 2,
+        step_size: None,
+    };
+    for criterion in [attacked, Criterion::Standard, trades] {
+        let name = format!("{criterion:?}");
+        let objective = EndToEnd {
+            criterion,
+            ..end_to_end(&split, &settings, ball)
+        };
+        resumes(&name, &objective, classifier, &settings.plan);
+    }
 }
 
 #[test]
-fn linear_probe() {
+fn classifier_on_a_frozen_encoder() {
     let split = labeled(IMAGES);
     let encoder = backbone(3, 0).encoder;
     let fresh = |seed| Linear::new(16, 4, &mut random::generator(seed, "head", 0), &device());
-    for augment in [false, true] {
+    let ball = Ball {
+        norm: Norm::Linf,
+        radius: 0.1,
+    };
+    let attacked = Criterion::Pgd {
+        steps: 2,
+        step_size: None,
+    };
+    for (augment, criterion) in [
+        (false, Criterion::Standard),
+        (true, Criterion::Standard),
+        (true, attacked),
+    ] {
         let (stop, mut observe) = (AtomicBool::new(false), |_: &_| {});
         let mut context = Context {
             device: device(),
@@ -208,13 +222,11 @@ fn linear_probe() {
         let route = Route::Pgd;
         let mut all = || features("slf", &encoder, route, &split.images, 20, &mut context);
         let cached = (!augment).then(|| all().expect("nobody asks to stop"));
-        let probe = LinearProbe::new(&encoder, route, &split, cached, &device());
-        resumes(
-            &format!("SLF, augment {augment}"),
-            &probe,
-            fresh,
-            &plan(EPOCHS, 0.1),
-        );
+        let weak = augment.then(Default::default);
+        let task = Task::new(&split.images, &split.labels, 4, weak, ball, &device());
+        let name = format!("{criterion:?}, augment {augment}");
+        let head = HeadOnly::new(&encoder, route, task, criterion, cached);
+        resumes(&name, &head, fresh, &plan(EPOCHS, 0.1));
     }
 }
 
@@ -224,7 +236,6 @@ fn a_checkpoint_of_something_else_is_refused_and_kept() {
     let objective = SimClr {
         images: &images,
         settings: &settings,
-        device: device(),
     };
     let folder = folder();
     let path = folder.path().join("checkpoint.safetensors");
@@ -306,7 +317,6 @@ fn divergence_is_named_and_the_last_good_checkpoint_kept() {
         let simclr = SimClr {
             images: &images,
             settings: &settings,
-            device: device(),
         };
         let objective = Spoiled {
             simclr,

@@ -6,8 +6,8 @@ use advcl::experiment::Experiment;
 use advcl::nn::weights::{self, Tensors};
 use advcl::nn::{Mode, Route, Statistics};
 use advcl::pretrain::advcl::AdvCl;
-use advcl::recipe::{Method, Recipe};
-use advcl::train::{Checkpoint, Context, Sgd, fit, to_tensor};
+use advcl::recipe::Recipe;
+use advcl::train::{Checkpoint, Context, Optimizer, Sgd, fit, to_tensor};
 use burn::module::Module;
 use burn::tensor::Tensor;
 use std::sync::atomic::AtomicBool;
@@ -45,7 +45,7 @@ fn training_on_a_route_moves_its_branch_alone() {
             .encoder
             .features(batch(), route, &mut Mode::Train(&mut statistics));
         let gradients = features.square().sum().backward();
-        let stepped = Sgd::new(0.9, 1e-4).step(0.1, plain, &live, &gradients);
+        let stepped = Sgd::new(0.9, 1e-4, Optimizer::Sgd).step(0.1, plain, &live, &gradients);
         let after = weights::export(&statistics.absorb_into(stepped));
 
         assert_eq!(
@@ -123,7 +123,7 @@ fn advcl_uses_the_routes_that_the_paper_says() {
         (without, vec!["0", "1"]),
     ] {
         let folder = crate::folder();
-        let objective = AdvCl::new(&images, &settings, &labels, ball, device());
+        let objective = AdvCl::new(&images, &settings, &labels, ball);
         let (stop, mut observe) = (AtomicBool::new(false), |_: &_| {});
         let mut context = Context {
             device: device(),
@@ -155,12 +155,20 @@ fn advcl_uses_the_routes_that_the_paper_says() {
     }
 }
 
+/// What is added to [`TINY`] for a second mode that leaves the encoder alone.
+const TINY_ALF: &str = r#"
+[finetune.alf]
+loss = { pgd = { steps = 2 } }
+plan = { epochs = 2, batch_size = 16, lr = 0.1, momentum = 0.9, weight_decay = 2e-4, schedule.steps = { milestones = [1] } }
+"#;
+
 #[test]
 fn finetuning_leaves_the_encoder_bit_for_bit() {
+    let text = [TINY, TINY_ALF].concat();
     for augment in [false, true] {
         let folder = crate::folder();
-        let set = [format!("finetune.augment = {augment}")];
-        let recipe = Recipe::parse("tiny", TINY, &set).expect("the tiny recipe");
+        let set = ["slf", "alf"].map(|mode| format!("finetune.{mode}.augment = {augment}"));
+        let recipe = Recipe::parse("tiny", &text, &set).expect("the tiny recipe");
         let experiment =
             Experiment::open(recipe, &folder.path().join("run")).expect("an experiment");
         let (stop, mut observe) = (AtomicBool::new(false), |_: &_| {});
@@ -171,31 +179,39 @@ fn finetuning_leaves_the_encoder_bit_for_bit() {
             stop: &stop,
             observe: &mut observe,
         };
-        experiment
-            .pretrain(Method::Simclr, &mut context)
-            .expect("SimCLR");
+        experiment.pretrain("simclr", &mut context).expect("SimCLR");
         experiment.cluster(&mut context).expect("clusters");
-        experiment
-            .pretrain(Method::Advcl, &mut context)
-            .expect("AdvCL");
-        for method in experiment.recipe.methods() {
-            let path = experiment.model_path(method);
-            let (before, _) = weights::load(&path).expect("a model");
+        experiment.pretrain("advcl", &mut context).expect("AdvCL");
+        let cells = experiment.cells(None, None).expect("all rows");
+        assert_eq!(cells.len(), 4);
+        let mut heads = Vec::new();
+        for cell in cells {
+            let path = experiment.encoder_path(&cell.method);
+            let file = crate::get(&path);
+            let (encoder, _) = weights::load(&path).expect("a model");
             experiment
-                .finetune(method, &mut context)
+                .finetune(&cell, &mut context)
                 .expect("finetuning");
-            let (mut after, _) = weights::load(&path).expect("a model");
+            let same = file == crate::get(&path);
+            assert!(same, "{cell:?}, augment {augment}: the encoder's file");
+            let made = experiment.model_path(&cell);
+            let (mut model, _) = weights::load(&made).expect("a model");
             for name in ["linear.weight", "linear.bias"] {
-                let (_, values) = after.remove(name).unwrap_or_else(|| panic!("no {name}"));
+                let (_, values) = model.remove(name).unwrap_or_else(|| panic!("no {name}"));
                 assert!(
                     values.iter().any(|value| *value != 0.0),
                     "{name} is all zeros"
                 );
+                heads.push(values);
             }
             assert!(
-                before == after,
-                "{method:?}, augment {augment}: the encoder moved"
+                encoder == model,
+                "{cell:?}, augment {augment}: the encoder moved"
             );
+        }
+        // Each row has a head of its own.
+        for (i, head) in heads.iter().enumerate() {
+            assert!(!heads[..i].contains(head), "head {i}, augment {augment}");
         }
     }
 }

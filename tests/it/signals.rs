@@ -12,7 +12,7 @@ use crate::{Answer, advcl, answer, folder, get, program};
 const LONG: [&str; 3] = [
     "pretrain.simclr.plan.epochs = 25",
     "pretrain.advcl.plan.epochs = 15",
-    "finetune.plan.epochs = 5",
+    "finetune.slf.plan.epochs = 5",
 ];
 
 /// Starts `advcl ARGS --run RUN`, with keys of the recipe overridden.

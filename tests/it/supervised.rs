@@ -2,30 +2,30 @@
 
 use advcl::attack::{Ball, Norm, Pgd};
 use advcl::cluster::label_tensor;
+use advcl::criterion::{Criterion, EndToEnd, Task};
 use advcl::data::Split;
+use advcl::data::augment::Weak;
+use advcl::experiment::Experiment;
 use advcl::loss::cross_entropy;
 use advcl::nn::weights::{self, to_vec};
-use advcl::nn::{Classifier, Mode, Route, Statistics};
-use advcl::pretrain::adversarial_training::{AdversarialTraining, Settings};
+use advcl::nn::{Backbone, Classifier, Encoder, Linear, Mode, Route, Statistics};
+use advcl::pretrain::adversarial_training::Settings;
 use advcl::random;
+use advcl::recipe::Recipe;
 use advcl::run::Model;
-use advcl::train::{Loss, Objective, Step, to_tensor};
+use advcl::train::{Checkpoint, Context, Loss, Objective, Step, fit, to_tensor};
 use burn::module::Module;
+use std::sync::atomic::AtomicBool;
 
 use crate::bad_input::refused;
-use crate::supervised_settings;
+use crate::{TINY_SUPERVISED, end_to_end, supervised_settings};
 use crate::{advcl, classifier, device, folder, get, labeled, png, put, snapshot};
 
 const METHOD: &str = "adversarial-training";
 
 /// The loss of the first 16 images, and the model with its running statistics moved.
 fn loss(split: &Split, settings: &Settings, radius: f64, model: &Classifier) -> (f32, Classifier) {
-    let objective = AdversarialTraining {
-        split,
-        settings,
-        ball: linf(radius),
-        device: device(),
-    };
+    let objective = end_to_end(split, settings, linf(radius));
     let mut statistics = Statistics::default();
     let Loss { total, parts } = objective.loss(Step {
         live: &model.clone().train(),
@@ -33,6 +33,7 @@ fn loss(split: &Split, settings: &Settings, radius: f64, model: &Classifier) -> 
         indices: &(0..16).collect::<Vec<_>>(),
         epoch: 0,
         rng: &mut random::generator(1, "step", 0),
+        device: &device(),
         statistics: &mut statistics,
     });
     assert!(parts.is_empty());
@@ -101,6 +102,77 @@ fn the_loss_is_the_cross_entropy_of_attacked_images() {
 }
 
 #[test]
+fn what_a_recipe_says_is_what_is_trained() {
+    let more = TINY_SUPERVISED.replace(
+        "attack_step_size = \"0.05\"",
+        "weak = { padding = 2, flip = 0.25 }",
+    );
+    let plan = "plan = { epochs = 1, batch_size = 16, lr = 0.05, momentum = 0.8, weight_decay = 1e-3, schedule.cosine = {} }";
+    let weak = Weak {
+        padding: 2,
+        flip: 0.25,
+    };
+    let text = format!(
+        "{}{more}
+        [pretrain.supervised]\nweak = {{ padding = 2, flip = 0.25 }}\n{plan}
+        [pretrain.trades]\nbeta = 3.0\nattack_steps = 2\nattack_step_size = \"0.05\"\nweak = {{ padding = 2, flip = 0.25 }}\n{plan}",
+        crate::only_simclr()
+    );
+    let recipe = Recipe::parse("three", &text, &[]).expect("a recipe");
+    let folder = tempfile::tempdir().expect("a folder");
+    let experiment = Experiment::open(recipe, folder.path()).expect("an experiment");
+    let (stop, mut observe) = (AtomicBool::new(false), |_: &_| {});
+    let mut context = Context {
+        device: device(),
+        seed: 3,
+        precision: Default::default(),
+        stop: &stop,
+        observe: &mut observe,
+    };
+    let train = &experiment.data.pretraining.train;
+    let pgd = Criterion::Pgd {
+        steps: 2,
+        step_size: None,
+    };
+    let trades = Criterion::Trades {
+        beta: 3.0,
+        steps: 2,
+        step_size: Some("0.05".parse().expect("a distance")),
+    };
+    for (name, criterion) in [
+        ("supervised", Criterion::Standard),
+        (METHOD, pgd),
+        ("trades", trades),
+    ] {
+        let mut rng = random::generator(3, &format!("{name}/init"), 0);
+        let fresh = Classifier {
+            encoder: Encoder::new(&crate::encoder(), 1, 1, &mut rng, &device()),
+            linear: Linear::new(16, 10, &mut rng, &device()),
+            route: Route::Normal,
+        };
+        let augment = Some(weak.clone());
+        let (images, labels) = (&train.images, &train.labels);
+        let task = Task::new(images, labels, 10, augment, linf(0.1), &device());
+        let entry = experiment.recipe.pretrain.require(name).expect("a table");
+        let checkpoint = Checkpoint {
+            path: &folder.path().join(name).with_extension("checkpoint"),
+            recipe: "",
+        };
+        let objective = EndToEnd { task, criterion };
+        let plan = entry.method().plan();
+        let trained = fit(name, &objective, fresh, plan, 64, checkpoint, &mut context);
+        let (trained, _) = trained.expect("training");
+        let mut expected = weights::export(&Backbone::without_heads(trained.encoder));
+        for (part, tensor) in weights::export(&trained.linear) {
+            expected.insert(format!("linear.{part}"), tensor);
+        }
+        experiment.pretrain(name, &mut context).expect("training");
+        let (found, _) = weights::load(&experiment.encoder_path(name)).expect("a model");
+        assert!(found == expected, "{name}: another training");
+    }
+}
+
+#[test]
 fn it_stands_beside_the_others_with_the_classifier_that_it_trained() {
     let folder = folder();
     let path = folder.path();
@@ -138,6 +210,15 @@ fn it_stands_beside_the_others_with_the_classifier_that_it_trained() {
     let before = snapshot(path);
     advcl(path, &format!("finetune --run run --method {METHOD}")).expect(0);
     let row = advcl(path, &format!("evaluate --run run --method {METHOD}")).expect(0);
+    assert!(before == snapshot(path), "a finished run changed");
+    let words = [
+        "recipe mode: adversarial-training: the classifier is trained with the encoder",
+        "hint: nothing is finetuned: leave the mode out",
+    ];
+    for command in ["finetune", "evaluate"] {
+        let args = format!("{command} --run run --method {METHOD} --mode slf");
+        refused(path, &args, &words);
+    }
     assert!(before == snapshot(path), "a finished run changed");
     assert!(
         row.stdout

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use advcl::bench::{Layer, Passes, resnet18};
 use advcl::data;
+use advcl::finetune::MODES;
+use advcl::pretrain::METHODS;
 use advcl::recipe::{Recipe, SHIPPED};
 
 use crate::{advcl, folder, put};
@@ -68,6 +70,35 @@ fn recipes_are_printed_as_they_are_read() {
         recipe.data.train_limit,
         Recipe::load("smoke", &[]).expect("smoke").data.train_limit
     );
+}
+
+#[test]
+fn what_there_is_is_listed() {
+    let folder = folder();
+    let methods: Vec<_> = METHODS.iter().map(|m| (m.name, m.about)).collect();
+    let modes: Vec<_> = MODES.iter().map(|m| (m.name, m.about)).collect();
+    let recipes: Vec<_> = SHIPPED.iter().map(|(n, about, _)| (*n, *about)).collect();
+    for (what, known) in [("methods", methods), ("modes", modes), ("recipes", recipes)] {
+        let list = |more: &str| advcl(folder.path(), &format!("list {what}{more}")).expect(0);
+        let text = list("");
+        let rows: Vec<(&str, &str)> = text
+            .stdout
+            .lines()
+            .filter_map(|line| line.split_once("  "))
+            .map(|(name, about)| (name, about.trim_start()))
+            .collect();
+        assert_eq!(rows, known, "{text}");
+        assert_eq!(text.stdout.lines().count(), known.len());
+        let named = |(name, about): &_| serde_json::json!({ "name": name, "about": about });
+        let expected: Vec<_> = known.iter().map(named).collect();
+        assert_eq!(list(" --json").json(), serde_json::json!(expected));
+        let mut names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), known.len(), "{what}: a name comes twice");
+    }
+    let recipes = |args: &str| advcl(folder.path(), args).expect(0).stdout;
+    assert_eq!(recipes("list recipes"), recipes("recipe list"));
 }
 
 #[test]

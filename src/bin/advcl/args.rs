@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use advcl::nn::Precision;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Robust image encoders from unlabeled data.
 #[derive(Parser)]
@@ -89,14 +89,19 @@ pub enum Command {
     /// Cluster the standard encoder's features into pseudo-labels
     #[command(after_help = "Example: advcl cluster --run runs/a")]
     Cluster(RecipeArg),
-    /// Fit a linear classifier on each frozen encoder, or on one
-    #[command(after_help = "Example: advcl finetune --method advcl --run runs/a")]
-    Finetune(Stage),
-    /// Clean and robust accuracy of the fitted models, or of one
+    /// Make a classifier of each encoder in each of the recipe's modes, or of one in one
+    #[command(after_help = "Example: advcl finetune --method advcl --mode slf --run runs/a")]
+    Finetune(Row),
+    /// Clean and robust accuracy of the classifiers, or of one
     #[command(after_help = "Example: advcl evaluate --method advcl --run runs/a -v")]
-    Evaluate(Stage),
+    Evaluate(Row),
+    /// All methods and modes of a recipe, over several seeds
+    #[command(after_help = "Example: advcl compare compare-quick --format md")]
+    Compare(Compare),
     /// Class names and probabilities for images
-    #[command(after_help = "Example: advcl predict runs/quickstart/advcl photo.png more-photos/")]
+    #[command(
+        after_help = "Example: advcl predict runs/quickstart/advcl/slf photo.png more-photos/"
+    )]
     Predict(Predict),
     /// Check this machine's numbers against golden vectors
     #[command(after_help = "Example: advcl selftest --device cpu -v")]
@@ -112,6 +117,13 @@ pub enum Command {
     Bench {
         #[command(subcommand)]
         what: Bench,
+    },
+    /// What there is: pretraining methods, finetuning modes, shipped recipes
+    #[command(after_help = "Example: advcl list methods")]
+    List {
+        /// What to list
+        #[arg(value_enum)]
+        what: List,
     },
     /// Look at recipes
     #[command(after_help = "Example: advcl recipe show quickstart")]
@@ -137,9 +149,35 @@ pub struct RecipeArg {
 pub struct Stage {
     #[command(flatten)]
     pub recipe: RecipeArg,
-    /// Only this pretraining method: simclr, advcl, adversarial-training
+    /// Only this pretraining method: a table of the recipe, as simclr or advcl
     #[arg(long)]
     pub method: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Row {
+    #[command(flatten)]
+    pub stage: Stage,
+    /// Only this finetuning mode: a table of the recipe, as slf or aff
+    #[arg(long)]
+    pub mode: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Compare {
+    #[command(flatten)]
+    pub recipe: RecipeArg,
+    /// How the tables are printed; all but text are written to the run folder too
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Format {
+    Text,
+    Md,
+    Csv,
+    Json,
 }
 
 #[derive(Args)]
@@ -195,6 +233,13 @@ pub enum RecipeCommand {
     /// The shipped recipes
     #[command(after_help = "Example: advcl recipe list --json")]
     List,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum List {
+    Methods,
+    Modes,
+    Recipes,
 }
 
 #[derive(Subcommand)]

@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use advcl::data::read_images;
-use advcl::experiment::{self, Experiment};
+use advcl::experiment::{Cell, Data, Experiment};
+use advcl::finetune::MODES;
 use advcl::nn::weights::to_vec;
-use advcl::recipe::{Method, Recipe, SHIPPED};
-use advcl::run::Model;
+use advcl::pretrain::METHODS;
+use advcl::recipe::{Recipe, SHIPPED};
+use advcl::run::{Model, models_below};
 use advcl::train::{Context, to_tensor};
 use advcl::{Error, device, inspect, nn, selftest};
 use anyhow::{Context as _, Result};
@@ -17,11 +19,12 @@ use serde::Serialize;
 
 use crate::args::{self, Cli, Command, Shared};
 use crate::bench::bench;
+use crate::compare::compare;
 use crate::progress::{Progress, talk};
 use crate::table;
 
 /// Set by the first Ctrl-C; the second ends the process at once.
-static STOP: AtomicBool = AtomicBool::new(false);
+pub static STOP: AtomicBool = AtomicBool::new(false);
 
 pub fn dispatch(cli: &Cli) -> Result<()> {
     let shared = &cli.shared;
@@ -35,8 +38,10 @@ pub fn dispatch(cli: &Cli) -> Result<()> {
         Command::Run(arg) => run(arg, shared),
         Command::Pretrain(stage) => pretrain(stage, shared),
         Command::Cluster(arg) => cluster(arg, shared),
-        Command::Finetune(stage) => finetune(stage, shared),
-        Command::Evaluate(stage) => evaluate(stage, shared),
+        Command::Finetune(row) => finetune(row, shared),
+        Command::Evaluate(row) => evaluate(row, shared),
+        Command::List { what } => list(*what, shared),
+        Command::Compare(what) => compare(what, shared),
         Command::Predict(what) => predict(what, shared),
         Command::Selftest { dirs } => selftest(dirs, shared),
         Command::Bench { what } => bench(what, shared),
@@ -63,7 +68,7 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
 }
 
 /// The recipe that is meant, and the run folder: a folder that has a recipe needs no other.
-fn resolve(arg: &args::RecipeArg, shared: &Shared) -> Result<(Recipe, PathBuf)> {
+pub fn resolve(arg: &args::RecipeArg, shared: &Shared) -> Result<(Recipe, PathBuf)> {
     let saved = shared
         .run
         .as_ref()
@@ -83,6 +88,17 @@ fn resolve(arg: &args::RecipeArg, shared: &Shared) -> Result<(Recipe, PathBuf)> 
         .clone()
         .unwrap_or_else(|| Path::new("runs").join(stem));
     Ok((recipe, folder))
+}
+
+/// Ctrl-C is the wish to stop; a second one ends the process.
+pub fn listen() -> Result<()> {
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        talk("\nstopping after this step; press Ctrl-C again to stop at once");
+    })
+    .context("cannot listen for Ctrl-C")
 }
 
 /// Whether a command may begin a run folder, or goes on in one.
@@ -115,13 +131,7 @@ fn with_experiment<T>(
     let seed = recipe.seed;
     let experiment = Experiment::open(recipe, &folder)?;
     experiment.note_machine(&shared.device)?;
-    ctrlc::set_handler(|| {
-        if STOP.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        talk("\nstopping after this step; press Ctrl-C again to stop at once");
-    })
-    .context("cannot listen for Ctrl-C")?;
+    listen()?;
     let mut progress = Progress::new(shared.quiet, Some(experiment.run.metrics()?));
     let mut observe = |event: &_| progress.hear(event);
     let mut context = Context {
@@ -144,14 +154,21 @@ fn with_experiment<T>(
     Ok(outcome)
 }
 
-/// The method that was named, where one was.
-fn named(stage: &args::Stage) -> advcl::Result<Option<Method>> {
-    stage.method.as_deref().map(str::parse).transpose()
-}
-
-/// That method, or all of the recipe's.
-fn methods(named: Option<Method>, experiment: &Experiment) -> Vec<Method> {
-    named.map_or_else(|| experiment.recipe.methods(), |method| vec![method])
+/// Refuses names that the recipe does not have, before there is a run folder.
+fn check_names(stage: &args::Stage, mode: Option<&str>, shared: &Shared) -> Result<()> {
+    let (recipe, folder) = resolve(&stage.recipe, shared)?;
+    let told = stage.recipe.recipe.is_some() || shared.run.is_none();
+    if !told && !folder.join("recipe.toml").exists() {
+        // The recipe is not known; that no run has begun is said next.
+        return Ok(());
+    }
+    if let Some(name) = &stage.method {
+        recipe.pretrain.require(name)?;
+    }
+    if let Some(name) = mode {
+        recipe.finetune.require(name)?;
+    }
+    Ok(())
 }
 
 fn run(arg: &args::RecipeArg, shared: &Shared) -> Result<()> {
@@ -173,24 +190,27 @@ fn print_summary(summary: &advcl::experiment::Summary, shared: &Shared) -> Resul
 }
 
 fn pretrain(stage: &args::Stage, shared: &Shared) -> Result<()> {
-    let named = named(stage)?;
+    check_names(stage, None, shared)?;
     let wanted = match (&stage.recipe.recipe, &shared.run) {
         (None, Some(_)) => Folder::Begun,
         _ => Folder::Any,
     };
     let made = with_experiment(&stage.recipe, shared, wanted, |experiment, context| {
-        let methods = methods(named, experiment);
-        experiment.require_labels_of(&methods)?;
-        for method in &methods {
-            if method.clustered() && named.is_none() {
+        let recipe = &experiment.recipe.pretrain;
+        let entries = match &stage.method {
+            Some(name) => vec![recipe.require(name)?],
+            None => recipe.entries().iter().collect(),
+        };
+        let names: Vec<String> = entries.iter().map(|entry| entry.name.clone()).collect();
+        experiment.require_labels_of(&names)?;
+        for entry in entries {
+            if entry.method().clustered() && stage.method.is_none() {
                 experiment.cluster(context)?;
             }
-            experiment.pretrain(*method, context)?;
+            experiment.pretrain(&entry.name, context)?;
         }
-        Ok(methods
-            .iter()
-            .map(|method| experiment.model_path(*method))
-            .collect::<Vec<_>>())
+        let paths = names.iter().map(|name| experiment.encoder_path(name));
+        Ok(paths.collect::<Vec<_>>())
     })?;
     print_paths(&made, shared)
 }
@@ -214,35 +234,55 @@ fn cluster(arg: &args::RecipeArg, shared: &Shared) -> Result<()> {
     print_paths(&[path], shared)
 }
 
-fn finetune(stage: &args::Stage, shared: &Shared) -> Result<()> {
-    let named = named(stage)?;
-    let made = with_experiment(
+fn finetune(row: &args::Row, shared: &Shared) -> Result<()> {
+    let made = with_rows(row, shared, |experiment, cells, context| {
+        for cell in cells {
+            experiment.finetune(cell, context)?;
+        }
+        let paths = cells.iter().map(|cell| experiment.model_path(cell));
+        Ok(paths.collect::<Vec<_>>())
+    })?;
+    print_paths(&made, shared)
+}
+
+fn evaluate(row: &args::Row, shared: &Shared) -> Result<()> {
+    let summary = with_rows(row, shared, Experiment::summary)?;
+    print_summary(&summary, shared)
+}
+
+/// Does `work` on the rows that are meant, in a run folder that has begun.
+fn with_rows<T>(
+    row: &args::Row,
+    shared: &Shared,
+    work: impl FnOnce(&Experiment, &[Cell], &mut Context) -> advcl::Result<T>,
+) -> Result<T> {
+    let stage = &row.stage;
+    check_names(stage, row.mode.as_deref(), shared)?;
+    with_experiment(
         &stage.recipe,
         shared,
         Folder::Begun,
         |experiment, context| {
-            let methods = methods(named, experiment);
-            for method in &methods {
-                experiment.finetune(*method, context)?;
-            }
-            Ok(methods
-                .iter()
-                .map(|method| experiment.model_path(*method))
-                .collect::<Vec<_>>())
+            let cells = experiment.cells(stage.method.as_deref(), row.mode.as_deref())?;
+            work(experiment, &cells, context)
         },
-    )?;
-    print_paths(&made, shared)
+    )
 }
 
-fn evaluate(stage: &args::Stage, shared: &Shared) -> Result<()> {
-    let named = named(stage)?;
-    let summary = with_experiment(
-        &stage.recipe,
-        shared,
-        Folder::Begun,
-        |experiment, context| experiment.summary(&methods(named, experiment), context),
-    )?;
-    print_summary(&summary, shared)
+fn list(what: args::List, shared: &Shared) -> Result<()> {
+    let rows: Vec<(&str, &str)> = match what {
+        args::List::Methods => METHODS.iter().map(|m| (m.name, m.about)).collect(),
+        args::List::Modes => MODES.iter().map(|m| (m.name, m.about)).collect(),
+        args::List::Recipes => SHIPPED.iter().map(|(n, about, _)| (*n, *about)).collect(),
+    };
+    if shared.json {
+        let named = |(name, about)| serde_json::json!({"name": name, "about": about});
+        return print_json(&rows.into_iter().map(named).collect::<Vec<_>>());
+    }
+    let owned = |(name, about): (&str, &str)| (name.to_owned(), about.to_owned());
+    print(&table::pairs(
+        &rows.into_iter().map(owned).collect::<Vec<_>>(),
+    ))
 }
 
 fn recipe(what: &args::RecipeCommand, shared: &Shared) -> Result<()> {
@@ -257,18 +297,10 @@ fn recipe(what: &args::RecipeCommand, shared: &Shared) -> Result<()> {
         }
         args::RecipeCommand::Check(arg) => {
             let (recipe, _) = resolve(arg, shared)?;
-            experiment::images(&recipe)?;
+            Data::load(&recipe)?;
             print("ok\n")
         }
-        args::RecipeCommand::List if shared.json => {
-            let names =
-                SHIPPED.map(|(name, about, _)| serde_json::json!({"name": name, "about": about}));
-            print_json(&names)
-        }
-        args::RecipeCommand::List => {
-            let rows = SHIPPED.map(|(name, about, _)| (name.to_owned(), about.to_owned()));
-            print(&table::pairs(&rows))
-        }
+        args::RecipeCommand::List => list(args::List::Recipes, shared),
     }
 }
 
@@ -296,14 +328,18 @@ fn model_file(path: &Path) -> advcl::Result<PathBuf> {
         return Ok(path.to_path_buf());
     }
     let file = path.join("model.safetensors");
-    let below = Method::ALL.map(|method| path.join(method.name()));
-    let there = |folder: &&PathBuf| folder.join("model.safetensors").exists();
-    let named: Vec<String> = below
-        .iter()
-        .filter(there)
-        .map(|folder| folder.display().to_string())
-        .collect();
-    if !file.exists() && !named.is_empty() {
+    let encoders = match file.exists() {
+        true => Vec::new(),
+        false => models_below(path),
+    };
+    if !encoders.is_empty() {
+        let with_classifiers = encoders.into_iter().flat_map(|folder| {
+            let below = models_below(&folder);
+            std::iter::once(folder).chain(below)
+        });
+        let named: Vec<String> = with_classifiers
+            .map(|folder| folder.display().to_string())
+            .collect();
         let problem = "a run folder, with a folder for each of its models";
         return Err(Error::run(
             path,

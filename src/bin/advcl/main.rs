@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod commands;
+mod compare;
 mod progress;
 mod table;
 

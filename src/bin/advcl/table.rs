@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use advcl::data::{Batch, Dataset, Split};
-use advcl::inspect;
+use advcl::{finetune, inspect, pretrain};
 use serde::Serialize;
 
 use advcl::attack::Norm;
@@ -68,15 +68,6 @@ fn radius(outcome: &Outcome) -> String {
     format!("{} ({norm})", outcome.threat.radius)
 }
 
-/// How a classifier was made: "SLF", "end to end".
-fn finetuning(outcome: &Outcome) -> String {
-    match outcome.finetuning.as_str() {
-        // The encoder and the classifier at once, with all labels: none was finetuned.
-        "end-to-end" => "end to end".to_owned(),
-        short => short.to_uppercase(),
-    }
-}
-
 /// The final table: a row a method.
 pub fn summary(summary: &Summary) -> String {
     let head = [
@@ -94,8 +85,8 @@ pub fn summary(summary: &Summary) -> String {
         let total = &outcome.accuracy.total;
         let seconds = &outcome.seconds;
         rows.push(vec![
-            outcome.method.title().to_owned(),
-            finetuning(outcome),
+            pretrain::title(&outcome.method),
+            finetune::title(&outcome.finetuning),
             percent(total.clean, total.images),
             percent(total.robust, total.images),
             radius(outcome),
@@ -111,7 +102,11 @@ pub fn summary(summary: &Summary) -> String {
 pub fn classes(summary: &Summary) -> String {
     let mut head = cells(["class", "images"]);
     for outcome in &summary.outcomes {
-        head.push(format!("{} clean", outcome.method.title()));
+        head.push(format!(
+            "{} {} clean",
+            pretrain::title(&outcome.method),
+            finetune::title(&outcome.finetuning)
+        ));
         head.push("robust".to_owned());
     }
     let mut rows = vec![head];

@@ -250,7 +250,8 @@ pub fn grayscale(image: &mut [f32], channels: usize) {
     each_colour(image, channels, |rgb| [luma(rgb); 3]);
 }
 
-fn luma([r, g, b]: [f32; 3]) -> f32 {
+/// The gray value of a colour.
+pub(crate) fn luma([r, g, b]: [f32; 3]) -> f32 {
     LUMA[0] * r + LUMA[1] * g + LUMA[2] * b
 }
 

@@ -1,0 +1,152 @@
+//! Refusing impossible values at the door, each by the key that has it.
+
+use crate::error::{Error, Result};
+use crate::train::{Plan, Schedule};
+
+/// Where keys stand: a recipe, and a table of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Check<'a> {
+    /// The recipe, for messages; may be empty.
+    pub place: &'a str,
+    /// The table, "pretrain.advcl"; empty for the whole recipe.
+    pub table: &'a str,
+}
+
+impl Check<'_> {
+    /// The key as it is written in full.
+    pub fn key(&self, key: &str) -> String {
+        match (self.table, key) {
+            ("", key) => key.to_owned(),
+            (table, "") => table.to_owned(),
+            (table, key) => format!("{table}.{key}"),
+        }
+    }
+
+    /// Refuses what `key` of the table says; the table itself where the key is empty.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`], always.
+    pub fn refuse<T>(
+        &self,
+        key: &str,
+        problem: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Result<T> {
+        let key = self.key(key);
+        let place = match self.place {
+            "" => key,
+            place => format!("{place}, {key}"),
+        };
+        Err(Error::recipe(place, problem, hint))
+    }
+
+    /// Refuses a number outside `low..=high`, and what is no number.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`].
+    pub fn in_range(&self, key: &str, value: f64, low: f64, high: f64) -> Result<()> {
+        if value >= low && value <= high {
+            return Ok(());
+        }
+        let problem = format!("expected a number from {low} to {high}, found {value}");
+        self.refuse(key, problem, "")
+    }
+
+    /// Refuses zero.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`].
+    pub fn at_least_one(&self, key: &str, value: usize) -> Result<()> {
+        match value {
+            0 => self.refuse(key, "expected 1 or more, found 0", ""),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses what the settings of a view refuse.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`].
+    pub fn views(&self, key: &str, outcome: Result<(), String>) -> Result<()> {
+        outcome.or_else(|problem| self.refuse(key, problem, ""))
+    }
+
+    /// Refuses a plan, under `key`, that cannot be carried out.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`].
+    pub fn plan(&self, key: &str, plan: &Plan) -> Result<()> {
+        let key = |name: &str| format!("{key}.{name}");
+        self.at_least_one(&key("epochs"), plan.epochs)?;
+        if plan.batch_size < 2 {
+            // BatchNorm has no variance, and the contrastive loss no negatives, in a batch of one.
+            let problem = format!("expected 2 or more, found {}", plan.batch_size);
+            return self.refuse(&key("batch_size"), problem, "");
+        }
+        let warmup_from = match &plan.schedule {
+            Schedule::Cosine { warmup_from, .. } => *warmup_from,
+            Schedule::Steps { .. } => 0.0,
+        };
+        for (name, value, high) in [
+            ("lr", plan.lr, 1e3),
+            ("schedule.cosine.warmup_from", warmup_from, 1e3),
+            ("momentum", plan.momentum, 1.0),
+            ("weight_decay", plan.weight_decay, 1.0),
+        ] {
+            self.in_range(&key(name), value, 0.0, high)?;
+        }
+        match &plan.schedule {
+            Schedule::Cosine { warmup_epochs, .. } if *warmup_epochs > plan.epochs => {
+                let problem = format!("{warmup_epochs} warm-up epochs of {} epochs", plan.epochs);
+                self.refuse(&key("schedule.cosine.warmup_epochs"), problem, "")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a batch that is larger than the data.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`].
+    pub fn batch(&self, key: &str, plan: &Plan, images: usize) -> Result<()> {
+        let batch = plan.batch_size;
+        if batch <= images {
+            return Ok(());
+        }
+        let key = format!("{key}.batch_size");
+        let problem = format!("a batch of {batch} is larger than the {images} training images");
+        let most = images.min(batch / 2).max(2);
+        let hint = format!("--set '{} = {most}'", self.key(&key));
+        self.refuse(&key, problem, hint)
+    }
+}
+
+/// Which of the `known` names a table's name is, or goes on from with a hyphen: a variant of it. The longest one.
+pub fn base<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let goes_on = |known: &&str| {
+        let rest = name.strip_prefix(known);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-') && rest.len() > 1)
+    };
+    known
+        .into_iter()
+        .filter(goes_on)
+        .max_by_key(|known| known.len())
+}
+
+/// As written for people, of a table's `name` whose [`base`] is called `title`: "AdvCL (without-clusters)".
+pub fn title(name: &str, base: &str, title: &str) -> String {
+    match name
+        .strip_prefix(base)
+        .map(|rest| rest.trim_start_matches('-'))
+    {
+        None | Some("") => title.to_owned(),
+        Some(variant) => format!("{title} ({variant})"),
+    }
+}
+
+/// What is wrong with a name that becomes a folder's.
+pub fn unusual(name: &str) -> Option<String> {
+    let usual = |c: char| c.is_ascii_alphanumeric() || "-_+".contains(c);
+    let problem = format!("{name:?}: a variant is named with letters, digits, - and _");
+    (!name.chars().all(usual)).then_some(problem)
+}

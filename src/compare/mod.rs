@@ -1,0 +1,295 @@
+//! Methods and modes side by side: the rows of one recipe, over several seeds.
+
+mod statistics;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::experiment::{Cell, Experiment, Outcome};
+use crate::recipe::Recipe;
+use crate::train::Context;
+
+pub use statistics::{Spread, holm, paired};
+
+/// What is claimed must be less probable than this where nothing is the matter.
+pub const LEVEL: f64 = 0.05;
+
+/// A row that could not be computed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Failure {
+    /// Of the run.
+    pub seed: u64,
+    /// The method's table.
+    pub method: String,
+    /// The mode's table, or "end-to-end".
+    pub finetuning: String,
+    /// Why.
+    pub error: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// A row of the comparison, over the seeds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The method's table.
+    pub method: String,
+    /// The mode's table, or "end-to-end".
+    pub finetuning: String,
+    /// The seeds that it was computed for.
+    pub seeds: Vec<u64>,
+    /// In percent.
+    pub clean: Spread,
+    /// In percent, under PGD.
+    pub robust: Spread,
+    /// Seconds.
+    pub pretrain: Spread,
+    /// Seconds; none where the method trained the classifier itself.
+    pub finetune: Option<Spread>,
+    /// Robust accuracy in percent for each minute of finetuning.
+    pub robust_per_minute: Option<Spread>,
+}
+
+/// What is lost by cheap finetuning: robust accuracy after AFF less that after SLF, in points.
+#[derive(Clone, Debug, Serialize)]
+pub struct Gap {
+    /// The method's table.
+    pub method: String,
+    /// Over the seeds.
+    pub points: Spread,
+}
+
+/// A method's accuracy less the baseline's, by the same mode, seed by seed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Difference {
+    /// The mode's table.
+    pub finetuning: String,
+    /// The method's table.
+    pub method: String,
+    /// "clean" or "robust".
+    pub measure: &'static str,
+    /// In points.
+    pub points: Spread,
+    /// Of a paired, two-sided t-test; none where there are fewer than two seeds, or no spread.
+    pub p: Option<f64>,
+    /// The same, corrected for the number of methods that are held against the baseline (Holm).
+    pub p_corrected: Option<f64>,
+    /// Whether it exceeds the noise of the seeds.
+    pub significant: bool,
+}
+
+/// The outcome.
+#[derive(Clone, Debug, Serialize)]
+pub struct Comparison {
+    /// This program's version.
+    pub advcl_version: String,
+    /// The data set.
+    pub data: String,
+    /// All that were asked for.
+    pub seeds: Vec<u64>,
+    /// In the recipe's order.
+    pub rows: Vec<Row>,
+    /// Of each method with both modes.
+    pub gaps: Vec<Gap>,
+    /// Whom the others are held against.
+    pub baseline: Option<String>,
+    /// Of each other method, by mode.
+    pub differences: Vec<Difference>,
+    /// What could not be computed.
+    pub failures: Vec<Failure>,
+}
+
+/// The run folder of a seed.
+pub fn folder_of(folder: &Path, seed: u64) -> PathBuf {
+    folder.join(format!("seed-{seed}"))
+}
+
+/// Carries out `recipe` for each of its seeds below `folder`, and compares. What is there is not computed again. A row
+/// that fails is reported, and the others go on.
+///
+/// `hear` is told of each failure as it happens.
+///
+/// # Errors
+/// [`Error::Interrupted`]; what is wrong with the recipe, its data, or a folder, before anything is computed.
+pub fn compare(
+    recipe: &Recipe,
+    folder: &Path,
+    context: &mut Context,
+    mut hear: impl FnMut(&Failure),
+) -> Result<Comparison> {
+    let seeds = recipe.seeds();
+    let mut experiments = Vec::new();
+    // All of them now: a folder of another recipe is better known before hours of work.
+    for &seed in &seeds {
+        let own = Recipe {
+            seed,
+            compare: None,
+            ..recipe.clone()
+        };
+        let experiment = Experiment::open(own, &folder_of(folder, seed))?;
+        experiment.require_labels()?;
+        experiments.push((seed, experiment));
+    }
+    let mut outcomes = Vec::new();
+    let mut failures = Vec::new();
+    for (seed, experiment) in &experiments {
+        context.seed = *seed;
+        let mut failed = |cell: &Cell, error: &Error| {
+            let failure = Failure {
+                seed: *seed,
+                method: cell.method.clone(),
+                finetuning: cell.mode_name().to_owned(),
+                error: error.to_string(),
+                hint: error.hint().map(str::to_owned),
+            };
+            hear(&failure);
+            failures.push(failure);
+        };
+        for entry in recipe.pretrain.entries() {
+            let cells = experiment.cells(Some(&entry.name), None)?;
+            let encoder = carried_out(experiment.make_encoder(&entry.name, context))?;
+            for cell in &cells {
+                if let Err(error) = &encoder {
+                    failed(cell, error);
+                    continue;
+                }
+                let classifier = experiment.finetune(cell, context);
+                let outcome = classifier.and_then(|()| experiment.evaluate(cell, context));
+                match carried_out(outcome)? {
+                    Ok(outcome) => outcomes.push((*seed, outcome)),
+                    Err(error) => failed(cell, &error),
+                }
+            }
+        }
+    }
+    Ok(summed_up(recipe, seeds, &outcomes, failures))
+}
+
+/// The wish to stop is not a row's failure.
+fn carried_out<T>(outcome: Result<T>) -> Result<Result<T>> {
+    match outcome {
+        Err(error @ Error::Interrupted { .. }) => Err(error),
+        other => Ok(other),
+    }
+}
+
+/// The tables.
+fn summed_up(
+    recipe: &Recipe,
+    seeds: Vec<u64>,
+    outcomes: &[(u64, Outcome)],
+    failures: Vec<Failure>,
+) -> Comparison {
+    let mut keys: Vec<(String, String)> = Vec::new();
+    for (_, outcome) in outcomes {
+        let key = (outcome.method.clone(), outcome.finetuning.clone());
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    // A row that only a later seed has comes where the recipe has it.
+    let place = |method: &str| {
+        let entries = recipe.pretrain.entries();
+        entries.iter().position(|entry| entry.name == method)
+    };
+    keys.sort_by_key(|(method, _)| place(method));
+    let of = |method: &str, finetuning: &str| -> Vec<(u64, &Outcome)> {
+        let same = |(_, o): &&(u64, Outcome)| o.method == method && o.finetuning == finetuning;
+        outcomes.iter().filter(same).map(|(s, o)| (*s, o)).collect()
+    };
+    let rows: Vec<Row> = keys
+        .iter()
+        .map(|(method, finetuning)| row(method, finetuning, &of(method, finetuning)))
+        .collect();
+
+    // Seed by seed, where both are there.
+    let points = |a: &[(u64, &Outcome)], b: &[(u64, &Outcome)], measure: &str| -> Vec<f64> {
+        let value = |o: &Outcome| match measure {
+            "clean" => 100.0 * o.clean_accuracy,
+            _ => 100.0 * o.robust_accuracy,
+        };
+        let same = |(seed, a): &(u64, &Outcome)| {
+            let other = b.iter().find(|(other, _)| other == seed)?;
+            Some(value(a) - value(other.1))
+        };
+        a.iter().filter_map(same).collect()
+    };
+    let mut gaps = Vec::new();
+    for entry in recipe.pretrain.entries() {
+        let (aff, slf) = (of(&entry.name, "aff"), of(&entry.name, "slf"));
+        let lost = points(&aff, &slf, "robust");
+        if !lost.is_empty() {
+            gaps.push(Gap {
+                method: entry.name.clone(),
+                points: Spread::of(&lost),
+            });
+        }
+    }
+    let baseline = recipe.baseline().map(str::to_owned);
+    let mut differences = Vec::new();
+    let mut modes: Vec<&String> = Vec::new();
+    for (_, finetuning) in &keys {
+        if !modes.contains(&finetuning) {
+            modes.push(finetuning);
+        }
+    }
+    for finetuning in modes {
+        for measure in ["robust", "clean"] {
+            let Some(baseline) = &baseline else { continue };
+            let against = of(baseline, finetuning);
+            let mut family = Vec::new();
+            for (method, other) in &keys {
+                if other != finetuning || method == baseline {
+                    continue;
+                }
+                let points = points(&of(method, finetuning), &against, measure);
+                if !points.is_empty() {
+                    family.push((method, paired(&points), Spread::of(&points)));
+                }
+            }
+            let corrected = holm(&family.iter().map(|(_, p, _)| *p).collect::<Vec<_>>());
+            for ((method, p, points), p_corrected) in family.into_iter().zip(corrected) {
+                differences.push(Difference {
+                    finetuning: finetuning.clone(),
+                    method: method.clone(),
+                    measure,
+                    points,
+                    p,
+                    p_corrected,
+                    significant: p_corrected.is_some_and(|p| p < LEVEL),
+                });
+            }
+        }
+    }
+    Comparison {
+        advcl_version: env!("CARGO_PKG_VERSION").to_owned(),
+        data: recipe.data.source.clone(),
+        seeds,
+        rows,
+        gaps,
+        baseline,
+        differences,
+        failures,
+    }
+}
+
+fn row(method: &str, finetuning: &str, outcomes: &[(u64, &Outcome)]) -> Row {
+    let spread = |value: &dyn Fn(&Outcome) -> f64| {
+        let values: Vec<f64> = outcomes.iter().map(|(_, o)| value(o)).collect();
+        Spread::of(&values)
+    };
+    let finetuned = outcomes.iter().all(|(_, o)| o.seconds.finetune > 0.0);
+    let rate = |o: &Outcome| 100.0 * o.robust_accuracy / (o.seconds.finetune / 60.0);
+    Row {
+        method: method.to_owned(),
+        finetuning: finetuning.to_owned(),
+        seeds: outcomes.iter().map(|(seed, _)| *seed).collect(),
+        clean: spread(&|o| 100.0 * o.clean_accuracy),
+        robust: spread(&|o| 100.0 * o.robust_accuracy),
+        pretrain: spread(&|o| o.seconds.pretrain),
+        finetune: finetuned.then(|| spread(&|o| o.seconds.finetune)),
+        robust_per_minute: finetuned.then(|| spread(&rate)),
+    }
+}

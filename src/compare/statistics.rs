@@ -1,0 +1,107 @@
+//! Means, deviations, and whether a difference exceeds the noise of the seeds.
+
+use serde::Serialize;
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
+/// A mean and how far the values lie from it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    /// Of the values.
+    pub mean: f64,
+    /// The sample's standard deviation (n − 1); none for a single value.
+    pub deviation: Option<f64>,
+    /// How many values.
+    pub count: usize,
+}
+
+impl Spread {
+    /// Of at least one value.
+    pub fn of(values: &[f64]) -> Self {
+        let count = values.len();
+        let mean = values.iter().sum::<f64>() / count as f64;
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        Self {
+            mean,
+            deviation: (count > 1).then(|| (squares / (count - 1) as f64).sqrt()),
+            count,
+        }
+    }
+}
+
+/// The probability of a mean at least as far from zero as that of `differences`, were zero the truth: Student's paired,
+/// two-sided t-test. None for fewer than two differences, and where they do not differ at all: nothing is known of
+/// the noise then.
+pub fn paired(differences: &[f64]) -> Option<f64> {
+    let Spread {
+        mean,
+        deviation,
+        count,
+    } = Spread::of(differences);
+    let error = deviation.filter(|deviation| *deviation > 0.0)? / (count as f64).sqrt();
+    let t = StudentsT::new(0.0, 1.0, (count - 1) as f64).ok()?;
+    Some(2.0 * t.sf((mean / error).abs()))
+}
+
+/// Corrected for being several (Holm, 1979): each probability times the number of those that are not smaller, at least
+/// that of any smaller one, at most 1. What is none stays so, and does not count.
+pub fn holm(probabilities: &[Option<f64>]) -> Vec<Option<f64>> {
+    let mut order: Vec<(usize, f64)> = probabilities
+        .iter()
+        .enumerate()
+        .filter_map(|(i, p)| Some((i, (*p)?)))
+        .collect();
+    order.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let mut corrected = vec![None; probabilities.len()];
+    let mut least = 0.0f64;
+    for (place, (i, p)) in order.iter().enumerate() {
+        least = least.max(p * (order.len() - place) as f64).min(1.0);
+        corrected[*i] = Some(least);
+    }
+    corrected
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probabilities_are_those_of_tables() {
+        // Student's table: with two degrees of freedom 5 % lie beyond 4.303, with three beyond 3.182.
+        let with_t = |count: usize, t: f64| {
+            // Values of mean t/√n and deviation 1.
+            let half = ((count - 1) as f64 / count as f64).sqrt();
+            let mean = t / (count as f64).sqrt();
+            let signs = (0..count).map(|i| if i % 2 == 0 { 1.0 } else { -1.0 });
+            let values: Vec<f64> = signs.map(|sign| mean + sign * half).collect();
+            assert_eq!(count % 2, 0, "an even count has mean zero");
+            paired(&values).expect("a spread")
+        };
+        assert!((with_t(4, 3.182) - 0.05).abs() < 1e-4);
+        assert!((with_t(10, 2.262) - 0.05).abs() < 1e-4);
+        let three = paired(&[1.0, 2.0, 3.0]).expect("a spread");
+        assert!((three - 0.0742).abs() < 1e-4, "{three}");
+        assert_eq!(paired(&[-1.0, -2.0, -3.0]), Some(three));
+        assert_eq!(paired(&[2.0]), None);
+        assert_eq!(paired(&[2.0, 2.0, 2.0]), None);
+    }
+
+    #[test]
+    fn holm_multiplies_the_smallest_most() {
+        let corrected = holm(&[Some(0.04), Some(0.01), None, Some(0.03), Some(0.9)]);
+        let expected = [Some(0.09), Some(0.04), None, Some(0.09), Some(0.9)];
+        for (a, b) in corrected.iter().zip(expected) {
+            match (a, b) {
+                (Some(a), Some(b)) => assert!((a - b).abs() < 1e-12, "{corrected:?}"),
+                (a, b) => assert_eq!(*a, b),
+            }
+        }
+        assert_eq!(holm(&[Some(0.7), Some(0.8)]), [Some(1.0), Some(1.0)]);
+    }
+
+    #[test]
+    fn spreads() {
+        assert_eq!(Spread::of(&[3.0]).deviation, None);
+        let three = Spread::of(&[1.0, 2.0, 3.0]);
+        assert_eq!((three.mean, three.deviation), (2.0, Some(1.0)));
+    }
+}

@@ -1,0 +1,219 @@
+//! What a classifier is trained to do: to be right on images as they are, on attacked ones, or alike on both.
+//! Supervised pretraining and every way of finetuning share it.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use rand::RngExt;
+use rand::rngs::ChaCha8Rng;
+use rand_distr::StandardNormal;
+use serde::{Deserialize, Serialize};
+
+use crate::attack::{Ball, Pgd};
+use crate::check::Check;
+use crate::cluster::label_tensor;
+use crate::data::Images;
+use crate::data::augment::Weak;
+use crate::error::Result;
+use crate::loss::{soft_cross_entropy, trades_kl};
+use crate::nn::{Classifier, Mode};
+use crate::pixels::Pixels;
+use crate::train::{Loss, Objective, Step, to_tensor};
+
+/// A loss of logits, as a recipe writes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Criterion {
+    /// Cross-entropy on images as they are.
+    Standard,
+    /// Cross-entropy on attacked images (Madry et al., ICLR 2018, equation 2.1).
+    Pgd {
+        /// Of the attack.
+        steps: usize,
+        /// Of the attack, in pixels; a quarter of the radius where it is left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step_size: Option<Pixels>,
+    },
+    /// Cross-entropy on images as they are, and the divergence of what is said of attacked ones (TRADES; Zhang et
+    /// al., ICML 2019, equation 5).
+    Trades {
+        /// Weight of the divergence: the paper's 1/λ.
+        beta: f64,
+        /// Of the attack.
+        steps: usize,
+        /// Of the attack, in pixels; a quarter of the radius where it is left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step_size: Option<Pixels>,
+    },
+}
+
+impl Criterion {
+    /// Refuses values that cannot be.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`](crate::Error::Recipe).
+    pub fn check(&self, key: &str, check: &Check) -> Result<()> {
+        match self {
+            Self::Standard => Ok(()),
+            Self::Pgd { steps, .. } => check.at_least_one(&format!("{key}.pgd.steps"), *steps),
+            Self::Trades { beta, steps, .. } => {
+                check.at_least_one(&format!("{key}.trades.steps"), *steps)?;
+                check.in_range(&format!("{key}.trades.beta"), *beta, 0.0, 1e6)
+            }
+        }
+    }
+
+    /// Whether anything is attacked.
+    pub fn attacks(&self) -> bool {
+        *self != Self::Standard
+    }
+
+    /// The loss of a batch. `attacked` says the logits of the weights as they are kept, for attacks; `live` those with
+    /// gradients.
+    ///
+    /// # Shapes
+    /// `images` `[batch, channels, height, width]`, `targets` `[batch, classes]`: probabilities.
+    pub fn loss(
+        &self,
+        attacked: impl Fn(Tensor<4>) -> Tensor<2>,
+        mut live: impl FnMut(Tensor<4>) -> Tensor<2>,
+        (images, targets): (Tensor<4>, Tensor<2>),
+        ball: Ball,
+        rng: &mut ChaCha8Rng,
+    ) -> Loss {
+        let (images, parts) = match self {
+            Self::Standard => (images, Vec::new()),
+            Self::Pgd { steps, step_size } => {
+                let climb = |x| soft_cross_entropy(attacked(x), targets.clone());
+                let pgd = Pgd::new(*steps, step_size.as_ref(), ball);
+                (pgd.maximize(climb, &images, ball, rng), Vec::new())
+            }
+            Self::Trades {
+                beta,
+                steps,
+                step_size,
+            } => {
+                let pgd = Pgd::new(*steps, step_size.as_ref(), ball);
+                let said = attacked(images.clone());
+                let climb = |x| trades_kl(said.clone(), attacked(x));
+                // At the image itself the divergence is least, and its gradient zero: the attack begins beside it.
+                let start = ball.project(beside(&images, rng), &images);
+                let x = pgd.climb(climb, start, &images, ball);
+                let clean = live(images);
+                let natural = soft_cross_entropy(clean.clone(), targets);
+                let robust = trades_kl(clean, live(x));
+                return Loss {
+                    total: natural.clone() + robust.clone() * *beta,
+                    parts: vec![("natural", natural), ("robust", robust)],
+                };
+            }
+        };
+        Loss {
+            total: soft_cross_entropy(live(images), targets),
+            parts,
+        }
+    }
+}
+
+/// Images and Gaussian noise of deviation 0.001, the start of TRADES' attack in its released code.
+fn beside(images: &Tensor<4>, rng: &mut ChaCha8Rng) -> Tensor<4> {
+    let shape = images.dims();
+    let noise: Vec<f32> = (0..shape.iter().product())
+        .map(|_| rng.sample(StandardNormal))
+        .collect();
+    let noise = Tensor::<4>::from_data(TensorData::new(noise, shape), &images.device());
+    images.clone() + noise * 1e-3
+}
+
+/// Images with what shall be said of them.
+pub struct Task<'a> {
+    /// The images; not all of them need be used.
+    pub images: &'a Images,
+    /// Which images are used.
+    pub chosen: Vec<usize>,
+    /// Probabilities of the classes for each image that is used: `[chosen, classes]`.
+    pub targets: Tensor<2>,
+    /// Random crops and flips.
+    pub augment: Option<Weak>,
+    /// What the attacker may do.
+    pub ball: Ball,
+}
+
+impl<'a> Task<'a> {
+    /// All images with their labels.
+    pub fn new(
+        images: &'a Images,
+        labels: &[usize],
+        classes: usize,
+        augment: Option<Weak>,
+        ball: Ball,
+        device: &Device,
+    ) -> Self {
+        Self {
+            images,
+            chosen: (0..images.len()).collect(),
+            targets: one_hot(labels, classes, device),
+            augment,
+            ball,
+        }
+    }
+
+    /// Images and targets of a batch; `indices` count among the chosen ones.
+    pub fn batch(&self, indices: &[usize], rng: &mut ChaCha8Rng) -> (Tensor<4>, Tensor<2>) {
+        let chosen: Vec<usize> = indices.iter().map(|&i| self.chosen[i]).collect();
+        let batch = match &self.augment {
+            Some(weak) => weak.apply(self.images, &chosen, rng),
+            None => self.images.batch(&chosen),
+        };
+        let device = self.targets.device();
+        (to_tensor(batch, &device), self.targets_of(indices))
+    }
+
+    /// Targets of a batch.
+    pub fn targets_of(&self, indices: &[usize]) -> Tensor<2> {
+        let device = self.targets.device();
+        self.targets
+            .clone()
+            .select(0, label_tensor(indices, &device))
+    }
+}
+
+/// All probability on the label. `[images, classes]`.
+pub fn one_hot(labels: &[usize], classes: usize, device: &Device) -> Tensor<2> {
+    let mut values = vec![0.0f32; labels.len() * classes];
+    for (row, &label) in values.chunks_exact_mut(classes.max(1)).zip(labels) {
+        row[label] = 1.0;
+    }
+    Tensor::from_data(TensorData::new(values, [labels.len(), classes]), device)
+}
+
+/// The objective that trains encoder and classifier together.
+pub struct EndToEnd<'a> {
+    /// The images.
+    pub task: Task<'a>,
+    /// What to be good at.
+    pub criterion: Criterion,
+}
+
+impl Objective for EndToEnd<'_> {
+    type Model = Classifier;
+
+    fn loss(&self, step: Step<Classifier>) -> Loss {
+        let batch = self.task.batch(step.indices, step.rng);
+        let (plain, mut mode) = (step.plain, Mode::Train(step.statistics));
+        let live = |x| step.live.forward(x, &mut mode);
+        let ball = self.task.ball;
+        match self.criterion {
+            // The attack sees the batch's statistics, as in Madry's released code: it climbs the very loss that is then
+            // minimized, and early in training the running ones say little.
+            Criterion::Standard | Criterion::Pgd { .. } => {
+                let attacked = |x| plain.forward(x, &mut Mode::Batch);
+                (self.criterion).loss(attacked, live, batch, ball, step.rng)
+            }
+            // TRADES' released code attacks in evaluation mode.
+            Criterion::Trades { .. } => {
+                let frozen = plain.frozen();
+                let attacked = |x| frozen.logits(x);
+                (self.criterion).loss(attacked, live, batch, ball, step.rng)
+            }
+        }
+    }
+}

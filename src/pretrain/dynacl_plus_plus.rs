@@ -1,0 +1,147 @@
+//! DynACL++, the post-processing of DynACL (Luo, Wang, Wang, ICLR 2023): its encoder's features are clustered, a linear head
+//! learns the clusters, and then TRADES on these pseudo-labels trains everything.
+//!
+//! As in the released code the features are those of clean images on the route `normal`, and what is trained is the route
+//! `pgd` as a network of one BatchNorm. Departure: TRADES' attack begins at noise, as it does everywhere here, where that
+//! code begins at the image itself, at which the divergence has no gradient.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Given, Method, Trained, Trainer};
+use crate::check::Check;
+use crate::cluster::{self, Points};
+use crate::criterion::{Criterion, EndToEnd, Task};
+use crate::data::augment::Weak;
+use crate::error::{Error, Result};
+use crate::finetune::{HeadOnly, features};
+use crate::nn::{Backbone, Classifier, Linear, Route};
+use crate::pixels::Pixels;
+use crate::random;
+use crate::train::Plan;
+
+/// What a recipe says of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Of TRADES: how long and how fast.
+    pub plan: Plan,
+    /// Of the head before it.
+    pub head_plan: Plan,
+    /// The encoder to begin with: a method of this recipe, or a model file of any run.
+    #[serde(default = "dynacl")]
+    pub encoder: String,
+    /// How many clusters: 10 in the paper.
+    pub clusters: usize,
+    /// Weight of TRADES' divergence: 6 in the paper.
+    pub beta: f64,
+    /// Of the attack: 10 in the paper.
+    pub attack_steps: usize,
+    /// Of the attack, in pixels; a quarter of the radius where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attack_step_size: Option<Pixels>,
+    /// What TRADES sees: a crop and a flip.
+    #[serde(default)]
+    pub weak: Weak,
+}
+
+fn dynacl() -> String {
+    "dynacl".to_owned()
+}
+
+/// Images whose features are computed at a time.
+const BATCH: usize = 256;
+
+impl Method for Settings {
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn check(&self, check: &Check) -> Result<()> {
+        check.plan("head_plan", &self.head_plan)?;
+        check.in_range("beta", self.beta, 0.0, 1e6)?;
+        check.at_least_one("attack_steps", self.attack_steps)?;
+        if self.clusters < 2 {
+            let problem = format!("expected 2 or more, found {}", self.clusters);
+            return check.refuse("clusters", problem, "10 is the paper's number");
+        }
+        check.views("weak", self.weak.check())
+    }
+
+    fn check_images(&self, images: &crate::data::Images, check: &Check) -> Result<()> {
+        check.batch("head_plan", &self.head_plan, images.len())?;
+        if self.clusters > images.len() {
+            let (clusters, images) = (self.clusters, images.len());
+            let problem = format!("{clusters} clusters of only {images} training images");
+            return check.refuse("clusters", problem, "use fewer");
+        }
+        Ok(())
+    }
+
+    fn source(&self) -> Option<&str> {
+        Some(&self.encoder)
+    }
+
+    fn pretrain(&self, given: &Given, trainer: &mut Trainer) -> Result<Trained> {
+        let source = given.source.expect("it asked for one");
+        if source.info.encoder != *trainer.encoder {
+            let problem = "the encoder to begin with is built otherwise than the recipe's";
+            let key = format!("pretrain.{}.encoder", trainer.name);
+            return Err(Error::recipe(key, problem, "choose [encoder] alike"));
+        }
+        let (encoder, images) = (&source.backbone.encoder, &given.train.images);
+        let context = &mut *trainer.context;
+        let clean = features(trainer.name, encoder, Route::Normal, images, BATCH, context)?;
+        let settings = cluster::Settings {
+            counts: vec![self.clusters],
+            restarts: 3,
+            iterations: 100,
+            model: None,
+            labels_file: None,
+        };
+        let mut rng = random::generator(context.seed, &format!("{}/cluster", trainer.name), 0);
+        let points = Points::new(clean);
+        let found = points.cluster(self.clusters, &settings, &mut rng, context.stop);
+        let labels = found.ok_or_else(|| Error::Interrupted {
+            at: format!("{}, clustering", trainer.name),
+            path: std::path::PathBuf::new(),
+        })?;
+        let labels = labels.labels;
+
+        let task = |augment| {
+            let (ball, device) = (given.ball, &given.device);
+            Task::new(images, &labels, self.clusters, augment, ball, device)
+        };
+        let encoder = encoder.on_route(source.info.route);
+        let wide = trainer.encoder.features();
+        let fresh = Linear::new(wide, self.clusters, &mut rng, &given.device).zeros();
+        let (name, context) = (trainer.name, &mut *trainer.context);
+        let cached = features(name, &encoder, Route::Normal, images, BATCH, context)?;
+        let head = HeadOnly::new(
+            &encoder,
+            Route::Normal,
+            task(None),
+            Criterion::Standard,
+            Some(cached),
+        );
+        let linear = trainer.fit("head", &head, &self.head_plan, fresh)?;
+        let objective = EndToEnd {
+            task: task(Some(self.weak.clone())),
+            criterion: Criterion::Trades {
+                beta: self.beta,
+                steps: self.attack_steps,
+                step_size: self.attack_step_size.clone(),
+            },
+        };
+        let fresh = Classifier {
+            encoder,
+            linear,
+            route: Route::Normal,
+        };
+        let trained = trainer.fit("", &objective, &self.plan, fresh)?;
+        Ok(Trained::from(Backbone {
+            encoder: trained.encoder,
+            head_proj: source.backbone.head_proj.clone(),
+            fc: Vec::new(),
+        }))
+    }
+}

@@ -1,0 +1,119 @@
+//! RoCL, robust contrastive learning (Kim, Tack, Hwang: "Adversarial Self-Supervised Contrastive Learning",
+//! NeurIPS 2020).
+//!
+//! Two strong views of every image; the first is attacked so that it looks like another image than the second
+//! ("instance-wise attack", equation 4). The loss is contrastive over both views and the attacked one, and a second
+//! contrastive term of the attacked view and its target alone (equation 7), with a weight. One BatchNorm for all.
+//!
+//! As in the released code, the attack sees the network in evaluation mode, the views of a term share a batch, and the
+//! attacked pair is forwarded again with the clean view. Departures: gradients are those of the loss, where the
+//! released code takes one factor of each similarity for a constant (half as long, cosine .9994 at the golden
+//! vectors); the contrastive losses have AdvCL's scale; the projection head is the one that all methods here share.
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::{Given, Method, Trained, Trainer, frozen_embedding};
+use crate::attack::{Ball, Pgd};
+use crate::check::Check;
+use crate::data::Images;
+use crate::data::augment::Strong;
+use crate::error::Result;
+use crate::loss::{FixedViews, contrastive};
+use crate::nn::{Backbone, Mode, Route};
+use crate::pixels::Pixels;
+use crate::train::{Loss, Objective, Plan, Step, to_tensor};
+
+/// What a recipe says of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// How long and how fast.
+    pub plan: Plan,
+    /// Of the contrastive losses.
+    pub temperature: f64,
+    /// Weight of the term of the attacked view and its target, both terms summed over the positives: 1/256 in the
+    /// released code.
+    #[serde(default = "released_weight")]
+    pub target_weight: f64,
+    /// Of the attack: 7 in the paper.
+    pub attack_steps: usize,
+    /// Of the attack, in pixels; a quarter of the radius where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attack_step_size: Option<Pixels>,
+    /// Both views.
+    #[serde(default)]
+    pub strong: Strong,
+}
+
+fn released_weight() -> f64 {
+    1.0 / 256.0
+}
+
+impl Method for Settings {
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn check(&self, check: &Check) -> Result<()> {
+        check.in_range("temperature", self.temperature, 0.01, 100.0)?;
+        check.in_range("target_weight", self.target_weight, 0.0, 1e6)?;
+        check.at_least_one("attack_steps", self.attack_steps)?;
+        check.views("strong", self.strong.check())
+    }
+
+    fn pretrain(&self, given: &Given, trainer: &mut Trainer) -> Result<Trained> {
+        let objective = Rocl {
+            images: &given.train.images,
+            settings: self,
+            ball: given.ball,
+        };
+        let fresh = trainer.fresh_backbone(self.routes(), &[]);
+        Ok(trainer.fit("", &objective, &self.plan, fresh)?.into())
+    }
+}
+
+/// The objective.
+struct Rocl<'a> {
+    images: &'a Images,
+    settings: &'a Settings,
+    ball: Ball,
+}
+
+impl Objective for Rocl<'_> {
+    type Model = Backbone;
+
+    fn loss(&self, step: Step<Backbone>) -> Loss {
+        let settings = self.settings;
+        let mut view = || {
+            let view = settings.strong.apply(self.images, step.indices, step.rng);
+            to_tensor(view, step.device)
+        };
+        let (first, target) = (view(), view());
+        let temperature = settings.temperature;
+        let embed = frozen_embedding(step.plain, Route::Normal);
+        let fixed = FixedViews::new(vec![embed(target.clone())], temperature);
+        let step_size = settings.attack_step_size.as_ref();
+        let pgd = Pgd::new(settings.attack_steps, step_size, self.ball);
+        let climb = |x| fixed.contrastive(embed(x));
+        let attacked = pgd.maximize(climb, &first, self.ball, step.rng);
+
+        let mut mode = Mode::Train(step.statistics);
+        let mut term = |views: &[Tensor<4>]| {
+            let views = step.live.embed_together(views, Route::Normal, &mut mode);
+            contrastive(views, temperature)
+        };
+        let pair = term(&[attacked.clone(), target.clone()]);
+        let three = term(&[first, target, attacked]);
+        Loss {
+            total: released_balance(&three, &pair, settings.target_weight),
+            parts: vec![("contrastive", three), ("target", pair)],
+        }
+    }
+}
+
+/// Both terms as if they were sums over the positives, which are two of an anchor among three views and one in a pair;
+/// halved, so that the first keeps its scale.
+pub(crate) fn released_balance(three: &Tensor<1>, pair: &Tensor<1>, weight: f64) -> Tensor<1> {
+    three.clone() + pair.clone() * (weight / 2.0)
+}

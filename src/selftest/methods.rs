@@ -1,0 +1,278 @@
+//! Checks of the other methods: losses and attacks of ACL and RoCL, DeACL's loss, LARS, DynACL's schedule and average.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Tensor, TensorData};
+
+use super::golden::Golden;
+use super::network::{compare_gradients, compare_iterate, model};
+use super::{GRADIENT, OUTPUT};
+use crate::attack::{Ball, Norm, pgd};
+use crate::error::Result;
+use crate::loss::{BASE_TEMPERATURE, FixedViews, contrastive};
+use crate::nn::weights::{self, to_vec};
+use crate::nn::{Backbone, Mode, Route, moving_average};
+use crate::pretrain::{acl, deacl, dynacl, frozen_embedding, rocl};
+use crate::train::{Optimizer, Plan, Schedule, Sgd, named_gradients};
+
+/// What attacked methods share: the network, views, ball, step size, steps, temperature and the scale of the losses.
+struct Setting {
+    model: Backbone,
+    views: [Tensor<4>; 2],
+    ball: Ball,
+    step_size: f64,
+    steps: usize,
+    temperature: f64,
+    scale: f64,
+}
+
+impl Setting {
+    fn read(file: &Golden) -> Result<Self> {
+        let views = [file.tensor::<4>("view1")?, file.tensor::<4>("view2")?];
+        Ok(Self {
+            model: model(file, views[0].dims()[1], &file.numbers("clusters")?)?,
+            views,
+            ball: Ball {
+                norm: Norm::Linf,
+                radius: file.number("epsilon")?,
+            },
+            step_size: file.number("step_size")?,
+            steps: file.count("steps")?,
+            temperature: file.number("temperature")?,
+            scale: BASE_TEMPERATURE / file.number("base_temperature")?,
+        })
+    }
+
+    /// The gradient at each golden iterate of `count` views that are attacked together, and the next iterates.
+    fn compare_attack(
+        &self,
+        file: &mut Golden,
+        count: usize,
+        climb: impl Fn(Tensor<4>) -> Tensor<1>,
+    ) -> Result<()> {
+        let originals = Tensor::cat(self.views[..count].to_vec(), 0);
+        for step in 0..self.steps {
+            let each = (1..=count).map(|v| file.tensor::<4>(&format!("iterate_{v}.{step}")));
+            let iterate = Tensor::cat(each.collect::<Result<Vec<_>>>()?, 0);
+            let gradient = pgd::gradient(&mut |x| climb(x), iterate.clone());
+            let next = self.ball.step(iterate, gradient.clone(), self.step_size);
+            let next = self.ball.project(next, &originals);
+            let parts = gradient
+                .chunk(count, 0)
+                .into_iter()
+                .zip(next.chunk(count, 0));
+            for (v, (gradient, next)) in parts.enumerate() {
+                let name = format!("grad_{}.{step}", v + 1);
+                file.compare_tensor(&name, gradient, GRADIENT)?;
+                let (_, golden) = file.values(&name)?;
+                let name = format!("iterate_{}.{}", v + 1, step + 1);
+                compare_iterate(file, &name, next, &golden)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// ACL: the attack on both views, both streams, the adversarial-to-standard loss, all gradients.
+pub fn acl(file: &mut Golden) -> Result<()> {
+    let setting = Setting::read(file)?;
+    let (temperature, scale) = (setting.temperature, setting.scale);
+    let climb = acl::both_views(&setting.model, temperature);
+    setting.compare_attack(file, 2, |x| climb(x) * scale)?;
+
+    let live = setting.model.clone().train();
+    let steps = setting.steps;
+    let attacked = [
+        file.tensor::<4>(&format!("iterate_1.{steps}"))?,
+        file.tensor::<4>(&format!("iterate_2.{steps}"))?,
+    ];
+    let stream = |views: &[Tensor<4>], route| {
+        let views = live.embed_together(views, route, &mut Mode::Batch);
+        contrastive(views, temperature) * scale
+    };
+    let clean = stream(&setting.views, Route::Normal);
+    let adversarial = stream(&attacked, Route::Pgd);
+    let total = (clean.clone() + adversarial.clone()) / 2.0;
+    let gradients = total.backward();
+    file.compare_tensor("loss.clean", clean, OUTPUT)?;
+    file.compare_tensor("loss.adversarial", adversarial, OUTPUT)?;
+    file.compare_tensor("loss.total", total, OUTPUT)?;
+    compare_gradients(file, "grad.", &named_gradients(&live, &gradients))?;
+
+    let [first, _] = attacked;
+    let [_, second] = setting.views.clone();
+    let model = &setting.model;
+    let pair = vec![
+        model.embed(first, Route::Pgd, &mut Mode::Batch),
+        model.embed(second, Route::Normal, &mut Mode::Batch),
+    ];
+    let loss = contrastive(pair, temperature) * scale;
+    file.compare_tensor("loss.adversarial_standard", loss, OUTPUT)
+}
+
+/// RoCL: the instance-wise attack, both terms, all gradients.
+pub fn rocl(file: &mut Golden) -> Result<()> {
+    let setting = Setting::read(file)?;
+    let (temperature, scale) = (setting.temperature, setting.scale);
+    let [first, target] = setting.views.clone();
+    let embed = frozen_embedding(&setting.model, Route::Normal);
+    let fixed = FixedViews::new(vec![embed(target.clone())], temperature);
+    // A pair has one positive an anchor: its sum is its mean.
+    setting.compare_attack(file, 1, |x| fixed.contrastive(embed(x)) * scale)?;
+
+    let live = setting.model.clone().train();
+    let attacked = file.tensor::<4>(&format!("iterate_1.{}", setting.steps))?;
+    let term = |views: &[Tensor<4>]| {
+        let views = live.embed_together(views, Route::Normal, &mut Mode::Batch);
+        contrastive(views, temperature) * scale
+    };
+    let pair = term(&[attacked.clone(), target.clone()]);
+    let three = term(&[first, target, attacked]);
+    // The file's are sums over the positives: two of an anchor among three views.
+    let total = rocl::released_balance(&three, &pair, 1.0 / file.number("lambda")?) * 2.0;
+    let gradients = total.backward();
+    file.compare_tensor("loss.contrastive", three * 2.0, OUTPUT)?;
+    file.compare_tensor("loss.target", pair, OUTPUT)?;
+    file.compare_tensor("loss.total", total, OUTPUT)?;
+    compare_gradients(file, "grad.", &named_gradients(&live, &gradients))
+}
+
+/// DeACL: the loss and what its attack climbs, with their gradients.
+pub fn deacl(file: &mut Golden) -> Result<()> {
+    let lifted = |file: &Golden, name: &str| -> Result<Tensor<2>> {
+        Ok(file.tensor::<2>(name)?.autodiff().require_grad())
+    };
+    let clean = lifted(file, "student_clean")?;
+    let attacked = lifted(file, "student_adversarial")?;
+    let teacher = file.tensor::<2>("teacher")?;
+    let [distilled, robust] = deacl::terms(clean.clone(), attacked.clone(), teacher.clone());
+    let loss = distilled + robust * file.number("robust_weight")?;
+    let gradients = loss.backward();
+    file.compare_tensor("loss", loss, OUTPUT)?;
+    for (name, of) in [("clean", &clean), ("adversarial", &attacked)] {
+        let gradient = of.grad(&gradients).map(to_vec).unwrap_or_default();
+        file.compare(&format!("grad.student_{name}"), &gradient, GRADIENT)?;
+    }
+    let attacked = lifted(file, "student_adversarial")?;
+    let away = deacl::away(attacked.clone(), teacher);
+    let gradient = attacked.grad(&away.backward());
+    file.compare_tensor("attack", away, OUTPUT)?;
+    let gradient = gradient.map(to_vec).unwrap_or_default();
+    file.compare("attack.grad.student_adversarial", &gradient, GRADIENT)
+}
+
+/// Parameters of all kinds, under the names that they have in the file.
+#[derive(Module, Debug)]
+struct Parameters {
+    matrix: Param<Tensor<2>>,
+    kernel: Param<Tensor<4>>,
+    bias: Param<Tensor<1>>,
+    scale: Param<Tensor<1>>,
+}
+
+const NAMES: [(&str, &str); 4] = [
+    ("matrix", "head_proj.0.weight"),
+    ("kernel", "conv1.weight"),
+    ("bias", "head_proj.0.bias"),
+    ("scale", "bn1.bn_list.0.weight"),
+];
+
+/// Three updates by LARS, with every parameter adapted.
+pub fn lars(file: &mut Golden) -> Result<()> {
+    let mut model = Parameters {
+        matrix: Param::from_tensor(file.tensor::<2>(&format!("weight.{}", NAMES[0].1))?),
+        kernel: Param::from_tensor(file.tensor::<4>(&format!("weight.{}", NAMES[1].1))?),
+        bias: Param::from_tensor(file.tensor::<1>(&format!("weight.{}", NAMES[2].1))?),
+        scale: Param::from_tensor(file.tensor::<1>(&format!("weight.{}", NAMES[3].1))?),
+    };
+    let start = weights::export(&model);
+    let (momentum, decay) = (file.number("momentum")?, file.number("weight_decay")?);
+    let mut sgd = Sgd::new(momentum, decay, Optimizer::Lars);
+    for step in 0..file.count("steps")? {
+        let live = model.clone().train();
+        let gradient = |name: &str| format!("grad.{step}.{name}");
+        // A loss with just these gradients.
+        let loss = (live.matrix.val() * file.tensor::<2>(&gradient(NAMES[0].1))?).sum()
+            + (live.kernel.val() * file.tensor::<4>(&gradient(NAMES[1].1))?).sum()
+            + (live.bias.val() * file.tensor::<1>(&gradient(NAMES[2].1))?).sum()
+            + (live.scale.val() * file.tensor::<1>(&gradient(NAMES[3].1))?).sum();
+        model = sgd.step(file.number("lr")?, model, &live, &loss.backward());
+        let now = weights::export(&model);
+        for (field, name) in NAMES {
+            let (before, after) = (&start[field].1, &now[field].1);
+            let change: Vec<f32> = after.iter().zip(before).map(|(a, b)| a - b).collect();
+            file.compare(&format!("updated_all.{}.{name}", step + 1), after, OUTPUT)?;
+            file.compare(
+                &format!("change_all.{}.{name}", step + 1),
+                &change,
+                GRADIENT,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// DynACL: strength and weights of every epoch, and the moving average.
+pub fn dynacl(file: &mut Golden) -> Result<()> {
+    let (epochs, periods) = (file.numbers("epochs")?, file.numbers("periods")?);
+    for (&epochs, &period) in epochs.iter().zip(&periods) {
+        let settings = dynacl::Settings {
+            plan: Plan {
+                epochs,
+                batch_size: 2,
+                lr: 1.0,
+                schedule: Schedule::Steps {
+                    milestones: Vec::new(),
+                },
+                momentum: 0.9,
+                weight_decay: 0.0,
+                optimizer: Optimizer::Sgd,
+            },
+            temperature: 0.5,
+            period,
+            reweighting: file.number("reweighting")?,
+            average_momentum: file.number("average_momentum")?,
+            attack_steps: 1,
+            attack_step_size: None,
+            strong: Default::default(),
+        };
+        let each = |value: &dyn Fn(usize) -> f32| (0..epochs).map(value).collect::<Vec<_>>();
+        let strong = |epoch| settings.strong_at(epoch);
+        for (name, values) in [
+            ("strength", each(&|e| settings.strength(e) as f32)),
+            ("jitter", each(&|e| strong(e).jitter.contrast)),
+            ("hue", each(&|e| strong(e).jitter.hue)),
+            (
+                "jitter_probability",
+                each(&|e| strong(e).jitter.probability),
+            ),
+            ("grayscale_probability", each(&|e| strong(e).grayscale)),
+            ("crop_scale", each(&|e| strong(e).scale.0)),
+            ("weight.clean", each(&|e| settings.weights(e)[0] as f32)),
+            (
+                "weight.adversarial",
+                each(&|e| settings.weights(e)[1] as f32),
+            ),
+        ] {
+            file.compare(&format!("{epochs}.{name}"), &values, OUTPUT)?;
+        }
+    }
+    #[derive(Module, Debug)]
+    struct One {
+        weight: Param<Tensor<1>>,
+    }
+    let one = |file: &Golden, name: &str| -> Result<One> {
+        let (shape, values) = file.values(name)?;
+        let weight = Tensor::from_data(TensorData::new(values, shape), &file.device);
+        Ok(One {
+            weight: Param::from_tensor(weight),
+        })
+    };
+    let mut average = one(file, "average.0")?;
+    for step in 1..=3 {
+        let online = one(file, &format!("online.{step}"))?;
+        average = moving_average(average, &online, file.number("average_momentum")?);
+        let name = format!("average.{step}");
+        file.compare_tensor(&name, average.weight.val(), OUTPUT)?;
+    }
+    Ok(())
+}
