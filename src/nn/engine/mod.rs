@@ -1,10 +1,11 @@
 //! The encoder's operations on `[height, width, batch, channels]` activations, differentiable on every device.
 //!
-//! One trait says what they are. Its bodies compose Burn's own operations: that is what GPUs run. On the CPU,
-//! [`flex`] puts the kernels of `advcl-kernels` in their place. [`autodiff`] gives each its way back, once for all
+//! One trait says what they are. Its bodies compose Burn's own operations ([`composite`]): that is what GPUs run. On the
+//! CPU, [`flex`] puts the kernels of `advcl-kernels` in their place. [`autodiff`] gives each its way back, once for all
 //! backends: gradients that nobody asks for are not computed.
 
 mod autodiff;
+mod composite;
 #[cfg(feature = "flex")]
 mod flex;
 #[cfg(feature = "flex")]
@@ -13,8 +14,7 @@ mod packs;
 pub(super) mod tests;
 
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
-use burn::tensor::ops::ConvOptions;
+use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{Shape, Tensor};
 
 /// How the CPU computes convolutions.
@@ -99,14 +99,6 @@ pub(crate) fn weights_replaced() {
 /// Added to a variance before its root is taken.
 pub(super) const EPSILON: f64 = 1e-5;
 
-/// `[height, width, batch, channels]` to `[batch, channels, height, width]`, and back: the same permutation.
-const TURN: [usize; 4] = [2, 3, 0, 1];
-
-fn options(weight: &Shape, stride: usize) -> ConvOptions<2> {
-    let padding = weight[2] / 2;
-    ConvOptions::new([stride; 2], [padding; 2], [1, 1], 1)
-}
-
 /// `[height, width, batch, channels]` as `[rows, channels]`.
 fn rows(shape: &Shape) -> Shape {
     let channels = shape[3];
@@ -121,12 +113,6 @@ pub(super) type Normed<B> = (
     FloatTensor<B>,
 );
 
-/// A value of each channel, so that it meets `[height, width, batch, channels]`.
-fn along<B: Backend>(values: FloatTensor<B>) -> FloatTensor<B> {
-    let channels = values.shape()[0];
-    B::float_reshape(values, Shape::new([1, 1, 1, channels]))
-}
-
 /// The operations. Activations are `[height, width, batch, channels]`, weights `[out, in, kernel, kernel]`.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
@@ -137,9 +123,7 @@ fn along<B: Backend>(values: FloatTensor<B>) -> FloatTensor<B> {
 pub(super) trait EngineOps: Backend {
     /// Convolution whose padding keeps the size at stride 1.
     fn engine_conv(x: FloatTensor<Self>, w: FloatTensor<Self>, stride: usize) -> FloatTensor<Self> {
-        let options = options(&w.shape(), stride);
-        let y = Self::conv2d(Self::float_permute(x, &TURN), w, None, options);
-        Self::float_permute(y, &TURN)
+        composite::conv::<Self>(x, w, stride)
     }
 
     /// The gradient of its input, which had `x`'s shape.
@@ -149,12 +133,7 @@ pub(super) trait EngineOps: Backend {
         dy: FloatTensor<Self>,
         stride: usize,
     ) -> FloatTensor<Self> {
-        let options = options(&w.shape(), stride);
-        let (x, dy) = (
-            Self::float_permute(x, &TURN),
-            Self::float_permute(dy, &TURN),
-        );
-        Self::float_permute(Self::conv2d_x_backward(x, w, dy, options), &TURN)
+        composite::conv_data::<Self>(x, w, dy, stride)
     }
 
     /// The gradient of its weight, which had `w`'s shape.
@@ -164,12 +143,7 @@ pub(super) trait EngineOps: Backend {
         dy: FloatTensor<Self>,
         stride: usize,
     ) -> FloatTensor<Self> {
-        let options = options(&w.shape(), stride);
-        let (x, dy) = (
-            Self::float_permute(x, &TURN),
-            Self::float_permute(dy, &TURN),
-        );
-        Self::conv2d_weight_backward(x, w, dy, options)
+        composite::conv_weight::<Self>(x, w, dy, stride)
     }
 
     /// As [`EngineOps::engine_conv`], then `+ shift`, one of each channel, and ReLU where asked for: BatchNorm in
@@ -181,9 +155,7 @@ pub(super) trait EngineOps: Backend {
         stride: usize,
         relu: bool,
     ) -> FloatTensor<Self> {
-        let shift = along::<Self>(shift);
-        let y = Self::float_add(Self::engine_conv(x, w, stride), shift);
-        if relu { Self::relu(y) } else { y }
+        composite::conv_shift::<Self>(x, w, shift, stride, relu)
     }
 
     /// As [`EngineOps::engine_conv_shift`], with a residual added before ReLU.
@@ -194,31 +166,22 @@ pub(super) trait EngineOps: Backend {
         residual: FloatTensor<Self>,
         stride: usize,
     ) -> FloatTensor<Self> {
-        let y = Self::engine_conv_shift(x, w, shift, stride, false);
-        Self::relu(Self::float_add(y, residual))
+        composite::conv_shift_add::<Self>(x, w, shift, residual, stride)
     }
 
     /// The gradient behind ReLU, given its output.
     fn engine_relu_backward(dy: FloatTensor<Self>, y: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::relu_backward(y, dy)
+        composite::relu_backward::<Self>(dy, y)
     }
 
     /// Mean over the pixels: `[height, width, batch, channels]` to `[batch, channels]`.
     fn engine_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        let [height, width, batch, channels] = x.shape().dims();
-        let flat = Self::float_reshape(x, Shape::new([height * width, batch * channels]));
-        let mean = Self::float_mean_dim(flat, 0);
-        Self::float_reshape(mean, Shape::new([batch, channels]))
+        composite::pool::<Self>(x)
     }
 
     /// The gradient of its input, which had `x`'s shape.
     fn engine_pool_backward(x: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self> {
-        let shape = x.shape();
-        let [height, width, batch, channels] = shape.dims();
-        let scale = 1.0 / (height * width) as f64;
-        let pixel = Self::float_mul_scalar(dy, scale.into());
-        let pixel = Self::float_reshape(pixel, Shape::new([1, 1, batch, channels]));
-        Self::float_expand(pixel, shape)
+        composite::pool_backward::<Self>(x, dy)
     }
 
     /// BatchNorm with the batch's statistics, then ReLU where asked for.
@@ -233,16 +196,7 @@ pub(super) trait EngineOps: Backend {
         FloatTensor<Self>,
         FloatTensor<Self>,
     ) {
-        let shape = x.shape();
-        let flat = Self::float_reshape(x, rows(&shape));
-        let normed = Self::batch_norm_train(flat, weight, bias.clone(), EPSILON);
-        let y = Self::float_reshape(normed.output, shape);
-        (
-            if relu { Self::relu(y) } else { y },
-            normed.mean,
-            normed.variance,
-            bias,
-        )
+        composite::norm::<Self>(x, weight, bias, relu)
     }
 
     /// As [`EngineOps::engine_norm`], with a residual added before ReLU.
@@ -257,8 +211,7 @@ pub(super) trait EngineOps: Backend {
         FloatTensor<Self>,
         FloatTensor<Self>,
     ) {
-        let (y, mean, var, shift) = Self::engine_norm(x, weight, bias, false);
-        (Self::relu(Self::float_add(y, residual)), mean, var, shift)
+        composite::norm_add::<Self>(x, weight, bias, residual)
     }
 
     /// The gradients of [`EngineOps::engine_norm`]'s input, weight and bias; `y` is its output. From `x` and `shift` it
@@ -271,16 +224,10 @@ pub(super) trait EngineOps: Backend {
         weight: FloatTensor<Self>,
         mean: FloatTensor<Self>,
         var: FloatTensor<Self>,
-        _shift: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
         relu: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let shape = x.shape();
-        let dy = if relu { Self::relu_backward(y, dy) } else { dy };
-        let flat = |t| Self::float_reshape(t, rows(&shape));
-        let gradients =
-            Self::batch_norm_train_backward(flat(x), weight, mean, var, EPSILON, flat(dy));
-        let dx = Self::float_reshape(gradients.x_grad, shape.clone());
-        (dx, gradients.gamma_grad, gradients.beta_grad)
+        composite::norm_backward::<Self>(dy, x, y, weight, mean, var, shift, relu)
     }
 
     /// The gradients of [`EngineOps::engine_norm_add`]'s input, weight, bias and residual.
@@ -298,10 +245,7 @@ pub(super) trait EngineOps: Backend {
         FloatTensor<Self>,
         FloatTensor<Self>,
     ) {
-        let masked = Self::relu_backward(y.clone(), dy);
-        let (dx, dw, db) =
-            Self::engine_norm_backward(masked.clone(), x, y, weight, mean, var, shift, false);
-        (dx, dw, db, masked)
+        composite::norm_add_backward::<Self>(dy, x, y, weight, mean, var, shift)
     }
 
     /// `x · scale + shift`, one of each a channel, then ReLU where asked for: BatchNorm in evaluation mode.
@@ -311,9 +255,7 @@ pub(super) trait EngineOps: Backend {
         shift: FloatTensor<Self>,
         relu: bool,
     ) -> FloatTensor<Self> {
-        let (scale, shift) = (along::<Self>(scale), along::<Self>(shift));
-        let y = Self::float_add(Self::float_mul(x, scale), shift);
-        if relu { Self::relu(y) } else { y }
+        composite::affine::<Self>(x, scale, shift, relu)
     }
 
     /// As [`EngineOps::engine_affine`], with a residual added before ReLU.
@@ -323,8 +265,7 @@ pub(super) trait EngineOps: Backend {
         shift: FloatTensor<Self>,
         residual: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        let y = Self::engine_affine(x, scale, shift, false);
-        Self::relu(Self::float_add(y, residual))
+        composite::affine_add::<Self>(x, scale, shift, residual)
     }
 
     /// The gradient of [`EngineOps::engine_affine`]'s input.
@@ -334,8 +275,7 @@ pub(super) trait EngineOps: Backend {
         scale: FloatTensor<Self>,
         relu: bool,
     ) -> FloatTensor<Self> {
-        let dy = if relu { Self::relu_backward(y, dy) } else { dy };
-        Self::float_mul(dy, along::<Self>(scale))
+        composite::affine_backward::<Self>(dy, y, scale, relu)
     }
 
     /// The gradients of [`EngineOps::engine_affine_add`]'s input and residual.
@@ -344,11 +284,7 @@ pub(super) trait EngineOps: Backend {
         y: FloatTensor<Self>,
         scale: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let masked = Self::relu_backward(y.clone(), dy);
-        (
-            Self::engine_affine_backward(masked.clone(), y, scale, false),
-            masked,
-        )
+        composite::affine_add_backward::<Self>(dy, y, scale)
     }
 }
 
