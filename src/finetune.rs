@@ -178,6 +178,11 @@ impl Entry {
             let problem = format!("expected a share above 0, up to 1, found {labels}");
             return check.refuse("labels", problem, "0.1 is a tenth of the labels");
         }
+        if self.soft_labels() && self.trains() == Trains::Head {
+            let problem = "images without a label are used where everything trains";
+            let hint = "leave soft_labels out, or set trains = \"everything\"";
+            return check.refuse("soft_labels", problem, hint);
+        }
         Ok(())
     }
 }

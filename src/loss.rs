@@ -125,8 +125,8 @@ pub fn soft_cross_entropy(logits: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
 
 /// Mean cosine of the angle between rows. # Shapes: both `[batch, features]`; returns `[1]`.
 pub fn cosine(a: Tensor<2>, b: Tensor<2>) -> Tensor<1> {
-    // PyTorch's cosine_similarity keeps each length away from zero.
-    let length = |x: &Tensor<2>| x.clone().square().sum_dim(1).sqrt().clamp_min(1e-8);
+    // PyTorch's cosine_similarity keeps each length away from zero, by 1e-8. Before the root: its slope at zero is none.
+    let length = |x: &Tensor<2>| x.clone().square().sum_dim(1).clamp_min(1e-16).sqrt();
     let lengths = length(&a) * length(&b);
     ((a * b).sum_dim(1) / lengths).mean()
 }

@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::experiment::{Cell, Experiment, Outcome};
+use crate::files;
 use crate::recipe::Recipe;
-use crate::train::Context;
+use crate::train::{Context, Event};
 
 pub use statistics::{Spread, holm, paired};
 
@@ -44,7 +45,7 @@ pub struct Row {
     pub clean: Spread,
     /// In percent, under PGD.
     pub robust: Spread,
-    /// Seconds.
+    /// Seconds, with all that the encoder stands on: pseudo-labels and encoders that it learns from.
     pub pretrain: Spread,
     /// Seconds; none where the method trained the classifier itself.
     pub finetune: Option<Spread>,
@@ -74,7 +75,7 @@ pub struct Difference {
     pub points: Spread,
     /// Of a paired, two-sided t-test; none where there are fewer than two seeds, or no spread.
     pub p: Option<f64>,
-    /// The same, corrected for the number of methods that are held against the baseline (Holm).
+    /// The same, corrected for being one of all the comparison's differences (Holm).
     pub p_corrected: Option<f64>,
     /// Whether it exceeds the noise of the seeds.
     pub significant: bool,
@@ -109,13 +110,14 @@ pub fn folder_of(folder: &Path, seed: u64) -> PathBuf {
 /// Carries out `recipe` for each of its seeds below `folder`, and compares. What is there is not computed again. A row
 /// that fails is reported, and the others go on.
 ///
-/// `hear` is told of each failure as it happens.
+/// `device` is the device's name, for the log; `hear` is told of each failure as it happens.
 ///
 /// # Errors
 /// [`Error::Interrupted`]; what is wrong with the recipe, its data, or a folder, before anything is computed.
 pub fn compare(
     recipe: &Recipe,
     folder: &Path,
+    device: &str,
     context: &mut Context,
     mut hear: impl FnMut(&Failure),
 ) -> Result<Comparison> {
@@ -129,13 +131,20 @@ pub fn compare(
             ..recipe.clone()
         };
         let experiment = Experiment::open(own, &folder_of(folder, seed))?;
-        experiment.require_labels()?;
+        experiment.check_ready(context)?;
+        experiment.note_machine(device)?;
         experiments.push((seed, experiment));
     }
+    // From now on the folder knows what it is for.
+    files::write_atomic(&folder.join("recipe.toml"), recipe.to_toml().as_bytes())?;
     let mut outcomes = Vec::new();
     let mut failures = Vec::new();
     for (seed, experiment) in &experiments {
         context.seed = *seed;
+        (context.observe)(&Event::Note {
+            stage: "compare".to_owned(),
+            text: format!("seed {seed}"),
+        });
         let mut failed = |cell: &Cell, error: &Error| {
             let failure = Failure {
                 seed: *seed,
@@ -158,7 +167,11 @@ pub fn compare(
                 let classifier = experiment.finetune(cell, context);
                 let outcome = classifier.and_then(|()| experiment.evaluate(cell, context));
                 match carried_out(outcome)? {
-                    Ok(outcome) => outcomes.push((*seed, outcome)),
+                    Ok(mut outcome) => {
+                        outcome.seconds.pretrain =
+                            experiment.whole_pretrain_seconds(&entry.name)?;
+                        outcomes.push((*seed, outcome));
+                    }
                     Err(error) => failed(cell, &error),
                 }
             }
@@ -239,29 +252,30 @@ fn summed_up(
         for measure in ["robust", "clean"] {
             let Some(baseline) = &baseline else { continue };
             let against = of(baseline, finetuning);
-            let mut family = Vec::new();
             for (method, other) in &keys {
                 if other != finetuning || method == baseline {
                     continue;
                 }
                 let points = points(&of(method, finetuning), &against, measure);
                 if !points.is_empty() {
-                    family.push((method, paired(&points), Spread::of(&points)));
+                    differences.push(Difference {
+                        finetuning: finetuning.clone(),
+                        method: method.clone(),
+                        measure,
+                        points: Spread::of(&points),
+                        p: paired(&points),
+                        p_corrected: None,
+                        significant: false,
+                    });
                 }
             }
-            let corrected = holm(&family.iter().map(|(_, p, _)| *p).collect::<Vec<_>>());
-            for ((method, p, points), p_corrected) in family.into_iter().zip(corrected) {
-                differences.push(Difference {
-                    finetuning: finetuning.clone(),
-                    method: method.clone(),
-                    measure,
-                    points,
-                    p,
-                    p_corrected,
-                    significant: p_corrected.is_some_and(|p| p < LEVEL),
-                });
-            }
         }
+    }
+    // One correction for them all: a table with forty differences must not claim two by chance.
+    let corrected = holm(&differences.iter().map(|d| d.p).collect::<Vec<_>>());
+    for (difference, p_corrected) in differences.iter_mut().zip(corrected) {
+        difference.p_corrected = p_corrected;
+        difference.significant = p_corrected.is_some_and(|p| p < LEVEL);
     }
     Comparison {
         advcl_version: env!("CARGO_PKG_VERSION").to_owned(),

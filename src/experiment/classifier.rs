@@ -34,10 +34,18 @@ impl Experiment {
         self.require_labels()?;
         let started = Instant::now();
         let text = self.text_of(cell.classifier());
-        let classifier = self.fit_classifier(cell, entry, &model, &text, context)?;
-        self.set_seconds(&cell.stage(), |times| {
-            times.finetune = started.elapsed().as_secs_f64()
-        })?;
+        let mut fitting = Fitting {
+            experiment: self,
+            cell,
+            entry,
+            text: &text,
+            trained: 0.0,
+            looped: 0.0,
+        };
+        let classifier = fitting.classifier(&model, context)?;
+        let beside = started.elapsed().as_secs_f64() - fitting.looped;
+        let seconds = fitting.trained + beside;
+        self.set_seconds(&cell.stage(), |times| times.finetune = seconds)?;
         let target = self.data.target();
         let images = &target.train.images;
         let info = ModelInfo {
@@ -83,132 +91,6 @@ impl Experiment {
             ));
         }
         Ok(chosen)
-    }
-
-    fn fit_classifier(
-        &self,
-        cell: &Cell,
-        entry: &Entry,
-        model: &Model,
-        text: &str,
-        context: &mut Context,
-    ) -> Result<Classifier> {
-        let target = self.data.target();
-        let (train, classes) = (&target.train, target.classes.len());
-        let (stage, batch) = (cell.stage(), self.recipe.evaluate.batch_size);
-        let (encoder, route) = (&model.backbone.encoder, model.info.route);
-        let settings = &entry.settings;
-        let chosen = self.labeled(entry)?;
-        let labels: Vec<usize> = chosen.iter().map(|&i| train.labels[i]).collect();
-        let mut task = Task {
-            images: &train.images,
-            targets: one_hot(&labels, classes, &context.device),
-            chosen,
-            augment: settings.augment.then(Weak::default),
-            ball: self.recipe.threat.ball(),
-        };
-        let mut rng = random::generator(context.seed, &format!("{stage}/init"), 0);
-        let linear = Linear::new(
-            self.recipe.encoder.features(),
-            classes,
-            &mut rng,
-            &context.device,
-        );
-        if entry.trains() == Trains::Head {
-            let cached = match (settings.augment, entry.loss()) {
-                (false, Criterion::Standard) => {
-                    let images = train.images.select(&task.chosen);
-                    let all = features(&stage, encoder, route, &images, batch, context);
-                    Some(all.map_err(|error| self.here(error))?)
-                }
-                _ => None,
-            };
-            let images = task.chosen.len();
-            let objective = HeadOnly::new(encoder, route, task, entry.loss(), cached);
-            let linear =
-                self.fit_part("", cell, entry, &objective, linear, images, text, context)?;
-            return Ok(Classifier {
-                encoder: encoder.clone(),
-                linear,
-                route,
-            });
-        }
-        let fresh = Classifier {
-            encoder: encoder.clone(),
-            linear: linear.zeros(),
-            route,
-        };
-        if entry.soft_labels() && task.chosen.len() < train.images.len() {
-            task = self.label_the_rest(cell, entry, task, fresh.clone(), text, context)?;
-        }
-        let images = task.chosen.len();
-        let objective = EndToEnd {
-            task,
-            criterion: entry.loss(),
-        };
-        self.fit_part("", cell, entry, &objective, fresh, images, text, context)
-    }
-
-    /// All images: those with a label keep it, the others get what a standard full finetuning on the labeled ones says of
-    /// them (ACL, section 3.3, where the finetuned network is a standard contrastive one; here it is the same encoder).
-    fn label_the_rest<'a>(
-        &self,
-        cell: &Cell,
-        entry: &Entry,
-        task: Task<'a>,
-        fresh: Classifier,
-        text: &str,
-        context: &mut Context,
-    ) -> Result<Task<'a>> {
-        let (images, ball, augment) = (task.images, task.ball, task.augment.clone());
-        let (labeled, hard) = (task.chosen.clone(), task.targets.clone());
-        let objective = EndToEnd {
-            task,
-            criterion: Criterion::Standard,
-        };
-        let count = labeled.len();
-        let teacher = self.fit_part(
-            "teacher", cell, entry, &objective, fresh, count, text, context,
-        )?;
-        let rest: Vec<usize> = (0..images.len())
-            .filter(|i| labeled.binary_search(i).is_err())
-            .collect();
-        let stage = format!("{}/soft-labels", cell.stage());
-        let batch = self.recipe.evaluate.batch_size;
-        let soft = soft_labels(&stage, &teacher, &images.select(&rest), batch, context)
-            .map_err(|error| self.here(error))?;
-        Ok(Task {
-            images,
-            chosen: [labeled, rest].concat(),
-            targets: Tensor::cat(vec![hard, soft], 0),
-            augment,
-            ball,
-        })
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn fit_part<O: train::Objective>(
-        &self,
-        part: &str,
-        cell: &Cell,
-        entry: &Entry,
-        objective: &O,
-        fresh: O::Model,
-        images: usize,
-        text: &str,
-        context: &mut Context,
-    ) -> Result<O::Model> {
-        let folder = self.run.stage(&cell.stage())?;
-        let (stage, file) = train::part(&cell.stage(), part);
-        let checkpoint = Checkpoint {
-            path: &folder.join(file),
-            recipe: text,
-        };
-        let mut plan = entry.settings.plan.clone();
-        // Few labels: one step an epoch.
-        plan.batch_size = plan.batch_size.min(images);
-        let (model, _) = train::fit(&stage, objective, fresh, &plan, images, checkpoint, context)?;
-        Ok(model)
     }
 
     /// Measures a row's classifier: clean, and under PGD. Figures that were measured by the same recipe are read back.
@@ -314,6 +196,137 @@ impl Experiment {
         }
         files::write_json(&self.run.path().join("summary.json"), &summary)?;
         Ok(asked)
+    }
+}
+
+/// A classifier in the making, and the time that it takes.
+struct Fitting<'a> {
+    experiment: &'a Experiment,
+    cell: &'a Cell,
+    entry: &'a Entry,
+    /// All that it depends on, as TOML.
+    text: &'a str,
+    /// Seconds of training, all sittings together.
+    trained: f64,
+    /// Seconds of this sitting in the loop.
+    looped: f64,
+}
+
+impl Fitting<'_> {
+    fn classifier(&mut self, model: &Model, context: &mut Context) -> Result<Classifier> {
+        let (experiment, entry) = (self.experiment, self.entry);
+        let target = experiment.data.target();
+        let (train, classes) = (&target.train, target.classes.len());
+        let (stage, batch) = (self.cell.stage(), experiment.recipe.evaluate.batch_size);
+        let (encoder, route) = (&model.backbone.encoder, model.info.route);
+        let settings = &entry.settings;
+        let chosen = experiment.labeled(entry)?;
+        let labels: Vec<usize> = chosen.iter().map(|&i| train.labels[i]).collect();
+        let mut task = Task {
+            images: &train.images,
+            targets: one_hot(&labels, classes, &context.device),
+            chosen,
+            augment: settings.augment.then(Weak::default),
+            ball: experiment.recipe.threat.ball(),
+        };
+        let mut rng = random::generator(context.seed, &format!("{stage}/init"), 0);
+        let linear = Linear::new(
+            experiment.recipe.encoder.features(),
+            classes,
+            &mut rng,
+            &context.device,
+        );
+        if entry.trains() == Trains::Head {
+            let cached = match (settings.augment, entry.loss()) {
+                (false, Criterion::Standard) => {
+                    let images = train.images.select(&task.chosen);
+                    let all = features(&stage, encoder, route, &images, batch, context);
+                    Some(all.map_err(|error| experiment.here(error))?)
+                }
+                _ => None,
+            };
+            let images = task.chosen.len();
+            let objective = HeadOnly::new(encoder, route, task, entry.loss(), cached);
+            let linear = self.fit("", &objective, linear, images, context)?;
+            return Ok(Classifier {
+                encoder: encoder.clone(),
+                linear,
+                route,
+            });
+        }
+        let fresh = Classifier {
+            encoder: encoder.clone(),
+            linear: linear.zeros(),
+            route,
+        };
+        if entry.soft_labels() && task.chosen.len() < train.images.len() {
+            task = self.label_the_rest(task, fresh.clone(), context)?;
+        }
+        let images = task.chosen.len();
+        let objective = EndToEnd {
+            task,
+            criterion: entry.loss(),
+        };
+        self.fit("", &objective, fresh, images, context)
+    }
+
+    /// All images: those with a label keep it, the others get what a standard full finetuning on the labeled ones says of
+    /// them (ACL, section 3.3, where the finetuned network is a standard contrastive one; here it is the same encoder).
+    fn label_the_rest<'t>(
+        &mut self,
+        task: Task<'t>,
+        fresh: Classifier,
+        context: &mut Context,
+    ) -> Result<Task<'t>> {
+        let (images, ball, augment) = (task.images, task.ball, task.augment.clone());
+        let (labeled, hard) = (task.chosen.clone(), task.targets.clone());
+        let objective = EndToEnd {
+            task,
+            criterion: Criterion::Standard,
+        };
+        let count = labeled.len();
+        let teacher = self.fit("teacher", &objective, fresh, count, context)?;
+        let rest: Vec<usize> = (0..images.len())
+            .filter(|i| labeled.binary_search(i).is_err())
+            .collect();
+        let stage = format!("{}/soft-labels", self.cell.stage());
+        let batch = self.experiment.recipe.evaluate.batch_size;
+        let soft = soft_labels(&stage, &teacher, &images.select(&rest), batch, context)
+            .map_err(|error| self.experiment.here(error))?;
+        Ok(Task {
+            images,
+            chosen: [labeled, rest].concat(),
+            targets: Tensor::cat(vec![hard, soft], 0),
+            augment,
+            ball,
+        })
+    }
+
+    /// Trains a part, as [`train::fit`] does.
+    fn fit<O: train::Objective>(
+        &mut self,
+        part: &str,
+        objective: &O,
+        fresh: O::Model,
+        images: usize,
+        context: &mut Context,
+    ) -> Result<O::Model> {
+        let stage = self.cell.stage();
+        let folder = self.experiment.run.stage(&stage)?;
+        let (stage, file) = train::part(&stage, part);
+        let checkpoint = Checkpoint {
+            path: &folder.join(file),
+            recipe: self.text,
+        };
+        let mut plan = self.entry.settings.plan.clone();
+        // Few labels: one step an epoch.
+        plan.batch_size = plan.batch_size.min(images);
+        let started = Instant::now();
+        let fitted = train::fit(&stage, objective, fresh, &plan, images, checkpoint, context);
+        let (model, seconds) = fitted?;
+        self.trained += seconds;
+        self.looped += started.elapsed().as_secs_f64();
+        Ok(model)
     }
 }
 

@@ -114,6 +114,33 @@ impl Experiment {
         self.foreign(source, context)
     }
 
+    /// Refuses a model file that cannot be learnt from.
+    pub(super) fn check_source(&self, source: &str, context: &Context) -> Result<()> {
+        match self.recipe.pretrain.get(source) {
+            Some(_) => Ok(()),
+            None => self.foreign(source, context).map(drop),
+        }
+    }
+
+    /// Seconds of making an encoder and all that it stands on: pseudo-labels, the encoders that it learns from.
+    pub fn whole_pretrain_seconds(&self, name: &str) -> Result<f64> {
+        let mut seconds = self.seconds(name)?.pretrain;
+        let Some(entry) = self.recipe.pretrain.get(name) else {
+            return Ok(0.0);
+        };
+        let method = entry.method();
+        if method.clustered() {
+            seconds += self.cluster_seconds()?.unwrap_or(0.0);
+            if !self.labels_are_given() {
+                seconds += self.whole_pretrain_seconds("simclr")?;
+            }
+        }
+        if let Some(source) = method.source() {
+            seconds += self.whole_pretrain_seconds(source)?;
+        }
+        Ok(seconds)
+    }
+
     /// A model file of any run, of images like these.
     fn foreign(&self, path: &str, context: &Context) -> Result<Model> {
         let images = &self.data.pretraining.train.images;

@@ -234,7 +234,7 @@ impl Experiment {
     }
 
     /// Refuses data without the labels that classifiers need.
-    pub(crate) fn require_labels(&self) -> Result<()> {
+    fn require_labels(&self) -> Result<()> {
         let target = self.data.target();
         self.require_training_labels(target)?;
         target.require_every_class(&self.data.judged, "test")
@@ -365,16 +365,33 @@ impl Experiment {
         self.pretrain(name, context)
     }
 
+    /// Refuses what is known now to be impossible later: better before hours of pretraining.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for labels that are missing, [`Error::Recipe`] for a share of them that leaves a class without any,
+    /// [`Error::Model`] and others for an encoder of another run that cannot be learnt from.
+    pub fn check_ready(&self, context: &Context) -> Result<()> {
+        self.require_labels()?;
+        let entries = self.recipe.pretrain.entries();
+        let names: Vec<String> = entries.iter().map(|entry| entry.name.clone()).collect();
+        self.require_labels_of(&names)?;
+        for entry in self.recipe.finetune.entries() {
+            self.labeled(entry)?;
+        }
+        for entry in entries {
+            if let Some(source) = entry.method().source() {
+                self.check_source(source, context)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Everything, in order; ends with `summary.json`.
     ///
     /// # Errors
     /// Of any stage.
     pub fn all(&self, context: &mut Context) -> Result<Summary> {
-        // Known now, and better said before hours of pretraining.
-        self.require_labels()?;
-        for entry in self.recipe.finetune.entries() {
-            self.labeled(entry)?;
-        }
+        self.check_ready(context)?;
         let cells = self.cells(None, None)?;
         if self.labels_are_given() {
             self.cluster(context)?;

@@ -4,7 +4,7 @@
 //! A standard encoder, the teacher, is made first. A second encoder then learns to say what the teacher says of an image
 //! (its features' direction), and to say the same of the attacked image:
 //! `−cos(S(x), T(x)) − 2 cos(S(x′), S(x))`, where x′ is attacked, in evaluation mode, so that `cos(S(x′), T(x))` is small.
-//! The second encoder starts from the teacher's weights.
+//! The second encoder starts from the teacher's weights where it is built alike, else afresh.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};

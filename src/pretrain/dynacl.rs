@@ -47,7 +47,7 @@ pub struct Settings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attack_step_size: Option<Pixels>,
     /// Both views, at full strength.
-    #[serde(default)]
+    #[serde(default = "released_strong")]
     pub strong: Strong,
 }
 
@@ -76,7 +76,10 @@ impl Settings {
     pub fn strong_at(&self, epoch: usize) -> Strong {
         let (s, full) = (self.strength(epoch) as f32, &self.strong);
         Strong {
-            scale: (1.0 - (1.0 - ANNEALED_SCALE) * s, full.scale.1),
+            scale: (
+                full.scale.1 - (full.scale.1 - full.scale.0) * s,
+                full.scale.1,
+            ),
             jitter: Jitter {
                 brightness: full.jitter.brightness * s,
                 contrast: full.jitter.contrast * s,
@@ -90,8 +93,13 @@ impl Settings {
     }
 }
 
-/// The smallest crop at full strength.
-const ANNEALED_SCALE: f32 = 0.1;
+/// The released code's crops, which are smaller than AdvCL's.
+fn released_strong() -> Strong {
+    Strong {
+        scale: (0.1, 1.0),
+        ..Strong::default()
+    }
+}
 
 impl Method for Settings {
     fn plan(&self) -> &Plan {

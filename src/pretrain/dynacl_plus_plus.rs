@@ -5,16 +5,20 @@
 //! `pgd` as a network of one BatchNorm. Departure: TRADES' attack begins at noise, as it does everywhere here, where that
 //! code begins at the image itself, at which the divergence has no gradient.
 
+use std::path::PathBuf;
+use std::time::Instant;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Given, Method, Trained, Trainer};
 use crate::check::Check;
-use crate::cluster::{self, Points};
+use crate::cluster::{self, Points, PseudoLabels};
 use crate::criterion::{Criterion, EndToEnd, Task};
+use crate::data::Images;
 use crate::data::augment::Weak;
 use crate::error::{Error, Result};
 use crate::finetune::{HeadOnly, features};
-use crate::nn::{Backbone, Classifier, Linear, Route};
+use crate::nn::{Backbone, Classifier, Encoder, Linear, Route};
 use crate::pixels::Pixels;
 use crate::random;
 use crate::train::Plan;
@@ -67,7 +71,7 @@ impl Method for Settings {
         check.views("weak", self.weak.check())
     }
 
-    fn check_images(&self, images: &crate::data::Images, check: &Check) -> Result<()> {
+    fn check_images(&self, images: &Images, check: &Check) -> Result<()> {
         check.batch("head_plan", &self.head_plan, images.len())?;
         if self.clusters > images.len() {
             let (clusters, images) = (self.clusters, images.len());
@@ -88,31 +92,28 @@ impl Method for Settings {
             let key = format!("pretrain.{}.encoder", trainer.name);
             return Err(Error::recipe(key, problem, "choose [encoder] alike"));
         }
+        if source.backbone.head_proj.is_none() {
+            let problem = "the encoder to begin with was trained with labels";
+            let key = format!("pretrain.{}.encoder", trainer.name);
+            return Err(Error::recipe(
+                key,
+                problem,
+                "name one of DynACL's or its like",
+            ));
+        }
         let (encoder, images) = (&source.backbone.encoder, &given.train.images);
-        let context = &mut *trainer.context;
-        let clean = features(trainer.name, encoder, Route::Normal, images, BATCH, context)?;
-        let settings = cluster::Settings {
-            counts: vec![self.clusters],
-            restarts: 3,
-            iterations: 100,
-            model: None,
-            labels_file: None,
-        };
-        let mut rng = random::generator(context.seed, &format!("{}/cluster", trainer.name), 0);
-        let points = Points::new(clean);
-        let found = points.cluster(self.clusters, &settings, &mut rng, context.stop);
-        let labels = found.ok_or_else(|| Error::Interrupted {
-            at: format!("{}, clustering", trainer.name),
-            path: std::path::PathBuf::new(),
-        })?;
-        let labels = labels.labels;
+        let started = Instant::now();
+        let labels = self.pseudo_labels(encoder, images, trainer)?;
+        trainer.seconds += started.elapsed().as_secs_f64();
+        let labels = &labels.clusters[0].1;
 
         let task = |augment| {
             let (ball, device) = (given.ball, &given.device);
-            Task::new(images, &labels, self.clusters, augment, ball, device)
+            Task::new(images, labels, self.clusters, augment, ball, device)
         };
         let encoder = encoder.on_route(source.info.route);
         let wide = trainer.encoder.features();
+        let mut rng = random::generator(trainer.context.seed, trainer.name, 0);
         let fresh = Linear::new(wide, self.clusters, &mut rng, &given.device).zeros();
         let (name, context) = (trainer.name, &mut *trainer.context);
         let cached = features(name, &encoder, Route::Normal, images, BATCH, context)?;
@@ -143,5 +144,47 @@ impl Method for Settings {
             head_proj: source.backbone.head_proj.clone(),
             fc: Vec::new(),
         }))
+    }
+}
+
+impl Settings {
+    /// Clusters of the encoder's features. Kept in the method's folder: what is trained on them must find the same
+    /// ones when it goes on, on whatever machine.
+    fn pseudo_labels(
+        &self,
+        encoder: &Encoder,
+        images: &Images,
+        trainer: &mut Trainer,
+    ) -> Result<PseudoLabels> {
+        let path = trainer.folder.join("pseudo_labels.safetensors");
+        let (count, name) = (self.clusters, trainer.name);
+        if path.exists() {
+            return PseudoLabels::load(&path, images.len(), &[count], Some(trainer.recipe));
+        }
+        let context = &mut *trainer.context;
+        let clean = features(name, encoder, Route::Normal, images, BATCH, context)?;
+        let settings = cluster::Settings {
+            counts: vec![count],
+            restarts: 3,
+            iterations: 100,
+            model: None,
+            labels_file: None,
+        };
+        let mut rng = random::generator(context.seed, &format!("{name}/cluster"), 0);
+        let points = Points::new(clean);
+        let found = points.cluster(count, &settings, &mut rng, context.stop);
+        let found = found.ok_or_else(|| Error::Interrupted {
+            at: format!("{name}, clustering"),
+            path: PathBuf::new(),
+        })?;
+        let labels = PseudoLabels {
+            clusters: vec![(count, found.labels)],
+            origin: format!(
+                "k-means on the features of {}, seed {}",
+                self.encoder, context.seed
+            ),
+        };
+        labels.save(&path, trainer.recipe)?;
+        Ok(labels)
     }
 }

@@ -183,6 +183,23 @@ impl<'de> Deserialize<'de> for Pretrain {
     }
 }
 
+/// A table's name and its method. It is refused while it is read, so that the error has its line.
+struct Name(String, &'static About);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(from)?;
+        let Some(method) = method_of(&name) else {
+            let (problem, hint) = unknown(&name);
+            return Err(serde::de::Error::custom(format!("{problem}; {hint}")));
+        };
+        match check::unusual(&name) {
+            Some(problem) => Err(serde::de::Error::custom(problem)),
+            None => Ok(Self(name, method)),
+        }
+    }
+}
+
 struct Tables;
 
 impl<'de> Visitor<'de> for Tables {
@@ -201,14 +218,7 @@ impl<'de> Visitor<'de> for Tables {
             }
         }
         let mut entries = Vec::new();
-        while let Some(name) = map.next_key::<String>()? {
-            let method = method_of(&name).ok_or_else(|| {
-                let (problem, hint) = unknown(&name);
-                serde::de::Error::custom(format!("{problem}; {hint}"))
-            })?;
-            if let Some(problem) = check::unusual(&name) {
-                return Err(serde::de::Error::custom(problem));
-            }
+        while let Some(Name(name, method)) = map.next_key()? {
             let settings = map.next_value_seed(Seed(method))?;
             entries.push(Entry { name, settings });
         }

@@ -98,7 +98,13 @@ impl Recipe {
         if let Some(source) = method.source() {
             let there = earlier.iter().any(|entry| entry.name == source);
             if !there && !is_path(source) {
-                let problem = format!("{} learns from {source:?}: there is none", entry.title());
+                let title = entry.title();
+                if self.pretrain.get(source).is_some() {
+                    let problem = format!("{title} learns from {source:?}, which is made after it");
+                    let hint = "name a model file of another run, or a method that comes before";
+                    return check.refuse("", problem, hint);
+                }
+                let problem = format!("{title} learns from {source:?}: there is none");
                 let hint = format!("add a table [pretrain.{source}], or name a model file");
                 return check.refuse("", problem, hint);
             }

@@ -102,7 +102,8 @@ pub struct Data {
     /// This share of the training images is kept out of training, to choose settings on.
     #[serde(default)]
     pub holdout: f64,
-    /// Evaluate on so many images of the split, the same share of each class.
+    /// Evaluate on so many images of the split, the same share of each class. Where there is a `downstream`, its limit
+    /// counts instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_limit: Option<usize>,
 }

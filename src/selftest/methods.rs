@@ -7,6 +7,7 @@ use super::golden::Golden;
 use super::network::{compare_gradients, compare_iterate, model};
 use super::{GRADIENT, OUTPUT};
 use crate::attack::{Ball, Norm, pgd};
+use crate::data::augment::Strong;
 use crate::error::Result;
 use crate::loss::{BASE_TEMPERATURE, FixedViews, contrastive};
 use crate::nn::weights::{self, to_vec};
@@ -233,7 +234,10 @@ pub fn dynacl(file: &mut Golden) -> Result<()> {
             average_momentum: file.number("average_momentum")?,
             attack_steps: 1,
             attack_step_size: None,
-            strong: Default::default(),
+            strong: Strong {
+                scale: (0.1, 1.0),
+                ..Strong::default()
+            },
         };
         let each = |value: &dyn Fn(usize) -> f32| (0..epochs).map(value).collect::<Vec<_>>();
         let strong = |epoch| settings.strong_at(epoch);

@@ -204,8 +204,9 @@ pub enum Optimizer {
     /// Stochastic gradient descent.
     #[default]
     Sgd,
-    /// Layer-wise adaptive rates (You, Gitman, Ginsburg, 2017, algorithm 1): the gradient of each parameter, decay
-    /// included, is scaled to a thousandth of the parameter's length. Of every parameter, as in the released code of
+    /// Layer-wise adaptive rates (You, Gitman, Ginsburg, 2017): the gradient of each parameter, decay included, is scaled
+    /// to a thousandth of the parameter's length. The learning rate is applied after the momentum, as by RoCL's torchlars
+    /// (algorithm 1, and ACL's code, before it: the same while the rate stands still). Of every parameter, as in the released code of
     /// RoCL, ACL and DynACL; SimCLR's leaves out biases and normalization.
     Lars,
 }

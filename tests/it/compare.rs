@@ -19,9 +19,8 @@ plan = { epochs = 1, batch_size = 16, lr = 0.1, momentum = 0.9, weight_decay = 1
 loss = { trades = { beta = 6.0, steps = 1 } }
 plan = { epochs = 1, batch_size = 16, lr = 0.1, momentum = 0.9, weight_decay = 2e-4, schedule.cosine = {} }
 
-[finetune.semi-supervised]
-labels = 0.02
-plan = { epochs = 1, batch_size = 16, lr = 0.1, momentum = 0.9, weight_decay = 2e-4, schedule.cosine = {} }
+[finetune.standard-full]
+plan = { epochs = 10, batch_size = 16, lr = 1000.0, momentum = 0.9, weight_decay = 1.0, schedule.cosine = {} }
 
 [compare]
 seeds = [1, 2]
@@ -40,11 +39,11 @@ fn rows_over_seeds_failures_beside_them_and_nothing_twice() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path();
     put(path.join("many.toml"), only_simclr() + MORE);
-    // The labels of one mode leave classes without any: its rows fail, the others go on.
+    // One mode diverges: its rows fail, the others go on.
     let first = advcl(path, "compare many.toml --run run").expect(1);
     assert!(first.stderr.contains("4 rows failed"), "{first}");
-    let words = "failed, and the rest goes on: seed 1, simclr/semi-supervised: recipe \
-                 finetune.semi-supervised.labels";
+    let words = "failed, and the rest goes on: seed 1, simclr/standard-full: \
+                 simclr/standard-full: ";
     assert!(first.stderr.contains(words), "{first}");
     let rows: Vec<(&str, &str)> = first
         .stdout
@@ -94,11 +93,15 @@ fn rows_over_seeds_failures_beside_them_and_nothing_twice() {
     near(&clean["mean"], (a + b) / 2.0);
     near(&clean["deviation"], (a - b).abs() / 2f64.sqrt());
 
+    // The folder knows its recipe.
+    let own = advcl(path, "compare --run run --format json").expect(1);
+    assert_eq!(own.json(), json);
+
     // One seed more is one more to compute; without the mode that fails, all is well.
     let lines = get(path.join("many.toml"));
     let text = String::from_utf8(lines).expect("text");
     let (start, end) = (
-        text.find("[finetune.semi").expect("a table"),
+        text.find("[finetune.standard").expect("a table"),
         text.find("[compare]").expect("a table"),
     );
     let without = format!("{}{}", &text[..start], &text[end..]);
@@ -163,6 +166,40 @@ fn impossible_comparisons_are_refused() {
             &[words],
         );
         assert!(!path.join("run").exists(), "{set}");
+    }
+    // What no training can mend is said before any: a share of the labels that leaves a class without, a teacher that
+    // is not there.
+    let plan = "plan = { epochs = 1, batch_size = 16, lr = 0.1, momentum = 0.9, weight_decay = 2e-4, schedule.cosine = {} }";
+    let more = [
+        (
+            format!("[finetune.semi-supervised]\nlabels = 0.02\n{plan}"),
+            "finetune.semi-supervised.labels: 1 of 64 labels leave class",
+        ),
+        (
+            format!("[pretrain.deacl]\nteacher = 'no/model.safetensors'\nattack_steps = 1\n{plan}"),
+            "cannot read no/model.safetensors",
+        ),
+        (
+            format!("[pretrain.deacl]\nteacher = 'rocl'\nattack_steps = 1\n{plan}"),
+            "pretrain.deacl: DeACL learns from \"rocl\": there is none",
+        ),
+    ];
+    for (case, (table, words)) in more.into_iter().enumerate() {
+        put(
+            path.join("bad.toml"),
+            format!("{}{MORE}\n{table}\n", only_simclr()),
+        );
+        for command in ["compare", "run"] {
+            let folder = format!("{command}-{case}");
+            refused(
+                path,
+                &format!("{command} bad.toml --run {folder}"),
+                &[words],
+            );
+            for made in ["simclr", "seed-1/simclr"] {
+                assert!(!path.join(&folder).join(made).exists(), "{folder}: {made}");
+            }
+        }
     }
 }
 

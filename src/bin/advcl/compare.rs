@@ -14,12 +14,11 @@ use crate::table::{aligned, cells, clock};
 
 pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
     let device = device::open(&shared.device)?;
+    let begun = |run: &std::path::PathBuf| run.join("recipe.toml").exists();
+    let begun = shared.run.as_ref().is_some_and(begun);
+    let usual = (!begun).then(|| "compare-quick".to_owned());
     let arg = args::RecipeArg {
-        recipe: what
-            .recipe
-            .recipe
-            .clone()
-            .or(Some("compare-quick".to_owned())),
+        recipe: what.recipe.recipe.clone().or(usual),
     };
     let (recipe, folder) = resolve(&arg, shared)?;
     listen()?;
@@ -37,7 +36,7 @@ pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
         stop: &STOP,
         observe: &mut observe,
     };
-    let outcome = carry_out(&recipe, &folder, &mut context, |failure| {
+    let outcome = carry_out(&recipe, &folder, &shared.device, &mut context, |failure| {
         talk(&format!(
             "failed, and the rest goes on: seed {}, {}/{}: {}",
             failure.seed, failure.method, failure.finetuning, failure.error
@@ -97,7 +96,7 @@ const HEAD: [&str; 7] = [
     "finetuning",
     "clean %",
     "robust %",
-    "pretraining",
+    "pretraining takes",
     "finetuning takes",
     "robust % a minute",
 ];
@@ -165,7 +164,7 @@ fn against(outcome: &Comparison) -> Option<String> {
     let baseline = outcome.baseline.as_deref().map(pretrain::title)?;
     (!outcome.differences.is_empty()).then(|| {
         format!(
-            "Less {baseline}, seed by seed; paired t-test, Holm's correction, level {}",
+            "Less {baseline}, seed by seed; paired t-test, Holm's correction over the table, level {}",
             advcl::compare::LEVEL
         )
     })
