@@ -37,7 +37,12 @@ pub struct Settings {
 impl Settings {
     /// Whether nothing of the run itself is clustered.
     pub fn is_given(&self) -> bool {
-        self.model.is_some() || self.labels_file.is_some()
+        self.file().is_some()
+    }
+
+    /// The file that is taken instead: a model, or labels.
+    pub fn file(&self) -> Option<&str> {
+        self.model.as_deref().or(self.labels_file.as_deref())
     }
 }
 

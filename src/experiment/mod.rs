@@ -4,11 +4,12 @@ mod classifier;
 mod encoder;
 mod outcome;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::data::{self, Dataset, Split};
 use crate::error::{Error, Result, first_difference};
-use crate::recipe::{Downstream, Fingerprint, Fingerprints, Part, Recipe, SplitName};
+use crate::recipe::{Downstream, Fingerprint, Fingerprints, Part, Recipe, SplitName, hash};
 use crate::run::{Model, Run};
 use crate::train::Context;
 use crate::{device, files};
@@ -175,10 +176,18 @@ impl Experiment {
     pub fn open(recipe: Recipe, folder: &Path) -> Result<Self> {
         let data = Data::load(&recipe)?;
         let run = Run::open(folder, &recipe.to_toml())?;
+        let of = |data: &Dataset| Fingerprint::of(&data.train, &data.classes);
+        let mut files = BTreeMap::new();
+        for file in recipe.files() {
+            let content = std::fs::read(file).map_err(Error::io("read", file))?;
+            files.insert(file.to_owned(), hash(&content));
+        }
         Ok(Self {
             fingerprints: Fingerprints {
-                train: Fingerprint::of(&data.pretraining),
-                downstream: data.downstream.as_ref().map(Fingerprint::of),
+                train: of(&data.pretraining),
+                downstream: data.downstream.as_ref().map(of),
+                judged: Fingerprint::of(&data.judged, &data.target().classes),
+                files,
             },
             recipe,
             run,

@@ -17,7 +17,7 @@ use crate::pixels::Pixels;
 use crate::pretrain::Pretrain;
 use crate::probe;
 
-pub use part::{Fingerprint, Fingerprints, Part};
+pub use part::{Fingerprint, Fingerprints, Part, hash};
 
 /// The recipes inside the binary: name, one line about it, text.
 pub const SHIPPED: [(&str, &str, &str); 7] = [

@@ -1,11 +1,13 @@
 //! What a result depends on: the parts of a recipe that must not differ when a file is used again.
 
+use std::collections::BTreeMap;
+
 use toml::{Table, Value};
 
 use super::Recipe;
 use super::check::is_path;
 use crate::cluster;
-use crate::data::Dataset;
+use crate::data::Split;
 use crate::random;
 
 /// A result that is kept in a file. Methods are called by their tables' names.
@@ -21,13 +23,17 @@ pub enum Part<'a> {
     Figures(&'a str, Option<&'a str>),
 }
 
-/// The training images of a recipe.
+/// The images of a recipe, and the files that it names.
 #[derive(Clone, Debug)]
 pub struct Fingerprints {
     /// Of `data`.
     pub train: Fingerprint,
     /// Of `downstream`, where there is one.
     pub downstream: Option<Fingerprint>,
+    /// Of the images that classifiers are judged by.
+    pub judged: Fingerprint,
+    /// Of the files that the recipe names ([`Recipe::files`]), by their paths.
+    pub files: BTreeMap<String, String>,
 }
 
 /// The training images in a few characters: to be held against others, not to be read.
@@ -42,15 +48,13 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Of a data set's training images.
-    pub fn of(data: &Dataset) -> Self {
-        let hash = |bytes: &[u8]| format!("fnv1a-{:016x}", random::fingerprint(bytes));
-        let train = &data.train;
-        let mut labels: Vec<u8> = data.classes.join("\0").into_bytes();
-        labels.extend(train.labels.iter().flat_map(|&l| (l as u64).to_le_bytes()));
+    /// Of images with these classes.
+    pub fn of(split: &Split, classes: &[String]) -> Self {
+        let mut labels: Vec<u8> = classes.join("\0").into_bytes();
+        labels.extend(split.labels.iter().flat_map(|&l| (l as u64).to_le_bytes()));
         Self {
-            images: train.images.len(),
-            pixels: hash(&train.images.pixels),
+            images: split.images.len(),
+            pixels: hash(&split.images.pixels),
             labels: hash(&labels),
         }
     }
@@ -64,7 +68,24 @@ impl Fingerprint {
     }
 }
 
+/// A few characters that other bytes hardly have.
+pub fn hash(bytes: &[u8]) -> String {
+    format!("fnv1a-{:016x}", random::fingerprint(bytes))
+}
+
+/// What the keys of files begin with, as if they were a table's.
+const FILES: &str = "files.";
+
 impl Recipe {
+    /// The files of other runs that it names: encoders to learn from or to cluster by, and pseudo-labels.
+    pub fn files(&self) -> Vec<&str> {
+        let sources = self.pretrain.entries().iter();
+        let sources = sources.filter_map(|entry| entry.method().source());
+        let mut files: Vec<&str> = sources.filter(|source| is_path(source)).collect();
+        files.extend(self.cluster.iter().flat_map(cluster::Settings::file));
+        files
+    }
+
     fn supervised(&self, name: &str) -> bool {
         let entry = self.pretrain.get(name);
         entry.is_some_and(|entry| entry.method().supervised())
@@ -88,12 +109,16 @@ impl Recipe {
                 if method.clustered() {
                     keys.extend(self.keys(Part::Labels));
                 }
-                if let Some(source) = method.source().filter(|source| !is_path(source)) {
-                    keys.extend(self.keys(Part::Encoder(source)));
+                match method.source() {
+                    Some(source) if is_path(source) => keys.push(format!("{FILES}{source}")),
+                    Some(source) => keys.extend(self.keys(Part::Encoder(source))),
+                    None => {}
                 }
             }
             Part::Labels => {
                 keys.push("cluster".to_owned());
+                let file = self.cluster.as_ref().and_then(cluster::Settings::file);
+                keys.extend(file.map(|file| format!("{FILES}{file}")));
                 if !self
                     .cluster
                     .as_ref()
@@ -137,6 +162,11 @@ impl Recipe {
         let whole = Table::try_from(self).expect("tables of plain values");
         let mut picked = Table::new();
         for key in self.keys(part) {
+            if let Some(file) = key.strip_prefix(FILES) {
+                let print = prints.files.get(file).cloned().map(Value::String);
+                inner(&mut picked, "files").extend(print.map(|print| (file.to_owned(), print)));
+                continue;
+            }
             match key.split_once('.') {
                 None => {
                     let value = whole.get(&key).map(|value| (key.clone(), value.clone()));
@@ -155,6 +185,9 @@ impl Recipe {
         if let (Some(print), Some(table)) = (&prints.downstream, picked.get_mut("downstream")) {
             print.note(table.as_table_mut().expect("a table of the recipe"), true);
         }
+        if let Part::Figures(..) = part {
+            prints.judged.note(inner(&mut picked, "judged"), true);
+        }
         toml::to_string(&picked).expect("tables of plain values")
     }
 }
@@ -169,6 +202,7 @@ fn inner<'a>(table: &'a mut Table, name: &str) -> &'a mut Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Dataset;
 
     fn smoke(set: &[&str]) -> Recipe {
         let set: Vec<String> = set.iter().map(|line| (*line).to_owned()).collect();
@@ -190,15 +224,18 @@ mod tests {
             ("classifier of AT", Part::Classifier(at, None)),
             ("figures of AT", Part::Figures(at, None)),
         ];
-        let train = Fingerprint {
+        let print = |pixels: &str| Fingerprint {
             images: 256,
-            pixels: "x".to_owned(),
+            pixels: pixels.to_owned(),
             labels: "y".to_owned(),
         };
+        let train = print("x");
         let texts = |recipe: &Recipe, train: &Fingerprint| {
             let prints = Fingerprints {
                 train: train.clone(),
                 downstream: None,
+                judged: print("judged"),
+                files: BTreeMap::new(),
             };
             parts.map(|(_, part)| recipe.text_of(part, &prints))
         };
@@ -251,14 +288,49 @@ mod tests {
     }
 
     #[test]
+    fn files_and_judged_images_count_where_they_are_used() {
+        let cluster =
+            "cluster = { counts = [2], restarts = 1, iterations = 1, labels_file = 'a/b.c' }";
+        let recipe = smoke(&[cluster]);
+        assert_eq!(recipe.files(), ["a/b.c"]);
+        let print = |pixels: &str| Fingerprint {
+            images: 1,
+            pixels: pixels.to_owned(),
+            labels: String::new(),
+        };
+        let text = |part, file: &str, judged: &str| {
+            let prints = Fingerprints {
+                train: print("train"),
+                downstream: None,
+                judged: print(judged),
+                files: BTreeMap::from([("a/b.c".to_owned(), file.to_owned())]),
+            };
+            recipe.text_of(part, &prints)
+        };
+        let slf = Some("slf");
+        for (part, by_file, by_judged) in [
+            (Part::Labels, true, false),
+            (Part::Encoder("simclr"), false, false),
+            (Part::Encoder("advcl"), true, false),
+            (Part::Classifier("advcl", slf), true, false),
+            (Part::Figures("advcl", slf), true, true),
+            (Part::Figures("simclr", slf), false, true),
+        ] {
+            let before = text(part, "1", "test");
+            assert_eq!(before != text(part, "2", "test"), by_file, "{part:?}");
+            assert_eq!(before != text(part, "1", "other"), by_judged, "{part:?}");
+        }
+    }
+
+    #[test]
     fn a_fingerprint_tells_labels_and_names_of_classes_apart() {
         let data = crate::data::load("fashion-mnist-12k").expect("the embedded set");
-        let print = Fingerprint::of(&data);
+        let print = Fingerprint::of(&data.train, &data.classes);
         assert_eq!(print.images, 10_000);
         let labels = |change: fn(&mut Dataset)| {
             let mut data = data.clone();
             change(&mut data);
-            let other = Fingerprint::of(&data);
+            let other = Fingerprint::of(&data.train, &data.classes);
             assert_eq!(other.pixels, print.pixels);
             other.labels
         };
