@@ -33,7 +33,7 @@ pub const SHIPPED: [(&str, &str, &str); 7] = [
     ),
     (
         "compare-quick",
-        "embedded Fashion-MNIST: every method by SLF, ALF and AFF, three seeds; an hour on two cores",
+        "embedded Fashion-MNIST: every method by SLF, ALF and AFF, three seeds; half an hour on two cores",
         include_str!("../../recipes/compare-quick.toml"),
     ),
     (

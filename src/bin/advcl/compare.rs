@@ -138,10 +138,11 @@ const DIFFERENCE_HEAD: [&str; 7] = [
 
 fn difference_cells(difference: &Difference) -> Vec<String> {
     let probability = |p: Option<f64>| p.map_or("–".to_owned(), |p| format!("{p:.3}"));
-    let verdict = match (difference.significant, difference.points.mean > 0.0) {
-        (false, _) => "within the noise",
-        (true, true) => "more",
-        (true, false) => "less",
+    let verdict = match (difference.p, difference.significant) {
+        (None, _) => "unknown",
+        (Some(_), false) => "not shown",
+        (Some(_), true) if difference.points.mean > 0.0 => "more",
+        (Some(_), true) => "less",
     };
     vec![
         finetune::title(&difference.finetuning),
