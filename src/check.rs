@@ -1,21 +1,37 @@
 //! Refusing impossible values at the door, each by the key that has it.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, nearest};
 use crate::train::{Plan, Schedule};
 
 /// Where keys stand: a recipe, and a table of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Check<'a> {
     /// The recipe, for messages; may be empty.
-    pub place: &'a str,
+    place: &'a str,
     /// The table, "pretrain.advcl"; empty for the whole recipe.
-    pub table: &'a str,
+    table: String,
 }
 
-impl Check<'_> {
+impl<'a> Check<'a> {
+    /// Of a whole recipe; `place` is for messages and may be empty.
+    pub fn new(place: &'a str) -> Self {
+        Self {
+            place,
+            table: String::new(),
+        }
+    }
+
+    /// Of the table `name` below `tables`: "pretrain", "advcl".
+    pub fn within(&self, tables: &str, name: &str) -> Self {
+        Self {
+            place: self.place,
+            table: format!("{tables}.{name}"),
+        }
+    }
+
     /// The key as it is written in full.
     pub fn key(&self, key: &str) -> String {
-        match (self.table, key) {
+        match (self.table.as_str(), key) {
             ("", key) => key.to_owned(),
             (table, "") => table.to_owned(),
             (table, key) => format!("{table}.{key}"),
@@ -144,9 +160,44 @@ pub fn title(name: &str, base: &str, title: &str) -> String {
     }
 }
 
-/// What is wrong with a name that becomes a folder's.
-pub fn unusual(name: &str) -> Option<String> {
-    let usual = |c: char| c.is_ascii_alphanumeric() || "-_+".contains(c);
-    let problem = format!("{name:?}: a variant is named with letters, digits, - and _");
-    (!name.chars().all(usual)).then_some(problem)
+/// What tables are named after: "pretraining method" or "finetuning mode", and the names that there are.
+pub struct Kind<'a> {
+    /// In words.
+    pub what: &'a str,
+    /// The tables are below this one: "pretrain".
+    pub table: &'a str,
+    /// How the command line calls one: "method".
+    pub option: &'a str,
+    /// All of them.
+    pub known: Vec<&'a str>,
+}
+
+impl Kind<'_> {
+    /// What is wrong with a name that none is called by, and the nearest that is right.
+    fn unknown(&self, name: &str) -> (String, String) {
+        let hint = nearest(name, self.known.iter().copied());
+        (format!("no {} {name:?}", self.what), hint)
+    }
+
+    /// What is wrong with a table's name, which becomes a folder's too.
+    pub fn wrong(&self, name: &str) -> Option<String> {
+        if base(name, self.known.iter().copied()).is_none() {
+            let (problem, hint) = self.unknown(name);
+            return Some(format!("{problem}; {hint}"));
+        }
+        let usual = |c: char| c.is_ascii_alphanumeric() || "-_+".contains(c);
+        let problem = format!("{name:?}: a variant is named with letters, digits, - and _");
+        (!name.chars().all(usual)).then_some(problem)
+    }
+
+    /// Why there is no table of that name among those `there`: a name that nothing has, or one that the recipe leaves out.
+    pub fn missing(&self, name: &str, there: &[&str]) -> Error {
+        if base(name, self.known.iter().copied()).is_none() {
+            let (problem, hint) = self.unknown(name);
+            return Error::recipe(self.option, problem, hint);
+        }
+        let problem = format!("no table [{}.{name}]", self.table);
+        let hint = format!("add it to the recipe, which has {}", there.join(", "));
+        Error::recipe(self.table, problem, hint)
+    }
 }

@@ -2,12 +2,10 @@
 //! Supervised pretraining and every way of finetuning share it.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
-use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
 
-use crate::attack::{Ball, Pgd};
+use crate::attack::{Ball, Pgd, gaussian};
 use crate::check::Check;
 use crate::cluster::label_tensor;
 use crate::data::Images;
@@ -79,12 +77,12 @@ impl Criterion {
         ball: Ball,
         rng: &mut ChaCha8Rng,
     ) -> Loss {
-        let (images, parts) = match self {
-            Self::Standard => (images, Vec::new()),
+        let images = match self {
+            Self::Standard => images,
             Self::Pgd { steps, step_size } => {
                 let climb = |x| soft_cross_entropy(attacked(x), targets.clone());
                 let pgd = Pgd::new(*steps, step_size.as_ref(), ball);
-                (pgd.maximize(climb, &images, ball, rng), Vec::new())
+                pgd.maximize(climb, &images, ball, rng)
             }
             Self::Trades {
                 beta,
@@ -95,7 +93,9 @@ impl Criterion {
                 let said = attacked(images.clone());
                 let climb = |x| trades_kl(said.clone(), attacked(x));
                 // At the image itself the divergence is least, and its gradient zero: the attack begins beside it.
-                let start = ball.project(beside(&images, rng), &images);
+                // The deviation is that of TRADES' released code.
+                let beside = images.clone() + gaussian(&images, rng) * 1e-3;
+                let start = ball.project(beside, &images);
                 let x = pgd.climb(climb, start, &images, ball);
                 let clean = live(images);
                 let natural = soft_cross_entropy(clean.clone(), targets);
@@ -108,19 +108,9 @@ impl Criterion {
         };
         Loss {
             total: soft_cross_entropy(live(images), targets),
-            parts,
+            parts: Vec::new(),
         }
     }
-}
-
-/// Images and Gaussian noise of deviation 0.001, the start of TRADES' attack in its released code.
-fn beside(images: &Tensor<4>, rng: &mut ChaCha8Rng) -> Tensor<4> {
-    let shape = images.dims();
-    let noise: Vec<f32> = (0..shape.iter().product())
-        .map(|_| rng.sample(StandardNormal))
-        .collect();
-    let noise = Tensor::<4>::from_data(TensorData::new(noise, shape), &images.device());
-    images.clone() + noise * 1e-3
 }
 
 /// Images with what shall be said of them.

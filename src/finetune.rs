@@ -5,14 +5,14 @@ use std::fmt;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
 use serde::de::{Deserializer, MapAccess, Visitor};
-use serde::ser::{SerializeMap, Serializer};
+use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
-use crate::check::{self, Check};
+use crate::check::{self, Check, Kind};
 use crate::cluster::label_tensor;
 use crate::criterion::{Criterion, Task};
 use crate::data::Images;
-use crate::error::{Error, Result, nearest};
+use crate::error::Result;
 use crate::loss::soft_cross_entropy;
 use crate::nn::{Classifier, Encoder, FrozenEncoder, Linear, Route};
 use crate::train::{Context, Loss, Objective, Plan, Step, to_tensor};
@@ -169,7 +169,7 @@ impl Entry {
     /// Refuses settings that cannot be.
     ///
     /// # Errors
-    /// [`Error::Recipe`].
+    /// [`Error::Recipe`](crate::Error::Recipe).
     pub fn check(&self, check: &Check) -> Result<()> {
         check.plan("plan", &self.settings.plan)?;
         self.loss().check("loss", check)?;
@@ -201,9 +201,13 @@ pub fn title(name: &str) -> String {
     }
 }
 
-fn unknown(name: &str) -> (String, String) {
-    let hint = nearest(name, MODES.iter().map(|mode| mode.name));
-    (format!("no finetuning mode {name:?}"), hint)
+fn kind() -> Kind<'static> {
+    Kind {
+        what: "finetuning mode",
+        table: "finetune",
+        option: "mode",
+        known: MODES.iter().map(|mode| mode.name).collect(),
+    }
 }
 
 /// The tables below `[finetune]`, cheapest mode first.
@@ -219,29 +223,19 @@ impl Finetune {
     /// The table of that name.
     ///
     /// # Errors
-    /// [`Error::Recipe`], which tells a name that no mode has from a mode that the recipe has no table for.
+    /// [`Error::Recipe`](crate::Error::Recipe), which tells a name that no mode has from a mode that the recipe has no table for.
     pub fn require(&self, name: &str) -> Result<&Entry> {
         let found = self.0.iter().find(|entry| entry.name == name);
         found.ok_or_else(|| {
-            if mode_of(name).is_none() {
-                let (problem, hint) = unknown(name);
-                return Error::recipe("mode", problem, hint);
-            }
-            let names: Vec<&str> = self.0.iter().map(|entry| entry.name.as_str()).collect();
-            let problem = format!("no table [finetune.{name}]");
-            let hint = format!("add it to the recipe, which has {}", names.join(", "));
-            Error::recipe("finetune", problem, hint)
+            let there: Vec<&str> = self.0.iter().map(|entry| entry.name.as_str()).collect();
+            kind().missing(name, &there)
         })
     }
 }
 
 impl Serialize for Finetune {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut map = to.serialize_map(Some(self.0.len()))?;
-        for entry in &self.0 {
-            map.serialize_entry(&entry.name, &entry.settings)?;
-        }
-        map.end()
+        to.collect_map(self.0.iter().map(|entry| (&entry.name, &entry.settings)))
     }
 }
 
@@ -257,11 +251,7 @@ struct Name(String);
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let name = String::deserialize(from)?;
-        if mode_of(&name).is_none() {
-            let (problem, hint) = unknown(&name);
-            return Err(serde::de::Error::custom(format!("{problem}; {hint}")));
-        }
-        match check::unusual(&name) {
+        match kind().wrong(&name) {
             Some(problem) => Err(serde::de::Error::custom(problem)),
             None => Ok(Self(name)),
         }
@@ -296,7 +286,7 @@ impl<'de> Visitor<'de> for Tables {
 /// Features of all images, in evaluation mode. `[images, features]`, on the context's device.
 ///
 /// # Errors
-/// [`Error::Interrupted`] when asked to stop.
+/// [`Error::Interrupted`](crate::Error::Interrupted) when asked to stop.
 pub fn features(
     stage: &str,
     encoder: &Encoder,
@@ -321,7 +311,7 @@ pub fn features(
 /// What a classifier says of all images, as probabilities. `[images, classes]`, on the context's device.
 ///
 /// # Errors
-/// [`Error::Interrupted`] when asked to stop.
+/// [`Error::Interrupted`](crate::Error::Interrupted) when asked to stop.
 pub fn soft_labels(
     stage: &str,
     classifier: &Classifier,

@@ -43,6 +43,14 @@ fn length(x: Tensor<4>) -> Tensor<4> {
         * largest
 }
 
+/// Standard normal noise of the images' shape, drawn on the host.
+pub fn gaussian(images: &Tensor<4>, rng: &mut ChaCha8Rng) -> Tensor<4> {
+    let shape = images.dims();
+    let count = shape.iter().product();
+    let values: Vec<f32> = (0..count).map(|_| rng.sample(StandardNormal)).collect();
+    Tensor::from_data(TensorData::new(values, shape), &images.device())
+}
+
 impl Ball {
     /// A random point of the ball: uniform in the cube for L∞; for L2 of uniform direction and of uniform length,
     /// which is not uniform in volume: short perturbations are as frequent as long ones.
@@ -66,8 +74,7 @@ impl Ball {
                 noise(shape, values) * self.radius
             }
             Norm::L2 => {
-                let values = (0..count).map(|_| rng.sample(StandardNormal)).collect();
-                let direction = noise(shape, values);
+                let direction = gaussian(images, rng);
                 let lengths = (0..shape[0]).map(|_| rng.random::<f32>()).collect();
                 let lengths = noise([shape[0], 1, 1, 1], lengths);
                 direction.clone() / length(direction) * lengths * self.radius

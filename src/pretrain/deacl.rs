@@ -69,10 +69,7 @@ impl Method for Settings {
         let teacher = given.source.expect("it asked for one");
         let (wide, own) = (teacher.info.encoder.features(), trainer.encoder.features());
         if wide != own {
-            let check = Check {
-                place: "",
-                table: &format!("pretrain.{}", trainer.name),
-            };
+            let check = Check::new("").within("pretrain", trainer.name);
             let problem = format!("the teacher has {wide} features, the encoder {own}");
             return check.refuse(
                 "teacher",

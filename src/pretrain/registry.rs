@@ -3,12 +3,12 @@
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
-use serde::ser::{SerializeMap, Serializer};
+use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
 use super::Method;
-use crate::check;
-use crate::error::{Error, Result, nearest};
+use crate::check::{self, Kind};
+use crate::error::Result;
 
 /// What is said of a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -128,10 +128,13 @@ pub fn title(name: &str) -> String {
     }
 }
 
-/// What is wrong with a table's name, and the nearest that is right.
-fn unknown(name: &str) -> (String, String) {
-    let hint = nearest(name, METHODS.iter().map(|about| about.name));
-    (format!("no pretraining method {name:?}"), hint)
+fn kind() -> Kind<'static> {
+    Kind {
+        what: "pretraining method",
+        table: "pretrain",
+        option: "method",
+        known: METHODS.iter().map(|about| about.name).collect(),
+    }
 }
 
 /// The encoders to make: a table each, named after its method. In the registry's order.
@@ -152,28 +155,18 @@ impl Pretrain {
     /// As [`Pretrain::get`].
     ///
     /// # Errors
-    /// [`Error::Recipe`], which tells a name that no method has from a method that the recipe has no table for.
+    /// [`Error::Recipe`](crate::Error::Recipe), which tells a name that no method has from a method that the recipe has no table for.
     pub fn require(&self, name: &str) -> Result<&Entry> {
         self.get(name).ok_or_else(|| {
-            if method_of(name).is_none() {
-                let (problem, hint) = unknown(name);
-                return Error::recipe("method", problem, hint);
-            }
-            let names: Vec<&str> = self.0.iter().map(|entry| entry.name.as_str()).collect();
-            let problem = format!("no table [pretrain.{name}]");
-            let hint = format!("add it to the recipe, which has {}", names.join(", "));
-            Error::recipe("pretrain", problem, hint)
+            let there: Vec<&str> = self.0.iter().map(|entry| entry.name.as_str()).collect();
+            kind().missing(name, &there)
         })
     }
 }
 
 impl Serialize for Pretrain {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut map = to.serialize_map(Some(self.0.len()))?;
-        for entry in &self.0 {
-            map.serialize_entry(&entry.name, &entry.settings)?;
-        }
-        map.end()
+        to.collect_map(self.0.iter().map(|entry| (&entry.name, &entry.settings)))
     }
 }
 
@@ -189,14 +182,11 @@ struct Name(String, &'static About);
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let name = String::deserialize(from)?;
-        let Some(method) = method_of(&name) else {
-            let (problem, hint) = unknown(&name);
-            return Err(serde::de::Error::custom(format!("{problem}; {hint}")));
-        };
-        match check::unusual(&name) {
-            Some(problem) => Err(serde::de::Error::custom(problem)),
-            None => Ok(Self(name, method)),
+        if let Some(problem) = kind().wrong(&name) {
+            return Err(serde::de::Error::custom(problem));
         }
+        let method = method_of(&name).expect("just checked");
+        Ok(Self(name, method))
     }
 }
 

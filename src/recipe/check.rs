@@ -11,7 +11,7 @@ use crate::pretrain::Entry;
 impl Recipe {
     /// What can be known to be impossible before any data is read.
     pub(super) fn check(&self, place: &str) -> Result<()> {
-        let check = Check { place, table: "" };
+        let check = Check::new(place);
         if self.encoder.width == 0 || self.encoder.width > 1024 {
             let found = self.encoder.width;
             let problem = format!("expected 1 to 1024 channels, found {found}");
@@ -28,7 +28,7 @@ impl Recipe {
             return check.refuse("pretrain", "no method to pretrain with", hint);
         }
         for (place, entry) in entries.iter().enumerate() {
-            self.check_entry(entry, &entries[..place], check)?;
+            self.check_entry(entry, &entries[..place], &check)?;
         }
         if let Some(probe) = &self.probe {
             check.at_least_one("probe.every", probe.every)?;
@@ -59,11 +59,7 @@ impl Recipe {
             return check.refuse("finetune", "no finetuning mode", hint);
         }
         for entry in self.finetune.entries() {
-            let table = format!("finetune.{}", entry.name);
-            entry.check(&Check {
-                table: &table,
-                ..check
-            })?;
+            entry.check(&check.within("finetune", &entry.name))?;
         }
         check.at_least_one("evaluate.batch_size", self.evaluate.batch_size)?;
         check.at_least_one("evaluate.steps", self.evaluate.steps)?;
@@ -86,12 +82,8 @@ impl Recipe {
     }
 
     /// A table below `[pretrain]`, and what it needs of the rest; `earlier` are those that are made before it.
-    fn check_entry(&self, entry: &Entry, earlier: &[Entry], whole: Check) -> Result<()> {
-        let table = format!("pretrain.{}", entry.name);
-        let check = Check {
-            table: &table,
-            ..whole
-        };
+    fn check_entry(&self, entry: &Entry, earlier: &[Entry], whole: &Check) -> Result<()> {
+        let check = whole.within("pretrain", &entry.name);
         let method = entry.method();
         check.plan("plan", method.plan())?;
         method.check(&check)?;
@@ -136,26 +128,15 @@ impl Recipe {
     /// [`Error::Recipe`](crate::Error::Recipe) naming the key.
     pub fn check_data(&self, data: &Dataset, downstream: Option<&Dataset>) -> Result<()> {
         let images = data.train.images.len();
-        let whole = Check {
-            place: "",
-            table: "",
-        };
+        let whole = Check::new("");
         for entry in self.pretrain.entries() {
-            let table = format!("pretrain.{}", entry.name);
-            let check = Check {
-                table: &table,
-                ..whole
-            };
+            let check = whole.within("pretrain", &entry.name);
             check.batch("plan", entry.method().plan(), images)?;
             entry.method().check_images(&data.train.images, &check)?;
         }
         let target = downstream.unwrap_or(data).train.images.len();
         for entry in self.finetune.entries() {
-            let table = format!("finetune.{}", entry.name);
-            let check = Check {
-                table: &table,
-                ..whole
-            };
+            let check = whole.within("finetune", &entry.name);
             check.batch("plan", &entry.settings.plan, target)?;
         }
         if let Some(count) = self.cluster_counts().iter().find(|count| **count > images) {

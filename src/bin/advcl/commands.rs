@@ -204,10 +204,10 @@ fn pretrain(stage: &args::Stage, shared: &Shared) -> Result<()> {
         let names: Vec<String> = entries.iter().map(|entry| entry.name.clone()).collect();
         experiment.require_labels_of(&names)?;
         for entry in entries {
-            if entry.method().clustered() && stage.method.is_none() {
-                experiment.cluster(context)?;
+            match stage.method {
+                None => experiment.make_encoder(&entry.name, context)?,
+                Some(_) => experiment.pretrain(&entry.name, context)?,
             }
-            experiment.pretrain(&entry.name, context)?;
         }
         let paths = names.iter().map(|name| experiment.encoder_path(name));
         Ok(paths.collect::<Vec<_>>())
