@@ -1,6 +1,7 @@
 //! The run folder: recipe, checkpoints, metrics, models. The folder is the run; running again resumes.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
@@ -11,6 +12,7 @@ use crate::files::write_atomic;
 use crate::nn::weights::{self, Tensors};
 use crate::nn::{Backbone, Classifier, Encoder, EncoderConfig, Linear, Route};
 use crate::random;
+use crate::train::Event;
 
 /// A run folder, held by this process.
 pub struct Run {
@@ -86,14 +88,14 @@ impl Run {
         Ok(path)
     }
 
-    /// Where metrics are appended, as JSON lines.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn metrics(&self) -> Result<File> {
-        self.metrics
-            .try_clone()
-            .map_err(Error::io("write", self.path.join("metrics.jsonl")))
+    /// Appends an event to `metrics.jsonl`; steps and progress within a stage are for people, not for the log.
+    pub fn log(&self, event: &Event) {
+        if matches!(event, Event::Step { .. } | Event::Progress { .. }) {
+            return;
+        }
+        let line = serde_json::to_string(event).expect("plain values");
+        // The log is for reading along; a full disk stops the run at the next checkpoint.
+        let _ = writeln!(&self.metrics, "{line}");
     }
 }
 

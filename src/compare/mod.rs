@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::experiment::{Cell, Experiment, Outcome};
+use crate::experiment::{Cell, Data, Experiment, Outcome, Sources};
 use crate::files;
 use crate::recipe::Recipe;
 use crate::train::{Context, Event};
@@ -122,32 +122,48 @@ pub fn compare(
     mut hear: impl FnMut(&Failure),
 ) -> Result<Comparison> {
     let seeds = recipe.seeds();
-    let mut experiments = Vec::new();
-    // All of them now: a folder of another recipe is better known before hours of work.
-    for &seed in &seeds {
+    // Read once; the images of one seed are in memory at a time.
+    let sources = Sources::load(recipe)?;
+    let open = |seed: u64| {
         let own = Recipe {
             seed,
             compare: None,
             ..recipe.clone()
         };
-        let experiment = Experiment::open(own, &folder_of(folder, seed))?;
+        let data = Data::split(sources.clone(), &own)?;
+        Experiment::with_data(own, data, &folder_of(folder, seed))
+    };
+    // All of them now: a folder of another recipe is better known before hours of work.
+    for &seed in &seeds {
+        let experiment = open(seed)?;
         experiment.check_ready(context)?;
         experiment.note_machine(device)?;
-        experiments.push((seed, experiment));
     }
     // From now on the folder knows what it is for.
     files::write_atomic(&folder.join("recipe.toml"), recipe.to_toml().as_bytes())?;
     let mut outcomes = Vec::new();
     let mut failures = Vec::new();
-    for (seed, experiment) in &experiments {
-        context.seed = *seed;
+    for &seed in &seeds {
         (context.observe)(&Event::Note {
             stage: "compare".to_owned(),
             text: format!("seed {seed}"),
         });
+        let experiment = open(seed)?;
+        let all = &mut *context.observe;
+        let mut observe = |event: &Event| {
+            experiment.run.log(event);
+            all(event);
+        };
+        let context = &mut Context {
+            device: context.device.clone(),
+            seed,
+            precision: context.precision,
+            stop: context.stop,
+            observe: &mut observe,
+        };
         let mut failed = |cell: &Cell, error: &Error| {
             let failure = Failure {
-                seed: *seed,
+                seed,
                 method: cell.method.clone(),
                 finetuning: cell.mode_name().to_owned(),
                 error: error.to_string(),
@@ -170,7 +186,7 @@ pub fn compare(
                     Ok(mut outcome) => {
                         outcome.seconds.pretrain =
                             experiment.whole_pretrain_seconds(&entry.name)?;
-                        outcomes.push((*seed, outcome));
+                        outcomes.push((seed, outcome));
                     }
                     Err(error) => failed(cell, &error),
                 }

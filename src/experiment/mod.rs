@@ -1,128 +1,25 @@
 //! A recipe carried out in a run folder, stage by stage; what is done already is not done again.
 
 mod classifier;
+mod data;
 mod encoder;
 mod outcome;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::data::{self, Dataset, Split};
+use crate::data::{Dataset, Images};
 use crate::error::{Error, Result, first_difference};
-use crate::recipe::{Downstream, Fingerprint, Fingerprints, Part, Recipe, SplitName, hash};
+use crate::recipe::{Fingerprint, Fingerprints, Part, Recipe, hash};
 use crate::run::{Model, Run};
 use crate::train::Context;
 use crate::{device, files};
 
+pub use data::{Data, Sources};
 pub use outcome::{Outcome, Seconds, Summary};
 
 const MODEL: &str = "model.safetensors";
 const TIMES: &str = "times.json";
-
-/// The images of a recipe.
-pub struct Data {
-    /// The data set that encoders are made from, with the training images that are used.
-    pub pretraining: Dataset,
-    /// The one that classifiers are made for, where it is another.
-    pub downstream: Option<Dataset>,
-    /// What is held out of the images that encoders are made from.
-    pub held_out: Option<Split>,
-    /// The images to judge classifiers by.
-    pub judged: Split,
-}
-
-impl Data {
-    /// Reads them.
-    ///
-    /// # Errors
-    /// Whatever is wrong with the data, or with the recipe for this data.
-    pub fn load(recipe: &Recipe) -> Result<Self> {
-        let (given, seed) = (&recipe.data, recipe.seed);
-        let mut pretraining = data::load(&given.source)?;
-        if let Some(limit) = given.train_limit {
-            let classes = pretraining.classes.len();
-            pretraining.train =
-                limited("data.train_limit", &pretraining.train, classes, limit, seed)?;
-        }
-        let (mut downstream, mut test_limit) = (None, ("data.test_limit", given.test_limit));
-        if let Some(wanted) = &recipe.downstream {
-            downstream = Some(load_downstream(
-                wanted,
-                pretraining.train.images.channels,
-                seed,
-            )?);
-            test_limit = ("downstream.test_limit", wanted.test_limit);
-        }
-        let target = downstream.as_ref().unwrap_or(&pretraining);
-        let (classes, mut judged) = (target.classes.len(), target.test.clone());
-        let mut held_out = None;
-        if given.holdout > 0.0 {
-            let mut hold_out = |data: &mut Dataset| -> Result<Split> {
-                let (train, held_out) = data.holdout(given.holdout, seed)?;
-                data.train = train;
-                Ok(held_out)
-            };
-            let own = hold_out(&mut pretraining)?;
-            let target = downstream.as_mut().map(&mut hold_out).transpose()?;
-            if recipe.evaluate.split == SplitName::Holdout {
-                judged = target.unwrap_or_else(|| own.clone());
-            }
-            held_out = Some(own);
-        }
-        // Unlabeled data has no test images, and nothing is judged by it.
-        if let (key, Some(limit)) = test_limit
-            && !judged.images.is_empty()
-        {
-            judged = limited(key, &judged, classes, limit, seed)?;
-        }
-        recipe.check_data(&pretraining, downstream.as_ref())?;
-        Ok(Self {
-            pretraining,
-            downstream,
-            held_out,
-            judged,
-        })
-    }
-
-    /// The data set that classifiers are made for.
-    pub fn target(&self) -> &Dataset {
-        self.downstream.as_ref().unwrap_or(&self.pretraining)
-    }
-}
-
-fn limited(key: &str, split: &Split, classes: usize, limit: usize, seed: u64) -> Result<Split> {
-    let (least, found) = (classes.max(1), split.images.len());
-    if (least..=found).contains(&limit) {
-        return Ok(split.limit(classes, limit, seed));
-    }
-    let problem = format!("expected {least} to {found} images to keep, found {limit}");
-    let hint = match limit < least && classes > 1 {
-        true => format!("each of the {classes} classes needs an image"),
-        false => "leave the limit out to use them all".to_owned(),
-    };
-    Err(Error::recipe(key, problem, hint))
-}
-
-/// Other images, with as many channels as the encoder's.
-fn load_downstream(wanted: &Downstream, channels: usize, seed: u64) -> Result<Dataset> {
-    let mut data = data::load(&wanted.source)?;
-    let found = data.train.images.channels;
-    if found != channels {
-        if !wanted.convert_channels {
-            let problem = format!("expected images of {channels} channel(s), found {found}");
-            let hint = "--set 'downstream.convert_channels = true' converts them";
-            return Err(Error::data(&data.name, problem, hint));
-        }
-        for split in [&mut data.train, &mut data.test] {
-            split.images = split.images.with_channels(channels);
-        }
-    }
-    if let Some(limit) = wanted.train_limit {
-        let classes = data.classes.len();
-        data.train = limited("downstream.train_limit", &data.train, classes, limit, seed)?;
-    }
-    Ok(data)
-}
 
 /// A recipe, its images and its folder.
 pub struct Experiment {
@@ -175,6 +72,14 @@ impl Experiment {
     /// Whatever is wrong with recipe, data or folder, before anything is computed.
     pub fn open(recipe: Recipe, folder: &Path) -> Result<Self> {
         let data = Data::load(&recipe)?;
+        Self::with_data(recipe, data, folder)
+    }
+
+    /// As [`Experiment::open`], with images that were read before.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the folder.
+    pub fn with_data(recipe: Recipe, data: Data, folder: &Path) -> Result<Self> {
         let run = Run::open(folder, &recipe.to_toml())?;
         let of = |data: &Dataset| Fingerprint::of(&data.train, &data.classes);
         let mut files = BTreeMap::new();
@@ -292,7 +197,7 @@ impl Experiment {
         path: &Path,
         method: &str,
         part: Part,
-        images: &data::Images,
+        images: &Images,
         context: &Context,
     ) -> Result<Option<Model>> {
         if !path.exists() {

@@ -308,8 +308,12 @@ pub fn fit<O: Objective>(
         position.seconds = seconds_before + seconds;
         checkpoint.save(&model, &sgd, &position, steps)?;
         let done = (steps - first_step) * plan.batch_size;
-        // The epoch is saved: a wish to stop meanwhile loses a figure of the log, nothing else.
-        let figures = objective.after_epoch(stage, &model, epoch, context)?;
+        // The epoch is saved, and is in the log: a wish to stop meanwhile loses its figures, nothing else.
+        let (figures, stopped) = match objective.after_epoch(stage, &model, epoch, context) {
+            Ok(figures) => (figures, Ok(())),
+            Err(stop @ Error::Interrupted { .. }) => (Vec::new(), Err(stop)),
+            Err(error) => return Err(error),
+        };
         (context.observe)(&Event::Epoch {
             stage: stage.to_owned(),
             epoch: epoch + 1,
@@ -321,6 +325,7 @@ pub fn fit<O: Objective>(
             images_per_second: done as f64 / seconds,
             images: steps * plan.batch_size,
         });
+        stopped?;
         first_step = 0;
     }
     Ok((model, position.seconds))

@@ -93,6 +93,11 @@ fn rows_over_seeds_failures_beside_them_and_nothing_twice() {
     near(&clean["mean"], (a + b) / 2.0);
     near(&clean["deviation"], (a - b).abs() / 2f64.sqrt());
 
+    // Each seed has a log of its own.
+    let log = String::from_utf8(get(path.join("run/seed-2/metrics.jsonl"))).expect("text");
+    let epochs = log.lines().filter(|line| line.contains(r#""epoch":1"#));
+    assert!(epochs.count() > 3, "{log}");
+
     // The folder knows its recipe.
     let own = advcl(path, "compare --run run --format json").expect(1);
     assert_eq!(own.json(), json);

@@ -132,8 +132,11 @@ fn with_experiment<T>(
     let experiment = Experiment::open(recipe, &folder)?;
     experiment.note_machine(&shared.device)?;
     listen()?;
-    let mut progress = Progress::new(shared.quiet, Some(experiment.run.metrics()?));
-    let mut observe = |event: &_| progress.hear(event);
+    let mut progress = Progress::new(shared.quiet);
+    let mut observe = |event: &_| {
+        experiment.run.log(event);
+        progress.hear(event);
+    };
     let mut context = Context {
         device,
         seed,

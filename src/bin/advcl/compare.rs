@@ -22,12 +22,7 @@ pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
     };
     let (recipe, folder) = resolve(&arg, shared)?;
     listen()?;
-    std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-    let metrics = folder.join("metrics.jsonl");
-    let mut options = std::fs::OpenOptions::new();
-    let file = options.create(true).append(true).open(&metrics);
-    let file = file.map_err(Error::io("write", &metrics))?;
-    let mut progress = Progress::new(shared.quiet, Some(file));
+    let mut progress = Progress::new(shared.quiet);
     let mut observe = |event: &_| progress.hear(event);
     let mut context = Context {
         device,

@@ -1,6 +1,5 @@
 //! Progress for people, on stderr: a bar on a terminal, a line an epoch elsewhere.
 
-use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
@@ -12,30 +11,18 @@ pub fn talk(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Draws events and appends them to the run folder's metrics.
+/// Draws events.
 pub struct Progress {
     quiet: bool,
     bar: Option<(String, ProgressBar)>,
-    metrics: Option<File>,
 }
 
 impl Progress {
-    pub fn new(quiet: bool, metrics: Option<File>) -> Self {
-        Self {
-            quiet,
-            bar: None,
-            metrics,
-        }
+    pub fn new(quiet: bool) -> Self {
+        Self { quiet, bar: None }
     }
 
     pub fn hear(&mut self, event: &Event) {
-        if !matches!(event, Event::Step { .. } | Event::Progress { .. })
-            && let Some(file) = &mut self.metrics
-        {
-            let line = serde_json::to_string(event).expect("plain values");
-            // Metrics are for reading along; a full disk stops the run at the next checkpoint.
-            let _ = writeln!(file, "{line}");
-        }
         if self.quiet {
             return;
         }
