@@ -1,4 +1,9 @@
 //! Pretraining methods, one file each, and their registry: [`METHODS`].
+//!
+//! What holds for all of them, whatever their released code does: encoders see pixels in [0, 1], not normalised by a mean and a
+//! deviation (the first BatchNorm does as much); strong views are by default those of AdvCL (crops of at least a fifth of
+//! the image), which `strong = { scale = … }` changes; and the projection head is one and the same. A method's file says
+//! where else it departs.
 
 pub mod acl;
 pub mod advcl;
