@@ -94,6 +94,16 @@ pub enum Error {
         /// Epoch and step, counted from 1.
         at: String,
     },
+    /// A classifier said something that is no number: it can be neither right nor wrong.
+    #[error("{stage}: a logit of image {image} is {value}")]
+    Logits {
+        /// The stage of the run.
+        stage: String,
+        /// The image's place in the split, counted from 0.
+        image: usize,
+        /// The logit.
+        value: f32,
+    },
     /// The user asked to stop; everything up to here is saved.
     #[error("stopped at {at}; saved in {}", path.display())]
     Interrupted {
@@ -216,6 +226,9 @@ impl Error {
             Self::Diverged { .. } => Some(
                 "the last good checkpoint is kept; the usual cure is a smaller lr in that stage's plan, in another --run folder",
             ),
+            Self::Logits { .. } => Some(
+                "weights that are not finite or huge do that: look at the classifier's training, and make it again",
+            ),
             Self::Rows { .. } => {
                 Some("the others are kept: mend what is said above and run the same command again")
             }
@@ -230,6 +243,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Diverged { .. }
+            | Self::Logits { .. }
             | Self::Interrupted { .. }
             | Self::Rows { .. }
             | Self::SelfTest { .. } => 1,

@@ -1,12 +1,14 @@
 //! Clean and robust accuracy of a classifier, in evaluation mode.
 
+pub mod adversarial;
+
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::attack::{Ball, Pgd};
 use crate::cluster::label_tensor;
 use crate::data::Split;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::loss::cross_entropy_each;
 use crate::nn::{Classifier, weights};
 use crate::random;
@@ -45,12 +47,39 @@ pub fn predictions(logits: Tensor<2>) -> Vec<usize> {
         .collect()
 }
 
+/// Refuses logits that are no numbers: a classifier that says nothing is neither right nor wrong.
+///
+/// # Errors
+/// [`Error::Logits`], naming the image by its place in the split.
+pub fn require_finite(stage: &str, index: usize, logits: &[f32]) -> Result<()> {
+    match logits.iter().find(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(&value) => Err(Error::Logits {
+            stage: stage.to_owned(),
+            image: index,
+            value,
+        }),
+    }
+}
+
+/// As [`predictions`], of images of a split, which must have finite logits.
+///
+/// # Errors
+/// As [`require_finite`].
+fn classes_said(stage: &str, indices: &[usize], logits: Tensor<2>) -> Result<Vec<usize>> {
+    let (classes, values) = (logits.dims()[1], weights::to_vec(logits.clone()));
+    for (&index, row) in indices.iter().zip(values.chunks(classes)) {
+        require_finite(stage, index, row)?;
+    }
+    Ok(predictions(logits))
+}
+
 /// Measures `classifier` on `split`: as the images are, and attacked by PGD on the cross-entropy.
 ///
 /// Only images that are classified correctly are attacked; the others are lost already.
 ///
 /// # Errors
-/// [`Error::Interrupted`](crate::Error::Interrupted) when asked to stop.
+/// [`Error::Interrupted`] when asked to stop; [`Error::Logits`] for logits that are not finite.
 pub fn accuracy(
     stage: &str,
     classifier: &Classifier,
@@ -66,18 +95,18 @@ pub fn accuracy(
     let label = |i: &usize| split.labels[*i];
 
     let classifier = classifier.frozen();
-    let right = |indices: &[usize], images: Tensor<4>| -> Vec<usize> {
-        let predicted = predictions(classifier.logits(images));
+    let right = |indices: &[usize], images: Tensor<4>| -> Result<Vec<usize>> {
+        let predicted = classes_said(stage, indices, classifier.logits(images))?;
         let right = indices
             .iter()
             .zip(predicted)
             .filter(|(i, class)| label(i) == *class);
-        right.map(|(i, _)| *i).collect()
+        Ok(right.map(|(i, _)| *i).collect())
     };
     let mut clean = Vec::new();
     for indices in all.chunks(batch_size) {
         let images = to_tensor(split.images.batch(indices), &device);
-        clean.extend(right(indices, images));
+        clean.extend(right(indices, images)?);
         context.progress(
             &format!("{stage}/clean"),
             indices[0] + indices.len(),
@@ -96,7 +125,7 @@ pub fn accuracy(
         let climb = |x| cross_entropy_each(classifier.logits(x), labels.clone()).sum();
         let mut rng = random::generator(context.seed, "evaluate", number as u64);
         let attacked = pgd.maximize(climb, &images, ball, &mut rng);
-        robust.extend(right(indices, attacked));
+        robust.extend(right(indices, attacked)?);
         done += indices.len();
         context.progress(stage, done, clean.len(), "images")?;
     }
