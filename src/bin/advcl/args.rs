@@ -141,7 +141,7 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct RecipeArg {
-    /// A shipped recipe's name or a file [default: the run folder's, else quickstart]
+    /// A shipped recipe's name, a file, or a run folder [default: the run folder's, else quickstart]
     pub recipe: Option<String>,
 }
 

@@ -67,13 +67,17 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
     print(&format!("{}\n", serde_json::to_string_pretty(value)?))
 }
 
-/// The recipe that is meant, and the run folder: a folder that has a recipe needs no other.
+/// The recipe that is meant, and the run folder: a folder that has a recipe needs no other, and may stand where a recipe does.
 pub fn resolve(arg: &args::RecipeArg, shared: &Shared) -> Result<(Recipe, PathBuf)> {
-    let saved = shared
-        .run
-        .as_ref()
-        .map(|run| run.join("recipe.toml"))
-        .filter(|path| path.exists());
+    let recipe_in = |folder: &Path| Some(folder.join("recipe.toml")).filter(|path| path.exists());
+    if let Some(given) = arg.recipe.as_deref().map(Path::new)
+        && let Some(saved) = recipe_in(given)
+    {
+        let recipe = Recipe::load(&saved.display().to_string(), &shared.set)?;
+        let folder = shared.run.clone().unwrap_or_else(|| given.to_path_buf());
+        return Ok((recipe, folder));
+    }
+    let saved = shared.run.as_deref().and_then(recipe_in);
     let name = match (&arg.recipe, saved) {
         (Some(name), _) => name.clone(),
         (None, Some(saved)) => saved.display().to_string(),
