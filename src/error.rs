@@ -118,6 +118,16 @@ pub enum Error {
         /// How many.
         failed: usize,
     },
+    /// Stored adversarial examples that are none.
+    #[error("{}: {wrong} of {examples} adversarial examples are not what they should be", path.display())]
+    Examples {
+        /// The file.
+        path: PathBuf,
+        /// Outside box or ball, or not misclassified.
+        wrong: usize,
+        /// In the file.
+        examples: usize,
+    },
     /// Golden vectors that this machine does not reproduce.
     #[error("self-test: {failed} of {total} checks failed")]
     SelfTest {
@@ -232,6 +242,9 @@ impl Error {
             Self::Rows { .. } => {
                 Some("the others are kept: mend what is said above and run the same command again")
             }
+            Self::Examples { .. } => Some(
+                "they may be of another classifier, threat model or data set; only the valid ones count against it",
+            ),
             Self::Interrupted { .. } => Some("run the same command again to go on"),
             Self::SelfTest { .. } => {
                 Some("results from this device cannot be trusted; please report the lines above")
@@ -246,6 +259,7 @@ impl Error {
             | Self::Logits { .. }
             | Self::Interrupted { .. }
             | Self::Rows { .. }
+            | Self::Examples { .. }
             | Self::SelfTest { .. } => 1,
             _ => 2,
         }

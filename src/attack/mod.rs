@@ -1,6 +1,8 @@
 //! Attacks: the threat model, and ways to climb a loss inside it. They know tensors and closures, no networks.
 
 pub mod pgd;
+mod suite;
+pub use suite::{Attack, Found, Suite, Tell, Victim};
 
 use burn::tensor::{Tensor, TensorData};
 use rand::RngExt;

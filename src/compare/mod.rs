@@ -45,6 +45,9 @@ pub struct Row {
     pub clean: Spread,
     /// In percent, under PGD.
     pub robust: Spread,
+    /// In percent, under the attacks that the recipe asks for beside PGD.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attacked: Option<Spread>,
     /// Seconds, with all that the encoder stands on: pseudo-labels and encoders that it learns from.
     pub pretrain: Spread,
     /// Seconds; none where the method trained the classifier itself.
@@ -69,7 +72,7 @@ pub struct Difference {
     pub finetuning: String,
     /// The method's table.
     pub method: String,
-    /// "clean" or "robust".
+    /// "clean", "robust" (PGD) or "attacked" (the recipe's attacks beside it).
     pub measure: &'static str,
     /// In points.
     pub points: Spread,
@@ -90,6 +93,9 @@ pub struct Comparison {
     pub data: String,
     /// All that were asked for.
     pub seeds: Vec<u64>,
+    /// The attacks beside PGD: "autoattack", say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attack: Option<String>,
     /// In the recipe's order.
     pub rows: Vec<Row>,
     /// Of each method with both modes.
@@ -144,9 +150,9 @@ pub fn compare(
     let mut outcomes = Vec::new();
     let mut failures = Vec::new();
     for &seed in &seeds {
-        (context.observe)(&Event::Note {
-            stage: "compare".to_owned(),
-            text: format!("seed {seed}"),
+        (context.observe)(&Event::Seed {
+            seed,
+            folder: folder_of(folder, seed),
         });
         let experiment = open(seed)?;
         let all = &mut *context.observe;
@@ -236,12 +242,13 @@ fn summed_up(
     // Seed by seed, where both are there.
     let points = |a: &[(u64, &Outcome)], b: &[(u64, &Outcome)], measure: &str| -> Vec<f64> {
         let value = |o: &Outcome| match measure {
-            "clean" => 100.0 * o.clean_accuracy,
-            _ => 100.0 * o.robust_accuracy,
+            "clean" => Some(100.0 * o.clean_accuracy),
+            "robust" => Some(100.0 * o.robust_accuracy),
+            _ => attacked(o),
         };
         let same = |(seed, a): &(u64, &Outcome)| {
             let other = b.iter().find(|(other, _)| other == seed)?;
-            Some(value(a) - value(other.1))
+            Some(value(a)? - value(other.1)?)
         };
         a.iter().filter_map(same).collect()
     };
@@ -265,7 +272,7 @@ fn summed_up(
         }
     }
     for finetuning in modes {
-        for measure in ["robust", "clean"] {
+        for measure in ["attacked", "robust", "clean"] {
             let Some(baseline) = &baseline else { continue };
             let against = of(baseline, finetuning);
             for (method, other) in &keys {
@@ -297,6 +304,7 @@ fn summed_up(
         advcl_version: env!("CARGO_PKG_VERSION").to_owned(),
         data: recipe.data.source.clone(),
         seeds,
+        attack: (recipe.evaluate.attack.as_ref()).map(|suite| suite.name().to_owned()),
         rows,
         gaps,
         baseline,
@@ -305,12 +313,19 @@ fn summed_up(
     }
 }
 
+/// Accuracy under the attacks beside PGD, in percent.
+fn attacked(outcome: &Outcome) -> Option<f64> {
+    let attacked = outcome.attacked.as_ref()?;
+    Some(100.0 * attacked.robust_accuracy())
+}
+
 fn row(method: &str, finetuning: &str, outcomes: &[(u64, &Outcome)]) -> Row {
     let spread = |value: &dyn Fn(&Outcome) -> f64| {
         let values: Vec<f64> = outcomes.iter().map(|(_, o)| value(o)).collect();
         Spread::of(&values)
     };
     let finetuned = outcomes.iter().all(|(_, o)| o.seconds.finetune > 0.0);
+    let attacked: Option<Vec<f64>> = outcomes.iter().map(|(_, o)| attacked(o)).collect();
     let rate = |o: &Outcome| 100.0 * o.robust_accuracy / (o.seconds.finetune / 60.0);
     Row {
         method: method.to_owned(),
@@ -318,6 +333,7 @@ fn row(method: &str, finetuning: &str, outcomes: &[(u64, &Outcome)]) -> Row {
         seeds: outcomes.iter().map(|(seed, _)| *seed).collect(),
         clean: spread(&|o| 100.0 * o.clean_accuracy),
         robust: spread(&|o| 100.0 * o.robust_accuracy),
+        attacked: attacked.map(|values| Spread::of(&values)),
         pretrain: spread(&|o| o.seconds.pretrain),
         finetune: finetuned.then(|| spread(&|o| o.seconds.finetune)),
         robust_per_minute: finetuned.then(|| spread(&rate)),

@@ -42,6 +42,8 @@ pub struct About {
     pub norm: Norm,
     /// ε, in pixels of [0, 1].
     pub radius: f64,
+    /// Which images of the split were judged.
+    pub among: Vec<usize>,
     /// All that the examples depend on, as TOML.
     pub recipe: String,
     /// Anything else, as a piece of unfinished work needs it.
@@ -202,6 +204,8 @@ pub struct Verification {
     pub farthest: f64,
     /// Examples that are misclassified while their image is not.
     pub fooled: usize,
+    /// Examples that are all of this.
+    pub valid: usize,
     /// Share of all images that is classified correctly and has no valid example against it: robust accuracy is no more.
     pub robust_accuracy: f64,
 }
@@ -209,7 +213,7 @@ pub struct Verification {
 impl Verification {
     /// Whether every example is what it should be.
     pub fn holds(&self) -> bool {
-        [self.in_box, self.in_ball, self.fooled] == [self.examples; 3]
+        self.valid == self.examples
     }
 }
 
@@ -251,33 +255,43 @@ pub fn verify(
         }
     }
     let stage = format!("{}/verify", about.classifier);
-    let everything: Vec<usize> = (0..images.len()).collect();
+    if let Some(index) = about.among.iter().find(|&&index| index >= images.len()) {
+        let expected = format!("indices below {}", images.len());
+        return Err(Error::format(
+            path,
+            "the judged images",
+            expected,
+            index.to_string(),
+        ));
+    }
+    let judged = about.among.len();
     let mut right = vec![false; images.len()];
-    let total = images.len() + examples.indices.len();
-    for indices in everything.chunks(batch_size) {
+    let total = judged + examples.indices.len();
+    for (number, indices) in about.among.chunks(batch_size).enumerate() {
         let batch = crate::train::to_tensor(images.batch(indices), &context.device);
         let said = super::classes_said(&stage, indices, classifier.logits(batch))?;
         for (&index, class) in indices.iter().zip(said) {
             right[index] = class == split.labels[index];
         }
-        context.progress(&stage, indices[0] + indices.len(), total, "images")?;
+        let done = number * batch_size + indices.len();
+        context.progress(&stage, done, total, "images")?;
     }
     let clean = right.iter().filter(|&&right| right).count();
     let mut found = Verification {
         classifier: about.classifier.clone(),
         norm: ball.norm,
         radius: ball.radius,
-        images: images.len(),
+        images: judged,
         clean,
         examples: examples.indices.len(),
         in_box: 0,
         in_ball: 0,
         farthest: 0.0,
         fooled: 0,
+        valid: 0,
         robust_accuracy: 0.0,
     };
     let size = examples.size();
-    let mut valid = 0;
     for (number, indices) in examples.indices.chunks(batch_size).enumerate() {
         let first = number * batch_size;
         let values = &examples.images[first * size..(first + indices.len()) * size];
@@ -305,7 +319,7 @@ pub fn verify(
             found.in_ball += usize::from(in_ball);
             found.farthest = found.farthest.max(distance);
             found.fooled += usize::from(fooled);
-            valid += usize::from(in_box && in_ball && fooled);
+            found.valid += usize::from(in_box && in_ball && fooled);
         }
         context.progress(
             &stage,
@@ -314,7 +328,7 @@ pub fn verify(
             "images",
         )?;
     }
-    found.robust_accuracy = (clean - valid) as f64 / images.len() as f64;
+    found.robust_accuracy = (clean - found.valid) as f64 / judged as f64;
     Ok(found)
 }
 

@@ -1,6 +1,9 @@
 //! Clean and robust accuracy of a classifier, in evaluation mode.
 
 pub mod adversarial;
+pub mod measures;
+pub mod soundness;
+mod suite;
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -13,6 +16,8 @@ use crate::loss::cross_entropy_each;
 use crate::nn::{Classifier, weights};
 use crate::random;
 use crate::train::{Context, to_tensor};
+
+pub use suite::{Attacked, Siege, Tried};
 
 /// How many of how many were right.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

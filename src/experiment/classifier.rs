@@ -2,18 +2,15 @@
 
 use std::time::Instant;
 
-use super::{Cell, Experiment, Summary};
-use crate::attack::Pgd;
+use super::{Cell, Experiment};
 use crate::criterion::{Criterion, EndToEnd, Task, one_hot};
 use crate::data::augment::Weak;
 use crate::error::{Error, Result};
-use crate::evaluate;
-use crate::experiment::outcome::{Outcome, Record, Seconds};
 use crate::finetune::{Entry, HeadOnly, Trains, features, soft_labels};
 use crate::nn::{Classifier, Linear};
+use crate::random;
 use crate::run::{Model, ModelInfo};
 use crate::train::{self, Checkpoint, Context};
-use crate::{files, random};
 use burn::tensor::Tensor;
 
 impl Experiment {
@@ -91,111 +88,6 @@ impl Experiment {
             ));
         }
         Ok(chosen)
-    }
-
-    /// Measures a row's classifier: clean, and under PGD. Figures that were measured by the same recipe are read back.
-    ///
-    /// # Errors
-    /// [`Error::Run`] when there is no encoder or no classifier yet; [`Error::Interrupted`].
-    pub fn evaluate(&self, cell: &Cell, context: &mut Context) -> Result<Outcome> {
-        let path = self.result_path(cell);
-        let text = self.text_of(cell.figures());
-        if path.exists() {
-            let record: Record = files::read_json(&path)?;
-            if record.recipe == text {
-                return Ok(record.outcome);
-            }
-        }
-        self.require_labels()?;
-        let model = match self.load_classifier(cell, context)? {
-            Some(model) => model,
-            None => {
-                self.require_encoder(&cell.method, context)?;
-                let problem = format!("no {} classifier on {} yet", cell.mode_name(), cell.method);
-                let run = self.run.path().display();
-                let hint = format!(
-                    "make it first: advcl finetune --method {} --mode {} --run {run}",
-                    cell.method,
-                    cell.mode_name()
-                );
-                return Err(Error::run(self.run.path(), problem, hint));
-            }
-        };
-        let classifier = model.classifier(&self.model_path(cell))?;
-        let settings = &self.recipe.evaluate;
-        let started = Instant::now();
-        let ball = self.recipe.threat.ball();
-        let pgd = Pgd::new(settings.steps, settings.step_size.as_ref(), ball);
-        let accuracy = evaluate::accuracy(
-            &format!("{}/pgd-{}", cell.stage(), settings.steps),
-            &classifier,
-            &self.data.judged,
-            (ball, pgd),
-            settings.batch_size,
-            context,
-        );
-        let accuracy = accuracy.map_err(|error| self.here(error))?;
-        self.set_seconds(&cell.stage(), |times| {
-            times.evaluate = started.elapsed().as_secs_f64()
-        })?;
-        let total = &accuracy.total;
-        let fraction = |part: usize| part as f64 / total.images as f64;
-        let own = self.seconds(&cell.stage())?;
-        let outcome = Outcome {
-            method: cell.method.clone(),
-            finetuning: cell.mode_name().to_owned(),
-            clean_accuracy: fraction(total.clean),
-            robust_accuracy: fraction(total.robust),
-            images: total.images,
-            split: settings.split,
-            threat: self.recipe.threat.clone(),
-            attack_steps: settings.steps,
-            attack_step_size: pgd.step_size,
-            seconds: Seconds {
-                pretrain: self.seconds(&cell.method)?.pretrain,
-                ..own
-            },
-            accuracy,
-        };
-        let record = Record {
-            recipe: text,
-            outcome,
-        };
-        files::write_json(&path, &record)?;
-        Ok(record.outcome)
-    }
-
-    fn result_path(&self, cell: &Cell) -> std::path::PathBuf {
-        self.run.path().join(cell.stage()).join("result.json")
-    }
-
-    /// Evaluates rows and writes `summary.json`, which keeps the rows of those evaluated before.
-    ///
-    /// # Errors
-    /// As [`Experiment::evaluate`].
-    pub fn summary(&self, cells: &[Cell], context: &mut Context) -> Result<Summary> {
-        let target = self.data.target();
-        let source = &self.recipe.data.source;
-        let mut summary = Summary {
-            advcl_version: env!("CARGO_PKG_VERSION").to_owned(),
-            seed: self.recipe.seed,
-            data: source.clone(),
-            downstream: self.recipe.downstream.as_ref().map(|d| d.source.clone()),
-            classes: target.classes.clone(),
-            cluster_seconds: self.cluster_seconds()?,
-            outcomes: Vec::new(),
-        };
-        let mut asked = summary.clone();
-        for cell in self.cells(None, None)? {
-            let wanted = cells.contains(&cell);
-            if wanted || self.result_path(&cell).exists() {
-                let outcome = self.evaluate(&cell, context)?;
-                summary.outcomes.push(outcome.clone());
-                asked.outcomes.extend(wanted.then_some(outcome));
-            }
-        }
-        files::write_json(&self.run.path().join("summary.json"), &summary)?;
-        Ok(asked)
     }
 }
 

@@ -3,6 +3,7 @@
 mod classifier;
 mod data;
 mod encoder;
+mod figures;
 mod outcome;
 
 use std::collections::BTreeMap;
@@ -46,6 +47,42 @@ pub struct Cell {
 const END_TO_END: &str = "end-to-end";
 
 impl Cell {
+    /// The rows of the table: each method, or that one, in each mode, or in that one.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] for names that the recipe does not have, and for a mode of methods that none finetunes.
+    pub fn of(recipe: &Recipe, method: Option<&str>, mode: Option<&str>) -> Result<Vec<Self>> {
+        let methods = match method {
+            Some(name) => std::slice::from_ref(recipe.pretrain.require(name)?),
+            None => recipe.pretrain.entries(),
+        };
+        let modes = match mode {
+            Some(name) => std::slice::from_ref(recipe.finetune.require(name)?),
+            None => recipe.finetune.entries(),
+        };
+        let mut cells = Vec::new();
+        for entry in methods {
+            let cell = |mode| Self {
+                method: entry.name.clone(),
+                mode,
+            };
+            // A classifier of the other images' classes is finetuned, whatever the encoder was trained on.
+            if !entry.method().supervised() || recipe.downstream.is_some() {
+                cells.extend(modes.iter().map(|mode| cell(Some(mode.name.clone()))));
+            } else if mode.is_none() {
+                cells.push(cell(None));
+            }
+        }
+        if cells.is_empty() {
+            let names: Vec<&str> = methods.iter().map(|entry| entry.name.as_str()).collect();
+            let names = names.join(", ");
+            let problem = format!("{names}: the classifier is trained with the encoder");
+            let hint = "nothing is finetuned: leave the mode out";
+            return Err(Error::recipe("mode", problem, hint));
+        }
+        Ok(cells)
+    }
+
     /// The mode's table, or "end-to-end".
     pub fn mode_name(&self) -> &str {
         self.mode.as_deref().unwrap_or(END_TO_END)
@@ -62,6 +99,10 @@ impl Cell {
 
     fn figures(&self) -> Part<'_> {
         Part::Figures(&self.method, self.mode.as_deref())
+    }
+
+    fn attack(&self) -> Part<'_> {
+        Part::Attack(&self.method, self.mode.as_deref())
     }
 }
 
@@ -100,40 +141,12 @@ impl Experiment {
         })
     }
 
-    /// The rows of the table: each method, or that one, in each mode, or in that one.
+    /// As [`Cell::of`], of this recipe.
     ///
     /// # Errors
-    /// [`Error::Recipe`] for names that the recipe does not have, and for a mode of methods that none finetunes.
+    /// As [`Cell::of`].
     pub fn cells(&self, method: Option<&str>, mode: Option<&str>) -> Result<Vec<Cell>> {
-        let methods = match method {
-            Some(name) => std::slice::from_ref(self.recipe.pretrain.require(name)?),
-            None => self.recipe.pretrain.entries(),
-        };
-        let modes = match mode {
-            Some(name) => std::slice::from_ref(self.recipe.finetune.require(name)?),
-            None => self.recipe.finetune.entries(),
-        };
-        let mut cells = Vec::new();
-        for entry in methods {
-            let cell = |mode| Cell {
-                method: entry.name.clone(),
-                mode,
-            };
-            // A classifier of the other images' classes is finetuned, whatever the encoder was trained on.
-            if !entry.method().supervised() || self.recipe.downstream.is_some() {
-                cells.extend(modes.iter().map(|mode| cell(Some(mode.name.clone()))));
-            } else if mode.is_none() {
-                cells.push(cell(None));
-            }
-        }
-        if cells.is_empty() {
-            let names: Vec<&str> = methods.iter().map(|entry| entry.name.as_str()).collect();
-            let names = names.join(", ");
-            let problem = format!("{names}: the classifier is trained with the encoder");
-            let hint = "nothing is finetuned: leave the mode out";
-            return Err(Error::recipe("mode", problem, hint));
-        }
-        Ok(cells)
+        Cell::of(&self.recipe, method, mode)
     }
 
     /// All that a result depends on, as TOML.
@@ -286,6 +299,7 @@ impl Experiment {
     /// [`Error::Model`] and others for an encoder of another run that cannot be learnt from.
     pub fn check_ready(&self, context: &Context) -> Result<()> {
         self.require_labels()?;
+        self.attacked_images()?;
         let entries = self.recipe.pretrain.entries();
         let names: Vec<String> = entries.iter().map(|entry| entry.name.clone()).collect();
         self.require_labels_of(&names)?;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::Accuracy;
+use crate::evaluate::{Accuracy, Attacked};
 use crate::recipe::{SplitName, Threat};
 
 /// One row of the final table.
@@ -30,6 +30,9 @@ pub struct Outcome {
     pub seconds: Seconds,
     /// Counts in all and by class.
     pub accuracy: Accuracy,
+    /// Under the attacks that the recipe asks for beside PGD.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attacked: Option<Attacked>,
 }
 
 /// `result.json` of a row's folder: the row, and what it was measured by.

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::attack::{Ball, Norm};
+use crate::attack::{Ball, Norm, Suite};
 use crate::cluster;
 use crate::error::{Error, Result, nearest};
 use crate::finetune::Finetune;
@@ -158,6 +158,12 @@ pub struct Evaluate {
     /// Of PGD, in pixels; a quarter of the radius where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_size: Option<Pixels>,
+    /// More attacks, after PGD: `"autoattack"`, another suite or attack by name, or a list of attacks with their settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attack: Option<Suite>,
+    /// These attacks see only so many of the images, the same share of each class: they take long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attack_limit: Option<usize>,
 }
 
 /// Several runs of the recipe, side by side.

@@ -19,8 +19,10 @@ pub enum Part<'a> {
     Labels,
     /// The classifier on an encoder: method and finetuning mode. A supervised method has no mode.
     Classifier(&'a str, Option<&'a str>),
-    /// The final figures of a classifier.
+    /// Clean accuracy of a classifier, and PGD.
     Figures(&'a str, Option<&'a str>),
+    /// What the attacks beside PGD come to.
+    Attack(&'a str, Option<&'a str>),
 }
 
 /// The images of a recipe, and the files that it names.
@@ -141,7 +143,20 @@ impl Recipe {
             }
             Part::Figures(name, mode) => {
                 keys.extend(self.keys(Part::Classifier(name, mode)));
-                keys.extend(["data.test_limit", "threat", "evaluate"].map(str::to_owned));
+                let own = ["split", "batch_size", "steps", "step_size"];
+                keys.extend(own.map(|key| format!("evaluate.{key}")));
+                keys.extend(["data.test_limit", "threat"].map(str::to_owned));
+            }
+            // Nothing here depends on how many images are attacked at a time.
+            Part::Attack(name, mode) => {
+                keys.extend(self.keys(Part::Classifier(name, mode)));
+                let own = [
+                    "evaluate.split",
+                    "evaluate.attack",
+                    "data.test_limit",
+                    "threat",
+                ];
+                keys.extend(own.map(str::to_owned));
             }
         }
         keys
@@ -152,7 +167,7 @@ impl Recipe {
         match part {
             Part::Encoder(name) => self.supervised(name),
             Part::Labels => false,
-            Part::Classifier(..) | Part::Figures(..) => true,
+            Part::Classifier(..) | Part::Figures(..) | Part::Attack(..) => true,
         }
     }
 
@@ -185,7 +200,7 @@ impl Recipe {
         if let (Some(print), Some(table)) = (&prints.downstream, picked.get_mut("downstream")) {
             print.note(table.as_table_mut().expect("a table of the recipe"), true);
         }
-        if let Part::Figures(..) = part {
+        if let Part::Figures(..) | Part::Attack(..) = part {
             prints.judged.note(inner(&mut picked, "judged"), true);
         }
         toml::to_string(&picked).expect("tables of plain values")

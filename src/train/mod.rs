@@ -134,6 +134,20 @@ pub enum Event {
         /// What is counted: "images", "clusterings".
         unit: &'static str,
     },
+    /// What a finished stage comes to: "clean" and "robust" accuracy, in [0, 1].
+    Figures {
+        /// The stage of the run.
+        stage: String,
+        /// By name.
+        figures: Vec<(&'static str, f64)>,
+    },
+    /// Another run of a comparison begins.
+    Seed {
+        /// Its seed.
+        seed: u64,
+        /// Its run folder.
+        folder: PathBuf,
+    },
     /// Something worth a line.
     Note {
         /// The stage of the run.

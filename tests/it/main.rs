@@ -7,6 +7,7 @@ mod bad_models;
 mod bad_runs;
 mod cli;
 mod compare;
+mod evaluation;
 mod methods;
 mod modes;
 mod parity;

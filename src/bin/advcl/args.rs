@@ -21,7 +21,7 @@ pub struct Cli {
     pub shared: Shared,
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct Shared {
     /// Run folder [default: runs/RECIPE]; running again resumes
     #[arg(long, value_name = "DIR", global = true, display_order = 100)]
@@ -58,6 +58,9 @@ pub struct Shared {
         display_order = 101
     )]
     pub precision: String,
+    /// Write TensorBoard event files too, to RUN/tensorboard
+    #[arg(long, global = true, display_order = 102)]
+    pub tensorboard: bool,
     /// Override a key of the recipe, e.g. 'seed = 1' (repeatable)
     #[arg(long, value_name = "KEY = VALUE", global = true, display_order = 102)]
     pub set: Vec<String>,
@@ -92,9 +95,9 @@ pub enum Command {
     /// Make a classifier of each encoder in each of the recipe's modes, or of one in one
     #[command(after_help = "Example: advcl finetune --method advcl --mode slf --run runs/a")]
     Finetune(Row),
-    /// Clean and robust accuracy of the classifiers, or of one
-    #[command(after_help = "Example: advcl evaluate --method advcl --run runs/a -v")]
-    Evaluate(Row),
+    /// Clean and robust accuracy of the classifiers, or of one: PGD, and AutoAttack where asked
+    #[command(after_help = "Example: advcl evaluate runs/a --method advcl --attack autoattack")]
+    Evaluate(Evaluate),
     /// All methods and modes of a recipe, over several seeds
     #[command(after_help = "Example: advcl compare compare-quick --format md")]
     Compare(Compare),
@@ -161,6 +164,22 @@ pub struct Row {
     /// Only this finetuning mode: a table of the recipe, as slf or aff
     #[arg(long)]
     pub mode: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Evaluate {
+    #[command(flatten)]
+    pub row: Row,
+    /// Attack with this beside PGD: autoattack, rand, or one of apgd-ce, apgd-dlr, apgd-t, fab-t, square, fgsm, …;
+    /// the same as --set 'evaluate.attack = "NAME"'
+    #[arg(long, value_name = "NAME")]
+    pub attack: Option<String>,
+    /// Write the adversarial examples that were found to this safetensors file; one row only
+    #[arg(long, value_name = "FILE")]
+    pub save_adversarial: Option<PathBuf>,
+    /// Check such a file instead: ball, box, and what the classifier says; nothing is attacked
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["attack", "save_adversarial"])]
+    pub verify: Option<PathBuf>,
 }
 
 #[derive(Args)]

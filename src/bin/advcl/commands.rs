@@ -22,6 +22,7 @@ use crate::bench::bench;
 use crate::compare::compare;
 use crate::progress::{Progress, talk};
 use crate::table;
+use crate::tensorboard::TensorBoard;
 
 /// Set by the first Ctrl-C; the second ends the process at once.
 pub static STOP: AtomicBool = AtomicBool::new(false);
@@ -39,7 +40,7 @@ pub fn dispatch(cli: &Cli) -> Result<()> {
         Command::Pretrain(stage) => pretrain(stage, shared),
         Command::Cluster(arg) => cluster(arg, shared),
         Command::Finetune(row) => finetune(row, shared),
-        Command::Evaluate(row) => evaluate(row, shared),
+        Command::Evaluate(what) => evaluate(what, &cli.shared),
         Command::List { what } => list(*what, shared),
         Command::Compare(what) => compare(what, shared),
         Command::Predict(what) => predict(what, shared),
@@ -137,9 +138,11 @@ fn with_experiment<T>(
     experiment.note_machine(&shared.device)?;
     listen()?;
     let mut progress = Progress::new(shared.quiet);
+    let mut board = tensorboard(&folder, shared)?;
     let mut observe = |event: &_| {
         experiment.run.log(event);
         progress.hear(event);
+        board.iter_mut().for_each(|board| board.hear(event));
     };
     let mut context = Context {
         device,
@@ -159,6 +162,12 @@ fn with_experiment<T>(
         ));
     }
     Ok(outcome)
+}
+
+/// The event file of a run folder, where one is asked for.
+pub fn tensorboard(folder: &Path, shared: &Shared) -> advcl::Result<Option<TensorBoard>> {
+    let create = || TensorBoard::create(&folder.join("tensorboard"));
+    shared.tensorboard.then(create).transpose()
 }
 
 /// Refuses names that the recipe does not have, before there is a run folder.
@@ -190,6 +199,11 @@ fn print_summary(summary: &advcl::experiment::Summary, shared: &Shared) -> Resul
         return print_json(summary);
     }
     print(&table::summary(summary))?;
+    for outcome in &summary.outcomes {
+        if let Some(attacked) = &outcome.attacked {
+            print(&format!("\n{}", table::attacked(outcome, attacked)))?;
+        }
+    }
     if shared.verbose {
         print(&format!("\n{}", table::classes(summary)))?;
     }
@@ -252,9 +266,56 @@ fn finetune(row: &args::Row, shared: &Shared) -> Result<()> {
     print_paths(&made, shared)
 }
 
-fn evaluate(row: &args::Row, shared: &Shared) -> Result<()> {
-    let summary = with_rows(row, shared, Experiment::summary)?;
-    print_summary(&summary, shared)
+fn evaluate(what: &args::Evaluate, shared: &Shared) -> Result<()> {
+    if let Some(file) = &what.verify {
+        return verify(&what.row, file, shared);
+    }
+    let mut shared = shared.clone();
+    shared.set.extend(
+        what.attack
+            .iter()
+            .map(|name| format!("evaluate.attack = {name:?}")),
+    );
+    let save = what.save_adversarial.as_deref();
+    let summary = with_rows(&what.row, &shared, |experiment, cells, context| {
+        if let (Some(_), [_, _, ..]) = (save, cells) {
+            let problem = format!(
+                "{} rows, and one file for adversarial examples",
+                cells.len()
+            );
+            let hint = "choose one with --method and --mode";
+            return Err(Error::run(experiment.run.path(), problem, hint));
+        }
+        let summary = experiment.summary(cells, context)?;
+        if let (Some(path), [cell]) = (save, cells) {
+            experiment.save_adversarial(cell, path)?;
+        }
+        Ok(summary)
+    })?;
+    print_summary(&summary, &shared)
+}
+
+/// Fails where an example is not what it should be, after saying which.
+fn verify(row: &args::Row, file: &Path, shared: &Shared) -> Result<()> {
+    let found = with_experiment(
+        &row.stage.recipe,
+        shared,
+        Folder::Begun,
+        |experiment, context| experiment.verify(file, context),
+    )?;
+    match shared.json {
+        true => print_json(&found)?,
+        false => print(&table::verification(&found))?,
+    }
+    match found.holds() {
+        true => Ok(()),
+        false => Err(Error::Examples {
+            path: file.to_path_buf(),
+            wrong: found.examples - found.valid,
+            examples: found.examples,
+        }
+        .into()),
+    }
 }
 
 /// Does `work` on the rows that are meant, in a run folder that has begun.

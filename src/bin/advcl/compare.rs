@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use advcl::compare::{Comparison, Difference, Row, Spread, compare as carry_out};
-use advcl::train::Context;
+use advcl::train::{Context, Event};
 use advcl::{Error, device, files, finetune, pretrain};
 use anyhow::{Context as _, Result};
 
 use crate::args::{self, Format, Shared};
-use crate::commands::{STOP, listen, print, print_json, resolve};
+use crate::commands::{STOP, listen, print, print_json, resolve, tensorboard};
 use crate::progress::{Progress, talk};
 use crate::table::{aligned, cells, clock};
 
@@ -23,7 +23,15 @@ pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
     let (recipe, folder) = resolve(&arg, shared)?;
     listen()?;
     let mut progress = Progress::new(shared.quiet);
-    let mut observe = |event: &_| progress.hear(event);
+    let mut board = None;
+    let mut observe = |event: &Event| {
+        progress.hear(event);
+        if let Event::Seed { folder, .. } = event {
+            // That the first event cannot be written is heard by the run's own files soon enough.
+            board = tensorboard(folder, shared).ok().flatten();
+        }
+        board.iter_mut().for_each(|board| board.hear(event));
+    };
     let mut context = Context {
         device,
         seed: recipe.seed,
@@ -86,23 +94,30 @@ fn time(spread: &Spread) -> String {
     }
 }
 
-const HEAD: [&str; 7] = [
-    "method",
-    "finetuning",
-    "clean %",
-    "robust %",
-    "pretraining takes",
-    "finetuning takes",
-    "robust % a minute",
-];
+/// The heads of the columns; the recipe's attacks beside PGD have one where there are some.
+fn head(outcome: &Comparison) -> Vec<String> {
+    let mut head = cells(["method", "finetuning", "clean %", "robust %"]);
+    head.extend(outcome.attack.iter().map(|attack| format!("{attack} %")));
+    head.extend(cells([
+        "pretraining takes",
+        "finetuning takes",
+        "robust % a minute",
+    ]));
+    head
+}
 
-fn row_cells(row: &Row) -> Vec<String> {
+fn row_cells(row: &Row, attacked: bool) -> Vec<String> {
     let or_none = |cell: Option<String>| cell.unwrap_or_else(|| "–".to_owned());
-    vec![
+    let mut cells = vec![
         pretrain::title(&row.method),
         finetune::title(&row.finetuning),
         spread(&row.clean, 1),
         spread(&row.robust, 1),
+    ];
+    if attacked {
+        cells.push(or_none(row.attacked.as_ref().map(|s| spread(s, 1))));
+    }
+    cells.extend([
         time(&row.pretrain),
         or_none(row.finetune.as_ref().map(time)),
         or_none(
@@ -110,7 +125,8 @@ fn row_cells(row: &Row) -> Vec<String> {
                 .as_ref()
                 .map(|s| format!("{:.0}", s.mean)),
         ),
-    ]
+    ]);
+    cells
 }
 
 fn gap_rows(outcome: &Comparison) -> Vec<Vec<String>> {
@@ -167,8 +183,9 @@ fn against(outcome: &Comparison) -> Option<String> {
 }
 
 fn tables(outcome: &Comparison) -> Vec<(String, Vec<Vec<String>>)> {
-    let mut rows = vec![cells(HEAD)];
-    rows.extend(outcome.rows.iter().map(row_cells));
+    let mut rows = vec![head(outcome)];
+    let attacked = outcome.attack.is_some();
+    rows.extend(outcome.rows.iter().map(|row| row_cells(row, attacked)));
     let mut tables = vec![(about(outcome), rows)];
     if !outcome.gaps.is_empty() {
         let mut rows = vec![cells(GAP_HEAD)];
@@ -216,7 +233,7 @@ fn markdown(outcome: &Comparison) -> String {
 /// The rows alone, in plain numbers: percent and seconds.
 fn csv(outcome: &Comparison) -> String {
     let mut text = "method,finetuning,seeds,clean,clean_deviation,robust,robust_deviation,\
-                    pretrain_seconds,finetune_seconds,robust_per_finetuning_minute\n"
+                    attacked,attacked_deviation,pretrain_seconds,finetune_seconds,robust_per_finetuning_minute\n"
         .to_owned();
     let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
     for row in &outcome.rows {
@@ -228,6 +245,8 @@ fn csv(outcome: &Comparison) -> String {
             number(row.clean.deviation),
             row.robust.mean.to_string(),
             number(row.robust.deviation),
+            number(row.attacked.map(|spread| spread.mean)),
+            number(row.attacked.and_then(|spread| spread.deviation)),
             row.pretrain.mean.to_string(),
             number(row.finetune.map(|spread| spread.mean)),
             number(row.robust_per_minute.map(|spread| spread.mean)),

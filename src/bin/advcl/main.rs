@@ -6,6 +6,7 @@ mod commands;
 mod compare;
 mod progress;
 mod table;
+mod tensorboard;
 
 use std::process::ExitCode;
 

@@ -79,6 +79,12 @@ impl Progress {
                     HumanDuration(left)
                 ));
             }
+            // The table says it in the end.
+            Event::Figures { .. } => {}
+            Event::Seed { seed, .. } => {
+                self.finish();
+                talk(&format!("compare: seed {seed}"));
+            }
             Event::Note { stage, text } => {
                 self.finish();
                 talk(&format!("{stage}: {text}"));

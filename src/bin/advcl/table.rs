@@ -7,6 +7,8 @@ use advcl::{finetune, inspect, pretrain};
 use serde::Serialize;
 
 use advcl::attack::Norm;
+use advcl::evaluate::Attacked;
+use advcl::evaluate::adversarial::Verification;
 use advcl::experiment::{Outcome, Summary};
 use advcl::selftest::Check;
 
@@ -96,6 +98,67 @@ pub fn summary(summary: &Summary) -> String {
         ]);
     }
     aligned(&rows)
+}
+
+/// Attack by attack: on how many images, how many it broke, how long it took.
+pub fn attacked(outcome: &Outcome, attacked: &Attacked) -> String {
+    let title = format!(
+        "{} {}, {}",
+        pretrain::title(&outcome.method),
+        finetune::title(&outcome.finetuning),
+        attacked.suite
+    );
+    let mut rows = vec![cells([
+        "attack", "", "images", "broken", "robust", "takes", "images/s",
+    ])];
+    let mut left = attacked.clean;
+    for tried in &attacked.attacks {
+        left -= tried.broken;
+        let rate = tried.images as f64 / tried.seconds;
+        rows.push(vec![
+            tried.attack.clone(),
+            String::new(),
+            tried.images.to_string(),
+            tried.broken.to_string(),
+            percent(left, attacked.images),
+            clock(tried.seconds),
+            if rate.is_finite() {
+                format!("{rate:.1}")
+            } else {
+                "–".to_owned()
+            },
+        ]);
+    }
+    format!("{title}\n{}", aligned(&rows))
+}
+
+/// What stored adversarial examples are worth.
+pub fn verification(found: &Verification) -> String {
+    let of = |count: usize| format!("{count} of {}", found.examples);
+    let norm = match found.norm {
+        Norm::Linf => "L∞",
+        Norm::L2 => "L2",
+    };
+    pairs(&[
+        ("classifier".to_owned(), found.classifier.clone()),
+        ("images".to_owned(), found.images.to_string()),
+        (
+            "right as they are".to_owned(),
+            percent(found.clean, found.images),
+        ),
+        ("examples".to_owned(), found.examples.to_string()),
+        ("pixels in [0, 1]".to_owned(), of(found.in_box)),
+        (
+            format!("{norm} distance at most {}", found.radius),
+            format!("{}; the farthest {:.6}", of(found.in_ball), found.farthest),
+        ),
+        ("misclassified".to_owned(), of(found.fooled)),
+        ("all of this".to_owned(), of(found.valid)),
+        (
+            "robust accuracy at most".to_owned(),
+            format!("{:.1} %", 100.0 * found.robust_accuracy),
+        ),
+    ])
 }
 
 /// Accuracy by class, for each method.

@@ -1,0 +1,264 @@
+//! What classifiers are worth: clean accuracy, PGD, and the attacks that the recipe asks for.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Cell, Experiment, Outcome, Seconds, Summary};
+use crate::attack::Pgd;
+use crate::error::{Error, Result};
+use crate::evaluate::adversarial::{self, Adversarial, Verification};
+use crate::evaluate::{self, Attacked, Siege};
+use crate::experiment::outcome::Record;
+use crate::files;
+use crate::nn::Classifier;
+use crate::train::{Context, Event};
+
+const RESULT: &str = "result.json";
+const ATTACK: &str = "attack.json";
+/// The examples that `attack.json` counts.
+const EXAMPLES: &str = "adversarial.safetensors";
+/// The folder of unfinished work.
+const PIECES: &str = "attack";
+
+/// `attack.json`: what the recipe's attacks came to, and what that depends on.
+#[derive(Serialize, Deserialize)]
+struct AttackRecord {
+    recipe: String,
+    #[serde(flatten)]
+    attacked: Attacked,
+}
+
+impl Experiment {
+    /// Measures a row's classifier: clean, and under PGD. Figures that were measured by the same recipe are read back.
+    ///
+    /// # Errors
+    /// [`Error::Run`] when there is no encoder or no classifier yet; [`Error::Interrupted`].
+    pub fn evaluate(&self, cell: &Cell, context: &mut Context) -> Result<Outcome> {
+        let mut outcome = self.measured(cell, context)?;
+        outcome.attacked = self.attacked(cell, context)?;
+        Ok(outcome)
+    }
+
+    /// The classifier of a row.
+    fn require_classifier(&self, cell: &Cell, context: &Context) -> Result<Classifier> {
+        self.require_labels()?;
+        if let Some(model) = self.load_classifier(cell, context)? {
+            return model.classifier(&self.model_path(cell));
+        }
+        self.require_encoder(&cell.method, context)?;
+        let problem = format!("no {} classifier on {} yet", cell.mode_name(), cell.method);
+        let run = self.run.path().display();
+        let hint = format!(
+            "make it first: advcl finetune --method {} --mode {} --run {run}",
+            cell.method,
+            cell.mode_name()
+        );
+        Err(Error::run(self.run.path(), problem, hint))
+    }
+
+    fn file_of(&self, cell: &Cell, name: &str) -> PathBuf {
+        self.run.path().join(cell.stage()).join(name)
+    }
+
+    /// Clean accuracy, and PGD.
+    fn measured(&self, cell: &Cell, context: &mut Context) -> Result<Outcome> {
+        let path = self.file_of(cell, RESULT);
+        let text = self.text_of(cell.figures());
+        if path.exists() {
+            let record: Record = files::read_json(&path)?;
+            if record.recipe == text {
+                return Ok(record.outcome);
+            }
+        }
+        let classifier = self.require_classifier(cell, context)?;
+        let settings = &self.recipe.evaluate;
+        let started = Instant::now();
+        let ball = self.recipe.threat.ball();
+        let pgd = Pgd::new(settings.steps, settings.step_size.as_ref(), ball);
+        let accuracy = evaluate::accuracy(
+            &format!("{}/pgd-{}", cell.stage(), settings.steps),
+            &classifier,
+            &self.data.judged,
+            (ball, pgd),
+            settings.batch_size,
+            context,
+        );
+        let accuracy = accuracy.map_err(|error| self.here(error))?;
+        self.set_seconds(&cell.stage(), |times| {
+            times.evaluate = started.elapsed().as_secs_f64()
+        })?;
+        let total = &accuracy.total;
+        let fraction = |part: usize| part as f64 / total.images as f64;
+        let own = self.seconds(&cell.stage())?;
+        let outcome = Outcome {
+            method: cell.method.clone(),
+            finetuning: cell.mode_name().to_owned(),
+            clean_accuracy: fraction(total.clean),
+            robust_accuracy: fraction(total.robust),
+            images: total.images,
+            split: settings.split,
+            threat: self.recipe.threat.clone(),
+            attack_steps: settings.steps,
+            attack_step_size: pgd.step_size,
+            seconds: Seconds {
+                pretrain: self.seconds(&cell.method)?.pretrain,
+                ..own
+            },
+            accuracy,
+            attacked: None,
+        };
+        let record = Record {
+            recipe: text,
+            outcome,
+        };
+        files::write_json(&path, &record)?;
+        let figures = vec![
+            ("clean", record.outcome.clean_accuracy),
+            ("robust", record.outcome.robust_accuracy),
+        ];
+        tell(context, cell, figures);
+        Ok(record.outcome)
+    }
+
+    /// The attacks that the recipe asks for beside PGD, each on what the ones before it left. Batches that are done are kept,
+    /// and so are the adversarial examples in the end.
+    fn attacked(&self, cell: &Cell, context: &mut Context) -> Result<Option<Attacked>> {
+        let Some(suite) = &self.recipe.evaluate.attack else {
+            return Ok(None);
+        };
+        let path = self.file_of(cell, ATTACK);
+        let text = self.text_of(cell.attack());
+        if path.exists() {
+            let record: AttackRecord = files::read_json(&path)?;
+            if record.recipe == text {
+                return Ok(Some(record.attacked));
+            }
+        }
+        let classifier = self.require_classifier(cell, context)?.frozen();
+        let (stage, folder) = (cell.stage(), self.file_of(cell, PIECES));
+        let among = self.attacked_images()?;
+        let siege = Siege {
+            classifier: &stage,
+            suite,
+            ball: self.recipe.threat.ball(),
+            batch_size: self.recipe.evaluate.batch_size,
+            among: &among,
+            folder: &folder,
+            recipe: &text,
+        };
+        let done = siege.lay(&classifier, &self.data.judged, context);
+        let (attacked, examples) = done.map_err(|error| self.here(error))?;
+        let about = siege.about(Default::default());
+        examples.save(&self.file_of(cell, EXAMPLES), &about)?;
+        let record = AttackRecord {
+            recipe: text,
+            attacked,
+        };
+        files::write_json(&path, &record)?;
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder).map_err(Error::io("remove", &folder))?;
+        }
+        let figures = vec![("attacked", record.attacked.robust_accuracy())];
+        tell(context, cell, figures);
+        Ok(Some(record.attacked))
+    }
+
+    /// Which of the judged images the attacks beside PGD see.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] for more than there are.
+    pub(super) fn attacked_images(&self) -> Result<Vec<usize>> {
+        let (judged, classes) = (&self.data.judged, self.data.target().classes.len());
+        let count = judged.images.len();
+        match self.recipe.evaluate.attack_limit {
+            None => Ok((0..count).collect()),
+            Some(limit) if (1..=count).contains(&limit) => {
+                Ok(judged.limited(classes, limit, self.recipe.seed))
+            }
+            Some(limit) => {
+                let problem = format!("expected 1 to {count} images to attack, found {limit}");
+                let hint = "leave the limit out to attack them all";
+                Err(Error::recipe("evaluate.attack_limit", problem, hint))
+            }
+        }
+    }
+
+    /// Copies the adversarial examples of a row to `path`.
+    ///
+    /// # Errors
+    /// [`Error::Run`] where no attack was asked for; [`Error::Io`].
+    pub fn save_adversarial(&self, cell: &Cell, path: &Path) -> Result<()> {
+        let source = self.file_of(cell, EXAMPLES);
+        if !source.exists() {
+            let problem = format!("no adversarial examples of {} yet", cell.stage());
+            let hint = "name the attack that makes them: --attack autoattack";
+            return Err(Error::run(self.run.path(), problem, hint));
+        }
+        let content = std::fs::read(&source).map_err(Error::io("read", &source))?;
+        files::write_atomic(path, &content)
+    }
+
+    /// Checks stored adversarial examples against the row that they say they are of, with this recipe's threat model.
+    ///
+    /// # Errors
+    /// [`Error::Format`] for a file that is none, or of other images; [`Error::Recipe`] for a row that the recipe does not
+    /// have; [`Error::Run`] when there is no classifier.
+    pub fn verify(&self, path: &Path, context: &mut Context) -> Result<Verification> {
+        let (examples, about) = Adversarial::load(path)?;
+        let stage = about.classifier.as_str();
+        let cells = self.cells(None, None)?;
+        let Some(cell) = cells.iter().find(|cell| cell.stage() == stage) else {
+            let problem = format!("the examples are of {stage}, which this run does not have");
+            let known: Vec<String> = cells.iter().map(Cell::stage).collect();
+            let hint = format!("it has {}", known.join(", "));
+            return Err(Error::run(self.run.path(), problem, hint));
+        };
+        let classifier = self.require_classifier(cell, context)?.frozen();
+        let found = adversarial::verify(
+            (path, &examples, &about),
+            &classifier,
+            &self.data.judged,
+            self.recipe.threat.ball(),
+            self.recipe.evaluate.batch_size,
+            context,
+        );
+        found.map_err(|error| self.here(error))
+    }
+
+    /// Evaluates rows and writes `summary.json`, which keeps the rows of those evaluated before.
+    ///
+    /// # Errors
+    /// As [`Experiment::evaluate`].
+    pub fn summary(&self, cells: &[Cell], context: &mut Context) -> Result<Summary> {
+        let target = self.data.target();
+        let source = &self.recipe.data.source;
+        let mut summary = Summary {
+            advcl_version: env!("CARGO_PKG_VERSION").to_owned(),
+            seed: self.recipe.seed,
+            data: source.clone(),
+            downstream: self.recipe.downstream.as_ref().map(|d| d.source.clone()),
+            classes: target.classes.clone(),
+            cluster_seconds: self.cluster_seconds()?,
+            outcomes: Vec::new(),
+        };
+        let mut asked = summary.clone();
+        for cell in self.cells(None, None)? {
+            let wanted = cells.contains(&cell);
+            if wanted || self.file_of(&cell, RESULT).exists() {
+                let outcome = self.evaluate(&cell, context)?;
+                summary.outcomes.push(outcome.clone());
+                asked.outcomes.extend(wanted.then_some(outcome));
+            }
+        }
+        files::write_json(&self.run.path().join("summary.json"), &summary)?;
+        Ok(asked)
+    }
+}
+
+/// Tells what was measured, for logs.
+fn tell(context: &mut Context, cell: &Cell, figures: Vec<(&'static str, f64)>) {
+    let stage = cell.stage();
+    (context.observe)(&Event::Figures { stage, figures });
+}

@@ -1,0 +1,215 @@
+//! Evaluation by suites of attacks: what is kept, taken up again, checked, refused.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use advcl::attack::Norm;
+use advcl::evaluate::adversarial::{About, Adversarial};
+
+use crate::bad_input::refused;
+use crate::signals::{ended, signal, start};
+use crate::{advcl, folder, get, put, snapshot};
+
+const ROW: &str = "evaluate run --method advcl --mode slf";
+
+/// A trained row in `run`.
+fn trained() -> tempfile::TempDir {
+    let folder = folder();
+    advcl(folder.path(), "run tiny.toml --run run").expect(0);
+    folder
+}
+
+fn suite(path: &Path) -> (serde_json::Value, Vec<u8>) {
+    let row = path.join("run/advcl/slf");
+    let mut record: serde_json::Value =
+        serde_json::from_slice(&get(row.join("attack.json"))).expect("JSON");
+    for attack in record["attacks"].as_array_mut().expect("a list") {
+        attack["seconds"] = 0.into();
+    }
+    (record, get(row.join("adversarial.safetensors")))
+}
+
+#[test]
+fn autoattack_is_kept_and_its_examples_can_be_checked() {
+    let folder = trained();
+    let path = folder.path();
+    let answer = advcl(
+        path,
+        &format!("{ROW} --attack autoattack --save-adversarial found.safetensors"),
+    )
+    .expect(0);
+    for name in ["apgd-ce", "apgd-t", "fab-t", "square"] {
+        assert!(answer.stdout.contains(name), "{name} in {answer}");
+    }
+    let (record, examples) = suite(path);
+    let count = |key: &str| record[key].as_u64().expect("a count") as usize;
+    let (images, clean, robust) = (count("images"), count("clean"), count("robust"));
+    assert_eq!(images, 20);
+    let attacks = record["attacks"].as_array().expect("a list");
+    let broken: u64 = attacks.iter().filter_map(|a| a["broken"].as_u64()).sum();
+    assert_eq!(clean - robust, broken as usize, "{record}");
+    assert!(examples == get(path.join("found.safetensors")));
+    assert!(!path.join("run/advcl/slf/attack").exists(), "left behind");
+
+    // Not computed again, for any size of a batch.
+    let before = snapshot(&path.join("run/advcl/slf"));
+    let again = advcl(path, &format!("{ROW} --json --set evaluate.batch_size=7")).expect(0);
+    let outcome = &again.json()["outcomes"][0];
+    assert_eq!(outcome["attacked"]["robust"], record["robust"]);
+    let after = snapshot(&path.join("run/advcl/slf"));
+    let file = path.join("run/advcl/slf/attack.json");
+    assert!(before[&file] == after[&file]);
+
+    // Anyone can check them.
+    let checked = advcl(path, "evaluate run --verify found.safetensors --json").expect(0);
+    let checked = checked.json();
+    assert_eq!(checked["examples"], broken);
+    assert_eq!(checked["valid"], broken);
+    let share = robust as f64 / images as f64;
+    assert_eq!(checked["robust_accuracy"], share);
+    assert!(checked["farthest"].as_f64().expect("a distance") <= 0.1 + 1e-6);
+    let words = advcl(path, "evaluate run --verify found.safetensors").expect(0);
+    assert!(words.stdout.contains("robust accuracy at most"), "{words}");
+}
+
+#[test]
+fn an_interrupted_attack_goes_on_where_it_was() {
+    let folder = trained();
+    let path = folder.path();
+    let keys = [
+        "evaluate.attack = [{ kind = \"square\", queries = 300 }, { kind = \"apgd-ce\" }]",
+        "evaluate.batch_size = 2",
+    ];
+    let args = "evaluate --method advcl --mode slf";
+    ended(start(path, args, "run", &keys)).expect(0);
+    let whole = suite(path);
+    for file in ["attack.json", "adversarial.safetensors"] {
+        std::fs::remove_file(path.join("run/advcl/slf").join(file)).expect("was written");
+    }
+    for name in ["-INT", "-KILL"] {
+        let pieces =
+            || std::fs::read_dir(path.join("run/advcl/slf/attack")).map_or(0, Iterator::count);
+        let (before, started) = (pieces(), Instant::now());
+        let mut child = start(path, args, "run", &keys);
+        while pieces() <= before && child.try_wait().expect("ours").is_none() {
+            assert!(started.elapsed() < Duration::from_secs(60), "no batch");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        signal(&child, name);
+        ended(child);
+    }
+    ended(start(path, args, "run", &keys)).expect(0);
+    assert!(whole == suite(path), "another result than without the stop");
+}
+
+#[test]
+fn examples_that_are_none_are_told() {
+    let folder = trained();
+    let path = folder.path();
+    advcl(
+        path,
+        &format!("{ROW} --attack pgd --save-adversarial found.safetensors"),
+    )
+    .expect(0);
+    let file = path.join("found.safetensors");
+    let (found, about) = Adversarial::load(&file).expect("just written");
+    let save = |name: &str, change: &dyn Fn(&mut Adversarial, &mut About)| {
+        let (mut examples, mut about) = (found.clone(), about.clone());
+        change(&mut examples, &mut about);
+        examples.save(&path.join(name), &about).expect("a file");
+    };
+    let size = 28 * 28;
+    assert!(
+        !found.indices.is_empty(),
+        "PGD breaks an untrained classifier"
+    );
+    // Files that are whole, with examples that are none.
+    save("far", &|e, _| e.images[..size].fill(1.0));
+    save("outside", &|e, _| e.images[3] = -0.01);
+    save("nan", &|e, _| e.images[3] = f32::NAN);
+    for name in ["far", "outside", "nan"] {
+        let answer = advcl(path, &format!("evaluate run --verify {name}")).expect(1);
+        let words = format!("{name}: 1 of {} adversarial examples", found.indices.len());
+        assert!(answer.stderr.contains(&words), "{answer}");
+    }
+    // Files that are of something else, or none.
+    save("other", &|_, about| {
+        about.classifier = "advcl/alf".to_owned()
+    });
+    save("beyond", &|e, _| e.indices[0] = 20);
+    save("shape", &|e, _| e.shape = [1, 14, 56]);
+    save("twice", &|e, _| {
+        e.indices.push(e.indices[0]);
+        e.images.extend_from_within(..size);
+    });
+    put(path.join("cut"), &get(&file)[..400]);
+    for (name, words) in [
+        (
+            "other",
+            "the examples are of advcl/alf, which this run does not have",
+        ),
+        (
+            "beyond",
+            "beyond: tensor indices: expected indices below 20, found 20",
+        ),
+        (
+            "shape",
+            "shape: tensor images, [channels, height, width]: expected [1, 28, 28], found [1, 14, 56]",
+        ),
+        ("twice", "twice: tensor indices: expected each image once"),
+        ("cut", "cut: header: expected a complete safetensors file"),
+        (
+            "run/advcl/model.safetensors",
+            "expected adversarial examples that advcl wrote, found none",
+        ),
+        ("nowhere", "cannot read nowhere"),
+    ] {
+        refused(path, &format!("evaluate run --verify {name}"), &[words]);
+    }
+    assert_eq!(about.norm, Norm::Linf);
+}
+
+#[test]
+fn impossible_attacks_are_refused() {
+    let folder = trained();
+    let path = folder.path();
+    refused(
+        path,
+        &format!("{ROW} --attack autoatack"),
+        &["autoatack", "did you mean \"autoattack\"?"],
+    );
+    refused(
+        path,
+        "evaluate run --attack fgsm --save-adversarial all.safetensors",
+        &["2 rows, and one file", "--method"],
+    );
+    refused(
+        path,
+        &format!("{ROW} --save-adversarial none.safetensors"),
+        &[
+            "no adversarial examples of advcl/slf yet",
+            "--attack autoattack",
+        ],
+    );
+    // A radius of 0 changes nothing, one of 1 breaks all that can be broken.
+    for (radius, all) in [("0", true), ("1", false)] {
+        let run = format!("run-{radius}");
+        advcl(
+            path,
+            &format!("run tiny.toml --run {run} --set threat.radius=\"{radius}\""),
+        )
+        .expect(0);
+        let answer = advcl(
+            path,
+            &format!("evaluate {run} --method advcl --attack apgd-ce --json"),
+        )
+        .expect(0);
+        let attacked = &answer.json()["outcomes"][0]["attacked"];
+        let (clean, robust) = (attacked["clean"].as_u64(), attacked["robust"].as_u64());
+        assert_eq!(
+            if all { clean } else { Some(0) },
+            robust,
+            "radius {radius}: {answer}"
+        );
+    }
+}
