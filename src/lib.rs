@@ -14,6 +14,7 @@ pub mod evaluate;
 pub mod experiment;
 pub mod files;
 pub mod finetune;
+pub mod import;
 pub mod inspect;
 pub mod loss;
 pub mod nn;

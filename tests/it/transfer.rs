@@ -23,7 +23,7 @@ fn pixels(class: usize, number: usize) -> Vec<u8> {
 }
 
 /// 24 training and 12 test images of three classes, 20 × 20; `file` makes one of its pixels.
-fn image_folder(path: &Path, file: impl Fn(&[u8]) -> Vec<u8>) {
+pub fn image_folder(path: &Path, file: impl Fn(&[u8]) -> Vec<u8>) {
     for (split, count) in [("train", 8), ("test", 4)] {
         for (class, name) in ["falling", "right", "both"].into_iter().enumerate() {
             for number in 0..count {
@@ -35,7 +35,7 @@ fn image_folder(path: &Path, file: impl Fn(&[u8]) -> Vec<u8>) {
 }
 
 /// A PNG in colour, of gray pixels.
-fn colour(pixels: &[u8]) -> Vec<u8> {
+pub fn colour(pixels: &[u8]) -> Vec<u8> {
     use image::{ExtendedColorType, ImageFormat};
     let rgb: Vec<u8> = pixels.iter().flat_map(|&pixel| [pixel; 3]).collect();
     let mut file = std::io::Cursor::new(Vec::new());

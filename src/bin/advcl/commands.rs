@@ -9,6 +9,7 @@ use advcl::data::read_images;
 use advcl::experiment::{Cell, Data, Experiment};
 use advcl::finetune::MODES;
 use advcl::nn::weights::to_vec;
+use advcl::nn::{Normalize, Stem};
 use advcl::pretrain::METHODS;
 use advcl::recipe::{Recipe, SHIPPED};
 use advcl::run::{Model, models_below};
@@ -44,6 +45,7 @@ pub fn dispatch(cli: &Cli) -> Result<()> {
         Command::List { what } => list(*what, shared),
         Command::Compare(what) => compare(what, shared),
         Command::Predict(what) => predict(what, shared),
+        Command::Import(what) => import(what, shared),
         Command::Selftest { dirs } => selftest(dirs, shared),
         Command::Bench { what } => bench(what, shared),
         Command::Recipe { what } => recipe(what, shared),
@@ -477,6 +479,42 @@ fn inspect(what: &args::Inspect, shared: &Shared) -> Result<()> {
     } else {
         print(&table::data_text(&summary))
     }
+}
+
+fn import(what: &args::Import, shared: &Shared) -> Result<()> {
+    let device = device::open(&shared.device)?;
+    let normalize = match what.mean.is_empty() {
+        true => None,
+        false => {
+            let numbers = Normalize::new(what.mean.clone(), what.std.clone());
+            let hint =
+                "one number a channel each: --mean 0.4914,0.4822,0.4465 --std 0.247,0.243,0.262";
+            Some(numbers.map_err(|problem| Error::model(&what.weights, problem, hint))?)
+        }
+    };
+    let stem = match what.stem.as_str() {
+        "strided" => Stem::Strided,
+        _ => Stem::Cifar,
+    };
+    let settings = advcl::import::Settings {
+        stem,
+        image_size: [
+            what.image_size[0],
+            *what.image_size.last().expect("one at least"),
+        ],
+        route: what.route,
+        normalize,
+    };
+    let imported = advcl::import::import(&what.weights, &settings, &device)?;
+    imported.model.save(&what.output)?;
+    if shared.json {
+        return print_json(&serde_json::json!({
+            "model": what.output,
+            "info": imported.model.info,
+            "left_out": imported.left_out,
+        }));
+    }
+    print(&table::imported(&imported, &what.output))
 }
 
 fn yes_or_no(there: bool) -> String {
