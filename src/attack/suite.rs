@@ -168,9 +168,7 @@ impl TryFrom<Given> for Suite {
                 let attacks: Result<Vec<Attack>, String> =
                     tables.into_iter().map(Attack::described).collect();
                 match attacks? {
-                    attacks if attacks.is_empty() => {
-                        Err("expected at least one attack".to_owned())
-                    }
+                    attacks if attacks.is_empty() => Err("expected at least one attack".to_owned()),
                     attacks => Ok(Self {
                         name: None,
                         attacks,
@@ -255,7 +253,10 @@ mod tests {
             let suite = Suite::named(kind).expect(kind);
             assert_eq!((suite.name(), suite.attacks()[0].name()), (kind, kind));
             let written = parse(&format!("[{{ kind = {kind:?} }}]")).expect(kind);
-            assert_eq!((written.name(), written.attacks()), ("custom", suite.attacks()));
+            assert_eq!(
+                (written.name(), written.attacks()),
+                ("custom", suite.attacks())
+            );
         }
         for (name, expected) in [
             ("autoattack", &["apgd-ce", "apgd-t", "fab-t", "square"][..]),
@@ -266,7 +267,8 @@ mod tests {
             let names: Vec<&str> = suite.attacks().iter().map(Attack::name).collect();
             assert_eq!((suite.name(), &names[..]), (name, expected));
         }
-        let Attack::FabT(fab) = &Suite::named("fab-t").expect("FAB").attacks()[0] else {
+        let suite = Suite::named("fab-t").expect("FAB");
+        let Attack::FabT(fab) = &suite.attacks()[0] else {
             panic!("another attack");
         };
         assert_eq!((fab.targets, fab.restarts, fab.iterations), (9, 1, 100));
@@ -274,7 +276,8 @@ mod tests {
 
     #[test]
     fn a_list_changes_settings_and_is_written_as_it_is_read() {
-        let text = "[{ kind = \"square\", queries = 300 }, { kind = \"apgd-t\", targets = 3, rho = 1 }]";
+        let text =
+            "[{ kind = \"square\", queries = 300 }, { kind = \"apgd-t\", targets = 3, rho = 1 }]";
         let suite = parse(text).expect("a list");
         let Attack::ApgdT(apgd) = &suite.attacks()[1] else {
             panic!("another attack");

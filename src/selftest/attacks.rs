@@ -45,7 +45,11 @@ fn climb(file: &mut Golden, prefix: &str, images: &Tensor<4>, ball: Ball) -> Res
     let iterates = file.tensor::<5>(&of("iterate"))?;
     let gradients = file.tensor::<5>(&of("gradient"))?;
     let (_, losses) = file.values(&of("loss"))?;
-    let golden = [iterates.dims()[0], gradients.dims()[0], losses.len() / count];
+    let golden = [
+        iterates.dims()[0],
+        gradients.dims()[0],
+        losses.len() / count,
+    ];
     if golden.iter().any(|&points| points != iterations + 1) {
         let expected = format!("{} points", iterations + 1);
         let found = format!("{golden:?}");
@@ -85,8 +89,12 @@ fn slopes(file: &mut Golden, prefix: &str, loss: &str, bowls: &Bowls, count: usi
     let iterates = file.tensor::<5>(&format!("{prefix}.iterate"))?;
     let [points, ..] = iterates.dims();
     let points_of_all = iterates.flatten::<4>(0, 1);
-    let labels = file.labels("labels", count, bowls.classes)?.repeat_dim(0, points);
-    let targets = file.labels("targets", count, bowls.classes)?.repeat_dim(0, points);
+    let labels = file
+        .labels("labels", count, bowls.classes)?
+        .repeat_dim(0, points);
+    let targets = file
+        .labels("targets", count, bowls.classes)?
+        .repeat_dim(0, points);
     let losses = |x: Tensor<4>| {
         let (logits, labels) = (bowls.logits(x), labels.clone());
         match loss {
@@ -96,7 +104,11 @@ fn slopes(file: &mut Golden, prefix: &str, loss: &str, bowls: &Bowls, count: usi
         }
     };
     let gradient = pgd::gradient(&mut |x| losses(x).sum(), points_of_all.clone());
-    file.compare(&format!("{prefix}.loss"), &to_vec(losses(points_of_all)), OUTPUT)?;
+    file.compare(
+        &format!("{prefix}.loss"),
+        &to_vec(losses(points_of_all)),
+        OUTPUT,
+    )?;
     file.compare_tensor(&format!("{prefix}.gradient"), gradient, GRADIENT)
 }
 

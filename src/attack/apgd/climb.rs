@@ -107,10 +107,7 @@ impl Climb {
         let next = if self.iteration == 0 {
             ahead
         } else {
-            let (new, old) = (
-                ahead - self.x.clone(),
-                self.x.clone() - self.before.clone(),
-            );
+            let (new, old) = (ahead - self.x.clone(), self.x.clone() - self.before.clone());
             let moved = self.x.clone() + new * MOMENTUM + old * (1.0 - MOMENTUM);
             self.ball.project(moved, &self.originals)
         };
