@@ -3,6 +3,7 @@
 pub mod apgd;
 pub mod fab;
 mod fgsm;
+mod host;
 pub mod noise;
 pub mod pgd;
 pub mod square;

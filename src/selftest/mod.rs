@@ -2,6 +2,7 @@
 //! float64. The files' format is told in `golden/README.md`.
 
 mod attacks;
+mod boxes;
 mod golden;
 mod methods;
 mod network;
@@ -27,7 +28,7 @@ const TRAJECTORY: f64 = 0.02;
 const TRIES: u64 = 48;
 
 /// The vectors inside the program: an odd size, colour, width 4, written by `make_golden.py` (see `golden/`).
-const EMBEDDED: [(&str, &[u8]); 14] = [
+const EMBEDDED: [(&str, &[u8]); 16] = [
     (
         "high_frequency",
         include_bytes!("../../golden/rgb20/high_frequency.safetensors"),
@@ -80,6 +81,14 @@ const EMBEDDED: [(&str, &[u8]); 14] = [
     (
         "apgd",
         include_bytes!("../../golden/rgb20/apgd.safetensors"),
+    ),
+    (
+        "fab_projection",
+        include_bytes!("../../golden/rgb20/fab_projection.safetensors"),
+    ),
+    (
+        "square_step",
+        include_bytes!("../../golden/rgb20/square_step.safetensors"),
     ),
 ];
 
@@ -201,6 +210,8 @@ fn compute(name: &str, file: &mut Golden) -> Result<()> {
         "lars" => methods::lars(file),
         "dynacl" => methods::dynacl(file),
         "apgd" => attacks::apgd(file),
+        "fab_projection" => boxes::fab_projection(file),
+        "square_step" => boxes::square_step(file),
         other => {
             let known = EMBEDDED.map(|(name, _)| name).join(", ");
             let (expected, found) = (format!("one of {known}"), format!("{other:?}"));

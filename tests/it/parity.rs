@@ -19,7 +19,16 @@ const CHECKS: [&str; 8] = [
 ];
 
 /// Of the other methods and the attacks: embedded only.
-const EMBEDDED_ONLY: [&str; 6] = ["acl", "rocl", "deacl", "lars", "dynacl", "apgd"];
+const EMBEDDED_ONLY: [&str; 8] = [
+    "acl",
+    "rocl",
+    "deacl",
+    "lars",
+    "dynacl",
+    "apgd",
+    "fab_projection",
+    "square_step",
+];
 
 fn golden(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
