@@ -45,6 +45,7 @@ parser.add_argument("--batch", type=int, default=250, help="of theirs; ours is t
 parser.add_argument("--json", type=pathlib.Path, help="write the figures here too")
 asked = parser.parse_args()
 root = pathlib.Path(__file__).resolve().parent.parent
+whole = asked.mode == "end-to-end"  # a supervised method's model is whole: it has no mode to ask for
 torch.set_num_threads(asked.threads)
 
 
@@ -80,15 +81,14 @@ def network(model):
 
 def ours(attack, folder):
     """Which of the images `advcl evaluate` broke, which images were judged, and what it says of it."""
-    row = folder / asked.method / (asked.mode if asked.mode != "-" else "")
     command = [root / "target/release/advcl", "evaluate", folder, "--method", asked.method, "--json", "--attack", attack,
                "--set", f"evaluate.attack_limit = {asked.images}"]
-    command += ["--mode", asked.mode] if asked.mode != "-" else []
+    command += [] if whole else ["--mode", asked.mode]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
     outcome = json.loads(done.stdout)["outcomes"][0]
-    with safe_open(row / "adversarial.safetensors", "pt") as file:
+    with safe_open(folder / asked.method / asked.mode / "adversarial.safetensors", "pt") as file:
         about = json.loads(file.metadata()["advcl_adversarial"])
         return set(file.get_tensor("indices").tolist()), about, outcome["attacked"]
 
@@ -125,7 +125,7 @@ figures, failed = [], False
 with tempfile.TemporaryDirectory() as folder:
     copy = pathlib.Path(folder) / "run"
     shutil.copytree(asked.run, copy)
-    row = copy / asked.method / (asked.mode if asked.mode != "-" else "")
+    row = copy / asked.method if whole else copy / asked.method / asked.mode
     logits, info = network(row / "model.safetensors")
     print(f"{asked.run}, {asked.method}/{asked.mode}: torch {torch.__version__}, {asked.threads} threads")
     print(f"{'attack':>12} {'clean':>7} {'ours':>7} {'theirs':>7}  only theirs  only ours  {'images/s: ours':>14} {'theirs':>7}")

@@ -118,7 +118,7 @@ fn median(distances: &[f64]) -> f64 {
 #[test]
 fn attacks_break_what_can_be_broken_and_nothing_else() {
     for norm in [Norm::Linf, Norm::L2] {
-        for classes in [2, 3, 4, 12] {
+        for classes in [2, 3, 4, 10] {
             let linear = Linear::new(classes, 40);
             let rows: Vec<usize> = (0..40).collect();
             let distances: Vec<f64> = rows.iter().map(|&row| linear.distance(row, norm)).collect();
@@ -140,7 +140,8 @@ fn attacks_break_what_can_be_broken_and_nothing_else() {
                             "{name}"
                         );
                         assert!(example.iter().all(|v| (0.0..=1.0).contains(v)), "{name}");
-                    } else if kind == "apgd-t" || kind == "fab-t" && classes < 12 {
+                        // With three classes the targeted cross-entropy also pushes away from the third.
+                    } else if kind == "fab-t" || kind == "apgd-t" && classes != 3 {
                         assert!(distance > radius * 0.98, "{name}: was not broken");
                     }
                 }
