@@ -1,7 +1,12 @@
 //! Attacks: the threat model, and ways to climb a loss inside it. They know tensors and closures, no networks.
 
+pub mod fab;
+mod host;
 pub mod pgd;
+pub mod square;
 mod suite;
+pub use fab::Fab;
+pub use square::Square;
 pub use suite::{Attack, Found, Suite, Tell, Victim};
 
 use burn::tensor::{Tensor, TensorData};

@@ -19,7 +19,15 @@ const CHECKS: [&str; 8] = [
 ];
 
 /// Of the other methods: embedded only.
-const OF_METHODS: [&str; 5] = ["acl", "rocl", "deacl", "lars", "dynacl"];
+const OF_METHODS: [&str; 7] = [
+    "acl",
+    "rocl",
+    "deacl",
+    "lars",
+    "dynacl",
+    "fab_projection",
+    "square_step",
+];
 
 fn golden(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
