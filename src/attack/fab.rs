@@ -115,10 +115,10 @@ impl Fab {
         let size = originals.len() / count.max(1);
         let mut found = vec![None; count];
         let rivals = rivals(victim)?;
-        let classes = rivals.first().map_or(0, Vec::len);
+        let others = rivals.first().map_or(0, Vec::len);
         let targets: Vec<Option<usize>> = match self.targets {
-            0 if classes > 0 => vec![None],
-            targets => (0..targets.min(classes)).map(Some).collect(),
+            0 if others > 0 => vec![None],
+            targets => (0..targets.min(others)).map(Some).collect(),
         };
         // Nothing but the images themselves is there to find within a radius of 0.
         let restarts = if victim.ball.radius > 0.0 {
@@ -150,7 +150,7 @@ impl Fab {
                 if walking.is_empty() {
                     break;
                 }
-                self.step(&mut walking, classes + 1, victim)?;
+                self.step(&mut walking, others + 1, victim)?;
                 self.look(&mut walking, victim, &mut found)?;
                 let done = (iteration + 1) as f64 / self.iterations as f64;
                 tell((walk as f64 + done) / walks as f64)?;
@@ -307,16 +307,13 @@ mod tests {
     /// Half of the values at 1, where rising does not help; a rival that needs a rise, and one that is further away.
     fn linear(rise: f32) -> (Linear, Vec<f32>, usize) {
         let size = 3 * 4 * 5;
-        let free = |at: usize| at % 2 == 0;
         let steepness = |at: usize| 0.5 + (at % 7) as f32;
         let weights = [
             vec![0.0; size],
             (0..size).map(steepness).collect(),
             (0..size).map(|at| -0.1 * steepness(at)).collect(),
         ];
-        let image: Vec<f32> = (0..size)
-            .map(|at| if free(at) { 0.5 } else { 1.0 })
-            .collect();
+        let image: Vec<f32> = [0.5, 1.0].into_iter().cycle().take(size).collect();
         let now: f32 = image.iter().zip(&weights[1]).map(|(x, w)| x * w).sum();
         let linear = Linear {
             weights: weights.to_vec(),
