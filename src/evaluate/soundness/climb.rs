@@ -114,10 +114,24 @@ impl Climber<'_> {
         })
     }
 
+    /// The mean cross-entropy, in nats: in f64, where a loss that f32 rounds to nothing still rises.
     fn mean_loss(&self, x: &Tensor<4>, labels: &[usize]) -> f64 {
-        let losses = cross_entropy_each(self.logits_of(x), label_tensor(labels, &x.device()));
-        let losses = to_vec(losses);
-        losses.iter().map(|&l| f64::from(l)).sum::<f64>() / losses.len() as f64
+        let logits = self.logits_of(x);
+        let classes = logits.dims()[1];
+        let loss = |(row, &label): (&[f32], &usize)| {
+            let ahead = |v: &f32| f64::from(*v) - f64::from(row[label]);
+            let most = row.iter().map(ahead).fold(0.0, f64::max);
+            let others = row.iter().enumerate().filter(|(class, _)| *class != label);
+            let others: f64 = others.map(|(_, v)| (ahead(v) - most).exp()).sum();
+            // With the largest taken out; the own class is what makes it 1 where it is the largest.
+            match most > 0.0 {
+                true => most + ((-most).exp() + others).ln(),
+                false => others.ln_1p(),
+            }
+        };
+        let values = to_vec(logits);
+        let losses = values.chunks(classes).zip(labels).map(loss);
+        losses.sum::<f64>() / labels.len() as f64
     }
 
     /// PGD with small steps within another radius, from a random start.
@@ -241,7 +255,11 @@ impl Climber<'_> {
             holds &= loss >= best - TO_AND_FRO * (best - losses[0]);
             best = best.max(loss);
         }
-        let words: Vec<String> = losses.iter().map(|loss| format!("{loss:.3}")).collect();
+        let word = |loss: &f64| match best < 0.01 {
+            true => format!("{loss:.1e}"),
+            false => format!("{loss:.3}"),
+        };
+        let words: Vec<String> = losses.iter().map(word).collect();
         let steps = STEPS.map(|steps| steps.to_string()).join(", ");
         let words = words.join(", ");
         LOSS.finding(
