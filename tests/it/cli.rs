@@ -31,9 +31,12 @@ fn smoke_end_to_end_and_again() {
     let lines: Vec<Vec<&str>> = first
         .stdout
         .lines()
+        .take_while(|line| !line.is_empty())
         .map(|line| line.split("  ").collect())
         .collect();
     assert_eq!(lines.len(), 1 + written.outcomes.len(), "{first}");
+    let last = first.stdout.lines().last();
+    assert_eq!(last, Some("soundness: 27 checks hold"), "{first}");
     for (line, outcome) in lines[1..].iter().zip(&written.outcomes) {
         let cells: Vec<&str> = line
             .iter()
@@ -303,6 +306,7 @@ fn figures_are_measured_anew_where_evaluate_changes_and_nothing_else_is_lost() {
             "recipe.toml",
             "summary.json",
             "result.json",
+            "soundness.json",
             "slf/times.json",
         ];
         assert_eq!(

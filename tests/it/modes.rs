@@ -73,6 +73,7 @@ fn every_mode_makes_a_row_and_a_second_run_makes_nothing() {
         .stdout
         .lines()
         .skip(1)
+        .take_while(|line| !line.is_empty())
         .map(|line| line.split("  ").map(str::trim).take(2).collect())
         .collect();
     assert_eq!(
