@@ -2,9 +2,9 @@
 
 use burn::tensor::Tensor;
 
-use super::{BLACK_BOX, FEW, Finding, GRADIENTS, LOSS, PERTURBATIONS, RADIUS, search};
+use super::{BLACK_BOX, FEW, Finding, GRADIENTS, LOSS, PERTURBATIONS, RADIUS};
 use crate::attack::pgd::gradient;
-use crate::attack::{Ball, Norm, Pgd};
+use crate::attack::{Ball, Norm, Pgd, Square, Victim, select};
 use crate::cluster::label_tensor;
 use crate::error::Result;
 use crate::evaluate::adversarial::inside;
@@ -15,6 +15,9 @@ use crate::random;
 
 /// The loss is looked at after so many steps.
 const STEPS: [usize; 4] = [0, 5, 20, 40];
+
+/// Of Square, for each image that PGD leaves.
+const QUERIES: usize = 100;
 
 /// Steps at other radii.
 const OTHER_STEPS: usize = 10;
@@ -54,17 +57,10 @@ impl Sample {
 
     pub fn select(&self, chosen: &[usize]) -> Self {
         Self {
-            images: rows(&self.images, chosen),
+            images: select(&self.images, chosen),
             labels: chosen.iter().map(|&i| self.labels[i]).collect(),
         }
     }
-}
-
-/// Some of a batch's images.
-pub(super) fn rows(images: &Tensor<4>, chosen: &[usize]) -> Tensor<4> {
-    images
-        .clone()
-        .select(0, label_tensor(chosen, &images.device()))
 }
 
 /// Whether images of a number that depends on the sample are more than chance brings.
@@ -343,16 +339,33 @@ impl Climber<'_> {
         if self.ball.radius == 0.0 {
             return Ok(BLACK_BOX.cannot_tell("within a radius of 0 there is nothing to search"));
         }
+        if self.classes(sample) < 2 {
+            return Ok(BLACK_BOX.cannot_tell("there is one class"));
+        }
         let rest = sample.select(left);
-        let broken = if left.is_empty() {
-            0
-        } else {
-            search::broken(self, &rest, &mut || tell(4))?
+        let square = Square {
+            queries: QUERIES,
+            ..Square::default()
         };
-        let (steps, queries) = (STEPS[3], search::QUERIES);
+        let victim = Victim {
+            logits: self.logits,
+            images: &rest.images,
+            labels: &rest.labels,
+            indices: left,
+            ball: self.ball,
+            seed: self.seed,
+        };
+        let broken = match left.len() {
+            0 => 0,
+            _ => {
+                let found = square.run(&victim, &mut |_| tell(4))?;
+                found.broken.iter().filter(|broken| **broken).count()
+            }
+        };
         let found = format!(
-            "of the {} images that {steps} steps of PGD leave, {queries} queries without gradients break {broken}",
-            left.len()
+            "of the {} images that {} steps of PGD leave, {QUERIES} queries of Square break {broken}",
+            left.len(),
+            STEPS[3]
         );
         Ok(BLACK_BOX.finding(!many(broken, sample.len()), found))
     }

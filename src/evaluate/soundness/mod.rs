@@ -5,7 +5,6 @@
 
 mod climb;
 mod outputs;
-mod search;
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
