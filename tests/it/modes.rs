@@ -117,6 +117,7 @@ fn every_mode_makes_a_row_and_a_second_run_makes_nothing() {
             "checkpoint.safetensors",
             "model.safetensors",
             "result.json",
+            "soundness.json",
             "times.json",
         ];
         if mode == "semi-supervised" {

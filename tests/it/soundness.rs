@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use advcl::attack::{Ball, Norm, Pgd, gaussian};
 use advcl::data::Split;
+use advcl::evaluate::adversarial::Adversarial;
 use advcl::evaluate::predictions;
 use advcl::evaluate::soundness::{Soundness, Suspect, perturbations};
 use advcl::nn::{Mode, Precision};
@@ -291,4 +292,37 @@ fn a_run_is_checked_once_and_says_so() {
         outcome["soundness"] = expected["soundness"].clone();
     }
     assert_eq!(off, summary);
+
+    // Attacks beside PGD are evidence too, and where their examples are.
+    let line = "evaluate run --method advcl --mode slf --set evaluate.soundness=true";
+    let found = |answer: &crate::Answer, check: usize| {
+        let finding = &answer.json()["outcomes"][0]["soundness"]["findings"][check];
+        let found = finding["found"].as_str().expect("words").to_owned();
+        (finding["holds"] == true, found)
+    };
+    let answer = advcl(path, &format!("{line} --attack square --json")).expect(0);
+    let (holds, words) = found(&answer, 8);
+    assert!(
+        holds && words.contains("of 20 images withstand square, "),
+        "{words}"
+    );
+    let (holds, words) = found(&answer, 5);
+    let examples = "adversarial examples of other attacks outside";
+    assert!(
+        holds && words.contains("; 0 of ") && words.ends_with(examples),
+        "{words}"
+    );
+    let file = path.join("run/advcl/slf/adversarial.safetensors");
+    let (_, about) = Adversarial::load(&file).expect("was written");
+    let white = Adversarial {
+        indices: vec![0],
+        images: vec![1.0; 28 * 28],
+        shape: [1, 28, 28],
+    };
+    white.save(&file, &about).expect("a file");
+    let (holds, words) = found(&advcl(path, &format!("{line} --json")).expect(0), 5);
+    assert!(
+        !holds && words.ends_with(&format!("; 1 of 1 {examples}")),
+        "{words}"
+    );
 }

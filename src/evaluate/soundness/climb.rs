@@ -145,10 +145,15 @@ impl Climber<'_> {
         self.climb(pgd, &start, sample, ball)
     }
 
+    /// The checks, of images with their labels. A `steady` classifier says the same of an image whenever it is asked.
+    ///
+    /// # Errors
+    /// What `tell` answers; [`Error::Logits`](crate::Error::Logits) for logits that are not finite.
     pub fn findings(
         &self,
         images: Tensor<4>,
         labels: &[usize],
+        steady: bool,
         tell: Tell,
     ) -> Result<Vec<Finding>> {
         let said = predictions(self.logits_of(&images));
@@ -206,7 +211,10 @@ impl Climber<'_> {
         // What withstands the climb, wherever it is looked at.
         let left = |i: &usize| withstand[1..].iter().all(|right| right.contains(i));
         let left: Vec<usize> = (0..sample.len()).filter(left).collect();
-        findings.push(self.black_box(&sample, &left, tell)?);
+        findings.push(match steady {
+            true => self.black_box(&sample, &left, tell)?,
+            false => BLACK_BOX.cannot_tell("the same image is not always given the same logits"),
+        });
         tell(5)?;
         Ok(findings)
     }
