@@ -144,7 +144,8 @@ fn every_mode_makes_a_row_and_a_second_run_makes_nothing() {
         classifiers.push(linear);
 
         let row = advcl(path, &format!("evaluate --run run --mode {mode}")).expect(0);
-        let lines: Vec<&str> = row.stdout.lines().collect();
+        let lines = row.stdout.lines().take_while(|line| !line.is_empty());
+        let lines: Vec<&str> = lines.collect();
         let alone = lines.len() == 2 && lines[1].starts_with(&format!("SimCLR  {title}  "));
         assert!(alone, "{row}");
         advcl(path, &format!("predict run/simclr/{mode} photo.png")).expect(0);
