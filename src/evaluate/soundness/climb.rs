@@ -63,9 +63,14 @@ impl Sample {
     }
 }
 
-/// Whether images of a number that depends on the sample are more than chance brings.
+/// Whether so many images of the sample are more than an accident.
 fn many(count: usize, of: usize) -> bool {
     count > 1 && count as f64 > ACCIDENT * of as f64
+}
+
+/// A radius in few digits.
+fn short(radius: f64) -> f64 {
+    (radius * 1e4).round() / 1e4
 }
 
 impl Climber<'_> {
@@ -291,7 +296,7 @@ impl Climber<'_> {
             Norm::L2 => ((channels * height * width) as f64).sqrt(),
         };
         let own = self.ball.radius;
-        let mut words = vec![format!("{} within {own}", withstand.len())];
+        let mut words = vec![format!("{} within {}", withstand.len(), short(own))];
         let mut left = withstand.to_vec();
         let mut grown = false;
         let mut radius = own;
@@ -299,7 +304,7 @@ impl Climber<'_> {
             radius = 2.0 * own;
             // All of them again: that the smaller radius broke one says nothing of this attack.
             let again = self.right(&self.attack_within(radius, sample), &sample.labels);
-            words.push(format!("{} within {radius}", again.len()));
+            words.push(format!("{} within {}", again.len(), short(radius)));
             grown = many(again.len().saturating_sub(withstand.len()), sample.len());
             left.retain(|i| again.contains(i));
             tell(3)?;
@@ -307,7 +312,7 @@ impl Climber<'_> {
         while !left.is_empty() && radius < whole {
             radius = (4.0 * radius).max(whole / 16.0).min(whole);
             left = self.withstand(&left, sample, |sample| self.attack_within(radius, sample));
-            words.push(format!("{} within {radius}", left.len()));
+            words.push(format!("{} within {}", left.len(), short(radius)));
             tell(3)?;
         }
         if !left.is_empty() {
