@@ -15,7 +15,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Tensor, TensorData};
 use rand::RngExt;
 
-use crate::{advcl, classifier, device, folder, get, images, put, snapshot};
+use crate::{advcl, classifier, device, folder, get, images, only_simclr, put, snapshot};
 
 const CHECKS: [&str; 9] = [
     "logits",
@@ -325,4 +325,37 @@ fn a_run_is_checked_once_and_says_so() {
         !holds && words.ends_with(&format!("; 1 of 1 {examples}")),
         "{words}"
     );
+}
+
+#[test]
+fn a_comparison_names_its_warnings() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path();
+    put(path.join("one.toml"), only_simclr());
+    let line = "compare one.toml --run run";
+    let answer = advcl(path, line).expect(0);
+    let last = answer.stdout.lines().last();
+    assert_eq!(last, Some("soundness: 9 checks hold"), "{answer}");
+    let file = path.join("run/seed-3/simclr/slf/soundness.json");
+    let kept = String::from_utf8(get(&file)).expect("text");
+    put(
+        &file,
+        kept.replacen("\"holds\": true", "\"holds\": false", 1),
+    );
+    for format in ["text", "md"] {
+        let answer = advcl(path, &format!("{line} --format {format}")).expect(0);
+        let lines: Vec<&str> = answer.stdout.lines().collect();
+        assert!(lines.contains(&"Soundness: warnings"), "{answer}");
+        let last: Vec<&str> = lines[lines.len() - 1].split_whitespace().collect();
+        let cells = last.iter().filter(|word| **word != "|").take(4);
+        let cells: Vec<&str> = cells.copied().collect();
+        assert_eq!(cells, ["SimCLR", "SLF", "3", "logits"], "{answer}");
+    }
+    let json = advcl(path, &format!("{line} --json")).expect(0).json();
+    let warning = &json["warnings"][0];
+    assert_eq!(
+        (&warning["seed"], &warning["check"]),
+        (&3.into(), &"logits".into())
+    );
+    assert_eq!(json["checks"], 9);
 }
