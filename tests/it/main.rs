@@ -16,6 +16,7 @@ mod resume;
 mod routes;
 #[cfg(unix)]
 mod signals;
+mod soundness;
 mod suites;
 mod supervised;
 mod tools;
