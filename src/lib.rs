@@ -15,6 +15,7 @@ pub mod experiment;
 pub mod files;
 pub mod finetune;
 pub mod inspect;
+pub mod logits;
 pub mod loss;
 pub mod nn;
 pub mod pixels;

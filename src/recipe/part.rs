@@ -153,6 +153,7 @@ impl Recipe {
                 let own = [
                     "evaluate.split",
                     "evaluate.attack",
+                    "evaluate.attack_limit",
                     "data.test_limit",
                     "threat",
                 ];

@@ -15,6 +15,7 @@ mod resume;
 mod routes;
 #[cfg(unix)]
 mod signals;
+mod suites;
 mod supervised;
 mod tools;
 mod transfer;

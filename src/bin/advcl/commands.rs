@@ -277,15 +277,20 @@ fn evaluate(what: &args::Evaluate, shared: &Shared) -> Result<()> {
             .map(|name| format!("evaluate.attack = {name:?}")),
     );
     let save = what.save_adversarial.as_deref();
-    let summary = with_rows(&what.row, &shared, |experiment, cells, context| {
-        if let (Some(_), [_, _, ..]) = (save, cells) {
+    if save.is_some() {
+        let stage = &what.row.stage;
+        let (recipe, folder) = resolve(&stage.recipe, &shared)?;
+        let cells = Cell::of(&recipe, stage.method.as_deref(), what.row.mode.as_deref())?;
+        if cells.len() > 1 {
             let problem = format!(
                 "{} rows, and one file for adversarial examples",
                 cells.len()
             );
             let hint = "choose one with --method and --mode";
-            return Err(Error::run(experiment.run.path(), problem, hint));
+            return Err(Error::run(folder, problem, hint).into());
         }
+    }
+    let summary = with_rows(&what.row, &shared, |experiment, cells, context| {
         let summary = experiment.summary(cells, context)?;
         if let (Some(path), [cell]) = (save, cells) {
             experiment.save_adversarial(cell, path)?;
