@@ -164,6 +164,10 @@ pub struct Evaluate {
     /// These attacks see only so many of the images, the same share of each class: they take long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attack_limit: Option<usize>,
+    /// What `--measure` asks for is measured on so many of the images at most, the same share of each class; 500 where it
+    /// is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measure_limit: Option<usize>,
 }
 
 /// Several runs of the recipe, side by side.
