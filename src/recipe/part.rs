@@ -289,7 +289,8 @@ mod tests {
             ("cluster.restarts = 2", &["AdvCL", "labels"]),
             ("threat.radius = 0.2", &["AdvCL", "AT", "figures"]),
             ("evaluate.steps = 4", &["figures"]),
-            ("data.test_limit = 50", &["figures"]),
+            ("data.test_limit = 50", &["figures", "curve"]),
+            ("evaluate.measure_limit = 9", &["curve"]),
         ] {
             compare(change, &texts(&smoke(&[change]), &train), words);
         }
@@ -297,7 +298,8 @@ mod tests {
         let change = "finetune.slf.augment = true";
         let after = texts(&smoke(&[change]), &train);
         assert!(after[3..7].iter().zip(&before[3..7]).all(|(a, b)| a != b));
-        assert_eq!((&after[..3], &after[7..]), (&before[..3], &before[7..]));
+        assert_ne!(after[10], before[10]);
+        assert_eq!((&after[..3], &after[7..10]), (&before[..3], &before[7..10]));
         // Other images; the same with other labels.
         let other = |change: fn(&mut Fingerprint)| {
             let mut train = train.clone();
@@ -306,7 +308,7 @@ mod tests {
         };
         compare("pixels", &other(|train| train.pixels = "z".to_owned()), all);
         compare("images", &other(|train| train.images = 255), all);
-        let labeled = ["classifier", "figures", "AT"];
+        let labeled = ["classifier", "figures", "curve", "AT"];
         compare(
             "labels",
             &other(|train| train.labels = "z".to_owned()),
