@@ -2,8 +2,8 @@
 //!
 //! Parameters are those of CIFAR-10-C, published for 32 × 32 pixels. Larger images have the same lengths in shares of their
 //! shorter side (blurs, displacements, flakes), smaller ones the same in pixels; noise is a pixel's own, whatever the size.
-//! Gray images are treated as colour ones whose channels are alike. What comes out is bytes again, rounded down as
-//! published.
+//! Gray images are treated as colour ones whose channels are alike, noise included. What comes out is bytes again, rounded
+//! down as published.
 //!
 //! Two things depart from the published images: frost has a drawn texture in place of photographs, and motion blur (and
 //! snow's) follows whole pixels, as the package imagecorruptions does it, in place of ImageMagick.
