@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::evaluate::measures::{Measures, Transfer};
+use crate::evaluate::soundness::Soundness;
 use crate::evaluate::{Accuracy, Attacked};
 use crate::recipe::{SplitName, Threat};
 
@@ -37,6 +38,9 @@ pub struct Outcome {
     /// What else was measured of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measures: Option<Measures>,
+    /// Whether all of this can be believed; none where the recipe turns the checks off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soundness: Option<Soundness>,
 }
 
 /// `result.json` of a row's folder: the row, and what it was measured by.

@@ -155,6 +155,7 @@ impl Recipe {
                 let own = [
                     "evaluate.split",
                     "evaluate.attack",
+                    "evaluate.attack_limit",
                     "data.test_limit",
                     "threat",
                 ];
@@ -291,6 +292,7 @@ mod tests {
             ("evaluate.steps = 4", &["figures"]),
             ("data.test_limit = 50", &["figures", "curve"]),
             ("evaluate.measure_limit = 9", &["curve"]),
+            ("evaluate.soundness = false", &[]),
         ] {
             compare(change, &texts(&smoke(&[change]), &train), words);
         }

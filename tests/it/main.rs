@@ -8,6 +8,7 @@ mod bad_runs;
 mod cli;
 mod compare;
 mod evaluation;
+mod import;
 mod measures;
 mod methods;
 mod modes;
@@ -16,6 +17,8 @@ mod resume;
 mod routes;
 #[cfg(unix)]
 mod signals;
+mod soundness;
+mod suites;
 mod supervised;
 mod tools;
 mod transfer;
