@@ -9,6 +9,7 @@ mod cli;
 mod compare;
 mod evaluation;
 mod import;
+mod measures;
 mod methods;
 mod modes;
 mod parity;
