@@ -11,6 +11,7 @@ mod evaluation;
 mod methods;
 mod modes;
 mod parity;
+mod report;
 mod resume;
 mod routes;
 #[cfg(unix)]

@@ -101,6 +101,9 @@ pub enum Command {
     /// All methods and modes of a recipe, over several seeds
     #[command(after_help = "Example: advcl compare compare-quick --format md")]
     Compare(Compare),
+    /// One page to look at, from a run or several side by side; or tables for other programs
+    #[command(after_help = "Example: advcl report runs/quickstart -o report.html")]
+    Report(Report),
     /// Class names and probabilities for images
     #[command(
         after_help = "Example: advcl predict runs/quickstart/advcl/slf photo.png more-photos/"
@@ -197,6 +200,37 @@ pub enum Format {
     Md,
     Csv,
     Json,
+}
+
+#[derive(Args)]
+pub struct Report {
+    /// Run folders, or folders of comparisons
+    #[arg(value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// Where it goes [default: report.html, if there is none yet; standard output for md, json and csv]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// What is written [default: html]
+    #[arg(long, value_enum)]
+    pub format: Option<ReportFormat>,
+    /// Only this pretraining method
+    #[arg(long)]
+    pub method: Option<String>,
+    /// Only this finetuning mode
+    #[arg(long)]
+    pub mode: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum ReportFormat {
+    /// A page with pictures: one file that needs nothing else
+    Html,
+    /// Tables
+    Md,
+    /// Everything that was measured
+    Json,
+    /// A line a classifier
+    Csv,
 }
 
 #[derive(Args)]

@@ -21,6 +21,7 @@ use crate::args::{self, Cli, Command, Shared};
 use crate::bench::bench;
 use crate::compare::compare;
 use crate::progress::{Progress, talk};
+use crate::report::report;
 use crate::table;
 use crate::tensorboard::TensorBoard;
 
@@ -44,6 +45,7 @@ pub fn dispatch(cli: &Cli) -> Result<()> {
         Command::List { what } => list(*what, shared),
         Command::Compare(what) => compare(what, shared),
         Command::Predict(what) => predict(what, shared),
+        Command::Report(what) => report(what, shared),
         Command::Selftest { dirs } => selftest(dirs, shared),
         Command::Bench { what } => bench(what, shared),
         Command::Recipe { what } => recipe(what, shared),
