@@ -8,8 +8,8 @@ use maud::{Markup, html};
 use super::figures::norm;
 use super::html::{count, figure, folded, legend, percent, table};
 use super::page::{Part, Report};
-use super::plots::{Axis, STYLES, Series, lines};
-use super::{Shown, quoted};
+use super::plots::{Axis, STYLES, Series, Whisker, lines, whiskers};
+use super::{PICTURED, Shown, quoted};
 
 /// Confusion of more classes than this is told by its most frequent cases.
 const MATRIX: usize = 20;
@@ -38,7 +38,11 @@ struct Line<'a> {
 
 /// A plot of accuracies, with its legend and its table.
 fn plot(caption: &str, x: &str, all: &[Line]) -> Result<Markup> {
-    let axis = Axis::around(x, all.iter().flat_map(|line| line.points.iter().map(|p| p.at)));
+    let places = all.iter().flat_map(|line| line.points.iter().map(|p| p.at));
+    let axis = match x {
+        "steps" | "severity" => Axis::whole(x, places),
+        _ => Axis::around(x, places),
+    };
     let series: Vec<Series> = all
         .iter()
         .map(|line| Series {
@@ -142,12 +146,15 @@ pub fn classes(report: &Report) -> Result<Part> {
     };
     let rows: Vec<Vec<String>> = (0..most).map(row).collect();
     let confused = with(report, |m| (!m.confusion.is_empty()).then_some(m));
+    let mut figures = Vec::new();
+    for shown in report.shown.iter().take(PICTURED) {
+        figures.push(by_class(shown)?);
+    }
     let whole = table("Accuracy by class, clean and under PGD", &head, &rows);
     Ok(Ok(html! {
         p { "Some classes fall long before others: an average hides it." }
-        @if report.shown.len() <= 3 { (whole) } @else {
-            details { summary { "Table: accuracy by class" } (whole) }
-        }
+        div.grid { @for figure in figures { (figure) } }
+        details { summary { "Table: accuracy by class" } (whole) }
         @if confused.is_empty() {
             p { "Which class is taken for which: " code { (not_measured(report, "confusion").1.unwrap_or_default()) } "." }
         }
@@ -161,6 +168,43 @@ pub fn classes(report: &Report) -> Result<Part> {
             }
         }
     }))
+}
+
+/// Each class with how far it falls.
+fn by_class(shown: &Shown) -> Result<Markup> {
+    let all = shown.row.outcome.accuracy.classes.iter().enumerate();
+    let mut rows: Vec<(String, f64, f64)> = all
+        .filter(|(_, tally)| tally.images > 0)
+        .map(|(class, tally)| {
+            let share = |part: usize| part as f64 / tally.images as f64;
+            (shown.class(class), share(tally.clean), share(tally.robust))
+        })
+        .collect();
+    // The most robust first; of many classes the ends are told.
+    rows.sort_by(|a, b| b.2.total_cmp(&a.2).then(b.1.total_cmp(&a.1)));
+    let left_out = rows.len().saturating_sub(MATRIX);
+    if left_out > 0 {
+        rows.drain(MATRIX / 2..rows.len() - MATRIX / 2);
+    }
+    let words: Vec<String> = rows
+        .iter()
+        .map(|(name, clean, robust)| format!("{name} {} and {}", percent(*clean), percent(*robust)))
+        .collect();
+    let alt = format!("Accuracy by class of {}, clean and under PGD: {}.", shown.label, words.join("; "));
+    let whisker = |style, value, low, high| Whisker { style, value, low, high };
+    let rows: Vec<(String, Vec<Whisker>)> = rows
+        .into_iter()
+        .map(|(name, clean, robust)| {
+            (name, vec![whisker(0, clean, robust, clean), whisker(1, robust, robust, robust)])
+        })
+        .collect();
+    let svg = whiskers(&alt, &rows).map_err(|e| anyhow!("{e}"))?;
+    let pgd = format!("PGD-{}", shown.row.outcome.attack_steps);
+    let caption = html! {
+        strong { (shown.label) }
+        @if left_out > 0 { ": the most and the least robust classes, " (left_out) " between them left out" }
+    };
+    Ok(figure(caption, svg, legend([(0, "as they are"), (1, pgd.as_str())])))
 }
 
 fn confusion(shown: &Shown, when: &str, matrix: &[Vec<usize>]) -> Markup {

@@ -173,7 +173,8 @@ fn header(report: &Report, title: &str, sections: &[Section]) -> Markup {
                 }
             }
             ul.facts aria-label="What was measured" {
-                li { span { "images " } (sources.join(", ")) }
+                li { span { "data " } (sources.join(", ")) }
+                li { span { (images) " " } (distinct(report.lines.iter().map(|line| count(line.images))).join(", ")) }
                 li { span { "radius " } (radii.join(", ")) }
                 li { span { @if seeds.len() > 1 { "seeds " } @else { "seed " } } (seeds.join(", ")) }
                 @if !versions.is_empty() { li { span { "made with advcl " } (versions.join(", ")) } }
@@ -274,6 +275,9 @@ fn accuracy(report: &Report) -> Result<Markup> {
         false => "Bars: 95 % intervals (Wilson) for the number of images; another seed of training may differ by more.",
     };
     let takes = |line: &Line| clock(line.seconds);
+    // Said once above, where all have the same.
+    let radii = lines.iter().any(|line| line.radius != lines[0].radius);
+    let images = lines.iter().any(|line| line.images != lines[0].images);
     Ok(html! {
         p { "Share of the images that are classified correctly: as they are, and after an attacker changed each of them within the radius." }
         @if suite.is_none() {
@@ -289,15 +293,15 @@ fn accuracy(report: &Report) -> Result<Markup> {
                 (legend(items))
             }
             div.scroll tabindex="0" role="region" aria-label="Accuracy of each classifier" {
-                table {
+                table.headline {
                     caption { "Accuracy of each classifier" }
                     thead { tr {
                         th scope="col" { "classifier" }
                         th scope="col" { "clean" }
                         th scope="col" { (attacks) }
                         @if let Some(suite) = &suite { th scope="col" { (suite) } }
-                        th scope="col" { "radius" }
-                        th scope="col" { "images" }
+                        @if radii { th scope="col" { "radius" } }
+                        @if images { th scope="col" { "images" } }
                         @if seeds { th scope="col" { "seeds" } }
                         th scope="col" { "took" }
                     } }
@@ -310,8 +314,8 @@ fn accuracy(report: &Report) -> Result<Markup> {
                                 @if suite.is_some() {
                                     td { @match &line.attacked { Some(a) => (cell(&a.robust)), None => "–" } }
                                 }
-                                td { (line.radius) }
-                                td { (count(line.images)) }
+                                @if radii { td { (line.radius) } }
+                                @if images { td { (count(line.images)) } }
                                 @if seeds { td { (line.seeds) } }
                                 td { (takes(line)) }
                             }
@@ -427,11 +431,13 @@ fn repeat(report: &Report) -> Markup {
         @for folder in report.folders {
             @if report.folders.len() > 1 { h3 { (folder.name) } }
             @let name = figures::folder_name(folder);
-            (machine(folder))
-            pre tabindex="0" aria-label={ "Commands for " (name) } { code { (commands(folder)) } }
+            div.pair {
+                (machine(folder))
+                pre tabindex="0" role="region" aria-label={ "Commands for " (name) } { code { (commands(folder)) } }
+            }
             details {
                 summary { "The whole recipe of " (folder.name) }
-                pre tabindex="0" { code { (folder.recipe.to_toml()) } }
+                pre tabindex="0" role="region" aria-label={ "Recipe of " (folder.name) } { code { (folder.recipe.to_toml()) } }
             }
         }
         p { "Encoders: " (encoders(report.leads)) "." }
@@ -473,7 +479,7 @@ fn commands(folder: &Folder) -> String {
         format!("advcl run recipe.toml --run {run}"),
     ];
     if folder.rows.iter().any(|row| row.measures.is_some()) {
-        lines.push(format!("advcl evaluate {run} --measures"));
+        lines.push(format!("advcl evaluate {run} --measure all"));
     }
     let report = folder.comparison.as_ref().map_or(run, |path| quoted(path));
     lines.push(format!("advcl report {report}"));

@@ -50,7 +50,7 @@ pub fn examples(report: &Report) -> Part {
         return Err(nothing());
     }
     Ok(html! {
-        p { "Images that the classifiers get right as they are, each of another class, drawn by the seed; then what PGD makes of them. "
+        p { "Images that these classifiers get right as they are, of different classes as far as there are some, drawn by the seed; and what PGD makes of them. "
             "Between the two: the difference, magnified; gray is no change." }
         (left_out(report))
         @for (shown, pictures) in all {

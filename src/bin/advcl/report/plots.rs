@@ -94,14 +94,30 @@ pub struct Axis {
     pub from: f64,
     /// Where it ends.
     pub to: f64,
-    /// Whether values are shares, to be written in percent.
-    pub percent: bool,
+    /// How its ticks are written.
+    pub ticks: Ticks,
+}
+
+/// How ticks are written.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Ticks {
+    /// As numbers.
+    Number,
+    /// Counts: only whole ones.
+    Whole,
+    /// Shares, in percent.
+    Percent,
 }
 
 impl Axis {
     /// From 0 to 100 %.
     pub fn share(label: &str) -> Self {
-        Self { label: label.to_owned(), from: 0.0, to: 1.0, percent: true }
+        Self { label: label.to_owned(), from: 0.0, to: 1.0, ticks: Ticks::Percent }
+    }
+
+    /// Around counts: epochs, steps.
+    pub fn whole(label: &str, values: impl Iterator<Item = f64>) -> Self {
+        Self { ticks: Ticks::Whole, ..Self::around(label, values) }
     }
 
     /// Around all of the values.
@@ -115,14 +131,17 @@ impl Axis {
             (low, _) if low.is_finite() => (low - 0.5, low + 0.5),
             _ => (0.0, 1.0),
         };
-        Self { label: label.to_owned(), from, to, percent: false }
+        Self { label: label.to_owned(), from, to, ticks: Ticks::Number }
     }
 
     fn write(&self, value: f64) -> String {
         // Ticks are sums of steps: no -0.
         let value = if value.abs() < 1e-9 { 0.0 } else { value };
-        if self.percent {
-            return format!("{:.0} %", 100.0 * value);
+        match self.ticks {
+            Ticks::Percent => return format!("{:.0} %", 100.0 * value),
+            Ticks::Whole if (value - value.round()).abs() < 1e-6 => return format!("{value:.0}"),
+            Ticks::Whole => return String::new(),
+            Ticks::Number => {}
         }
         let digits = match self.to - self.from {
             range if range > 8.0 => 0,
@@ -230,7 +249,7 @@ pub fn lines(alt: &str, x: &Axis, y: &Axis, series: &[Series]) -> Drawn<String> 
     })
 }
 
-/// A value with its interval.
+/// A value with its interval, or with a line to another value.
 pub struct Whisker {
     /// Colour and shape.
     pub style: usize,
@@ -269,15 +288,17 @@ pub fn whiskers(alt: &str, rows: &[(String, Vec<Whisker>)]) -> Drawn<String> {
             area.draw(&PathElement::new(vec![(left, y), (right, y)], GRID.stroke_width(4)))?;
             for one in values {
                 let ends = vec![(place(one.low), y), (place(one.high), y)];
-                area.draw(&PathElement::new(ends, colour(one.style).stroke_width(14)))?;
+                area.draw(&PathElement::new(ends, colour(one.style).stroke_width(12)))?;
+            }
+            for one in values {
                 let corner = |(dx, dy): (f64, f64)| {
-                    let scale = 5.5 * f64::from(FINE);
+                    let scale = 5.0 * f64::from(FINE);
                     (place(one.value) + (dx * scale) as i32, y + (dy * scale) as i32)
                 };
                 let corners: Vec<_> = shape(one.style).into_iter().map(corner).collect();
                 let mut edge = corners.clone();
                 edge.push(corners[0]);
-                area.draw(&PathElement::new(edge, PAPER.stroke_width(10)))?;
+                area.draw(&PathElement::new(edge, PAPER.stroke_width(5)))?;
                 area.draw(&Polygon::new(corners, colour(one.style).filled()))?;
             }
         }
@@ -382,7 +403,7 @@ impl Heat<'_> {
             label: label.to_owned(),
             from: first - half,
             to: last + half,
-            percent: false,
+            ticks: Ticks::Number,
         };
         drawn(392, alt, |area| {
             let mut chart = chart(area, &axis(x), &axis(y))?;

@@ -107,7 +107,7 @@ fn plot(title: &str, y: &str, percent: bool, all: &[Line]) -> Result<Option<Mark
         return Ok(None);
     }
     let points = || all.iter().flat_map(|line| line.points.iter());
-    let x = Axis::around("epoch", points().map(|point| point.0));
+    let x = Axis::whole("epoch", points().map(|point| point.0));
     let y = match percent {
         true => Axis::share(y),
         false => Axis::around(y, points().map(|point| point.1)),
