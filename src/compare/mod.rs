@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::evaluate::soundness::{Finding, Soundness};
 use crate::experiment::{Cell, Data, Experiment, Outcome, Sources};
 use crate::files;
 use crate::recipe::Recipe;
@@ -84,6 +85,20 @@ pub struct Difference {
     pub significant: bool,
 }
 
+/// A check that does not hold for a row.
+#[derive(Clone, Debug, Serialize)]
+pub struct Warning {
+    /// Of the run.
+    pub seed: u64,
+    /// The method's table.
+    pub method: String,
+    /// The mode's table, or "end-to-end".
+    pub finetuning: String,
+    /// The check.
+    #[serde(flatten)]
+    pub finding: Finding,
+}
+
 /// The outcome.
 #[derive(Clone, Debug, Serialize)]
 pub struct Comparison {
@@ -104,6 +119,10 @@ pub struct Comparison {
     pub baseline: Option<String>,
     /// Of each other method, by mode.
     pub differences: Vec<Difference>,
+    /// How many soundness checks were made, all rows and seeds together.
+    pub checks: usize,
+    /// Those that do not hold.
+    pub warnings: Vec<Warning>,
     /// What could not be computed.
     pub failures: Vec<Failure>,
 }
@@ -300,6 +319,19 @@ fn summed_up(
         difference.p_corrected = p_corrected;
         difference.significant = p_corrected.is_some_and(|p| p < LEVEL);
     }
+    let soundness = outcomes.iter().filter_map(|(seed, outcome)| {
+        let soundness = outcome.soundness.as_ref()?;
+        Some((*seed, outcome, soundness))
+    });
+    let warnings = |(seed, outcome, soundness): (u64, &Outcome, &Soundness)| {
+        let warning = |finding: &Finding| Warning {
+            seed,
+            method: outcome.method.clone(),
+            finetuning: outcome.finetuning.clone(),
+            finding: finding.clone(),
+        };
+        soundness.warnings().map(warning).collect::<Vec<_>>()
+    };
     Comparison {
         advcl_version: env!("CARGO_PKG_VERSION").to_owned(),
         data: recipe.data.source.clone(),
@@ -309,6 +341,8 @@ fn summed_up(
         gaps,
         baseline,
         differences,
+        checks: soundness.clone().map(|(_, _, s)| s.findings.len()).sum(),
+        warnings: soundness.flat_map(warnings).collect(),
         failures,
     }
 }

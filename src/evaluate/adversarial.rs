@@ -9,7 +9,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::attack::{Ball, Norm};
-use crate::data::Split;
+use crate::data::{Images, Split};
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
 use crate::nn::{FrozenClassifier, weights};
@@ -79,6 +79,16 @@ impl Adversarial {
         let image = |&at: &usize| self.images[at * size..(at + 1) * size].iter().copied();
         self.images = order.iter().flat_map(image).collect();
         self.indices = order.iter().map(|&at| self.indices[at]).collect();
+    }
+
+    /// How many are not where an attack may put them; `originals` are all images of the split.
+    pub fn outside(&self, ball: Ball, originals: &Images) -> usize {
+        let images = self.images.chunks(self.size().max(1));
+        let pairs = self.indices.iter().zip(images);
+        let outside = pairs.filter(|(index, image)| {
+            **index >= originals.len() || !inside(ball, image, &originals.batch(&[**index]).data)
+        });
+        outside.count()
     }
 
     /// Writes them as safetensors: `indices` (int64) and `images` (float32).

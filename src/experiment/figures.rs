@@ -9,14 +9,16 @@ use super::{Cell, Experiment, Outcome, Seconds, Summary};
 use crate::attack::Pgd;
 use crate::error::{Error, Result};
 use crate::evaluate::adversarial::{self, Adversarial, Verification};
+use crate::evaluate::soundness::{Soundness, Suspect};
 use crate::evaluate::{self, Attacked, Siege};
 use crate::experiment::outcome::Record;
 use crate::files;
-use crate::nn::Classifier;
+use crate::nn::{Classifier, Mode};
 use crate::train::{Context, Event};
 
 const RESULT: &str = "result.json";
 const ATTACK: &str = "attack.json";
+const SOUNDNESS: &str = "soundness.json";
 /// The examples that `attack.json` counts.
 const EXAMPLES: &str = "adversarial.safetensors";
 /// The folder of unfinished work.
@@ -30,6 +32,14 @@ struct AttackRecord {
     attacked: Attacked,
 }
 
+/// `soundness.json`: the checks of PGD's figures, and what they depend on.
+#[derive(Serialize, Deserialize)]
+struct SoundnessRecord {
+    recipe: String,
+    #[serde(flatten)]
+    soundness: Soundness,
+}
+
 impl Experiment {
     /// Measures a row's classifier: clean, and under PGD. Figures that were measured by the same recipe are read back.
     ///
@@ -38,6 +48,7 @@ impl Experiment {
     pub fn evaluate(&self, cell: &Cell, context: &mut Context) -> Result<Outcome> {
         let mut outcome = self.measured(cell, context)?;
         outcome.attacked = self.attacked(cell, context)?;
+        outcome.soundness = self.soundness(cell, &outcome, context)?;
         Ok(outcome)
     }
 
@@ -108,6 +119,7 @@ impl Experiment {
             },
             accuracy,
             attacked: None,
+            soundness: None,
         };
         let record = Record {
             recipe: text,
@@ -163,6 +175,70 @@ impl Experiment {
         let figures = vec![("attacked", record.attacked.robust_accuracy())];
         tell(context, cell, figures);
         Ok(Some(record.attacked))
+    }
+
+    /// Whether the figures can be believed: checks of PGD, which are made once, and what other attacks say of it.
+    fn soundness(
+        &self,
+        cell: &Cell,
+        outcome: &Outcome,
+        context: &mut Context,
+    ) -> Result<Option<Soundness>> {
+        if !self.recipe.evaluate.soundness {
+            return Ok(None);
+        }
+        let mut soundness = self.examined(cell, outcome, context)?;
+        let Some(attacked) = &outcome.attacked else {
+            return Ok(Some(soundness));
+        };
+        let total = &outcome.accuracy.total;
+        soundness.heed(attacked, (total.robust, total.images));
+        let path = self.file_of(cell, EXAMPLES);
+        if path.exists() {
+            let (examples, about) = Adversarial::load(&path)?;
+            let judged = &self.data.judged.images;
+            if about.recipe == self.text_of(cell.attack()) {
+                let outside = examples.outside(self.recipe.threat.ball(), judged);
+                soundness.heed_examples(outside, examples.indices.len());
+            }
+        }
+        Ok(Some(soundness))
+    }
+
+    /// The checks of PGD.
+    fn examined(&self, cell: &Cell, outcome: &Outcome, context: &mut Context) -> Result<Soundness> {
+        let path = self.file_of(cell, SOUNDNESS);
+        let text = self.text_of(cell.figures());
+        if path.exists() {
+            let record: SoundnessRecord = files::read_json(&path)?;
+            if record.recipe == text {
+                return Ok(record.soundness);
+            }
+        }
+        let classifier = self.require_classifier(cell, context)?;
+        let frozen = classifier.frozen();
+        let suspect = Suspect {
+            classifier: &cell.stage(),
+            logits: &|x| frozen.logits(x),
+            predict: &|x| classifier.forward(x, &mut Mode::Eval),
+            split: &self.data.judged,
+            classes: self.data.target().classes.len(),
+            clean: outcome.accuracy.total.clean,
+            ball: self.recipe.threat.ball(),
+            pgd: Pgd {
+                steps: outcome.attack_steps,
+                step_size: outcome.attack_step_size,
+            },
+            batch_size: self.recipe.evaluate.batch_size,
+        };
+        let soundness = suspect.examine(context);
+        let soundness = soundness.map_err(|error| self.here(error))?;
+        let record = SoundnessRecord {
+            recipe: text,
+            soundness,
+        };
+        files::write_json(&path, &record)?;
+        Ok(record.soundness)
     }
 
     /// Which of the judged images the attacks beside PGD see.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::evaluate::soundness::Soundness;
 use crate::evaluate::{Accuracy, Attacked};
 use crate::recipe::{SplitName, Threat};
 
@@ -33,6 +34,9 @@ pub struct Outcome {
     /// Under the attacks that the recipe asks for beside PGD.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attacked: Option<Attacked>,
+    /// Whether all of this can be believed; none where the recipe turns the checks off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soundness: Option<Soundness>,
 }
 
 /// `result.json` of a row's folder: the row, and what it was measured by.

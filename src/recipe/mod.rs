@@ -164,6 +164,17 @@ pub struct Evaluate {
     /// These attacks see only so many of the images, the same share of each class: they take long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attack_limit: Option<usize>,
+    /// Whether it is checked that the figures can be believed. They are the same without.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub soundness: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 /// Several runs of the recipe, side by side.

@@ -278,6 +278,7 @@ mod tests {
             ("threat.radius = 0.2", &["AdvCL", "AT", "figures"]),
             ("evaluate.steps = 4", &["figures"]),
             ("data.test_limit = 50", &["figures"]),
+            ("evaluate.soundness = false", &[]),
         ] {
             compare(change, &texts(&smoke(&[change]), &train), words);
         }

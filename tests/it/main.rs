@@ -16,6 +16,7 @@ mod resume;
 mod routes;
 #[cfg(unix)]
 mod signals;
+mod soundness;
 mod supervised;
 mod tools;
 mod transfer;

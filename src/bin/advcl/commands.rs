@@ -206,6 +206,10 @@ fn print_summary(summary: &advcl::experiment::Summary, shared: &Shared) -> Resul
             print(&format!("\n{}", table::attacked(outcome, attacked)))?;
         }
     }
+    let soundness = table::soundness(summary);
+    if !soundness.is_empty() {
+        print(&format!("\n{soundness}"))?;
+    }
     if shared.verbose {
         print(&format!("\n{}", table::classes(summary)))?;
     }

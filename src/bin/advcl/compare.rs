@@ -171,6 +171,12 @@ fn about(outcome: &Comparison) -> String {
     format!("{}, seeds {}", outcome.data, seeds.join(", "))
 }
 
+/// The last line, where checks were made and all of them hold; warnings have a table.
+fn sound(outcome: &Comparison) -> Option<String> {
+    let holds = outcome.checks > 0 && outcome.warnings.is_empty();
+    holds.then(|| format!("soundness: {} checks hold\n", outcome.checks))
+}
+
 /// What the table of differences says, in words.
 fn against(outcome: &Comparison) -> Option<String> {
     let baseline = outcome.baseline.as_deref().map(pretrain::title)?;
@@ -197,6 +203,19 @@ fn tables(outcome: &Comparison) -> Vec<(String, Vec<Vec<String>>)> {
         rows.extend(outcome.differences.iter().map(difference_cells));
         tables.push((title, rows));
     }
+    if !outcome.warnings.is_empty() {
+        let mut rows = vec![cells(["method", "finetuning", "seed", "check", "found"])];
+        rows.extend(outcome.warnings.iter().map(|warning| {
+            vec![
+                pretrain::title(&warning.method),
+                finetune::title(&warning.finetuning),
+                warning.seed.to_string(),
+                warning.finding.check.clone(),
+                warning.finding.found.clone(),
+            ]
+        }));
+        tables.push(("Soundness: warnings".to_owned(), rows));
+    }
     if !outcome.failures.is_empty() {
         let mut rows = vec![cells(["method", "finetuning", "seed", "error"])];
         rows.extend(outcome.failures.iter().map(|failure| {
@@ -214,8 +233,8 @@ fn tables(outcome: &Comparison) -> Vec<(String, Vec<Vec<String>>)> {
 
 fn text(outcome: &Comparison) -> String {
     let table = |(title, rows): (String, Vec<Vec<String>>)| format!("{title}\n{}", aligned(&rows));
-    let tables: Vec<String> = tables(outcome).into_iter().map(table).collect();
-    tables.join("\n")
+    let tables = tables(outcome).into_iter().map(table);
+    tables.chain(sound(outcome)).collect::<Vec<_>>().join("\n")
 }
 
 fn markdown(outcome: &Comparison) -> String {
@@ -226,8 +245,8 @@ fn markdown(outcome: &Comparison) -> String {
         let body: String = body.iter().map(line).collect();
         format!("{title}\n\n{}{}{body}", line(head), line(&rule))
     };
-    let tables: Vec<String> = tables(outcome).into_iter().map(table).collect();
-    tables.join("\n")
+    let tables = tables(outcome).into_iter().map(table);
+    tables.chain(sound(outcome)).collect::<Vec<_>>().join("\n")
 }
 
 /// The rows alone, in plain numbers: percent and seconds.

@@ -132,6 +132,31 @@ pub fn attacked(outcome: &Outcome, attacked: &Attacked) -> String {
     format!("{title}\n{}", aligned(&rows))
 }
 
+/// Whether the figures can be believed: a line where every check holds, else a line a warning. Nothing where none was made.
+pub fn soundness(summary: &Summary) -> String {
+    let mut checks = 0;
+    let mut lines = String::new();
+    for outcome in &summary.outcomes {
+        let Some(soundness) = &outcome.soundness else {
+            continue;
+        };
+        checks += soundness.findings.len();
+        for finding in soundness.warnings() {
+            let (method, finetuning) = (
+                pretrain::title(&outcome.method),
+                finetune::title(&outcome.finetuning),
+            );
+            let (check, found, meaning) = (&finding.check, &finding.found, &finding.meaning);
+            lines += &format!("warning: {method} {finetuning}: {check}: {found}; {meaning}\n");
+        }
+    }
+    match (checks, lines.is_empty()) {
+        (0, _) => String::new(),
+        (_, true) => format!("soundness: {checks} checks hold\n"),
+        (_, false) => lines,
+    }
+}
+
 /// What stored adversarial examples are worth.
 pub fn verification(found: &Verification) -> String {
     let of = |count: usize| format!("{count} of {}", found.examples);
