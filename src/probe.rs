@@ -56,76 +56,82 @@ impl Probe<'_> {
         context: &mut Context,
     ) -> Result<f32> {
         let stage = format!("{stage}/knn");
-        let mut directions = |split: &Split| -> Result<Tensor<2>> {
-            let all = features(&stage, encoder, route, &split.images, BATCH, context)?;
-            let length = all.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
-            Ok(all / length)
-        };
-        let (known, asked) = (directions(self.train)?, directions(self.held_out)?);
-        let mut right = 0;
-        for (chunk, labels) in asked
-            .split(BATCH, 0)
-            .into_iter()
-            .zip(self.held_out.labels.chunks(BATCH))
-        {
-            let cosines = to_vec(chunk.matmul(known.clone().transpose()));
-            for (row, &label) in cosines.chunks_exact(self.train.images.len()).zip(labels) {
-                right += usize::from(self.vote(row) == label);
-            }
+        let mut features = |images| features(&stage, encoder, route, images, BATCH, context);
+        let (known, asked) = (
+            features(&self.train.images)?,
+            features(&self.held_out.images)?,
+        );
+        let known = Known::new(known, &self.train.labels, self.classes);
+        let count = self.settings.neighbours;
+        Ok(known.accuracy(asked, &self.held_out.labels, count) as f32)
+    }
+}
+
+/// Features as unit vectors.
+fn directions(features: Tensor<2>) -> Tensor<2> {
+    let length = features.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
+    features / length
+}
+
+/// Features whose classes are known.
+pub struct Known<'a> {
+    /// `[images, features]`, of length 1.
+    directions: Tensor<2>,
+    labels: &'a [usize],
+    classes: usize,
+}
+
+impl<'a> Known<'a> {
+    /// `[images, features]` of any length, with their classes.
+    pub fn new(features: Tensor<2>, labels: &'a [usize], classes: usize) -> Self {
+        Self {
+            directions: directions(features),
+            labels,
+            classes,
         }
-        Ok(right as f32 / self.held_out.images.len() as f32)
     }
 
-    /// The class with most votes of the nearest neighbours, each weighted by its cosine.
-    fn vote(&self, cosines: &[f32]) -> usize {
-        let mut order: Vec<usize> = (0..cosines.len()).collect();
-        let count = self.settings.neighbours.min(order.len());
-        // Ties go to the earlier image, whatever the sort does with equal ones.
-        let nearer = |a: &usize, b: &usize| cosines[*b].total_cmp(&cosines[*a]).then(a.cmp(b));
-        order.select_nth_unstable_by(count - 1, nearer);
-        order.truncate(count);
-        order.sort_by(nearer);
-        let mut votes = vec![0.0f32; self.classes];
-        for i in order {
-            votes[self.train.labels[i]] += (cosines[i] / TEMPERATURE).exp();
+    /// The share of other features, `[images, features]`, whose class their `count` nearest neighbours say.
+    pub fn accuracy(&self, features: Tensor<2>, labels: &[usize], count: usize) -> f64 {
+        let mut right = 0;
+        let chunks = directions(features).split(BATCH, 0).into_iter();
+        for (chunk, labels) in chunks.zip(labels.chunks(BATCH)) {
+            let cosines = to_vec(chunk.matmul(self.directions.clone().transpose()));
+            for (row, &label) in cosines.chunks_exact(self.labels.len()).zip(labels) {
+                right += usize::from(vote(row, self.labels, self.classes, count) == label);
+            }
         }
-        let best = votes
-            .iter()
-            .enumerate()
-            .max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
-        best.map_or(0, |(class, _)| class)
+        right as f64 / labels.len() as f64
     }
+}
+
+/// The class with most votes of the nearest neighbours, each weighted by its cosine.
+fn vote(cosines: &[f32], labels: &[usize], classes: usize, count: usize) -> usize {
+    let mut order: Vec<usize> = (0..cosines.len()).collect();
+    let count = count.min(order.len());
+    // Ties go to the earlier image, whatever the sort does with equal ones.
+    let nearer = |a: &usize, b: &usize| cosines[*b].total_cmp(&cosines[*a]).then(a.cmp(b));
+    order.select_nth_unstable_by(count - 1, nearer);
+    order.truncate(count);
+    order.sort_by(nearer);
+    let mut votes = vec![0.0f32; classes];
+    for i in order {
+        votes[labels[i]] += (cosines[i] / TEMPERATURE).exp();
+    }
+    let best = votes
+        .iter()
+        .enumerate()
+        .max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
+    best.map_or(0, |(class, _)| class)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Images;
 
     #[test]
     fn near_neighbours_outvote_many_far_ones() {
-        let split = Split {
-            images: Images {
-                pixels: vec![0; 5],
-                channels: 1,
-                height: 1,
-                width: 1,
-            },
-            labels: vec![0, 1, 1, 1, 2],
-        };
-        let vote = |neighbours, cosines: &[f32]| {
-            let settings = Settings {
-                every: 1,
-                neighbours,
-            };
-            let probe = Probe {
-                settings: &settings,
-                train: &split,
-                held_out: &split,
-                classes: 3,
-            };
-            probe.vote(cosines)
-        };
+        let vote = |count, cosines: &[f32]| vote(cosines, &[0, 1, 1, 1, 2], 3, count);
         let cosines = [0.9, 0.5, 0.5, 0.5, 0.1];
         assert_eq!(vote(1, &cosines), 0);
         // e^(0.9 / 0.07) against 3 e^(0.5 / 0.07).

@@ -81,7 +81,11 @@ impl Attack {
         let images = pgd.maximize(climb, victim.images, victim.ball, &mut rng);
         let said = predictions((victim.logits)(images.clone()));
         Ok(Found {
-            broken: said.iter().zip(victim.labels).map(|(a, b)| a != b).collect(),
+            broken: said
+                .iter()
+                .zip(victim.labels)
+                .map(|(a, b)| a != b)
+                .collect(),
             images,
         })
     }

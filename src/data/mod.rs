@@ -6,6 +6,7 @@
 mod archive;
 pub mod augment;
 mod cifar;
+pub mod corrupt;
 mod decode;
 mod embedded;
 mod filename;

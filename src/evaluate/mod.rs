@@ -79,6 +79,20 @@ fn classes_said(stage: &str, indices: &[usize], logits: Tensor<2>) -> Result<Vec
     Ok(predictions(logits))
 }
 
+/// What PGD on the cross-entropy makes of images, from `start`.
+fn climb(
+    logits: impl Fn(Tensor<4>) -> Tensor<2>,
+    labels: &[usize],
+    start: Tensor<4>,
+    images: &Tensor<4>,
+    (ball, pgd): (Ball, Pgd),
+) -> Tensor<4> {
+    let labels = label_tensor(labels, &images.device());
+    // The sum, not the mean: an image's gradient does not depend on who else is in the batch.
+    let loss = |x| cross_entropy_each(logits(x), labels.clone()).sum();
+    pgd.climb(loss, start, images, ball)
+}
+
 /// Measures `classifier` on `split`: as the images are, and attacked by PGD on the cross-entropy.
 ///
 /// Only images that are classified correctly are attacked; the others are lost already.
@@ -125,11 +139,10 @@ pub fn accuracy(
     for (number, indices) in clean.chunks(batch_size).enumerate() {
         let images = to_tensor(split.images.batch(indices), &device);
         let labels: Vec<usize> = indices.iter().map(label).collect();
-        let labels = label_tensor(&labels, &device);
-        // The sum, not the mean: an image's gradient does not depend on who else is in the batch.
-        let climb = |x| cross_entropy_each(classifier.logits(x), labels.clone()).sum();
         let mut rng = random::generator(context.seed, "evaluate", number as u64);
-        let attacked = pgd.maximize(climb, &images, ball, &mut rng);
+        let start = ball.random_start(&images, &mut rng);
+        let logits = |x| classifier.logits(x);
+        let attacked = climb(logits, &labels, start, &images, (ball, pgd));
         robust.extend(right(indices, attacked)?);
         done += indices.len();
         context.progress(stage, done, clean.len(), "images")?;

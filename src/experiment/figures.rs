@@ -49,11 +49,12 @@ impl Experiment {
         let mut outcome = self.measured(cell, context)?;
         outcome.attacked = self.attacked(cell, context)?;
         outcome.soundness = self.soundness(cell, &outcome, context)?;
+        outcome.measures = self.measures(cell)?;
         Ok(outcome)
     }
 
     /// The classifier of a row.
-    fn require_classifier(&self, cell: &Cell, context: &Context) -> Result<Classifier> {
+    pub(super) fn require_classifier(&self, cell: &Cell, context: &Context) -> Result<Classifier> {
         self.require_labels()?;
         if let Some(model) = self.load_classifier(cell, context)? {
             return model.classifier(&self.model_path(cell));
@@ -69,7 +70,7 @@ impl Experiment {
         Err(Error::run(self.run.path(), problem, hint))
     }
 
-    fn file_of(&self, cell: &Cell, name: &str) -> PathBuf {
+    pub(super) fn file_of(&self, cell: &Cell, name: &str) -> PathBuf {
         self.run.path().join(cell.stage()).join(name)
     }
 
@@ -120,6 +121,7 @@ impl Experiment {
             accuracy,
             attacked: None,
             soundness: None,
+            measures: None,
         };
         let record = Record {
             recipe: text,
@@ -318,6 +320,7 @@ impl Experiment {
             classes: target.classes.clone(),
             cluster_seconds: self.cluster_seconds()?,
             outcomes: Vec::new(),
+            transfer: self.transferred()?,
         };
         let mut asked = summary.clone();
         for cell in self.cells(None, None)? {

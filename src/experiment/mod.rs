@@ -4,6 +4,7 @@ mod classifier;
 mod data;
 mod encoder;
 mod figures;
+mod measuring;
 mod outcome;
 
 use std::collections::BTreeMap;

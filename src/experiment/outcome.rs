@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::evaluate::measures::{Measures, Transfer};
 use crate::evaluate::soundness::Soundness;
 use crate::evaluate::{Accuracy, Attacked};
 use crate::recipe::{SplitName, Threat};
@@ -37,6 +38,9 @@ pub struct Outcome {
     /// Whether all of this can be believed; none where the recipe turns the checks off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub soundness: Option<Soundness>,
+    /// What else was measured of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measures: Option<Measures>,
 }
 
 /// `result.json` of a row's folder: the row, and what it was measured by.
@@ -77,4 +81,7 @@ pub struct Summary {
     pub cluster_seconds: Option<f64>,
     /// A row a method and mode.
     pub outcomes: Vec<Outcome>,
+    /// Between rows, where it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<Transfer>,
 }

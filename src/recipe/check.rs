@@ -63,6 +63,9 @@ impl Recipe {
         }
         check.at_least_one("evaluate.batch_size", self.evaluate.batch_size)?;
         check.at_least_one("evaluate.steps", self.evaluate.steps)?;
+        if let Some(limit) = self.evaluate.measure_limit {
+            check.at_least_one("evaluate.measure_limit", limit)?;
+        }
         let Some(compare) = &self.compare else {
             return Ok(());
         };

@@ -23,6 +23,8 @@ pub enum Part<'a> {
     Figures(&'a str, Option<&'a str>),
     /// What the attacks beside PGD come to.
     Attack(&'a str, Option<&'a str>),
+    /// Something else that is measured of a classifier, and the keys that it depends on beside the classifier's.
+    Measure(&'a str, Option<&'a str>, &'a [&'a str]),
 }
 
 /// The images of a recipe, and the files that it names.
@@ -158,6 +160,15 @@ impl Recipe {
                 ];
                 keys.extend(own.map(str::to_owned));
             }
+            Part::Measure(name, mode, more) => {
+                keys.extend(self.keys(Part::Classifier(name, mode)));
+                let own = [
+                    "evaluate.split",
+                    "evaluate.measure_limit",
+                    "data.test_limit",
+                ];
+                keys.extend(own.iter().chain(more).map(|key| (*key).to_owned()));
+            }
         }
         keys
     }
@@ -167,7 +178,7 @@ impl Recipe {
         match part {
             Part::Encoder(name) => self.supervised(name),
             Part::Labels => false,
-            Part::Classifier(..) | Part::Figures(..) | Part::Attack(..) => true,
+            Part::Classifier(..) | Part::Figures(..) | Part::Attack(..) | Part::Measure(..) => true,
         }
     }
 
@@ -200,7 +211,7 @@ impl Recipe {
         if let (Some(print), Some(table)) = (&prints.downstream, picked.get_mut("downstream")) {
             print.note(table.as_table_mut().expect("a table of the recipe"), true);
         }
-        if let Part::Figures(..) | Part::Attack(..) = part {
+        if let Part::Figures(..) | Part::Attack(..) | Part::Measure(..) = part {
             prints.judged.note(inner(&mut picked, "judged"), true);
         }
         toml::to_string(&picked).expect("tables of plain values")
@@ -238,6 +249,7 @@ mod tests {
             ("encoder of AT", Part::Encoder(at)),
             ("classifier of AT", Part::Classifier(at, None)),
             ("figures of AT", Part::Figures(at, None)),
+            ("curve of AdvCL", Part::Measure("advcl", slf, &["threat"])),
         ];
         let print = |pixels: &str| Fingerprint {
             images: 256,
@@ -277,8 +289,9 @@ mod tests {
             ("cluster.restarts = 2", &["AdvCL", "labels"]),
             ("threat.radius = 0.2", &["AdvCL", "AT", "figures"]),
             ("evaluate.steps = 4", &["figures"]),
-            ("data.test_limit = 50", &["figures"]),
             ("evaluate.soundness = false", &[]),
+            ("data.test_limit = 50", &["figures", "curve"]),
+            ("evaluate.measure_limit = 9", &["curve"]),
         ] {
             compare(change, &texts(&smoke(&[change]), &train), words);
         }
@@ -286,7 +299,8 @@ mod tests {
         let change = "finetune.slf.augment = true";
         let after = texts(&smoke(&[change]), &train);
         assert!(after[3..7].iter().zip(&before[3..7]).all(|(a, b)| a != b));
-        assert_eq!((&after[..3], &after[7..]), (&before[..3], &before[7..]));
+        assert_ne!(after[10], before[10]);
+        assert_eq!((&after[..3], &after[7..10]), (&before[..3], &before[7..10]));
         // Other images; the same with other labels.
         let other = |change: fn(&mut Fingerprint)| {
             let mut train = train.clone();
@@ -295,7 +309,7 @@ mod tests {
         };
         compare("pixels", &other(|train| train.pixels = "z".to_owned()), all);
         compare("images", &other(|train| train.images = 255), all);
-        let labeled = ["classifier", "figures", "AT"];
+        let labeled = ["classifier", "figures", "curve", "AT"];
         compare(
             "labels",
             &other(|train| train.labels = "z".to_owned()),

@@ -1,7 +1,7 @@
 //! Images before and after the attack, and what a classifier says of both.
 
-use burn::tensor::activation::softmax;
 use burn::tensor::Tensor;
+use burn::tensor::activation::softmax;
 
 use super::Subject;
 use crate::attack::{Ball, Pgd};

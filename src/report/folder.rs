@@ -10,9 +10,9 @@ use super::Interval;
 use super::training::{Stage, training};
 use crate::error::{Error, Result};
 use crate::evaluate::Attacked;
-use crate::evaluate::measures::Measures;
+use crate::evaluate::measures::{Measures, Transfer};
 use crate::evaluate::soundness::Soundness;
-use crate::experiment::{Cell, Outcome};
+use crate::experiment::{Cell, Outcome, Summary};
 use crate::files::read_json;
 use crate::recipe::Recipe;
 
@@ -41,20 +41,7 @@ pub struct Folder {
     pub training: Vec<Stage>,
 }
 
-/// How far adversarial examples of one classifier fool others.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Transfer {
-    /// Images that were attacked.
-    pub images: usize,
-    /// METHOD/MODE: rows and columns.
-    pub classifiers: Vec<String>,
-    /// Of each classifier on the images as they are, in [0, 1].
-    pub clean: Vec<f64>,
-    /// `[where the examples come from][who is attacked]`, in [0, 1].
-    pub accuracy: Vec<Vec<f64>>,
-}
-
-/// A classifier and all that was measured of it.
+/// A classifier and what was measured of it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
     /// METHOD/MODE.
@@ -66,14 +53,8 @@ pub struct Row {
     /// Under the attacks beside PGD.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worst: Option<Interval>,
-    /// The table's row.
+    /// The table's row, with attacks, checks and all that was measured beside it.
     pub outcome: Outcome,
-    /// More than one number.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub measures: Option<Measures>,
-    /// The checks of its evaluation.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub soundness: Option<Soundness>,
     /// What the figures depended on when they were measured, as TOML.
     #[serde(skip)]
     pub record: String,
@@ -83,7 +64,9 @@ impl Row {
     /// The row of the table that it is.
     pub fn cell(&self, recipe: &Recipe) -> Option<Cell> {
         let cells = Cell::of(recipe, None, None).ok()?;
-        cells.into_iter().find(|cell| cell.stage() == self.classifier)
+        cells
+            .into_iter()
+            .find(|cell| cell.stage() == self.classifier)
     }
 }
 
@@ -110,7 +93,8 @@ impl Folder {
         }
         let recipe_path = path.join("recipe.toml");
         if !recipe_path.exists() {
-            let hint = "name the folder that `advcl run` or `advcl compare` wrote: runs/quickstart, say";
+            let hint =
+                "name the folder that `advcl run` or `advcl compare` wrote: runs/quickstart, say";
             return Err(Error::run(path, "no run: it has no recipe.toml", hint));
         }
         let seeds = seeds_below(path);
@@ -140,23 +124,37 @@ impl Folder {
     fn one(path: &Path) -> Result<Self> {
         let recipe = Recipe::load(&path.join("recipe.toml").display().to_string(), &[])?;
         let machine: Option<Value> = optional(&path.join("run.json"))?;
-        let version = machine.as_ref().and_then(|note| note["advcl_version"].as_str());
+        let version = machine
+            .as_ref()
+            .and_then(|note| note["advcl_version"].as_str());
         let old = |error: Error| match (error, version) {
-            (Error::Format { path: file, found, .. }, Some(version))
-                if version != env!("CARGO_PKG_VERSION") =>
-            {
+            (
+                Error::Format {
+                    path: file, found, ..
+                },
+                Some(version),
+            ) if version != env!("CARGO_PKG_VERSION") => {
                 let problem = format!(
                     "{}: not understood ({found}): the folder was written by advcl {version}, this is {}",
                     file.display(),
                     env!("CARGO_PKG_VERSION")
                 );
-                Error::run(path, problem, "use that version, or evaluate it again with this one")
+                Error::run(
+                    path,
+                    problem,
+                    "use that version, or evaluate it again with this one",
+                )
             }
             (error, _) => error,
         };
+        let summary: Option<Summary> = optional(&path.join("summary.json")).map_err(&old)?;
+        let transfer = match &summary {
+            Some(summary) => summary.transfer.clone(),
+            None => optional(&path.join("transfer.json")).map_err(&old)?,
+        };
         let (mut rows, mut missing) = (Vec::new(), Vec::new());
         for cell in Cell::of(&recipe, None, None)? {
-            match read_row(&path.join(cell.stage()), &cell).map_err(&old)? {
+            match read_row(path, &cell, summary.as_ref()).map_err(&old)? {
                 Some(row) => rows.push(row),
                 None => missing.push(cell.stage()),
             }
@@ -166,7 +164,7 @@ impl Folder {
             comparison: None,
             rows,
             missing,
-            transfer: optional(&path.join("transfer.json")).map_err(&old)?,
+            transfer,
             training: training(&path.join("metrics.jsonl"))?,
             path: path.to_path_buf(),
             recipe,
@@ -175,22 +173,37 @@ impl Folder {
     }
 }
 
-fn read_row(folder: &Path, cell: &Cell) -> Result<Option<Row>> {
+/// The summary has all that holds for the recipe as it is. Where there is none, as in a comparison, or where it is older than
+/// the row's own figures, there are the row's files.
+fn read_row(run: &Path, cell: &Cell, summary: Option<&Summary>) -> Result<Option<Row>> {
+    let folder = run.join(cell.stage());
     let result = folder.join("result.json");
     let Some(mut outcome) = optional::<Outcome>(&result)? else {
         return Ok(None);
     };
     let record: Record = read_json(&result)?;
-    outcome.attacked = optional::<Attacked>(&folder.join("attack.json"))?;
-    let total = &outcome.accuracy.total;
-    let worst = outcome.attacked.as_ref();
+    let same = |other: &&Outcome| {
+        (&other.method, &other.finetuning) == (&outcome.method, &outcome.finetuning)
+            && other.accuracy == outcome.accuracy
+    };
+    let summed = summary.and_then(|summary| summary.outcomes.iter().find(same));
+    if let Some(summed) = summed {
+        outcome = summed.clone();
+    } else {
+        let total = &outcome.accuracy.total;
+        outcome.attacked = optional::<Attacked>(&folder.join("attack.json"))?;
+        outcome.soundness = optional::<Soundness>(&folder.join("soundness.json"))?;
+        if let (Some(soundness), Some(attacked)) = (&mut outcome.soundness, &outcome.attacked) {
+            soundness.heed(attacked, (total.robust, total.images));
+        }
+        outcome.measures = optional::<Measures>(&folder.join("measures.json"))?;
+    }
+    let (total, worst) = (&outcome.accuracy.total, outcome.attacked.as_ref());
     Ok(Some(Row {
         classifier: cell.stage(),
         clean: Interval::wilson(total.clean, total.images),
         robust: Interval::wilson(total.robust, total.images),
         worst: worst.and_then(|all| Interval::wilson(all.robust, all.images)),
-        measures: optional(&folder.join("measures.json"))?,
-        soundness: optional(&folder.join("soundness.json"))?,
         record: record.recipe,
         outcome,
     }))
@@ -206,7 +219,12 @@ fn seeds_below(path: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
     let mut seeds: Vec<(u64, PathBuf)> = entries
         .filter_map(|entry| {
-            let seed = entry.file_name().to_str()?.strip_prefix("seed-")?.parse().ok()?;
+            let seed = entry
+                .file_name()
+                .to_str()?
+                .strip_prefix("seed-")?
+                .parse()
+                .ok()?;
             Some((seed, entry.path()))
         })
         .filter(|(_, folder)| folder.join("recipe.toml").exists())

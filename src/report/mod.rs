@@ -11,7 +11,7 @@ mod training;
 
 pub use examples::{Example, choose, examples, probabilities};
 pub use feature_map::{FeatureMap, Place, feature_map};
-pub use folder::{Folder, Row, Transfer};
+pub use folder::{Folder, Row};
 pub use interval::Interval;
 pub use subject::{Gallery, Subject};
 pub use surface::{Surface, surface};

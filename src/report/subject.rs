@@ -49,7 +49,11 @@ impl<'a> Gallery<'a> {
         }
         let data = Data::load(&now)?;
         let prints = fingerprints(&folder.recipe, &data)?;
-        Ok(Self { folder, data, prints })
+        Ok(Self {
+            folder,
+            data,
+            prints,
+        })
     }
 
     /// PGD as the run is evaluated by.
@@ -62,7 +66,9 @@ impl<'a> Gallery<'a> {
     /// Whether the row's figures were measured by the recipe and the images as they are now.
     pub fn up_to_date(&self, row: &Row) -> bool {
         let recipe = &self.folder.recipe;
-        let now = row.cell(recipe).map(|cell| recipe.text_of(cell.figures(), &self.prints));
+        let now = row
+            .cell(recipe)
+            .map(|cell| recipe.text_of(cell.figures(), &self.prints));
         now.as_ref() == Some(&row.record)
     }
 

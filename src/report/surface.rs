@@ -64,23 +64,45 @@ pub fn surface(
     let (mut loss, mut margin) = (Vec::new(), Vec::new());
     for (row, &far) in at.iter().enumerate() {
         let side = image.clone() + aside.clone() * far;
-        let points = at.iter().map(|&along| side.clone() + uphill.clone() * along);
+        let points = at
+            .iter()
+            .map(|&along| side.clone() + uphill.clone() * along);
         let points = Tensor::cat(points.collect(), 0).clamp(0.0, 1.0);
         let logits = classifier.logits(points);
         let classes = logits.dims()[1];
         let values = to_vec(logits.clone());
         require_finite("report/surface", index, &values)?;
-        margin.push(values.chunks(classes).map(|row| of_margin(row, label)).collect());
+        margin.push(
+            values
+                .chunks(classes)
+                .map(|row| of_margin(row, label))
+                .collect(),
+        );
         loss.push(to_vec(losses(logits)));
         let stage = format!("{}/surface", subject.row.classifier);
         context.progress(&stage, row + 1, SIDE, "lines")?;
     }
-    Ok(Surface { index, label, at, loss, margin })
+    Ok(Surface {
+        index,
+        label,
+        at,
+        loss,
+        margin,
+    })
 }
 
 fn of_margin(logits: &[f32], label: usize) -> f32 {
-    let others = logits.iter().enumerate().filter(|(class, _)| *class != label);
-    let largest = others.map(|(_, &logit)| logit).fold(f32::NEG_INFINITY, f32::max);
+    let others = logits
+        .iter()
+        .enumerate()
+        .filter(|(class, _)| *class != label);
+    let largest = others
+        .map(|(_, &logit)| logit)
+        .fold(f32::NEG_INFINITY, f32::max);
     // One class alone: nothing can be wrong.
-    if largest.is_finite() { logits[label] - largest } else { 1.0 }
+    if largest.is_finite() {
+        logits[label] - largest
+    } else {
+        1.0
+    }
 }

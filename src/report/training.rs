@@ -68,7 +68,11 @@ pub fn training(log: &Path) -> Result<Vec<Stage>> {
         stages.entry(stage).or_default().insert(epoch.epoch, epoch);
     }
     let stage = |name: String| Stage {
-        epochs: stages.remove(&name).unwrap_or_default().into_values().collect(),
+        epochs: stages
+            .remove(&name)
+            .unwrap_or_default()
+            .into_values()
+            .collect(),
         name,
     };
     Ok(order.into_iter().map(stage).collect())

@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use advcl::evaluate::measures::{
-    Bin, Calibration, Corrupted, Curve, Measures, Neighbours, Point,
-};
+use advcl::evaluate::measures::{Bin, Calibration, Corrupted, Curve, Measures, Neighbours, Point};
 use advcl::evaluate::soundness::{Finding, Soundness};
 use serde_json::{Value, json};
 
@@ -39,24 +37,40 @@ fn measures() -> Measures {
     let calibration = || Calibration {
         error: 0.123,
         bins: vec![
-            Bin { images: 0, confidence: 0.0, accuracy: 0.0 },
-            Bin { images: 20, confidence: 0.7, accuracy: 0.6 },
+            Bin {
+                images: 0,
+                confidence: 0.0,
+                accuracy: 0.0,
+            },
+            Bin {
+                images: 20,
+                confidence: 0.7,
+                accuracy: 0.6,
+            },
         ],
     };
-    let confusion: Vec<Vec<usize>> =
-        (0..10).map(|class| (0..10).map(|said| usize::from(class == said) * 2).collect()).collect();
+    let confusion: Vec<Vec<usize>> = (0..10)
+        .map(|class| (0..10).map(|said| usize::from(class == said) * 2).collect())
+        .collect();
     let kind = |kind: &str| Corrupted {
         kind: kind.to_owned(),
         accuracy: [0.7, 0.6, 0.5, 0.4, 0.3],
     };
     Measures {
         images: 20,
-        radius: vec![curve(advcl::attack::Norm::Linf), curve(advcl::attack::Norm::L2)],
+        radius: vec![
+            curve(advcl::attack::Norm::Linf),
+            curve(advcl::attack::Norm::L2),
+        ],
         steps: vec![point(1.0, 0.5), point(100.0, 0.3)],
         corruptions: vec![kind("gaussian_noise"), kind("jpeg_compression")],
         confusion: confusion.clone(),
         confusion_attacked: confusion,
-        neighbours: Some(Neighbours { k: 20, clean: 0.7, attacked: 0.2 }),
+        neighbours: Some(Neighbours {
+            k: 20,
+            clean: 0.7,
+            attacked: 0.2,
+        }),
         calibration: Some(calibration()),
         calibration_attacked: Some(calibration()),
     }
@@ -74,7 +88,9 @@ fn attributes<'a>(page: &'a str, name: &str) -> Vec<&'a str> {
 fn whole(page: &str) {
     assert!(page.len() < 5_000_000, "{} bytes", page.len());
     assert!(page.starts_with("<!DOCTYPE html><html lang=\"en\">"));
-    for outside in ["http://", "https://", "<script", "@import", "url(", "<iframe", "NaN"] {
+    for outside in [
+        "http://", "https://", "<script", "@import", "url(", "<iframe", "NaN",
+    ] {
         assert!(!page.contains(outside), "{outside} in the page");
     }
     let ids = attributes(page, "id");
@@ -96,7 +112,10 @@ fn whole(page: &str) {
         .map(|level| level as usize)
         .collect();
     assert_eq!(levels.iter().filter(|level| **level == 1).count(), 1);
-    assert!(levels.windows(2).all(|pair| pair[1] <= pair[0] + 1), "{levels:?}");
+    assert!(
+        levels.windows(2).all(|pair| pair[1] <= pair[0] + 1),
+        "{levels:?}"
+    );
     // What is seen is said, too.
     let count = |words: &str| page.matches(words).count();
     assert_eq!(count("<img "), attributes(page, "alt").len());
@@ -137,6 +156,8 @@ fn a_page_has_everything_that_was_measured() {
             "clean": [0.5, 0.6], "accuracy": [[0.1, 0.55], [0.4, 0.2]],
         })),
     );
+    // Without a summary, the rows' files are read.
+    std::fs::remove_file(path.join("run/summary.json")).expect("was there");
     let before = snapshot(&path.join("run"));
     let answer = advcl(path, "report run").expect(0);
     assert_eq!(answer.stdout, "", "{answer}");
@@ -145,10 +166,25 @@ fn a_page_has_everything_that_was_measured() {
     let page = text(&path.join("report.html"));
     whole(&page);
     for id in [
-        "accuracy", "soundness", "attacks", "curves", "examples", "views", "map", "surface", "classes",
-        "corruptions", "calibration", "transfer", "training", "repeat",
+        "accuracy",
+        "soundness",
+        "attacks",
+        "curves",
+        "examples",
+        "views",
+        "map",
+        "surface",
+        "classes",
+        "corruptions",
+        "calibration",
+        "transfer",
+        "training",
+        "repeat",
     ] {
-        assert!(page.contains(&format!("<h2 id=\"h-{id}\">")), "no section {id}");
+        assert!(
+            page.contains(&format!("<h2 id=\"h-{id}\">")),
+            "no section {id}"
+        );
         assert!(page.contains(&format!("href=\"#{id}\"")), "no link to {id}");
     }
     assert!(!page.contains("id=\"missing\""));
@@ -168,7 +204,11 @@ fn a_page_has_everything_that_was_measured() {
         assert!(page.contains(words), "{words:?} is not in the page");
     }
     // The same again, to the bit; a name that was told is replaced, the usual one is not.
-    refused_at_the_door(path, "report run", &["report.html", "-o report.html replaces it"]);
+    refused_at_the_door(
+        path,
+        "report run",
+        &["report.html", "-o report.html replaces it"],
+    );
     advcl(path, "report run -o report.html --quiet").expect(0);
     assert!(text(&path.join("report.html")) == page, "another page");
 }
@@ -183,7 +223,10 @@ fn what_is_missing_is_said_with_the_command_that_makes_it() {
     advcl(path, &format!("report {run} -o page.html")).expect(0);
     let page = text(&path.join("page.html"));
     whole(&page);
-    assert!(page.contains("<h1>run&amp;amp;&lt;b&gt;</h1>"), "a name is text");
+    assert!(
+        page.contains("<h1>run&amp;amp;&lt;b&gt;</h1>"),
+        "a name is text"
+    );
     let missing = page.split("id=\"missing\"").nth(1).expect("a list");
     for words in [
         "--attack autoattack</code> makes it",
@@ -195,7 +238,10 @@ fn what_is_missing_is_said_with_the_command_that_makes_it() {
     }
     assert!(page.contains("An upper bound."));
     for id in ["examples", "map", "surface", "training"] {
-        assert!(page.contains(&format!("<h2 id=\"h-{id}\">")), "no section {id}");
+        assert!(
+            page.contains(&format!("<h2 id=\"h-{id}\">")),
+            "no section {id}"
+        );
     }
 }
 
@@ -208,7 +254,11 @@ fn runs_and_seeds_side_by_side() {
     advcl(path, "report run both -o page.html --mode slf").expect(0);
     let page = text(&path.join("page.html"));
     whole(&page);
-    for words in ["run: AdvCL · SLF", "both: AdvCL · SLF", "<span class=\"range\"> ± "] {
+    for words in [
+        "run: AdvCL · SLF",
+        "both: AdvCL · SLF",
+        "<span class=\"range\"> ± ",
+    ] {
         assert!(page.contains(words), "{words:?} is not in the page");
     }
     let json = advcl(path, "report run both --json").expect(0).json();
@@ -217,17 +267,30 @@ fn runs_and_seeds_side_by_side() {
     assert_eq!(counts, [1, 1, 2, 2]);
     assert_eq!(json["runs"].as_array().map(Vec::len), Some(3));
     let right = &json["runs"][0]["rows"][0];
-    let share = right["outcome"]["clean_accuracy"].as_f64().expect("a share");
+    let share = right["outcome"]["clean_accuracy"]
+        .as_f64()
+        .expect("a share");
     let interval = &right["clean"];
     let end = |key: &str| interval[key].as_f64().expect("a share");
-    assert!(end("low") < share && share < end("high") && end("share") == share, "{interval}");
+    assert!(
+        end("low") < share && share < end("high") && end("share") == share,
+        "{interval}"
+    );
 
     let csv = advcl(path, "report both --format csv").expect(0).stdout;
     let lines: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
     assert_eq!(lines.len(), 3, "{csv}");
-    assert!(lines.iter().all(|line| line.len() == lines[0].len()), "{csv}");
-    let markdown = advcl(path, "report both --format md --method advcl").expect(0).stdout;
-    assert!(markdown.contains("| AdvCL · SLF | ") && markdown.contains(" ± "), "{markdown}");
+    assert!(
+        lines.iter().all(|line| line.len() == lines[0].len()),
+        "{csv}"
+    );
+    let markdown = advcl(path, "report both --format md --method advcl")
+        .expect(0)
+        .stdout;
+    assert!(
+        markdown.contains("| AdvCL · SLF | ") && markdown.contains(" ± "),
+        "{markdown}"
+    );
     assert!(!markdown.contains("SimCLR"), "{markdown}");
     advcl(path, "report both --format md -o table.md").expect(0);
     assert!(text(&path.join("table.md")).starts_with("# Robustness report"));
@@ -238,7 +301,10 @@ fn what_is_no_run_is_refused() {
     let folder = trained();
     let path = folder.path();
     std::fs::create_dir(path.join("empty")).expect("a folder");
-    put(path.join("begun/recipe.toml"), get(path.join("run/recipe.toml")));
+    put(
+        path.join("begun/recipe.toml"),
+        get(path.join("run/recipe.toml")),
+    );
     for (args, words) in [
         ("report", "a report is of a run folder"),
         ("report nowhere", "run nowhere: no such folder"),
@@ -249,10 +315,16 @@ fn what_is_no_run_is_refused() {
         ("report run begun", "run begun: nothing was evaluated yet"),
         ("report run --method advlc", "did you mean \"advcl\"?"),
         ("report run --mode aff", "nothing of it was evaluated"),
-        ("report run --set seed=9", "a report shows a run as it was made"),
+        (
+            "report run --set seed=9",
+            "a report shows a run as it was made",
+        ),
         ("report run --device gpu", "no such device"),
         ("report run -o empty", "cannot write empty"),
-        ("report run -o nowhere/page.html", "cannot write nowhere/page.html"),
+        (
+            "report run -o nowhere/page.html",
+            "cannot write nowhere/page.html",
+        ),
     ] {
         refused_at_the_door(path, args, &[words]);
     }
@@ -262,17 +334,28 @@ fn what_is_no_run_is_refused() {
     };
     // Files that another version wrote, or that were changed.
     let old = copy("old");
-    put(old.join("advcl/slf/result.json"), "{\"recipe\": \"\", \"accuracy\": 0.5}");
+    put(
+        old.join("advcl/slf/result.json"),
+        "{\"recipe\": \"\", \"accuracy\": 0.5}",
+    );
     refused_at_the_door(path, "report old", &["old/advcl/slf/result.json", "found"]);
     let note = String::from_utf8(get(old.join("run.json"))).expect("UTF-8");
-    put(old.join("run.json"), note.replace(env!("CARGO_PKG_VERSION"), "0.0.1"));
+    put(
+        old.join("run.json"),
+        note.replace(env!("CARGO_PKG_VERSION"), "0.0.1"),
+    );
     refused_at_the_door(path, "report old", &["written by advcl 0.0.1, this is"]);
     let cut = copy("cut");
+    std::fs::remove_file(cut.join("summary.json")).expect("was there");
     put(cut.join("advcl/slf/measures.json"), "{\"images\": 3");
     refused_at_the_door(path, "report cut", &["measures.json: line 1, column 12"]);
     let without = copy("without");
     std::fs::remove_file(without.join("advcl/slf/model.safetensors")).expect("was there");
-    refused_at_the_door(path, "report without", &["model.safetensors", "cannot read"]);
+    refused_at_the_door(
+        path,
+        "report without",
+        &["model.safetensors", "cannot read"],
+    );
     // Its figures need no model.
     advcl(path, "report without --format md").expect(0);
 }
@@ -300,7 +383,10 @@ fn images_may_have_moved_but_must_be_the_same() {
     refused_at_the_door(path, "report run -o new.html", &["images"]);
     advcl(path, "report run -o moved.html --set data.source=\"moved\"").expect(0);
     assert!(get(path.join("moved.html")) == get(path.join("page.html")));
-    put(path.join("moved/train/dark/0.png"), crate::png(12, &[200; 144]));
+    put(
+        path.join("moved/train/dark/0.png"),
+        crate::png(12, &[200; 144]),
+    );
     refused_at_the_door(
         path,
         "report run -o new.html --set data.source=\"moved\"",

@@ -177,11 +177,17 @@ pub struct Evaluate {
     /// the same as --set 'evaluate.attack = "NAME"'
     #[arg(long, value_name = "NAME")]
     pub attack: Option<String>,
+    /// Measure more: all, or a list of radius, steps, corruptions, confusion, features, calibration, transfer
+    #[arg(long, value_name = "WHAT")]
+    pub measure: Option<String>,
+    /// Measure on so many images at most; the same as --set 'evaluate.measure_limit = N' [default: 500]
+    #[arg(long, value_name = "N", requires = "measure")]
+    pub measure_limit: Option<usize>,
     /// Write the adversarial examples that were found to this safetensors file; one row only
     #[arg(long, value_name = "FILE")]
     pub save_adversarial: Option<PathBuf>,
     /// Check such a file instead: ball, box, and what the classifier says; nothing is attacked
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["attack", "save_adversarial"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["attack", "save_adversarial", "measure"])]
     pub verify: Option<PathBuf>,
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use advcl::data::read_images;
+use advcl::evaluate::measures::Measure;
 use advcl::experiment::{Cell, Data, Experiment};
 use advcl::finetune::MODES;
 use advcl::nn::weights::to_vec;
@@ -20,6 +21,7 @@ use serde::Serialize;
 use crate::args::{self, Cli, Command, Shared};
 use crate::bench::bench;
 use crate::compare::compare;
+use crate::measures;
 use crate::progress::{Progress, talk};
 use crate::report::report;
 use crate::table;
@@ -210,6 +212,9 @@ fn print_summary(summary: &advcl::experiment::Summary, shared: &Shared) -> Resul
     if !soundness.is_empty() {
         print(&format!("\n{soundness}"))?;
     }
+    for table in measures::tables(summary) {
+        print(&format!("\n{table}"))?;
+    }
     if shared.verbose {
         print(&format!("\n{}", table::classes(summary)))?;
     }
@@ -276,7 +281,16 @@ fn evaluate(what: &args::Evaluate, shared: &Shared) -> Result<()> {
     if let Some(file) = &what.verify {
         return verify(&what.row, file, shared);
     }
+    let wanted = match &what.measure {
+        Some(names) => Measure::list(names)?,
+        None => Vec::new(),
+    };
     let mut shared = shared.clone();
+    shared.set.extend(
+        what.measure_limit
+            .iter()
+            .map(|limit| format!("evaluate.measure_limit = {limit}")),
+    );
     shared.set.extend(
         what.attack
             .iter()
@@ -291,6 +305,9 @@ fn evaluate(what: &args::Evaluate, shared: &Shared) -> Result<()> {
             );
             let hint = "choose one with --method and --mode";
             return Err(Error::run(experiment.run.path(), problem, hint));
+        }
+        if !wanted.is_empty() {
+            experiment.measure_all(cells, &wanted, context)?;
         }
         let summary = experiment.summary(cells, context)?;
         if let (Some(path), [cell]) = (save, cells) {

@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod commands;
 mod compare;
+mod measures;
 mod progress;
 mod report;
 mod table;

@@ -54,7 +54,7 @@ pub fn clock(seconds: f64) -> String {
 }
 
 /// A fraction in percent.
-fn percent(part: usize, whole: usize) -> String {
+pub fn percent(part: usize, whole: usize) -> String {
     if whole == 0 {
         return "–".to_owned();
     }

@@ -79,7 +79,11 @@ impl Line {
 
 /// "AdvCL · SLF".
 pub fn title(method: &str, finetuning: &str) -> String {
-    format!("{} · {}", pretrain::title(method), finetune::title(finetuning))
+    format!(
+        "{} · {}",
+        pretrain::title(method),
+        finetune::title(finetuning)
+    )
 }
 
 /// As the literature writes it.
@@ -111,13 +115,19 @@ pub fn lines(folders: &[Folder]) -> Vec<Line> {
             }
         }
     }
-    groups.iter().map(|((_, name, _), rows)| line(name, rows)).collect()
+    groups
+        .iter()
+        .map(|((_, name, _), rows)| line(name, rows))
+        .collect()
 }
 
 /// The comparison's name, where it is a seed of one.
 pub fn folder_name(folder: &Folder) -> &str {
     match &folder.comparison {
-        Some(_) => folder.name.rsplit_once(", ").map_or(&folder.name, |(name, _)| name),
+        Some(_) => folder
+            .name
+            .rsplit_once(", ")
+            .map_or(&folder.name, |(name, _)| name),
         None => &folder.name,
     }
 }
@@ -135,7 +145,9 @@ fn line(run: &str, rows: &[&Row]) -> Line {
             }),
             many => {
                 let shares: Vec<f64> = many.iter().map(|one| one.share).collect();
-                let Spread { mean, deviation, .. } = Spread::of(&shares);
+                let Spread {
+                    mean, deviation, ..
+                } = Spread::of(&shares);
                 let half = deviation.unwrap_or(0.0);
                 Some(Figure {
                     share: mean,
@@ -146,7 +158,12 @@ fn line(run: &str, rows: &[&Row]) -> Line {
             }
         }
     };
-    let nothing = Figure { share: 0.0, low: 0.0, high: 1.0, deviation: None };
+    let nothing = Figure {
+        share: 0.0,
+        low: 0.0,
+        high: 1.0,
+        deviation: None,
+    };
     let attacked = of(&|row| row.worst).zip(first.attacked.as_ref());
     let seconds = |row: &&Row| {
         let seconds = &row.outcome.seconds;

@@ -16,7 +16,10 @@ pub fn percent(share: f64) -> String {
 pub fn count(number: usize) -> String {
     let digits = number.to_string();
     let groups: Vec<&[u8]> = digits.as_bytes().rchunks(3).rev().collect();
-    let groups: Vec<&str> = groups.iter().filter_map(|g| std::str::from_utf8(g).ok()).collect();
+    let groups: Vec<&str> = groups
+        .iter()
+        .filter_map(|g| std::str::from_utf8(g).ok())
+        .collect();
     groups.join(",")
 }
 
@@ -115,8 +118,17 @@ mod tests {
     fn texts_are_escaped_and_numbers_grouped() {
         let rows = [vec!["<b>\"x\"".to_owned(), "1".to_owned()]];
         let table = table("a & b", &["<i>".to_owned(), "n".to_owned()], &rows).into_string();
-        assert!(table.contains("&lt;b&gt;") && table.contains("&lt;i&gt;"), "{table}");
-        assert!(table.contains("a &amp; b") && !table.contains("<b>"), "{table}");
-        assert_eq!([0, 999, 2000, 1234567].map(count), ["0", "999", "2,000", "1,234,567"]);
+        assert!(
+            table.contains("&lt;b&gt;") && table.contains("&lt;i&gt;"),
+            "{table}"
+        );
+        assert!(
+            table.contains("a &amp; b") && !table.contains("<b>"),
+            "{table}"
+        );
+        assert_eq!(
+            [0, 999, 2000, 1234567].map(count),
+            ["0", "999", "2,000", "1,234,567"]
+        );
     }
 }

@@ -16,7 +16,10 @@ const MATRIX: usize = 20;
 
 fn not_measured(report: &Report, what: &str) -> (String, Option<String>) {
     let run = quoted(&report.leads[0].path);
-    ("not measured yet".to_owned(), Some(format!("advcl evaluate {run} --measure {what}")))
+    (
+        "not measured yet".to_owned(),
+        Some(format!("advcl evaluate {run} --measure {what}")),
+    )
 }
 
 /// Those of which `part` was measured, with the number that is their style.
@@ -25,8 +28,10 @@ fn with<'a, T>(
     part: impl Fn(&'a Measures) -> Option<T>,
 ) -> Vec<(usize, &'a Shown<'a>, T)> {
     let all = report.shown.iter().enumerate();
-    all.filter_map(|(style, shown)| Some((style, shown, part(shown.row.measures.as_ref()?)?)))
-        .collect()
+    all.filter_map(|(style, shown)| {
+        Some((style, shown, part(shown.row.outcome.measures.as_ref()?)?))
+    })
+    .collect()
 }
 
 /// A line each.
@@ -55,12 +60,20 @@ fn plot(caption: &str, x: &str, all: &[Line]) -> Result<Markup> {
         .filter_map(|line| {
             let (first, last) = (line.points.first()?, line.points.last()?);
             let (from, to) = (percent(first.accuracy), percent(last.accuracy));
-            Some(format!("{} from {from} at {} to {to} at {}", line.name, short(first.at), short(last.at)))
+            Some(format!(
+                "{} from {from} at {} to {to} at {}",
+                line.name,
+                short(first.at),
+                short(last.at)
+            ))
         })
         .collect();
     let alt = format!("{caption}: {}.", words.join("; "));
     let svg = lines(&alt, &axis, &Axis::share("accuracy"), &series).map_err(|e| anyhow!("{e}"))?;
-    let mut places: Vec<f64> = all.iter().flat_map(|line| line.points.iter().map(|p| p.at)).collect();
+    let mut places: Vec<f64> = all
+        .iter()
+        .flat_map(|line| line.points.iter().map(|p| p.at))
+        .collect();
     places.sort_by(f64::total_cmp);
     places.dedup();
     let mut head = vec![x.to_owned()];
@@ -91,22 +104,38 @@ pub fn curves(report: &Report) -> Result<Part> {
     let mut figures = Vec::new();
     for kind in [Norm::Linf, Norm::L2] {
         let curve = |measures: &'_ Measures| -> Option<Curve> {
-            measures.radius.iter().find(|curve| curve.norm == kind).cloned()
+            measures
+                .radius
+                .iter()
+                .find(|curve| curve.norm == kind)
+                .cloned()
         };
         let all = with(report, curve);
         let all: Vec<Line> = all
             .iter()
-            .map(|(style, shown, curve)| Line { style: *style, name: &shown.label, points: &curve.points })
+            .map(|(style, shown, curve)| Line {
+                style: *style,
+                name: &shown.label,
+                points: &curve.points,
+            })
             .collect();
         if !all.is_empty() {
             let x = format!("radius ({}), pixels", norm(kind));
-            figures.push(plot(&format!("Accuracy against radius, {}", norm(kind)), &x, &all)?);
+            figures.push(plot(
+                &format!("Accuracy against radius, {}", norm(kind)),
+                &x,
+                &all,
+            )?);
         }
     }
     let steps = with(report, |m| (!m.steps.is_empty()).then_some(&m.steps));
     let steps: Vec<Line> = steps
         .iter()
-        .map(|(style, shown, points)| Line { style: *style, name: &shown.label, points })
+        .map(|(style, shown, points)| Line {
+            style: *style,
+            name: &shown.label,
+            points,
+        })
         .collect();
     if !steps.is_empty() {
         figures.push(plot("Accuracy against steps of PGD", "steps", &steps)?);
@@ -127,14 +156,25 @@ pub fn classes(report: &Report) -> Result<Part> {
     for shown in report.shown {
         head.extend([format!("{} clean", shown.label), "attacked".to_owned()]);
     }
-    let most = report.shown.iter().map(|s| s.row.outcome.accuracy.classes.len()).max().unwrap_or(0);
+    let most = report
+        .shown
+        .iter()
+        .map(|s| s.row.outcome.accuracy.classes.len())
+        .max()
+        .unwrap_or(0);
     let share = |part: usize, all: usize| match all {
         0 => "–".to_owned(),
         all => percent(part as f64 / all as f64),
     };
     let row = |class: usize| {
         let first = &report.shown[0];
-        let images = first.row.outcome.accuracy.classes.get(class).map_or(0, |t| t.images);
+        let images = first
+            .row
+            .outcome
+            .accuracy
+            .classes
+            .get(class)
+            .map_or(0, |t| t.images);
         let mut cells = vec![first.class(class), count(images)];
         for shown in report.shown {
             let tally = shown.row.outcome.accuracy.classes.get(class);
@@ -190,12 +230,27 @@ fn by_class(shown: &Shown) -> Result<Markup> {
         .iter()
         .map(|(name, clean, robust)| format!("{name} {} and {}", percent(*clean), percent(*robust)))
         .collect();
-    let alt = format!("Accuracy by class of {}, clean and under PGD: {}.", shown.label, words.join("; "));
-    let whisker = |style, value, low, high| Whisker { style, value, low, high };
+    let alt = format!(
+        "Accuracy by class of {}, clean and under PGD: {}.",
+        shown.label,
+        words.join("; ")
+    );
+    let whisker = |style, value, low, high| Whisker {
+        style,
+        value,
+        low,
+        high,
+    };
     let rows: Vec<(String, Vec<Whisker>)> = rows
         .into_iter()
         .map(|(name, clean, robust)| {
-            (name, vec![whisker(0, clean, robust, clean), whisker(1, robust, robust, robust)])
+            (
+                name,
+                vec![
+                    whisker(0, clean, robust, clean),
+                    whisker(1, robust, robust, robust),
+                ],
+            )
         })
         .collect();
     let svg = whiskers(&alt, &rows).map_err(|e| anyhow!("{e}"))?;
@@ -204,11 +259,18 @@ fn by_class(shown: &Shown) -> Result<Markup> {
         strong { (shown.label) }
         @if left_out > 0 { ": the most and the least robust classes, " (left_out) " between them left out" }
     };
-    Ok(figure(caption, svg, legend([(0, "as they are"), (1, pgd.as_str())])))
+    Ok(figure(
+        caption,
+        svg,
+        legend([(0, "as they are"), (1, pgd.as_str())]),
+    ))
 }
 
 fn confusion(shown: &Shown, when: &str, matrix: &[Vec<usize>]) -> Markup {
-    let caption = format!("What images {when} are taken for, {}: a row a true class, a column the class said", shown.label);
+    let caption = format!(
+        "What images {when} are taken for, {}: a row a true class, a column the class said",
+        shown.label
+    );
     if matrix.len() > MATRIX {
         return frequent(shown, &caption, matrix);
     }
@@ -260,7 +322,9 @@ fn frequent(shown: &Shown, caption: &str, matrix: &[Vec<usize>]) -> Markup {
 }
 
 pub fn corruptions(report: &Report) -> Result<Part> {
-    let all = with(report, |m| (!m.corruptions.is_empty()).then_some(&m.corruptions));
+    let all = with(report, |m| {
+        (!m.corruptions.is_empty()).then_some(&m.corruptions)
+    });
     if all.is_empty() {
         return Ok(Err(not_measured(report, "corruptions")));
     }
@@ -280,7 +344,11 @@ pub fn corruptions(report: &Report) -> Result<Part> {
         .collect();
     let by_line = all.iter().zip(&points);
     let by_line: Vec<Line> = by_line
-        .map(|((style, shown, _), points)| Line { style: *style, name: &shown.label, points })
+        .map(|((style, shown, _), points)| Line {
+            style: *style,
+            name: &shown.label,
+            points,
+        })
         .collect();
     let means = plot("Mean over the kinds", "severity", &by_line)?;
     Ok(Ok(html! {
@@ -317,7 +385,9 @@ pub fn corruptions(report: &Report) -> Result<Part> {
 }
 
 pub fn calibration(report: &Report) -> Result<Part> {
-    let all = with(report, |m| Some((m.calibration.as_ref()?, m.calibration_attacked.as_ref())));
+    let all = with(report, |m| {
+        Some((m.calibration.as_ref()?, m.calibration_attacked.as_ref()))
+    });
     if all.is_empty() {
         return Ok(Err(not_measured(report, "calibration,features")));
     }
@@ -330,7 +400,12 @@ pub fn calibration(report: &Report) -> Result<Part> {
     let rows: Vec<Vec<String>> = near
         .iter()
         .map(|(_, shown, near)| {
-            vec![shown.label.clone(), near.k.to_string(), percent(near.clean), percent(near.attacked)]
+            vec![
+                shown.label.clone(),
+                near.k.to_string(),
+                percent(near.clean),
+                percent(near.attacked),
+            ]
         })
         .collect();
     Ok(Ok(html! {
@@ -344,17 +419,35 @@ pub fn calibration(report: &Report) -> Result<Part> {
     }))
 }
 
-fn reliability(shown: &Shown, clean: &Calibration, attacked: Option<&Calibration>) -> Result<Markup> {
-    let mut series = vec![Series { style: None, points: vec![(0.0, 0.0), (1.0, 1.0)] }];
+fn reliability(
+    shown: &Shown,
+    clean: &Calibration,
+    attacked: Option<&Calibration>,
+) -> Result<Markup> {
+    let mut series = vec![Series {
+        style: None,
+        points: vec![(0.0, 0.0), (1.0, 1.0)],
+    }];
     let mut names = Vec::new();
     let mut words = Vec::new();
     let mut rows = Vec::new();
-    let pairs = [(0, "as they are", Some(clean)), (1, "under attack", attacked)];
+    let pairs = [
+        (0, "as they are", Some(clean)),
+        (1, "under attack", attacked),
+    ];
     for (style, name, calibration) in pairs {
-        let Some(calibration) = calibration else { continue };
+        let Some(calibration) = calibration else {
+            continue;
+        };
         let filled = calibration.bins.iter().filter(|bin| bin.images > 0);
-        let points = filled.clone().map(|bin| (bin.confidence, bin.accuracy)).collect();
-        series.push(Series { style: Some(style % STYLES), points });
+        let points = filled
+            .clone()
+            .map(|bin| (bin.confidence, bin.accuracy))
+            .collect();
+        series.push(Series {
+            style: Some(style % STYLES),
+            points,
+        });
         rows.extend(filled.map(|bin| {
             let (sure, right) = (percent(bin.confidence), percent(bin.accuracy));
             vec![name.to_owned(), count(bin.images), sure, right]
@@ -363,9 +456,17 @@ fn reliability(shown: &Shown, clean: &Calibration, attacked: Option<&Calibration
         names.push((style, name));
     }
     let errors = words.join(", ");
-    let alt = format!("Accuracy against confidence, {}. Expected calibration error: {errors}.", shown.label);
-    let svg = lines(&alt, &Axis::share("confidence"), &Axis::share("accuracy"), &series)
-        .map_err(|e| anyhow!("{e}"))?;
+    let alt = format!(
+        "Accuracy against confidence, {}. Expected calibration error: {errors}.",
+        shown.label
+    );
+    let svg = lines(
+        &alt,
+        &Axis::share("confidence"),
+        &Axis::share("accuracy"),
+        &series,
+    )
+    .map_err(|e| anyhow!("{e}"))?;
     let head = ["images", "count", "confidence", "accuracy"].map(str::to_owned);
     let caption = html! { strong { (shown.label) } ": expected calibration error " (errors) };
     let below = html! {
@@ -376,7 +477,11 @@ fn reliability(shown: &Shown, clean: &Calibration, attacked: Option<&Calibration
 }
 
 pub fn transfer(report: &Report) -> Part {
-    let all: Vec<_> = report.leads.iter().filter_map(|folder| Some((folder, folder.transfer.as_ref()?))).collect();
+    let all: Vec<_> = report
+        .leads
+        .iter()
+        .filter_map(|folder| Some((folder, folder.transfer.as_ref()?)))
+        .collect();
     if all.is_empty() {
         return Err(not_measured(report, "transfer"));
     }

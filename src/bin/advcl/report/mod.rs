@@ -58,12 +58,14 @@ pub struct Shown<'a> {
 impl Shown<'_> {
     /// The class's name, or its number.
     pub fn class(&self, label: usize) -> String {
-        self.classes.get(label).map_or_else(|| format!("class {label}"), String::clone)
+        self.classes
+            .get(label)
+            .map_or_else(|| format!("class {label}"), String::clone)
     }
 
     /// The checks of its evaluation.
     pub fn soundness(&self) -> Option<&Soundness> {
-        self.row.soundness.as_ref()
+        self.row.outcome.soundness.as_ref()
     }
 }
 
@@ -90,7 +92,10 @@ pub fn report(what: &args::Report, shared: &Shared) -> Result<()> {
     let text = match format {
         ReportFormat::Html => return write_page(what, shared, &folders, &lines),
         ReportFormat::Json if what.output.is_none() => {
-            return print_json(&words::Json { lines: &lines, runs: &folders });
+            return print_json(&words::Json {
+                lines: &lines,
+                runs: &folders,
+            });
         }
         ReportFormat::Json => words::json(&lines, &folders)?,
         ReportFormat::Md => words::markdown(&lines, &folders),
@@ -122,13 +127,18 @@ fn read(what: &args::Report, shared: &Shared) -> Result<Vec<Folder>> {
             "method" => row.outcome.method.clone(),
             _ => row.outcome.finetuning.clone(),
         };
-        let all: Vec<String> = folders.iter().flat_map(|folder| folder.rows.iter().map(of)).collect();
+        let all: Vec<String> = folders
+            .iter()
+            .flat_map(|folder| folder.rows.iter().map(of))
+            .collect();
         if !all.contains(name) {
             let problem = format!("{name:?}: nothing of it was evaluated");
             let hint = advcl::error::nearest(name, all.iter().map(String::as_str));
             return Err(Error::recipe(table, problem, hint).into());
         }
-        folders.iter_mut().for_each(|folder| folder.rows.retain(|row| of(row) == *name));
+        folders
+            .iter_mut()
+            .for_each(|folder| folder.rows.retain(|row| of(row) == *name));
     }
     folders.retain(|folder| !folder.rows.is_empty());
     Ok(folders)
@@ -176,7 +186,13 @@ fn write_page(
         views.extend(views_of(gallery, &context)?);
         show(gallery, leads.len() > 1, &mut shown, &mut context)?;
     }
-    let said = page::Report { folders, leads: &leads, lines, shown: &shown, views: &views };
+    let said = page::Report {
+        folders,
+        leads: &leads,
+        lines,
+        shown: &shown,
+        views: &views,
+    };
     let page = page::page(&said)?;
     files::write_atomic(path, page.as_bytes())?;
     progress.finish();
@@ -185,7 +201,11 @@ fn write_page(
     } else if shared.quiet {
         Ok(())
     } else {
-        talk(&format!("report: {} ({} kB)", path.display(), page.len().div_ceil(1000)));
+        talk(&format!(
+            "report: {} ({} kB)",
+            path.display(),
+            page.len().div_ceil(1000)
+        ));
         Ok(())
     }
 }
@@ -250,7 +270,9 @@ fn mapped(gallery: &Gallery, seed: u64) -> Vec<usize> {
         return few;
     }
     let classes = gallery.data.target().classes.len();
-    let chosen = judged.select(&few).limited(classes, MAPPED.min(few.len()), seed);
+    let chosen = judged
+        .select(&few)
+        .limited(classes, MAPPED.min(few.len()), seed);
     chosen.into_iter().map(|at| few[at]).collect()
 }
 
@@ -258,7 +280,9 @@ fn mapped(gallery: &Gallery, seed: u64) -> Vec<usize> {
 fn views_of<'a>(gallery: &Gallery<'a>, context: &Context) -> Result<Option<Views<'a>>> {
     let folder = gallery.folder;
     let entries = folder.recipe.pretrain.entries().iter();
-    let advcl = entries.into_iter().find(|entry| matches!(entry.settings, Settings::Advcl(_)));
+    let advcl = entries
+        .into_iter()
+        .find(|entry| matches!(entry.settings, Settings::Advcl(_)));
     let Some(entry) = advcl else { return Ok(None) };
     let path = folder.path.join(&entry.name).join("model.safetensors");
     let model = match path.exists() {

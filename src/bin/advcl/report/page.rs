@@ -40,24 +40,46 @@ const STYLE: &str = include_str!("style.css");
 /// The whole page.
 pub fn page(report: &Report) -> Result<String> {
     let sections = [
-        section("accuracy", "Accuracy, clean and attacked", Ok(accuracy(report)?)),
+        section(
+            "accuracy",
+            "Accuracy, clean and attacked",
+            Ok(accuracy(report)?),
+        ),
         section("soundness", "Can it be believed?", soundness(report)),
         section("attacks", "Attack by attack", attacks(report)),
-        section("curves", "Accuracy against radius and steps", measured::curves(report)?),
+        section(
+            "curves",
+            "Accuracy against radius and steps",
+            measured::curves(report)?,
+        ),
         section("examples", "Attacked images", pictures::examples(report)),
         section("views", "Views of pretraining", pictures::views(report)),
         section("map", "Map of the features", pictures::maps(report)?),
-        section("surface", "Loss around an image", pictures::surfaces(report)?),
+        section(
+            "surface",
+            "Loss around an image",
+            pictures::surfaces(report)?,
+        ),
         section("classes", "Class by class", measured::classes(report)?),
-        section("corruptions", "Common corruptions", measured::corruptions(report)?),
+        section(
+            "corruptions",
+            "Common corruptions",
+            measured::corruptions(report)?,
+        ),
         section("calibration", "Calibration", measured::calibration(report)?),
-        section("transfer", "Transfer between models", measured::transfer(report)),
+        section(
+            "transfer",
+            "Transfer between models",
+            measured::transfer(report),
+        ),
         section("training", "Training", training::curves(report)?),
         section("repeat", "How to repeat it", Ok(repeat(report))),
     ];
     let title = title(report);
-    let missing: Vec<&Section> =
-        sections.iter().filter(|s| matches!(s.body, Body::Missing(..))).collect();
+    let missing: Vec<&Section> = sections
+        .iter()
+        .filter(|s| matches!(s.body, Body::Missing(..)))
+        .collect();
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -96,7 +118,11 @@ pub fn page(report: &Report) -> Result<String> {
     Ok(page.into_string())
 }
 
-fn section(id: &'static str, title: &'static str, body: Result<Markup, (String, Option<String>)>) -> Section {
+fn section(
+    id: &'static str,
+    title: &'static str,
+    body: Result<Markup, (String, Option<String>)>,
+) -> Section {
     let body = match body {
         Ok(body) => Body::There(body),
         Err((why, command)) => Body::Missing(why, command),
@@ -150,14 +176,25 @@ fn header(report: &Report, title: &str, sections: &[Section]) -> Markup {
         target.unwrap_or(&folder.recipe.data.source).clone()
     }));
     let radii = distinct(report.lines.iter().map(|line| line.radius.clone()));
-    let seeds = distinct(report.folders.iter().map(|folder| folder.recipe.seed.to_string()));
+    let seeds = distinct(
+        report
+            .folders
+            .iter()
+            .map(|folder| folder.recipe.seed.to_string()),
+    );
     let versions = distinct(report.folders.iter().filter_map(|folder| {
         let note = folder.machine.as_ref()?;
         Some(note["advcl_version"].as_str()?.to_owned())
     }));
-    let warned: Vec<&Shown> = report.shown.iter().filter(|shown| {
-        shown.soundness().is_some_and(|all| all.warnings().next().is_some())
-    }).collect();
+    let warned: Vec<&Shown> = report
+        .shown
+        .iter()
+        .filter(|shown| {
+            shown
+                .soundness()
+                .is_some_and(|all| all.warnings().next().is_some())
+        })
+        .collect();
     html! {
         header {
             p.eyebrow { "Robustness report" }
@@ -265,14 +302,24 @@ fn accuracy(report: &Report) -> Result<Markup> {
             format!("{} {clean} clean, {robust} under PGD", name(line))
         })
         .collect();
-    let plot = whiskers(&format!("Accuracy on one scale. {}.", words.join("; ")), &rows)
-        .map_err(|error| anyhow::anyhow!("{error}"))?;
+    let plot = whiskers(
+        &format!("Accuracy on one scale. {}.", words.join("; ")),
+        &rows,
+    )
+    .map_err(|error| anyhow::anyhow!("{error}"))?;
     let mut items = vec![(0, "as they are".to_owned()), (1, attacks.clone())];
     items.extend(suite.iter().map(|suite| (3, suite.clone())));
-    let items: Vec<(usize, &str)> = items.iter().map(|(style, name)| (*style, name.as_str())).collect();
+    let items: Vec<(usize, &str)> = items
+        .iter()
+        .map(|(style, name)| (*style, name.as_str()))
+        .collect();
     let noise = match seeds {
-        true => "Bars: the mean ± one standard deviation over the seeds; 95 % intervals of the images (Wilson) where there is one seed.",
-        false => "Bars: 95 % intervals (Wilson) for the number of images; another seed of training may differ by more.",
+        true => {
+            "Bars: the mean ± one standard deviation over the seeds; 95 % intervals of the images (Wilson) where there is one seed."
+        }
+        false => {
+            "Bars: 95 % intervals (Wilson) for the number of images; another seed of training may differ by more."
+        }
     };
     let takes = |line: &Line| clock(line.seconds);
     // Said once above, where all have the same.
@@ -341,7 +388,11 @@ fn accuracy(report: &Report) -> Result<Markup> {
 pub type Part = Result<Markup, (String, Option<String>)>;
 
 fn soundness(report: &Report) -> Part {
-    let checked: Vec<&Shown> = report.shown.iter().filter(|s| s.soundness().is_some()).collect();
+    let checked: Vec<&Shown> = report
+        .shown
+        .iter()
+        .filter(|s| s.soundness().is_some())
+        .collect();
     if checked.is_empty() {
         let command = format!("advcl evaluate {}", quoted(&report.leads[0].path));
         return Err(("no checks were made".to_owned(), Some(command)));
@@ -350,8 +401,16 @@ fn soundness(report: &Report) -> Part {
         let all = shown.soundness().map_or(&[][..], |all| &all.findings[..]);
         all.iter()
             .map(|finding| {
-                let mark = if finding.holds { "✓ holds" } else { "✗ warning" };
-                vec![finding.check.clone(), mark.to_owned(), finding.found.clone()]
+                let mark = if finding.holds {
+                    "✓ holds"
+                } else {
+                    "✗ warning"
+                };
+                vec![
+                    finding.check.clone(),
+                    mark.to_owned(),
+                    finding.found.clone(),
+                ]
             })
             .collect()
     };
@@ -380,10 +439,16 @@ fn soundness(report: &Report) -> Part {
 }
 
 fn attacks(report: &Report) -> Part {
-    let attacked = report.shown.iter().filter_map(|s| Some((s, s.row.outcome.attacked.as_ref()?)));
+    let attacked = report
+        .shown
+        .iter()
+        .filter_map(|s| Some((s, s.row.outcome.attacked.as_ref()?)));
     let attacked: Vec<_> = attacked.collect();
     if attacked.is_empty() {
-        let command = format!("advcl evaluate {} --attack autoattack", quoted(&report.leads[0].path));
+        let command = format!(
+            "advcl evaluate {} --attack autoattack",
+            quoted(&report.leads[0].path)
+        );
         return Err(("only PGD attacked".to_owned(), Some(command)));
     }
     let head = ["attack", "tried on", "broke", "robust after it", "took"].map(str::to_owned);
@@ -446,7 +511,12 @@ fn repeat(report: &Report) -> Markup {
 
 fn encoders(leads: &[&Folder]) -> String {
     let titles = leads.iter().flat_map(|folder| {
-        folder.recipe.pretrain.entries().iter().map(|entry| pretrain::title(&entry.name))
+        folder
+            .recipe
+            .pretrain
+            .entries()
+            .iter()
+            .map(|entry| pretrain::title(&entry.name))
     });
     distinct(titles).join(", ")
 }
@@ -463,13 +533,20 @@ fn machine(folder: &Folder) -> Markup {
         ("advcl", note("advcl_version")),
         ("device", note("device")),
         ("cores", note("cores")),
-        ("system", format!("{}, {}", note("os"), note("architecture"))),
+        (
+            "system",
+            format!("{}, {}", note("os"), note("architecture")),
+        ),
         ("seed", folder.recipe.seed.to_string()),
     ]
     .into_iter()
     .map(|(name, value)| vec![name.to_owned(), value])
     .collect();
-    table(&format!("Where {} was made", folder.name), &["what", "value"].map(str::to_owned), &rows)
+    table(
+        &format!("Where {} was made", folder.name),
+        &["what", "value"].map(str::to_owned),
+        &rows,
+    )
 }
 
 fn commands(folder: &Folder) -> String {
@@ -478,7 +555,7 @@ fn commands(folder: &Folder) -> String {
         "# the recipe below as recipe.toml".to_owned(),
         format!("advcl run recipe.toml --run {run}"),
     ];
-    if folder.rows.iter().any(|row| row.measures.is_some()) {
+    if folder.rows.iter().any(|row| row.outcome.measures.is_some()) {
         lines.push(format!("advcl evaluate {run} --measure all"));
     }
     let report = folder.comparison.as_ref().map_or(run, |path| quoted(path));

@@ -37,7 +37,9 @@ fn magnification(shown: &Shown, examples: &[Example]) -> f64 {
     let largest = match threat.norm {
         Norm::Linf => threat.radius.value(),
         Norm::L2 => {
-            let pairs = examples.iter().flat_map(|e| e.attacked.iter().zip(&e.clean));
+            let pairs = examples
+                .iter()
+                .flat_map(|e| e.attacked.iter().zip(&e.clean));
             f64::from(pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max))
         }
     };
@@ -66,7 +68,10 @@ pub fn examples(report: &Report) -> Part {
 
 /// The most probable class and its probability.
 fn said(probabilities: &[f32]) -> (usize, f64) {
-    let best = probabilities.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+    let best = probabilities
+        .iter()
+        .enumerate()
+        .max_by(|a, b| a.1.total_cmp(b.1));
     best.map_or((0, 0.0), |(class, &share)| (class, f64::from(share)))
 }
 
@@ -78,7 +83,10 @@ fn card(shown: &Shown, example: &Example, times: f64) -> Markup {
         .zip(&example.attacked)
         .map(|(clean, attacked)| 0.5 + (attacked - clean) * times as f32)
         .collect();
-    let (before, after) = (said(&example.probabilities), said(&example.probabilities_attacked));
+    let (before, after) = (
+        said(&example.probabilities),
+        said(&example.probabilities_attacked),
+    );
     let line = |(label, share): (usize, f64)| {
         let right = label == example.label;
         html! {
@@ -109,13 +117,23 @@ fn card(shown: &Shown, example: &Example, times: f64) -> Markup {
 
 fn example_table(shown: &Shown, examples: &[Example]) -> Markup {
     let head = [
-        "image", "class", "said", "sure", "said under attack", "sure", "right class before", "after",
+        "image",
+        "class",
+        "said",
+        "sure",
+        "said under attack",
+        "sure",
+        "right class before",
+        "after",
     ]
     .map(str::to_owned);
     let rows: Vec<Vec<String>> = examples
         .iter()
         .map(|example| {
-            let (before, after) = (said(&example.probabilities), said(&example.probabilities_attacked));
+            let (before, after) = (
+                said(&example.probabilities),
+                said(&example.probabilities_attacked),
+            );
             let own = |all: &[f32]| percent(f64::from(all[example.label]));
             vec![
                 example.index.to_string(),
@@ -134,7 +152,10 @@ fn example_table(shown: &Shown, examples: &[Example]) -> Markup {
 
 pub fn views(report: &Report) -> Part {
     if report.views.is_empty() {
-        return Err(("the recipe has no [pretrain.advcl], whose views they would be".to_owned(), None));
+        return Err((
+            "the recipe has no [pretrain.advcl], whose views they would be".to_owned(),
+            None,
+        ));
     }
     Ok(html! {
         p { "What pretraining compares: of each image two strong views, a weak one, its high frequencies (shifted to gray), and the weak one attacked "
@@ -167,7 +188,10 @@ pub fn views(report: &Report) -> Part {
 
 pub fn maps(report: &Report) -> Result<Part> {
     let all = pictured(report);
-    let all: Vec<_> = all.iter().filter_map(|(s, p)| Some((*s, p.map.as_ref()?))).collect();
+    let all: Vec<_> = all
+        .iter()
+        .filter_map(|(s, p)| Some((*s, p.map.as_ref()?)))
+        .collect();
     if all.is_empty() {
         return Ok(Err(nothing()));
     }
@@ -189,8 +213,16 @@ fn map_block(shown: &Shown, map: &FeatureMap) -> Result<Markup> {
     let dots = |attacked: bool| -> Vec<Dot> {
         let dot = |place: &advcl::report::Place| Dot {
             style: place.label,
-            at: point(if attacked { place.attacked } else { place.clean }),
-            hollow: (if attacked { place.said_attacked } else { place.said }) != place.label,
+            at: point(if attacked {
+                place.attacked
+            } else {
+                place.clean
+            }),
+            hollow: (if attacked {
+                place.said_attacked
+            } else {
+                place.said
+            }) != place.label,
         };
         map.places.iter().map(dot).collect()
     };
@@ -216,7 +248,10 @@ fn map_block(shown: &Shown, map: &FeatureMap) -> Result<Markup> {
     let draw = |what: &str, dots: &[Dot]| {
         plots::map(&alt(what, dots), &clean, dots, square).map_err(|e| anyhow::anyhow!("{e}"))
     };
-    let (before, after) = (draw("as they are", &clean)?, draw("under attack", &attacked)?);
+    let (before, after) = (
+        draw("as they are", &clean)?,
+        draw("under attack", &attacked)?,
+    );
     let mut labels: Vec<usize> = map.places.iter().map(|place| place.label).collect();
     labels.sort_unstable();
     labels.dedup();
@@ -226,7 +261,10 @@ fn map_block(shown: &Shown, map: &FeatureMap) -> Result<Markup> {
         .iter()
         .map(|(label, name)| {
             let of = |dots: &[Dot]| {
-                dots.iter().filter(|dot| dot.style == *label && !dot.hollow).count().to_string()
+                dots.iter()
+                    .filter(|dot| dot.style == *label && !dot.hollow)
+                    .count()
+                    .to_string()
             };
             let all = clean.iter().filter(|dot| dot.style == *label).count();
             vec![name.clone(), all.to_string(), of(&clean), of(&attacked)]
@@ -245,12 +283,17 @@ fn map_block(shown: &Shown, map: &FeatureMap) -> Result<Markup> {
 
 pub fn surfaces(report: &Report) -> Result<Part> {
     let all = pictured(report);
-    let all: Vec<_> = all.iter().filter_map(|(s, p)| Some((*s, p.surface.as_ref()?))).collect();
+    let all: Vec<_> = all
+        .iter()
+        .filter_map(|(s, p)| Some((*s, p.surface.as_ref()?)))
+        .collect();
     if all.is_empty() {
         return Ok(Err(nothing()));
     }
     // One scale, so that they can be held against each other.
-    let values = all.iter().flat_map(|(_, surface)| surface.loss.iter().flatten());
+    let values = all
+        .iter()
+        .flat_map(|(_, surface)| surface.loss.iter().flatten());
     let most = f64::from(values.fold(0.0f32, |most, &value| most.max(value))).max(1e-3);
     let mut figures = Vec::new();
     for (shown, surface) in &all {
@@ -293,7 +336,11 @@ fn surface_figure(shown: &Shown, surface: &Surface, most: f64) -> Result<Markup>
         radius: shown.folder.recipe.threat.radius.value(),
     };
     let svg = heat
-        .draw(&alt, "along the gradient's sign, pixels", "along random signs, pixels")
+        .draw(
+            &alt,
+            "along the gradient's sign, pixels",
+            "along random signs, pixels",
+        )
         .map_err(|error| anyhow::anyhow!("{error}"))?;
     let some: Vec<usize> = (0..side).step_by((side - 1) / 4).collect();
     let mut head = vec!["random \\ gradient".to_owned()];
@@ -303,7 +350,10 @@ fn surface_figure(shown: &Shown, surface: &Surface, most: f64) -> Result<Markup>
         .rev()
         .map(|&row| {
             let mut cells = vec![format!("{:.3}", surface.at[row])];
-            cells.extend(some.iter().map(|&column| format!("{:.2}", surface.loss[row][column])));
+            cells.extend(
+                some.iter()
+                    .map(|&column| format!("{:.2}", surface.loss[row][column])),
+            );
             cells
         })
         .collect();

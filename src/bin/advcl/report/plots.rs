@@ -43,11 +43,23 @@ pub fn shape(style: usize) -> Vec<(f64, f64)> {
     };
     let cross = |turn: f64| -> Vec<(f64, f64)> {
         let arms = [
-            (-0.35, -1.1), (0.35, -1.1), (0.35, -0.35), (1.1, -0.35), (1.1, 0.35), (0.35, 0.35),
-            (0.35, 1.1), (-0.35, 1.1), (-0.35, 0.35), (-1.1, 0.35), (-1.1, -0.35), (-0.35, -0.35),
+            (-0.35, -1.1),
+            (0.35, -1.1),
+            (0.35, -0.35),
+            (1.1, -0.35),
+            (1.1, 0.35),
+            (0.35, 0.35),
+            (0.35, 1.1),
+            (-0.35, 1.1),
+            (-0.35, 0.35),
+            (-1.1, 0.35),
+            (-1.1, -0.35),
+            (-0.35, -0.35),
         ];
         let (sin, cos) = turn.to_radians().sin_cos();
-        arms.iter().map(|(x, y)| (x * cos - y * sin, x * sin + y * cos)).collect()
+        arms.iter()
+            .map(|(x, y)| (x * cos - y * sin, x * sin + y * cos))
+            .collect()
     };
     match style % STYLES {
         0 => regular(12, 0.0, &[1.0]),
@@ -112,26 +124,40 @@ pub enum Ticks {
 impl Axis {
     /// From 0 to 100 %.
     pub fn share(label: &str) -> Self {
-        Self { label: label.to_owned(), from: 0.0, to: 1.0, ticks: Ticks::Percent }
+        Self {
+            label: label.to_owned(),
+            from: 0.0,
+            to: 1.0,
+            ticks: Ticks::Percent,
+        }
     }
 
     /// Around counts: epochs, steps.
     pub fn whole(label: &str, values: impl Iterator<Item = f64>) -> Self {
-        Self { ticks: Ticks::Whole, ..Self::around(label, values) }
+        Self {
+            ticks: Ticks::Whole,
+            ..Self::around(label, values)
+        }
     }
 
     /// Around all of the values.
     pub fn around(label: &str, values: impl Iterator<Item = f64>) -> Self {
-        let ends = values.filter(|v| v.is_finite()).fold(
-            (f64::INFINITY, f64::NEG_INFINITY),
-            |(low, high), value| (low.min(value), high.max(value)),
-        );
+        let ends = values
+            .filter(|v| v.is_finite())
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+                (low.min(value), high.max(value))
+            });
         let (from, to) = match ends {
             (low, high) if low < high => (low, high),
             (low, _) if low.is_finite() => (low - 0.5, low + 0.5),
             _ => (0.0, 1.0),
         };
-        Self { label: label.to_owned(), from, to, ticks: Ticks::Number }
+        Self {
+            label: label.to_owned(),
+            from,
+            to,
+            ticks: Ticks::Number,
+        }
     }
 
     fn write(&self, value: f64) -> String {
@@ -185,14 +211,23 @@ fn finish(svg: String, height: i32, alt: &str) -> String {
     }
     for style in 0..STYLES {
         let RGBColor(r, g, b) = colour(style);
-        body = body.replace(&format!("#{r:02X}{g:02X}{b:02X}"), &format!("var(--k{style})"));
+        body = body.replace(
+            &format!("#{r:02X}{g:02X}{b:02X}"),
+            &format!("var(--k{style})"),
+        );
     }
-    for (RGBColor(r, g, b), name) in
-        [(INK, "--ink"), (MUTED, "--muted"), (GRID, "--grid"), (PAPER, "--card")]
-    {
+    for (RGBColor(r, g, b), name) in [
+        (INK, "--ink"),
+        (MUTED, "--muted"),
+        (GRID, "--grid"),
+        (PAPER, "--card"),
+    ] {
         body = body.replace(&format!("#{r:02X}{g:02X}{b:02X}"), &format!("var({name})"));
     }
-    format!("<svg viewBox=\"0 0 {w} {h}\" role=\"img\" aria-label=\"{text}\">{}", body.replace(" \"", "\""))
+    format!(
+        "<svg viewBox=\"0 0 {w} {h}\" role=\"img\" aria-label=\"{text}\">{}",
+        body.replace(" \"", "\"")
+    )
 }
 
 /// Axes and grid.
@@ -272,7 +307,10 @@ pub fn whiskers(alt: &str, rows: &[(String, Vec<Whisker>)]) -> Drawn<String> {
         let bottom = (each * rows.len() as i32 + 6) * FINE;
         for tenth in [0.0, 0.25, 0.5, 0.75, 1.0] {
             let at = place(tenth);
-            area.draw(&PathElement::new(vec![(at, 4 * FINE), (at, bottom)], GRID.stroke_width(4)))?;
+            area.draw(&PathElement::new(
+                vec![(at, 4 * FINE), (at, bottom)],
+                GRID.stroke_width(4),
+            ))?;
             let anchor = match tenth {
                 0.0 => HPos::Left,
                 _ => HPos::Center,
@@ -285,7 +323,10 @@ pub fn whiskers(alt: &str, rows: &[(String, Vec<Whisker>)]) -> Drawn<String> {
             let style = font(12, &INK).pos(Pos::new(HPos::Left, VPos::Top));
             area.draw(&Text::new(name.clone(), (left, top + 6 * FINE), style))?;
             let y = top + 31 * FINE;
-            area.draw(&PathElement::new(vec![(left, y), (right, y)], GRID.stroke_width(4)))?;
+            area.draw(&PathElement::new(
+                vec![(left, y), (right, y)],
+                GRID.stroke_width(4),
+            ))?;
             for one in values {
                 let ends = vec![(place(one.low), y), (place(one.high), y)];
                 area.draw(&PathElement::new(ends, colour(one.style).stroke_width(12)))?;
@@ -293,7 +334,10 @@ pub fn whiskers(alt: &str, rows: &[(String, Vec<Whisker>)]) -> Drawn<String> {
             for one in values {
                 let corner = |(dx, dy): (f64, f64)| {
                     let scale = 5.0 * f64::from(FINE);
-                    (place(one.value) + (dx * scale) as i32, y + (dy * scale) as i32)
+                    (
+                        place(one.value) + (dx * scale) as i32,
+                        y + (dy * scale) as i32,
+                    )
                 };
                 let corners: Vec<_> = shape(one.style).into_iter().map(corner).collect();
                 let mut edge = corners.clone();
@@ -322,7 +366,12 @@ const CELLS: usize = 64;
 const VOTES: usize = 5;
 
 /// Dots over the regions of the classes: each cell has the colour of most of the nearest of `anchors`.
-pub fn map(alt: &str, anchors: &[Dot], dots: &[Dot], square: ((f64, f64), (f64, f64))) -> Drawn<String> {
+pub fn map(
+    alt: &str,
+    anchors: &[Dot],
+    dots: &[Dot],
+    square: ((f64, f64), (f64, f64)),
+) -> Drawn<String> {
     drawn(400, alt, |area| {
         let ((x0, x1), (y0, y1)) = square;
         let mut chart = ChartBuilder::on(area)
@@ -346,14 +395,18 @@ pub fn map(alt: &str, anchors: &[Dot], dots: &[Dot], square: ((f64, f64), (f64, 
                 chart.draw_series(std::iter::once(Rectangle::new(corners, fill)))?;
             }
         }
-        dots.iter().try_for_each(|dot| mark(&mut chart, dot.at, dot.style, 3.4, dot.hollow))
+        dots.iter()
+            .try_for_each(|dot| mark(&mut chart, dot.at, dot.style, 3.4, dot.hollow))
     })
 }
 
 /// The style of most of the nearest dots; the nearest one's, where several are as many.
 fn nearest(anchors: &[Dot], at: (f64, f64)) -> usize {
     let squared = |dot: &Dot| (dot.at.0 - at.0).powi(2) + (dot.at.1 - at.1).powi(2);
-    let mut near: Vec<(f64, usize)> = anchors.iter().map(|dot| (squared(dot), dot.style)).collect();
+    let mut near: Vec<(f64, usize)> = anchors
+        .iter()
+        .map(|dot| (squared(dot), dot.style))
+        .collect();
     near.sort_by(|a, b| a.0.total_cmp(&b.0));
     near.truncate(VOTES);
     let votes = |style: usize| near.iter().filter(|(_, other)| *other == style).count();
@@ -365,8 +418,15 @@ fn nearest(anchors: &[Dot], at: (f64, f64)) -> usize {
 /// A colour of viridis (Smith and van der Walt, matplotlib), by nine of its points.
 pub fn viridis(share: f64) -> [u8; 3] {
     const STOPS: [[u8; 3]; 9] = [
-        [68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141],
-        [39, 173, 129], [92, 200, 99], [170, 220, 50], [253, 231, 37],
+        [68, 1, 84],
+        [71, 44, 122],
+        [59, 81, 139],
+        [44, 113, 142],
+        [33, 144, 141],
+        [39, 173, 129],
+        [92, 200, 99],
+        [170, 220, 50],
+        [253, 231, 37],
     ];
     let place = share.clamp(0.0, 1.0) * (STOPS.len() - 1) as f64;
     let below = (place as usize).min(STOPS.len() - 2);
@@ -408,7 +468,8 @@ impl Heat<'_> {
         drawn(392, alt, |area| {
             let mut chart = chart(area, &axis(x), &axis(y))?;
             for (row, &bottom) in self.values.iter().zip(self.at) {
-                let level = |value: f32| (f64::from(value) / self.most * 40.0).clamp(0.0, 40.0) as u32;
+                let level =
+                    |value: f32| (f64::from(value) / self.most * 40.0).clamp(0.0, 40.0) as u32;
                 let levels: Vec<u32> = row.iter().map(|&value| level(value)).collect();
                 let mut start = 0;
                 for run in levels.chunk_by(|a, b| a == b) {
@@ -455,7 +516,13 @@ fn contour(at: &[f64], values: &[Vec<f32>], level: f64) -> Vec<[(f64, f64); 2]> 
                 let value = f64::from(values[row + dy][column + dx]) - level;
                 ((at[column + dx], at[row + dy]), value)
             };
-            let around = [corner(0, 0), corner(0, 1), corner(1, 1), corner(1, 0), corner(0, 0)];
+            let around = [
+                corner(0, 0),
+                corner(0, 1),
+                corner(1, 1),
+                corner(1, 0),
+                corner(0, 0),
+            ];
             let crossing = |pair: &[((f64, f64), f64)]| {
                 let [(p, a), (q, b)] = [pair[0], pair[1]];
                 ((a < 0.0) != (b < 0.0)).then(|| {
@@ -476,12 +543,21 @@ mod tests {
 
     #[test]
     fn plots_belong_to_the_page() {
-        let series = [Series { style: Some(3), points: vec![(0.0, 0.2), (1.0, 0.9)] }];
+        let series = [Series {
+            style: Some(3),
+            points: vec![(0.0, 0.2), (1.0, 0.9)],
+        }];
         let x = Axis::around("epochs < 3", [0.0, 1.0].into_iter());
         let svg = lines("a \"line\" & more", &x, &Axis::share("right"), &series).expect("a plot");
         assert!(svg.starts_with("<svg viewBox="), "{svg}");
-        assert!(svg.contains("aria-label=\"a &quot;line&quot; &amp; more\""), "{svg}");
-        assert!(svg.contains("epochs &lt; 3") && svg.contains("var(--k3)"), "{svg}");
+        assert!(
+            svg.contains("aria-label=\"a &quot;line&quot; &amp; more\""),
+            "{svg}"
+        );
+        assert!(
+            svg.contains("epochs &lt; 3") && svg.contains("var(--k3)"),
+            "{svg}"
+        );
         for word in ["http", "font-family", "#0", "NaN"] {
             assert!(!svg.contains(word), "{word} in {svg}");
         }
@@ -499,8 +575,19 @@ mod tests {
 
     #[test]
     fn regions_belong_to_most_of_the_nearest() {
-        let dot = |style: usize, x: f64| Dot { style, at: (x, 0.0), hollow: false };
-        let anchors = [dot(1, 0.0), dot(2, 1.0), dot(2, 1.1), dot(2, 1.2), dot(1, 5.0), dot(1, 6.0)];
+        let dot = |style: usize, x: f64| Dot {
+            style,
+            at: (x, 0.0),
+            hollow: false,
+        };
+        let anchors = [
+            dot(1, 0.0),
+            dot(2, 1.0),
+            dot(2, 1.1),
+            dot(2, 1.2),
+            dot(1, 5.0),
+            dot(1, 6.0),
+        ];
         assert_eq!(nearest(&anchors, (0.1, 0.0)), 2);
         assert_eq!(nearest(&anchors, (6.0, 0.0)), 2);
         assert_eq!(nearest(&anchors[..2], (0.1, 0.0)), 1);

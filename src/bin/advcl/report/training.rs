@@ -28,7 +28,10 @@ pub fn curves(report: &Report) -> Result<Part> {
         }
     }
     if blocks.is_empty() {
-        return Ok(Err(("the run's metrics.jsonl has no epochs".to_owned(), None)));
+        return Ok(Err((
+            "the run's metrics.jsonl has no epochs".to_owned(),
+            None,
+        )));
     }
     Ok(Ok(html! {
         p { "Losses are means over each epoch, as the optimizer saw them: with views, attacks and all." }
@@ -42,16 +45,27 @@ pub fn curves(report: &Report) -> Result<Part> {
 /// A plot a pretraining stage, one a finetuning mode, one of the probe.
 fn figures_of(folder: &Folder) -> Result<Vec<Markup>> {
     let mut figures = Vec::new();
-    let modes: Vec<&str> = folder.recipe.finetune.entries().iter().map(|e| e.name.as_str()).collect();
+    let modes: Vec<&str> = folder
+        .recipe
+        .finetune
+        .entries()
+        .iter()
+        .map(|e| e.name.as_str())
+        .collect();
     let mode_of = |stage: &Stage| {
         let second = stage.name.split('/').nth(1)?;
         modes.iter().find(|mode| **mode == second).copied()
     };
-    let (fitted, pretrained): (Vec<&Stage>, Vec<&Stage>) =
-        folder.training.iter().partition(|stage| mode_of(stage).is_some());
+    let (fitted, pretrained): (Vec<&Stage>, Vec<&Stage>) = folder
+        .training
+        .iter()
+        .partition(|stage| mode_of(stage).is_some());
     for stage in &pretrained {
         let names = names(stage, |epoch| &epoch.losses);
-        let all: Vec<Line> = names.into_iter().map(|name| loss_line(stage, &name, name.clone())).collect();
+        let all: Vec<Line> = names
+            .into_iter()
+            .map(|name| loss_line(stage, &name, name.clone()))
+            .collect();
         let (method, part) = stage.name.split_once('/').unwrap_or((&stage.name, ""));
         let title = format!("{} {part}", pretrain::title(method));
         figures.extend(plot(title.trim(), "pretraining loss", false, &all)?);
@@ -62,7 +76,11 @@ fn figures_of(folder: &Folder) -> Result<Vec<Markup>> {
             let mut parts = stage.name.split('/');
             let method = parts.next().map(pretrain::title).unwrap_or_default();
             let rest: Vec<&str> = parts.skip(1).collect();
-            loss_line(stage, "loss", format!("{method} {}", rest.join(" ")).trim().to_owned())
+            loss_line(
+                stage,
+                "loss",
+                format!("{method} {}", rest.join(" ")).trim().to_owned(),
+            )
         };
         let all: Vec<Line> = stages.map(line).collect();
         let title = format!("Finetuning by {}", finetune::title(mode));
@@ -72,11 +90,20 @@ fn figures_of(folder: &Folder) -> Result<Vec<Markup>> {
         let value = |epoch: &advcl::report::Epoch| find(&epoch.figures, "knn");
         Line {
             name: pretrain::title(&stage.name),
-            points: stage.epochs.iter().filter_map(|e| Some((e.epoch as f64, value(e)?))).collect(),
+            points: stage
+                .epochs
+                .iter()
+                .filter_map(|e| Some((e.epoch as f64, value(e)?)))
+                .collect(),
         }
     };
     let probed: Vec<Line> = pretrained.iter().map(probed).collect();
-    figures.extend(plot("Nearest neighbours, held-out images", "accuracy", true, &probed)?);
+    figures.extend(plot(
+        "Nearest neighbours, held-out images",
+        "accuracy",
+        true,
+        &probed,
+    )?);
     Ok(figures)
 }
 
@@ -84,8 +111,9 @@ type Named = Vec<(String, Option<f64>)>;
 
 fn names(stage: &Stage, of: fn(&advcl::report::Epoch) -> &Named) -> Vec<String> {
     let last = stage.epochs.last();
-    let mut names: Vec<String> =
-        last.map_or(Vec::new(), |epoch| of(epoch).iter().map(|(name, _)| name.clone()).collect());
+    let mut names: Vec<String> = last.map_or(Vec::new(), |epoch| {
+        of(epoch).iter().map(|(name, _)| name.clone()).collect()
+    });
     // The whole before its parts.
     names.sort_by_key(|name| name != "loss");
     names
@@ -96,8 +124,12 @@ fn find(values: &Named, name: &str) -> Option<f64> {
 }
 
 fn loss_line(stage: &Stage, loss: &str, name: String) -> Line {
-    let point = |epoch: &advcl::report::Epoch| Some((epoch.epoch as f64, find(&epoch.losses, loss)?));
-    Line { name, points: stage.epochs.iter().filter_map(point).collect() }
+    let point =
+        |epoch: &advcl::report::Epoch| Some((epoch.epoch as f64, find(&epoch.losses, loss)?));
+    Line {
+        name,
+        points: stage.epochs.iter().filter_map(point).collect(),
+    }
 }
 
 /// None where there is nothing to draw.
@@ -115,13 +147,19 @@ fn plot(title: &str, y: &str, percent: bool, all: &[Line]) -> Result<Option<Mark
     let series: Vec<Series> = all
         .iter()
         .enumerate()
-        .map(|(style, line)| Series { style: Some(style), points: line.points.clone() })
+        .map(|(style, line)| Series {
+            style: Some(style),
+            points: line.points.clone(),
+        })
         .collect();
     let words: Vec<String> = all
         .iter()
         .filter_map(|line| {
             let (first, last) = (line.points.first()?, line.points.last()?);
-            Some(format!("{} from {:.3} to {:.3}", line.name, first.1, last.1))
+            Some(format!(
+                "{} from {:.3} to {:.3}",
+                line.name, first.1, last.1
+            ))
         })
         .collect();
     let alt = format!("{title}, {} by epoch: {}.", y.label, words.join("; "));
@@ -131,7 +169,10 @@ fn plot(title: &str, y: &str, percent: bool, all: &[Line]) -> Result<Option<Mark
     epochs.dedup();
     let every = epochs.len().div_ceil(ROWS).max(1);
     let last = epochs.len() - 1;
-    let shown = epochs.iter().enumerate().filter(|(i, _)| (last - i) % every == 0);
+    let shown = epochs
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| (last - i) % every == 0);
     let rows: Vec<Vec<String>> = shown
         .map(|(_, &epoch)| {
             let mut cells = vec![format!("{epoch}")];

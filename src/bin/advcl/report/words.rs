@@ -23,7 +23,9 @@ pub fn json(lines: &[Line], runs: &[Folder]) -> Result<String> {
 
 /// A cell of a table in Markdown.
 fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('|', "\\|").replace('\n', " ")
+    text.replace('\\', "\\\\")
+        .replace('|', "\\|")
+        .replace('\n', " ")
 }
 
 fn table(head: &[&str], rows: &[Vec<String>]) -> String {
@@ -40,14 +42,21 @@ fn words(figure: &Figure) -> String {
     let share = 100.0 * figure.share;
     match figure.deviation {
         Some(deviation) => format!("{share:.1} ± {:.1}", 100.0 * deviation),
-        None => format!("{share:.1} ({:.1}–{:.1})", 100.0 * figure.low, 100.0 * figure.high),
+        None => format!(
+            "{share:.1} ({:.1}–{:.1})",
+            100.0 * figure.low,
+            100.0 * figure.high
+        ),
     }
 }
 
 /// The headline, and what there is of checks and attacks.
 pub fn markdown(lines: &[Line], runs: &[Folder]) -> String {
     let several = lines.iter().any(|line| line.run != lines[0].run);
-    let suite = lines.iter().find_map(|line| line.attacked.as_ref()).map(|a| suite_title(&a.suite));
+    let suite = lines
+        .iter()
+        .find_map(|line| line.attacked.as_ref())
+        .map(|a| suite_title(&a.suite));
     let mut head = vec!["classifier", "clean %", "PGD %"];
     head.extend(suite.iter().map(String::as_str));
     head.extend(["radius", "images", "seeds", "took"]);
@@ -58,7 +67,11 @@ pub fn markdown(lines: &[Line], runs: &[Folder]) -> String {
         };
         let mut cells = vec![name, words(&line.clean), words(&line.robust)];
         if suite.is_some() {
-            cells.push(line.attacked.as_ref().map_or("–".to_owned(), |a| words(&a.robust)));
+            cells.push(
+                line.attacked
+                    .as_ref()
+                    .map_or("–".to_owned(), |a| words(&a.robust)),
+            );
         }
         cells.extend([
             line.radius.clone(),
@@ -75,7 +88,11 @@ pub fn markdown(lines: &[Line], runs: &[Folder]) -> String {
     );
     for folder in runs {
         for row in &folder.rows {
-            let name = format!("{}, {}", folder.name, title(&row.outcome.method, &row.outcome.finetuning));
+            let name = format!(
+                "{}, {}",
+                folder.name,
+                title(&row.outcome.method, &row.outcome.finetuning)
+            );
             if let Some(attacked) = &row.outcome.attacked {
                 let tried = attacked.attacks.iter().map(|tried| {
                     vec![
@@ -90,11 +107,20 @@ pub fn markdown(lines: &[Line], runs: &[Folder]) -> String {
                 let head = ["attack", "images", "broken", "took"];
                 text += &format!("\n## {name}: {suite}\n\n{}", table(&head, &rows));
             }
-            if let Some(soundness) = &row.soundness {
+            if let Some(soundness) = &row.outcome.soundness {
                 let finding = |finding: &advcl::evaluate::soundness::Finding| {
-                    let holds = if finding.holds { "holds" } else { "**warning**" };
+                    let holds = if finding.holds {
+                        "holds"
+                    } else {
+                        "**warning**"
+                    };
                     let meaning = if finding.holds { "" } else { &finding.meaning };
-                    vec![finding.check.clone(), holds.to_owned(), finding.found.clone(), meaning.to_owned()]
+                    vec![
+                        finding.check.clone(),
+                        holds.to_owned(),
+                        finding.found.clone(),
+                        meaning.to_owned(),
+                    ]
                 };
                 let rows: Vec<Vec<String>> = soundness.findings.iter().map(finding).collect();
                 let head = ["check", "", "found", "which means"];
@@ -121,8 +147,14 @@ pub fn csv(lines: &[Line]) -> String {
         let figure = |figure: &Figure| {
             [figure.share, figure.low, figure.high].map(|value| format!("{value:.6}"))
         };
-        let mut cells: Vec<String> = [&line.run, &line.method, &line.finetuning].map(|t| quoted(t)).to_vec();
-        cells.extend([line.seeds.to_string(), line.images.to_string(), quoted(&line.radius)]);
+        let mut cells: Vec<String> = [&line.run, &line.method, &line.finetuning]
+            .map(|t| quoted(t))
+            .to_vec();
+        cells.extend([
+            line.seeds.to_string(),
+            line.images.to_string(),
+            quoted(&line.radius),
+        ]);
         cells.extend(figure(&line.clean));
         cells.push(line.steps.to_string());
         cells.extend(figure(&line.robust));

@@ -1,0 +1,272 @@
+//! `evaluate --measure`: what is measured, kept, measured anew, refused.
+
+use std::path::Path;
+
+use advcl::data::corrupt::KINDS;
+use advcl::evaluate::measures::{Measures, Transfer};
+use advcl::nn::weights;
+use serde_json::Value;
+
+use crate::bad_input::{refused, refused_at_the_door};
+use crate::{advcl, folder, get, put, snapshot};
+
+const ROW: &str = "evaluate run --method advcl --mode slf";
+
+/// Two trained rows in `run`, of encoders that are hardly trained.
+fn trained() -> tempfile::TempDir {
+    let folder = folder();
+    advcl(folder.path(), "run tiny.toml --run run").expect(0);
+    folder
+}
+
+fn record(path: &Path) -> Value {
+    let file = path.join("run/advcl/slf/measures.json");
+    serde_json::from_slice(&get(file)).expect("JSON")
+}
+
+fn measures(value: &Value) -> Measures {
+    serde_json::from_value(value.clone()).expect("measures")
+}
+
+#[test]
+fn all_is_measured_kept_and_consistent() {
+    let folder = trained();
+    let path = folder.path();
+    let answer = advcl(path, "evaluate run --measure all --measure-limit 10").expect(0);
+    for words in [
+        "AdvCL SLF, 10 images: accuracy against radius, L∞",
+        "accuracy against radius, L2",
+        "SimCLR SLF, 10 images: accuracy against steps",
+        "elastic transform",
+        "by class",
+        "accuracy of 20 nearest neighbours of features",
+        "expected calibration error",
+        "transfer, 10 images",
+    ] {
+        assert!(answer.stdout.contains(words), "{words} in {answer}");
+    }
+    let before = snapshot(&path.join("run"));
+    let found = measures(&record(path));
+    assert_eq!(found.images, 10);
+
+    // Curves fall; where nothing is attacked they agree.
+    let clean = found.radius[0].points[0].accuracy;
+    assert_eq!(found.radius.len(), 2);
+    for (curve, farthest) in found.radius.iter().zip([0.4, 2.8]) {
+        let (first, last) = (curve.points[0], curve.points[8]);
+        assert_eq!((first.at, first.accuracy), (0.0, clean));
+        assert!((last.at - farthest).abs() < 1e-9, "{curve:?}");
+        assert!(curve.points.is_sorted_by(|a, b| a.at < b.at), "{curve:?}");
+        let falls = |points: &[advcl::evaluate::measures::Point]| {
+            points.is_sorted_by(|a, b| a.accuracy >= b.accuracy)
+        };
+        assert!(falls(&curve.points) && falls(&found.steps), "{found:?}");
+    }
+    let steps: Vec<f64> = found.steps.iter().map(|point| point.at).collect();
+    assert_eq!(steps, [0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0]);
+    assert_eq!(found.steps[0].accuracy, clean);
+    let kinds: Vec<&str> = found.corruptions.iter().map(|c| c.kind.as_str()).collect();
+    assert_eq!(kinds, KINDS.map(|(name, _)| name));
+    let shares = found.corruptions.iter().flat_map(|c| c.accuracy);
+    assert!(shares.clone().all(|share| (0.0..=1.0).contains(&share)));
+    assert!(
+        shares.clone().any(|share| share != clean),
+        "corruptions change nothing"
+    );
+
+    // Matrices and bins hold every image once, and agree on what is right.
+    let calibration = found.calibration.as_ref().expect("measured");
+    let attacked = found.calibration_attacked.as_ref().expect("measured");
+    for (confusion, calibration) in [
+        (&found.confusion, calibration),
+        (&found.confusion_attacked, attacked),
+    ] {
+        // One image of each class.
+        assert!(confusion.iter().all(|row| row.iter().sum::<usize>() == 1));
+        let right: usize = (0..10).map(|class| confusion[class][class]).sum();
+        let bins = &calibration.bins;
+        assert_eq!(bins.iter().map(|bin| bin.images).sum::<usize>(), 10);
+        let sum: f64 = bins
+            .iter()
+            .map(|bin| bin.accuracy * bin.images as f64)
+            .sum();
+        assert!((sum - right as f64).abs() < 1e-9, "{calibration:?}");
+        assert!((0.0..=1.0).contains(&calibration.error));
+    }
+    let right: usize = (0..10).map(|class| found.confusion[class][class]).sum();
+    assert_eq!(right as f64 / 10.0, clean);
+    let near = found.neighbours.expect("measured");
+    assert_eq!(near.k, 20);
+    assert!(near.attacked <= 1.0 && near.clean > 0.0, "{near:?}");
+
+    // Rows and columns in the table's order.
+    let file = get(path.join("run/transfer.json"));
+    let transfer: Transfer = serde_json::from_slice(&file).expect("a matrix");
+    assert_eq!(transfer.classifiers, ["simclr/slf", "advcl/slf"]);
+    assert_eq!(transfer.clean[1], clean);
+    let own = found.confusion_attacked.iter().enumerate();
+    let own: usize = own.map(|(class, row)| row[class]).sum();
+    assert_eq!(transfer.accuracy[1][1], own as f64 / 10.0);
+
+    // It is all in the JSON, and nothing is measured again.
+    let answer = advcl(path, "evaluate run --measure all --json")
+        .expect(0)
+        .json();
+    assert_eq!(measures(&answer["outcomes"][1]["measures"]), found);
+    assert_eq!(
+        answer["transfer"]["accuracy"],
+        serde_json::json!(transfer.accuracy)
+    );
+    for file in [
+        "advcl/slf/measures.json",
+        "simclr/slf/measures.json",
+        "transfer.json",
+    ] {
+        let file = path.join("run").join(file);
+        assert!(before[&file] == get(&file), "{file:?} was written again");
+    }
+    // Shown without being asked for, as long as it holds.
+    let answer = advcl(path, "evaluate run --json").expect(0).json();
+    assert_eq!(measures(&answer["outcomes"][1]["measures"]), found);
+}
+
+#[test]
+fn what_changed_is_measured_anew_and_the_rest_is_not() {
+    let folder = trained();
+    let path = folder.path();
+    let measure = |more: &str| {
+        let answer = advcl(path, &format!("{ROW} --measure-limit 10 --json {more}"));
+        measures(&answer.expect(0).json()["outcomes"][0]["measures"])
+    };
+    let first = measure("--measure steps,confusion");
+    assert!(
+        !first.steps.is_empty() && first.radius.is_empty(),
+        "{first:?}"
+    );
+    // A part more, the others kept; batches of another size change nothing.
+    let more = measure("--measure radius --set evaluate.batch_size=3");
+    assert_eq!(
+        (&more.steps, &more.confusion),
+        (&first.steps, &first.confusion)
+    );
+    std::fs::remove_file(path.join("run/advcl/slf/measures.json")).expect("was written");
+    let again = measure("--measure radius,steps,confusion --set evaluate.batch_size=4");
+    assert_eq!(again, more);
+    // PGD's steps are part of the confusion, not of the curves: what no longer holds is dropped.
+    let other = measure("--measure radius --set evaluate.steps=3");
+    assert_eq!((&other.steps, &other.radius), (&more.steps, &more.radius));
+    assert!(other.confusion.is_empty(), "{other:?}");
+    // Other images: nothing holds.
+    let fewer = advcl(
+        path,
+        &format!("{ROW} --measure steps --measure-limit 5 --json"),
+    );
+    let fewer = measures(&fewer.expect(0).json()["outcomes"][0]["measures"]);
+    assert_eq!(fewer.images, 5);
+    assert!(
+        fewer.radius.is_empty() && fewer.steps.len() == 8,
+        "{fewer:?}"
+    );
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused() {
+    let folder = trained();
+    let path = folder.path();
+    for (args, words) in [
+        (
+            "--measure raduis",
+            ["no measure \"raduis\"", "did you mean \"radius\"?"],
+        ),
+        ("--measure=", ["no measure \"\"", "known: all, radius"]),
+        (
+            "--measure steps --measure-limit 0",
+            ["measure_limit", "found 0"],
+        ),
+        ("--measure-limit 5", ["--measure", "required"]),
+        (
+            "--measure steps --verify x",
+            ["--verify", "cannot be used with"],
+        ),
+    ] {
+        refused_at_the_door(path, &format!("{ROW} {args}"), &words);
+    }
+    refused(
+        path,
+        &format!("{ROW} --measure transfer"),
+        &[
+            "transfer is between classifiers, and this is one row",
+            "leave out --method",
+        ],
+    );
+    // Where it is one of all, it is left out, and that is said.
+    let answer = advcl(path, &format!("{ROW} --measure all --measure-limit 5")).expect(0);
+    assert!(
+        answer.stderr.contains("no transfer: it takes two rows"),
+        "{answer}"
+    );
+    assert!(!path.join("run/transfer.json").exists());
+
+    let file = path.join("run/advcl/slf/measures.json");
+    let whole = get(&file);
+    put(&file, &whole[..whole.len() / 2]);
+    refused(
+        path,
+        &format!("{ROW} --measure steps"),
+        &["measures.json", "line"],
+    );
+    std::fs::remove_file(&file).expect("was written");
+
+    // Weights whose logits are beyond all numbers.
+    let model = path.join("run/advcl/slf/model.safetensors");
+    let (mut tensors, metadata) = weights::load(&model).expect("a model");
+    let (_, values) = tensors.get_mut("linear.weight").expect("a classifier");
+    values.fill(f32::MAX);
+    let metadata: Vec<(&str, String)> = metadata
+        .iter()
+        .map(|(key, text)| (key.as_str(), text.clone()))
+        .collect();
+    weights::save(&model, &tensors, &metadata).expect("a file");
+    for measure in ["radius", "steps", "corruptions", "confusion"] {
+        let answer = advcl(path, &format!("{ROW} --measure {measure}")).expect(1);
+        assert!(
+            answer.stderr.contains("a logit of image"),
+            "{measure}: {answer}"
+        );
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_measurement_goes_on_where_it_was() {
+    use crate::signals::{ended, signal, start};
+    use std::time::{Duration, Instant};
+
+    let folder = trained();
+    let path = folder.path();
+    let args = "evaluate --method advcl --mode slf --measure all";
+    ended(start(path, args, "run", &[])).expect(0);
+    let whole = record(path);
+    let file = path.join("run/advcl/slf/measures.json");
+    std::fs::remove_file(&file).expect("was written");
+    let mut child = start(path, args, "run", &[]);
+    let started = Instant::now();
+    while !file.exists() && child.try_wait().expect("ours").is_none() {
+        assert!(started.elapsed() < Duration::from_secs(60), "no part");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    signal(&child, "-INT");
+    let stopped = ended(child).expect(1);
+    assert!(
+        stopped.stderr.contains("stopped at advcl/slf/"),
+        "{stopped}"
+    );
+    let part = record(path);
+    let parts = |record: &Value| record["recipes"].as_object().expect("texts").len();
+    assert!((1..6).contains(&parts(&part)), "{part}");
+    ended(start(path, args, "run", &[])).expect(0);
+    assert!(
+        record(path) == whole,
+        "another result than without the stop"
+    );
+}
