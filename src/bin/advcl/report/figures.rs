@@ -1,6 +1,6 @@
 //! The headline's rows: a classifier of a run, or of all seeds of a comparison.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use advcl::attack::Norm;
 use advcl::compare::Spread;
@@ -104,20 +104,20 @@ pub fn norm(norm: Norm) -> &'static str {
 
 /// One for each classifier, and for each classifier of a comparison.
 pub fn lines(folders: &[Folder]) -> Vec<Line> {
-    let mut groups: Vec<((Option<&PathBuf>, &str, &str), Vec<&Row>)> = Vec::new();
+    // What a row is of: the run, or the comparison, and the classifier.
+    let mut groups: Vec<((&Path, &str), &Folder, Vec<&Row>)> = Vec::new();
     for folder in folders {
         for row in &folder.rows {
             let run = folder.comparison.as_ref().unwrap_or(&folder.path);
-            let key = (Some(run), folder_name(folder), row.classifier.as_str());
-            match groups.iter_mut().find(|(other, _)| *other == key) {
-                Some((_, rows)) => rows.push(row),
-                None => groups.push((key, vec![row])),
+            let key = (run.as_path(), row.classifier.as_str());
+            match groups.iter_mut().find(|(other, ..)| *other == key) {
+                Some((.., rows)) => rows.push(row),
+                None => groups.push((key, folder, vec![row])),
             }
         }
     }
-    groups
-        .iter()
-        .map(|((_, name, _), rows)| line(name, rows))
+    let of = groups.iter();
+    of.map(|(_, folder, rows)| line(folder_name(folder), rows))
         .collect()
 }
 

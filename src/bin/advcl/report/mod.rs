@@ -1,12 +1,17 @@
 //! `advcl report`: what runs came to, as one page, or as tables for other programs.
 
+mod accuracy;
+mod classes;
+mod curves;
 mod figures;
 mod html;
 mod measured;
 mod page;
 mod pictures;
 mod plots;
+mod repeat;
 mod training;
+mod trust;
 mod words;
 
 use std::path::{Path, PathBuf};

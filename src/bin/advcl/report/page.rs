@@ -1,15 +1,15 @@
-//! The page: what comes first, what can be believed, how to repeat it.
+//! The page: what comes first, and its parts in order.
 
-use advcl::pretrain;
+use advcl::recipe::SplitName;
 use advcl::report::Folder;
 use anyhow::Result;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::figures::{self, Figure, Line};
-use super::html::{count, folded, legend, percent, table};
-use super::plots::{Whisker, whiskers};
-use super::{Shown, Views, measured, pictures, quoted, training};
-use crate::table::clock;
+use super::accuracy::accuracy;
+use super::figures::{self, Line};
+use super::html::{count, percent};
+use super::repeat::repeat;
+use super::{Shown, Views, classes, curves, measured, pictures, training, trust};
 
 /// Everything that is on it.
 pub struct Report<'a> {
@@ -45,12 +45,12 @@ pub fn page(report: &Report) -> Result<String> {
             "Accuracy, clean and attacked",
             Ok(accuracy(report)?),
         ),
-        section("soundness", "Can it be believed?", soundness(report)),
-        section("attacks", "Attack by attack", attacks(report)),
+        section("soundness", "Can it be believed?", trust::soundness(report)),
+        section("attacks", "Attack by attack", trust::attacks(report)),
         section(
             "curves",
             "Accuracy against radius and steps",
-            measured::curves(report)?,
+            curves::curves(report)?,
         ),
         section("examples", "Attacked images", pictures::examples(report)),
         section("views", "Views of pretraining", pictures::views(report)),
@@ -60,7 +60,7 @@ pub fn page(report: &Report) -> Result<String> {
             "Loss around an image",
             pictures::surfaces(report)?,
         ),
-        section("classes", "Class by class", measured::classes(report)?),
+        section("classes", "Class by class", classes::classes(report)?),
         section(
             "corruptions",
             "Common corruptions",
@@ -168,8 +168,8 @@ fn header(report: &Report, title: &str, sections: &[Section]) -> Markup {
     let lead = best(report.lines);
     let split = first.rows[0].outcome.split;
     let images = match split {
-        advcl::recipe::SplitName::Test => "test images",
-        advcl::recipe::SplitName::Holdout => "held-out images",
+        SplitName::Test => "test images",
+        SplitName::Holdout => "held-out images",
     };
     let sources: Vec<String> = distinct(report.leads.iter().map(|folder| {
         let target = folder.recipe.downstream.as_ref().map(|d| &d.source);
@@ -243,7 +243,7 @@ fn header(report: &Report, title: &str, sections: &[Section]) -> Markup {
 }
 
 /// Each once, in order.
-fn distinct(all: impl Iterator<Item = String>) -> Vec<String> {
+pub fn distinct(all: impl Iterator<Item = String>) -> Vec<String> {
     let mut seen = Vec::new();
     for one in all {
         if !seen.contains(&one) {
@@ -253,312 +253,5 @@ fn distinct(all: impl Iterator<Item = String>) -> Vec<String> {
     seen
 }
 
-/// "76.8 % (74.9–78.6)", or "76.8 ± 0.5 %".
-fn cell(figure: &Figure) -> Markup {
-    html! {
-        @match figure.deviation {
-            Some(deviation) => {
-                span.big { (format!("{:.1}", 100.0 * figure.share)) }
-                span.range { (format!(" ± {:.1}\u{a0}%", 100.0 * deviation)) }
-            }
-            None => {
-                span.big { (percent(figure.share)) }
-                span.range { (format!(" {:.1}–{:.1}", 100.0 * figure.low, 100.0 * figure.high)) }
-            }
-        }
-    }
-}
-
-/// The figures that everybody asks for first.
-fn accuracy(report: &Report) -> Result<Markup> {
-    let lines = report.lines;
-    let several = report.leads.len() > 1;
-    let name = |line: &Line| match several {
-        true => format!("{}: {}", line.run, line.title()),
-        false => line.title(),
-    };
-    let suite = lines.iter().find_map(|line| line.attacked.as_ref());
-    let suite = suite.map(|attacked| figures::suite_title(&attacked.suite));
-    let attacks = distinct(lines.iter().map(|line| format!("PGD-{}", line.steps))).join(", ");
-    let seeds = lines.iter().any(|line| line.seeds > 1);
-    let whisker = |style: usize, figure: &Figure| Whisker {
-        style,
-        value: figure.share,
-        low: figure.low,
-        high: figure.high,
-    };
-    let rows: Vec<(String, Vec<Whisker>)> = lines
-        .iter()
-        .map(|line| {
-            let mut values = vec![whisker(0, &line.clean), whisker(1, &line.robust)];
-            values.extend(line.attacked.as_ref().map(|a| whisker(3, &a.robust)));
-            (name(line), values)
-        })
-        .collect();
-    let words: Vec<String> = lines
-        .iter()
-        .map(|line| {
-            let (clean, robust) = (percent(line.clean.share), percent(line.robust.share));
-            format!("{} {clean} clean, {robust} under PGD", name(line))
-        })
-        .collect();
-    let plot = whiskers(
-        &format!("Accuracy on one scale. {}.", words.join("; ")),
-        &rows,
-    )
-    .map_err(|error| anyhow::anyhow!("{error}"))?;
-    let mut items = vec![(0, "as they are".to_owned()), (1, attacks.clone())];
-    items.extend(suite.iter().map(|suite| (3, suite.clone())));
-    let items: Vec<(usize, &str)> = items
-        .iter()
-        .map(|(style, name)| (*style, name.as_str()))
-        .collect();
-    let noise = match seeds {
-        true => {
-            "Bars: the mean ± one standard deviation over the seeds; 95 % intervals of the images (Wilson) where there is one seed."
-        }
-        false => {
-            "Bars: 95 % intervals (Wilson) for the number of images; another seed of training may differ by more."
-        }
-    };
-    let takes = |line: &Line| clock(line.seconds);
-    // Said once above, where all have the same.
-    let radii = lines.iter().any(|line| line.radius != lines[0].radius);
-    let images = lines.iter().any(|line| line.images != lines[0].images);
-    Ok(html! {
-        p { "Share of the images that are classified correctly: as they are, and after an attacker changed each of them within the radius." }
-        @if suite.is_none() {
-            div.notice role="note" {
-                p { strong { "An upper bound. " } "Only PGD attacked here, and PGD alone flatters. "
-                    code { "advcl evaluate " (quoted(&report.leads[0].path)) " --attack autoattack" } " runs the standard attack." }
-            }
-        }
-        div.pair {
-            figure {
-                figcaption { (noise) }
-                (PreEscaped(plot))
-                (legend(items))
-            }
-            div.scroll tabindex="0" role="region" aria-label="Accuracy of each classifier" {
-                table.headline {
-                    caption { "Accuracy of each classifier" }
-                    thead { tr {
-                        th scope="col" { "classifier" }
-                        th scope="col" { "clean" }
-                        th scope="col" { (attacks) }
-                        @if let Some(suite) = &suite { th scope="col" { (suite) } }
-                        @if radii { th scope="col" { "radius" } }
-                        @if images { th scope="col" { "images" } }
-                        @if seeds { th scope="col" { "seeds" } }
-                        th scope="col" { "took" }
-                    } }
-                    tbody {
-                        @for line in lines {
-                            tr {
-                                th scope="row" { (name(line)) }
-                                td { (cell(&line.clean)) }
-                                td { (cell(&line.robust)) }
-                                @if suite.is_some() {
-                                    td { @match &line.attacked { Some(a) => (cell(&a.robust)), None => "–" } }
-                                }
-                                @if radii { td { (line.radius) } }
-                                @if images { td { (count(line.images)) } }
-                                @if seeds { td { (line.seeds) } }
-                                td { (takes(line)) }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        @for shown in report.shown.iter().filter(|shown| !shown.up_to_date) {
-            div.warning role="note" {
-                p { strong { (shown.label) } ": measured with other settings or other images than the recipe's now. "
-                    code { "advcl evaluate " (quoted(&shown.folder.path)) } " measures anew." }
-            }
-        }
-        @for folder in report.folders.iter().filter(|folder| !folder.missing.is_empty()) {
-            p { (folder.name) ": not evaluated yet: " (folder.missing.join(", ")) ". "
-                code { "advcl run " (quoted(&folder.path)) } " goes on." }
-        }
-    })
-}
-
 /// What is missing and what makes it.
 pub type Part = Result<Markup, (String, Option<String>)>;
-
-fn soundness(report: &Report) -> Part {
-    let checked: Vec<&Shown> = report
-        .shown
-        .iter()
-        .filter(|s| s.soundness().is_some())
-        .collect();
-    if checked.is_empty() {
-        let command = format!("advcl evaluate {}", quoted(&report.leads[0].path));
-        return Err(("no checks were made".to_owned(), Some(command)));
-    }
-    let rows = |shown: &Shown| -> Vec<Vec<String>> {
-        let all = shown.soundness().map_or(&[][..], |all| &all.findings[..]);
-        all.iter()
-            .map(|finding| {
-                let mark = if finding.holds {
-                    "✓ holds"
-                } else {
-                    "✗ warning"
-                };
-                vec![
-                    finding.check.clone(),
-                    mark.to_owned(),
-                    finding.found.clone(),
-                ]
-            })
-            .collect()
-    };
-    let head = ["check", "outcome", "found"].map(str::to_owned);
-    Ok(html! {
-        p { "Evaluations of robustness fail in known ways: gradients that are hidden, outputs that change, attacks too weak. Each is checked for." }
-        @for shown in checked {
-            @let all = shown.soundness().map_or(0, |all| all.findings.len());
-            @let wrong: Vec<_> = shown.soundness().iter().flat_map(|all| all.warnings()).collect();
-            h3 { (shown.label) }
-            @if wrong.is_empty() {
-                p { strong.good { "✓ All " (all) " checks hold." } }
-            } @else {
-                div.warning role="note" {
-                    h3 { "✗ " (wrong.len()) " of " (all) " checks do not hold" }
-                    ul {
-                        @for finding in wrong {
-                            li { strong { (finding.check) } ": " (finding.meaning) " Found: " (finding.found) }
-                        }
-                    }
-                }
-            }
-            div.words { (folded(&format!("checks of {}", shown.label), &head, &rows(shown))) }
-        }
-    })
-}
-
-fn attacks(report: &Report) -> Part {
-    let attacked = report
-        .shown
-        .iter()
-        .filter_map(|s| Some((s, s.row.outcome.attacked.as_ref()?)));
-    let attacked: Vec<_> = attacked.collect();
-    if attacked.is_empty() {
-        let command = format!(
-            "advcl evaluate {} --attack autoattack",
-            quoted(&report.leads[0].path)
-        );
-        return Err(("only PGD attacked".to_owned(), Some(command)));
-    }
-    let head = ["attack", "tried on", "broke", "robust after it", "took"].map(str::to_owned);
-    Ok(html! {
-        p { "Each attack sees only the images that those before it left standing." }
-        div.pair {
-            @for (shown, attacked) in attacked {
-                @let rows = attack_rows(attacked);
-                (table(&format!("{}, {}", shown.label, figures::suite_title(&attacked.suite)), &head, &rows))
-            }
-        }
-    })
-}
-
-fn attack_rows(attacked: &advcl::evaluate::Attacked) -> Vec<Vec<String>> {
-    let share = |left: usize| match attacked.images {
-        0 => "–".to_owned(),
-        images => percent(left as f64 / images as f64),
-    };
-    let mut left = attacked.clean;
-    let mut rows = vec![vec![
-        "none: as they are".to_owned(),
-        count(attacked.images),
-        "–".to_owned(),
-        share(left),
-        "–".to_owned(),
-    ]];
-    for tried in &attacked.attacks {
-        left = left.saturating_sub(tried.broken);
-        rows.push(vec![
-            tried.attack.clone(),
-            count(tried.images),
-            count(tried.broken),
-            share(left),
-            clock(tried.seconds),
-        ]);
-    }
-    rows
-}
-
-/// Recipe, versions, commands.
-fn repeat(report: &Report) -> Markup {
-    html! {
-        p { "A recipe and its seed decide every number; the same version on the same kind of processor repeats them to the bit." }
-        @for folder in report.folders {
-            @if report.folders.len() > 1 { h3 { (folder.name) } }
-            @let name = figures::folder_name(folder);
-            div.pair {
-                (machine(folder))
-                pre tabindex="0" role="region" aria-label={ "Commands for " (name) } { code { (commands(folder)) } }
-            }
-            details {
-                summary { "The whole recipe of " (folder.name) }
-                pre tabindex="0" role="region" aria-label={ "Recipe of " (folder.name) } { code { (folder.recipe.to_toml()) } }
-            }
-        }
-        p { "Encoders: " (encoders(report.leads)) "." }
-    }
-}
-
-fn encoders(leads: &[&Folder]) -> String {
-    let titles = leads.iter().flat_map(|folder| {
-        folder
-            .recipe
-            .pretrain
-            .entries()
-            .iter()
-            .map(|entry| pretrain::title(&entry.name))
-    });
-    distinct(titles).join(", ")
-}
-
-fn machine(folder: &Folder) -> Markup {
-    let note = |key: &str| {
-        let value = folder.machine.as_ref().map(|note| &note[key]);
-        value.map_or("unknown".to_owned(), |value| match value.as_str() {
-            Some(text) => text.to_owned(),
-            None => value.to_string(),
-        })
-    };
-    let rows: Vec<Vec<String>> = [
-        ("advcl", note("advcl_version")),
-        ("device", note("device")),
-        ("cores", note("cores")),
-        (
-            "system",
-            format!("{}, {}", note("os"), note("architecture")),
-        ),
-        ("seed", folder.recipe.seed.to_string()),
-    ]
-    .into_iter()
-    .map(|(name, value)| vec![name.to_owned(), value])
-    .collect();
-    table(
-        &format!("Where {} was made", folder.name),
-        &["what", "value"].map(str::to_owned),
-        &rows,
-    )
-}
-
-fn commands(folder: &Folder) -> String {
-    let run = quoted(&folder.path);
-    let mut lines = vec![
-        "# the recipe below as recipe.toml".to_owned(),
-        format!("advcl run recipe.toml --run {run}"),
-    ];
-    if folder.rows.iter().any(|row| row.outcome.measures.is_some()) {
-        lines.push(format!("advcl evaluate {run} --measure all"));
-    }
-    let report = folder.comparison.as_ref().map_or(run, |path| quoted(path));
-    lines.push(format!("advcl report {report}"));
-    lines.join("\n")
-}

@@ -245,9 +245,7 @@ fn map_block(shown: &Shown, map: &FeatureMap) -> Result<Markup> {
             right(dots)
         )
     };
-    let draw = |what: &str, dots: &[Dot]| {
-        plots::map(&alt(what, dots), &clean, dots, square).map_err(|e| anyhow::anyhow!("{e}"))
-    };
+    let draw = |what: &str, dots: &[Dot]| plots::map(&alt(what, dots), &clean, dots, square);
     let (before, after) = (
         draw("as they are", &clean)?,
         draw("under attack", &attacked)?,
@@ -335,13 +333,11 @@ fn surface_figure(shown: &Shown, surface: &Surface, most: f64) -> Result<Markup>
         border: &surface.margin,
         radius: shown.folder.recipe.threat.radius.value(),
     };
-    let svg = heat
-        .draw(
-            &alt,
-            "along the gradient's sign, pixels",
-            "along random signs, pixels",
-        )
-        .map_err(|error| anyhow::anyhow!("{error}"))?;
+    let svg = heat.draw(
+        &alt,
+        "along the gradient's sign, pixels",
+        "along random signs, pixels",
+    )?;
     let some: Vec<usize> = (0..side).step_by((side - 1) / 4).collect();
     let mut head = vec!["random \\ gradient".to_owned()];
     head.extend(some.iter().map(|&i| format!("{:.3}", surface.at[i])));

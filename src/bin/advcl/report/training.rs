@@ -1,7 +1,7 @@
 //! Training curves.
 
 use advcl::report::{Folder, Stage};
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use maud::{Markup, html};
 
 use super::figures::folder_name;
@@ -163,7 +163,7 @@ fn plot(title: &str, y: &str, percent: bool, all: &[Line]) -> Result<Option<Mark
         })
         .collect();
     let alt = format!("{title}, {} by epoch: {}.", y.label, words.join("; "));
-    let svg = lines(&alt, &x, &y, &series).map_err(|error| anyhow!("{error}"))?;
+    let svg = lines(&alt, &x, &y, &series)?;
     let mut epochs: Vec<f64> = points().map(|point| point.0).collect();
     epochs.sort_by(f64::total_cmp);
     epochs.dedup();
@@ -172,7 +172,7 @@ fn plot(title: &str, y: &str, percent: bool, all: &[Line]) -> Result<Option<Mark
     let shown = epochs
         .iter()
         .enumerate()
-        .filter(|(i, _)| (last - i) % every == 0);
+        .filter(|(i, _)| (last - i).is_multiple_of(every));
     let rows: Vec<Vec<String>> = shown
         .map(|(_, &epoch)| {
             let mut cells = vec![format!("{epoch}")];

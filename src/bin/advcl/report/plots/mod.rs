@@ -1,16 +1,20 @@
 //! Plots as SVG. plotters lays them out; its colours are then replaced by the page's variables, so that a plot follows light
 //! and dark, and its fonts by the page's.
 
-use std::error::Error;
+mod heat;
+mod map;
 
+use anyhow::Result;
 use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-type Drawn<T = ()> = Result<T, Box<dyn Error>>;
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+
+pub use heat::{Heat, viridis};
+pub use map::{Dot, map};
 
 /// plotters puts everything on whole pixels: it draws on a canvas that is so many times finer.
 const FINE: i32 = 4;
@@ -24,7 +28,6 @@ const INK: RGBColor = RGBColor(2, 0, 0);
 const MUTED: RGBColor = RGBColor(2, 0, 1);
 const GRID: RGBColor = RGBColor(2, 0, 2);
 const PAPER: RGBColor = RGBColor(2, 0, 3);
-const WHITE_INK: RGBColor = RGBColor(255, 255, 255);
 
 fn colour(style: usize) -> RGBColor {
     RGBColor(1, 0, (style % STYLES) as u8)
@@ -76,7 +79,7 @@ pub fn shape(style: usize) -> Vec<(f64, f64)> {
 }
 
 /// Draws a marker; a hollow one is an outline.
-fn mark(chart: &mut Chart, at: (f64, f64), style: usize, radius: f64, hollow: bool) -> Drawn {
+fn mark(chart: &mut Chart, at: (f64, f64), style: usize, radius: f64, hollow: bool) -> Result<()> {
     let scale = radius * f64::from(FINE);
     let corner = |(x, y): (f64, f64)| ((x * scale).round() as i32, (y * scale).round() as i32);
     let mut corners: Vec<(i32, i32)> = shape(style).into_iter().map(corner).collect();
@@ -188,7 +191,7 @@ pub struct Series {
 }
 
 /// A plot, and what it shows in words, for those who do not see it.
-fn drawn(height: i32, alt: &str, draw: impl FnOnce(&Area) -> Drawn) -> Drawn<String> {
+fn drawn(height: i32, alt: &str, draw: impl FnOnce(&Area) -> Result<()>) -> Result<String> {
     let mut svg = String::new();
     {
         let size = ((WIDTH * FINE) as u32, (height * FINE) as u32);
@@ -231,7 +234,7 @@ fn finish(svg: String, height: i32, alt: &str) -> String {
 }
 
 /// Axes and grid.
-fn chart<'a, 'b>(area: &'a Area<'b>, x: &Axis, y: &Axis) -> Drawn<Chart<'a, 'b>> {
+fn chart<'a, 'b>(area: &'a Area<'b>, x: &Axis, y: &Axis) -> Result<Chart<'a, 'b>> {
     let mut chart = ChartBuilder::on(area)
         .margin(8 * FINE)
         .margin_right(14 * FINE)
@@ -258,7 +261,7 @@ fn chart<'a, 'b>(area: &'a Area<'b>, x: &Axis, y: &Axis) -> Drawn<Chart<'a, 'b>>
 }
 
 /// Lines with markers.
-pub fn lines(alt: &str, x: &Axis, y: &Axis, series: &[Series]) -> Drawn<String> {
+pub fn lines(alt: &str, x: &Axis, y: &Axis, series: &[Series]) -> Result<String> {
     drawn(280, alt, |area| {
         let mut chart = chart(area, x, y)?;
         for one in series {
@@ -275,7 +278,7 @@ pub fn lines(alt: &str, x: &Axis, y: &Axis, series: &[Series]) -> Drawn<String> 
             let every = one.points.len().div_ceil(12).max(1);
             let last = one.points.len().saturating_sub(1);
             let some = one.points.iter().enumerate();
-            let some = some.filter(|(i, _)| (last - i) % every == 0);
+            let some = some.filter(|(i, _)| (last - i).is_multiple_of(every));
             for (_, &at) in some {
                 mark(&mut chart, at, style, 3.6, false)?;
             }
@@ -297,7 +300,7 @@ pub struct Whisker {
 }
 
 /// Rows of values on one scale from 0 to 100 %, each below its name.
-pub fn whiskers(alt: &str, rows: &[(String, Vec<Whisker>)]) -> Drawn<String> {
+pub fn whiskers(alt: &str, rows: &[(String, Vec<Whisker>)]) -> Result<String> {
     let each = 44;
     let height = each * rows.len() as i32 + 40;
     drawn(height, alt, |area| {
@@ -350,193 +353,6 @@ pub fn whiskers(alt: &str, rows: &[(String, Vec<Whisker>)]) -> Drawn<String> {
     })
 }
 
-/// A point of a map.
-pub struct Dot {
-    /// Colour and shape.
-    pub style: usize,
-    /// Where.
-    pub at: (f64, f64),
-    /// An outline only.
-    pub hollow: bool,
-}
-
-/// Cells of a map's background, along each side.
-const CELLS: usize = 64;
-/// Neighbours that decide a cell's class.
-const VOTES: usize = 5;
-
-/// Dots over the regions of the classes: each cell has the colour of most of the nearest of `anchors`.
-pub fn map(
-    alt: &str,
-    anchors: &[Dot],
-    dots: &[Dot],
-    square: ((f64, f64), (f64, f64)),
-) -> Drawn<String> {
-    drawn(400, alt, |area| {
-        let ((x0, x1), (y0, y1)) = square;
-        let mut chart = ChartBuilder::on(area)
-            .margin(6 * FINE)
-            .build_cartesian_2d(x0..x1, y0..y1)?;
-        let cell = |i: usize, from: f64, to: f64| from + (to - from) * i as f64 / CELLS as f64;
-        for row in 0..CELLS {
-            let (bottom, top) = (cell(row, y0, y1), cell(row + 1, y0, y1));
-            let y = (bottom + top) / 2.0;
-            let said = |column: usize| {
-                let x = (cell(column, x0, x1) + cell(column + 1, x0, x1)) / 2.0;
-                nearest(anchors, (x, y))
-            };
-            let mut start = 0;
-            let styles: Vec<usize> = (0..CELLS).map(said).collect();
-            for run in styles.chunk_by(|a, b| a == b) {
-                let ends = (cell(start, x0, x1), cell(start + run.len(), x0, x1));
-                start += run.len();
-                let fill = colour(run[0]).mix(0.16).filled();
-                let corners = [(ends.0, bottom), (ends.1, top)];
-                chart.draw_series(std::iter::once(Rectangle::new(corners, fill)))?;
-            }
-        }
-        dots.iter()
-            .try_for_each(|dot| mark(&mut chart, dot.at, dot.style, 3.4, dot.hollow))
-    })
-}
-
-/// The style of most of the nearest dots; the nearest one's, where several are as many.
-fn nearest(anchors: &[Dot], at: (f64, f64)) -> usize {
-    let squared = |dot: &Dot| (dot.at.0 - at.0).powi(2) + (dot.at.1 - at.1).powi(2);
-    let mut near: Vec<(f64, usize)> = anchors
-        .iter()
-        .map(|dot| (squared(dot), dot.style))
-        .collect();
-    near.sort_by(|a, b| a.0.total_cmp(&b.0));
-    near.truncate(VOTES);
-    let votes = |style: usize| near.iter().filter(|(_, other)| *other == style).count();
-    // The first of equals: the nearest.
-    let best = near.iter().rev().max_by_key(|(_, style)| votes(*style));
-    best.map_or(0, |(_, style)| *style)
-}
-
-/// A colour of viridis (Smith and van der Walt, matplotlib), by nine of its points.
-pub fn viridis(share: f64) -> [u8; 3] {
-    const STOPS: [[u8; 3]; 9] = [
-        [68, 1, 84],
-        [71, 44, 122],
-        [59, 81, 139],
-        [44, 113, 142],
-        [33, 144, 141],
-        [39, 173, 129],
-        [92, 200, 99],
-        [170, 220, 50],
-        [253, 231, 37],
-    ];
-    let place = share.clamp(0.0, 1.0) * (STOPS.len() - 1) as f64;
-    let below = (place as usize).min(STOPS.len() - 2);
-    let part = place - below as f64;
-    let mix = |c: usize| {
-        let (a, b) = (f64::from(STOPS[below][c]), f64::from(STOPS[below + 1][c]));
-        (a + part * (b - a)).round() as u8
-    };
-    [mix(0), mix(1), mix(2)]
-}
-
-/// A square of values `[y][x]` as colours, with lines of equal value.
-pub struct Heat<'a> {
-    /// Along either axis, evenly.
-    pub at: &'a [f64],
-    /// `[y][x]`.
-    pub values: &'a [Vec<f32>],
-    /// The value of the last colour; the first is 0.
-    pub most: f64,
-    /// Where these are 0 a heavy line is drawn.
-    pub border: &'a [Vec<f32>],
-    /// Half the side of the marked square.
-    pub radius: f64,
-}
-
-impl Heat<'_> {
-    /// Of both axes' labels.
-    pub fn draw(&self, alt: &str, x: &str, y: &str) -> Drawn<String> {
-        let (Some(&first), Some(&last)) = (self.at.first(), self.at.last()) else {
-            return Ok(String::new());
-        };
-        let half = (last - first) / (self.at.len() - 1) as f64 / 2.0;
-        let axis = |label: &str| Axis {
-            label: label.to_owned(),
-            from: first - half,
-            to: last + half,
-            ticks: Ticks::Number,
-        };
-        drawn(392, alt, |area| {
-            let mut chart = chart(area, &axis(x), &axis(y))?;
-            for (row, &bottom) in self.values.iter().zip(self.at) {
-                let level =
-                    |value: f32| (f64::from(value) / self.most * 40.0).clamp(0.0, 40.0) as u32;
-                let levels: Vec<u32> = row.iter().map(|&value| level(value)).collect();
-                let mut start = 0;
-                for run in levels.chunk_by(|a, b| a == b) {
-                    let [r, g, b] = viridis(f64::from(run[0]) / 40.0);
-                    let left = self.at[start] - half;
-                    let right = self.at[start + run.len() - 1] + half;
-                    start += run.len();
-                    let corners = [(left, bottom - half), (right, bottom + half)];
-                    let cell = Rectangle::new(corners, RGBColor(r, g, b).filled());
-                    chart.draw_series(std::iter::once(cell))?;
-                }
-            }
-            for part in 1..8 {
-                let level = self.most * f64::from(part) / 8.0;
-                let fine = WHITE_INK.mix(0.45).stroke_width(3);
-                for line in contour(self.at, self.values, level) {
-                    chart.draw_series(std::iter::once(PathElement::new(line.to_vec(), fine)))?;
-                }
-            }
-            for line in contour(self.at, self.border, 0.0) {
-                let heavy = WHITE_INK.stroke_width(10);
-                chart.draw_series(std::iter::once(PathElement::new(line.to_vec(), heavy)))?;
-            }
-            let r = self.radius;
-            let corners = vec![(-r, -r), (r, -r), (r, r), (-r, r), (-r, -r)];
-            for (ink, width) in [(RGBColor(0, 0, 0), 9), (WHITE_INK, 4)] {
-                let square = PathElement::new(corners.clone(), ink.stroke_width(width));
-                chart.draw_series(std::iter::once(square))?;
-                let size = if width > 4 { 5 } else { 3 };
-                let dot = Circle::new((0.0, 0.0), size * FINE, ink.filled());
-                chart.draw_series(std::iter::once(dot))?;
-            }
-            Ok(())
-        })
-    }
-}
-
-/// Where the values, linear between the points, cross `level`: marching squares.
-fn contour(at: &[f64], values: &[Vec<f32>], level: f64) -> Vec<[(f64, f64); 2]> {
-    let mut lines = Vec::new();
-    for row in 0..at.len() - 1 {
-        for column in 0..at.len() - 1 {
-            let corner = |dy: usize, dx: usize| {
-                let value = f64::from(values[row + dy][column + dx]) - level;
-                ((at[column + dx], at[row + dy]), value)
-            };
-            let around = [
-                corner(0, 0),
-                corner(0, 1),
-                corner(1, 1),
-                corner(1, 0),
-                corner(0, 0),
-            ];
-            let crossing = |pair: &[((f64, f64), f64)]| {
-                let [(p, a), (q, b)] = [pair[0], pair[1]];
-                ((a < 0.0) != (b < 0.0)).then(|| {
-                    let part = a / (a - b);
-                    (p.0 + part * (q.0 - p.0), p.1 + part * (q.1 - p.1))
-                })
-            };
-            let found: Vec<_> = around.windows(2).filter_map(crossing).collect();
-            lines.extend(found.chunks_exact(2).map(|ends| [ends[0], ends[1]]));
-        }
-    }
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -561,35 +377,5 @@ mod tests {
         for word in ["http", "font-family", "#0", "NaN"] {
             assert!(!svg.contains(word), "{word} in {svg}");
         }
-    }
-
-    #[test]
-    fn a_contour_is_where_the_level_is_crossed() {
-        let at = [0.0, 1.0, 2.0];
-        let values = vec![vec![0.0, 2.0, 4.0]; 3];
-        let lines = contour(&at, &values, 1.0);
-        assert_eq!(lines.len(), 2);
-        assert!(lines.iter().flatten().all(|(x, _)| *x == 0.5), "{lines:?}");
-        assert_eq!(contour(&at, &values, 9.0), [] as [[(f64, f64); 2]; 0]);
-    }
-
-    #[test]
-    fn regions_belong_to_most_of_the_nearest() {
-        let dot = |style: usize, x: f64| Dot {
-            style,
-            at: (x, 0.0),
-            hollow: false,
-        };
-        let anchors = [
-            dot(1, 0.0),
-            dot(2, 1.0),
-            dot(2, 1.1),
-            dot(2, 1.2),
-            dot(1, 5.0),
-            dot(1, 6.0),
-        ];
-        assert_eq!(nearest(&anchors, (0.1, 0.0)), 2);
-        assert_eq!(nearest(&anchors, (6.0, 0.0)), 2);
-        assert_eq!(nearest(&anchors[..2], (0.1, 0.0)), 1);
     }
 }
