@@ -198,6 +198,9 @@ fn read_row(run: &Path, cell: &Cell, summary: Option<&Summary>) -> Result<Option
         }
         outcome.measures = optional::<Measures>(&folder.join("measures.json"))?;
     }
+    if outcome.accuracy.total.images == 0 {
+        return Ok(None);
+    }
     let (total, worst) = (&outcome.accuracy.total, outcome.attacked.as_ref());
     Ok(Some(Row {
         classifier: cell.stage(),

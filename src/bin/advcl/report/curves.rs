@@ -9,7 +9,7 @@ use super::figures::norm;
 use super::html::{figure, folded, legend, percent};
 use super::measured::{not_measured, with};
 use super::page::{Part, Report};
-use super::plots::{Axis, Series, lines};
+use super::plots::{Axis, STYLES, Series, lines};
 
 /// A line each.
 pub struct Line<'a> {
@@ -25,8 +25,9 @@ pub fn plot(caption: &str, x: &str, all: &[Line]) -> Result<Markup> {
         "steps" | "severity" => Axis::whole(x, places),
         _ => Axis::around(x, places),
     };
-    let series: Vec<Series> = all
-        .iter()
+    // More cannot be told apart; the table has them all.
+    let drawn = || all.iter().take(STYLES);
+    let series: Vec<Series> = drawn()
         .map(|line| Series {
             style: Some(line.style),
             points: line.points.iter().map(|p| (p.at, p.accuracy)).collect(),
@@ -65,7 +66,8 @@ pub fn plot(caption: &str, x: &str, all: &[Line]) -> Result<Markup> {
     };
     let rows: Vec<Vec<String>> = places.iter().map(row).collect();
     let below = html! {
-        (legend(all.iter().map(|line| (line.style, line.name))))
+        (legend(drawn().map(|line| (line.style, line.name))))
+        @if all.len() > STYLES { p { "The first " (STYLES) " of " (all.len()) "; the table has them all." } }
         (folded(caption, &head, &rows))
     };
     Ok(figure(html! { strong { (caption) } }, svg, below))

@@ -117,7 +117,7 @@ pub fn lines(folders: &[Folder]) -> Vec<Line> {
         }
     }
     let of = groups.iter();
-    of.map(|(_, folder, rows)| line(folder_name(folder), rows))
+    of.filter_map(|(_, folder, rows)| line(folder_name(folder), rows))
         .collect()
 }
 
@@ -132,7 +132,8 @@ pub fn folder_name(folder: &Folder) -> &str {
     }
 }
 
-fn line(run: &str, rows: &[&Row]) -> Line {
+/// None where no images were judged.
+fn line(run: &str, rows: &[&Row]) -> Option<Line> {
     let first = &rows[0].outcome;
     let of = |value: &dyn Fn(&Row) -> Option<Interval>| -> Option<Figure> {
         let all: Option<Vec<Interval>> = rows.iter().map(|row| value(row)).collect();
@@ -158,25 +159,19 @@ fn line(run: &str, rows: &[&Row]) -> Line {
             }
         }
     };
-    let nothing = Figure {
-        share: 0.0,
-        low: 0.0,
-        high: 1.0,
-        deviation: None,
-    };
     let attacked = of(&|row| row.worst).zip(first.attacked.as_ref());
     let seconds = |row: &&Row| {
         let seconds = &row.outcome.seconds;
         seconds.pretrain + seconds.finetune + seconds.evaluate
     };
-    Line {
+    Some(Line {
         run: run.to_owned(),
         method: first.method.clone(),
         finetuning: first.finetuning.clone(),
         seeds: rows.len(),
         images: first.images,
-        clean: of(&|row| row.clean).unwrap_or(nothing),
-        robust: of(&|row| row.robust).unwrap_or(nothing),
+        clean: of(&|row| row.clean)?,
+        robust: of(&|row| row.robust)?,
         steps: first.attack_steps,
         attacked: attacked.map(|(robust, attacked)| Attacked {
             suite: attacked.suite.clone(),
@@ -185,5 +180,5 @@ fn line(run: &str, rows: &[&Row]) -> Line {
         }),
         radius: format!("{} ({})", first.threat.radius, norm(first.threat.norm)),
         seconds: rows.iter().map(seconds).sum::<f64>() / rows.len() as f64,
-    }
+    })
 }

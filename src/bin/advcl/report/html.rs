@@ -87,8 +87,12 @@ fn symbol(style: usize) -> Markup {
     }
 }
 
+/// Pixels along a side of a picture: of larger images some are left out, so that the page stays small.
+const SIDE: usize = 64;
+
 /// An image, `[channels, height, width]` in [0, 1], inside the page; what is outside is clamped.
-pub fn picture(values: &[f32], [channels, height, width]: [usize; 3], alt: &str) -> Markup {
+pub fn picture(values: &[f32], shape: [usize; 3], alt: &str) -> Markup {
+    let (values, [channels, height, width]) = reduced(values, shape);
     let plane = height * width;
     let mut bytes = Vec::with_capacity(values.len());
     for at in 0..plane {
@@ -108,6 +112,23 @@ pub fn picture(values: &[f32], [channels, height, width]: [usize; 3], alt: &str)
     }
     let uri = format!("data:image/png;base64,{}", STANDARD.encode(png));
     html! { img src=(uri) alt=(alt) width=(width) height=(height); }
+}
+
+/// Each so many-th pixel of each so many-th row.
+fn reduced(values: &[f32], [channels, height, width]: [usize; 3]) -> (Vec<f32>, [usize; 3]) {
+    let every = height.max(width).div_ceil(SIDE).max(1);
+    let mut kept = Vec::new();
+    for row in values
+        .chunks_exact(width)
+        .collect::<Vec<_>>()
+        .chunks_exact(height)
+    {
+        for row in row.iter().step_by(every) {
+            kept.extend(row.iter().step_by(every));
+        }
+    }
+    let shape = [channels, height.div_ceil(every), width.div_ceil(every)];
+    (kept, shape)
 }
 
 #[cfg(test)]
@@ -130,5 +151,15 @@ mod tests {
             [0, 999, 2000, 1234567].map(count),
             ["0", "999", "2,000", "1,234,567"]
         );
+    }
+    #[test]
+    fn large_images_are_made_smaller() {
+        let values: Vec<f32> = (0..2 * 100 * 130).map(|i| i as f32).collect();
+        let (kept, shape) = reduced(&values, [2, 100, 130]);
+        assert_eq!((shape, kept.len()), ([2, 34, 44], 2 * 34 * 44));
+        assert_eq!(kept[1], 3.0);
+        assert_eq!(kept[44], 390.0);
+        assert_eq!(kept[34 * 44], 13000.0);
+        assert_eq!(reduced(&values[..784], [1, 28, 28]).0, values[..784]);
     }
 }

@@ -35,6 +35,8 @@ use crate::progress::{Progress, talk};
 const PAGE: &str = "report.html";
 /// Classifiers that are shown with pictures: each takes its time and its part of the page.
 const PICTURED: usize = 6;
+/// Runs whose views and curves are shown.
+const SIDE_BY_SIDE: usize = 4;
 /// Attacked images of each.
 const EXAMPLES: usize = 6;
 /// Images on a map.
@@ -184,34 +186,46 @@ fn write_page(
         stop: &STOP,
         observe: &mut observe,
     };
-    let mut shown = Vec::new();
-    let mut views = Vec::new();
-    for gallery in &galleries {
-        context.seed = gallery.folder.recipe.seed;
-        views.extend(views_of(gallery, &context)?);
-        show(gallery, leads.len() > 1, &mut shown, &mut context)?;
-    }
-    let said = page::Report {
+    let (mut shown, mut views) = (Vec::new(), Vec::new());
+    let mut look = || -> Result<()> {
+        for gallery in &galleries {
+            context.seed = gallery.folder.recipe.seed;
+            if views.len() < SIDE_BY_SIDE {
+                views.extend(views_of(gallery, &context)?);
+            }
+            show(gallery, leads.len() > 1, &mut shown, &mut context)?;
+        }
+        Ok(())
+    };
+    let looked = look();
+    progress.finish();
+    looked?;
+    let page = page::page(&page::Report {
         folders,
         leads: &leads,
         lines,
         shown: &shown,
         views: &views,
-    };
-    let page = page::page(&said)?;
+    })?;
     files::write_atomic(path, page.as_bytes())?;
-    progress.finish();
     if shared.json {
-        print_json(&path)
-    } else if shared.quiet {
-        Ok(())
-    } else {
-        talk(&format!(
-            "report: {} ({} kB)",
-            path.display(),
-            page.len().div_ceil(1000)
-        ));
-        Ok(())
+        return print_json(&path);
+    }
+    if !shared.quiet {
+        let size = page.len().div_ceil(1000);
+        talk(&format!("report: {} ({size} kB)", path.display()));
+    }
+    Ok(())
+}
+
+/// Says where the run is, of which nothing is lost.
+fn at(folder: &Folder) -> impl Fn(Error) -> Error {
+    |error| match error {
+        Error::Interrupted { at, path } if path.as_os_str().is_empty() => Error::Interrupted {
+            at,
+            path: folder.path.clone(),
+        },
+        other => other,
     }
 }
 
@@ -230,7 +244,7 @@ fn show<'a>(
         subjects.push(gallery.subject(row, &context.device)?);
     }
     let all: Vec<_> = subjects.iter().collect();
-    let chosen = choose(&all, judged, classes.len(), EXAMPLES, context)?;
+    let chosen = choose(&all, judged, classes.len(), EXAMPLES, context).map_err(at(folder))?;
     let mapped = mapped(gallery, context.seed);
     let attack = (folder.recipe.threat.ball(), gallery.pgd());
     let batch = folder.recipe.evaluate.batch_size;
@@ -240,10 +254,12 @@ fn show<'a>(
         let around = chosen.first().filter(|_| reach > 0.0);
         pictures.push(Pictures {
             examples: examples(subject, judged, &chosen, attack, context)?,
-            map: feature_map(subject, judged, &mapped, attack, batch, context)?,
+            map: feature_map(subject, judged, &mapped, attack, batch, context)
+                .map_err(at(folder))?,
             surface: around
                 .map(|&index| surface(subject, judged, index, reach, context))
-                .transpose()?,
+                .transpose()
+                .map_err(at(folder))?,
         });
     }
     let mut pictures = pictures.into_iter();

@@ -4,6 +4,7 @@ use advcl::report::{Folder, Stage};
 use anyhow::Result;
 use maud::{Markup, html};
 
+use super::SIDE_BY_SIDE;
 use super::figures::folder_name;
 use super::html::{figure, folded, legend};
 use super::page::{Part, Report};
@@ -21,7 +22,7 @@ struct Line {
 
 pub fn curves(report: &Report) -> Result<Part> {
     let mut blocks = Vec::new();
-    for folder in report.leads {
+    for folder in report.leads.iter().take(SIDE_BY_SIDE) {
         let figures = figures_of(folder)?;
         if !figures.is_empty() {
             blocks.push((folder, figures));
@@ -35,6 +36,9 @@ pub fn curves(report: &Report) -> Result<Part> {
     }
     Ok(Ok(html! {
         p { "Losses are means over each epoch, as the optimizer saw them: with views, attacks and all." }
+        @if report.leads.len() > SIDE_BY_SIDE {
+            p { "Shown for the first " (SIDE_BY_SIDE) " of " (report.leads.len()) " runs." }
+        }
         @for (folder, figures) in blocks {
             @if report.leads.len() > 1 { h3 { (folder_name(folder)) } }
             div.grid { @for figure in figures { (figure) } }

@@ -1,7 +1,8 @@
 //! Whether the figures can be believed, and what each attack did.
 
 use advcl::evaluate::Attacked;
-use maud::html;
+use advcl::evaluate::soundness::Finding;
+use maud::{Markup, html};
 
 use super::figures;
 use super::html::{count, folded, percent, table};
@@ -19,45 +20,49 @@ pub fn soundness(report: &Report) -> Part {
         let command = format!("advcl evaluate {}", quoted(&report.leads[0].path));
         return Err(("no checks were made".to_owned(), Some(command)));
     }
-    let rows = |shown: &Shown| -> Vec<Vec<String>> {
-        let all = shown.soundness().map_or(&[][..], |all| &all.findings[..]);
-        all.iter()
-            .map(|finding| {
-                let mark = if finding.holds {
-                    "✓ holds"
-                } else {
-                    "✗ warning"
-                };
-                vec![
-                    finding.check.clone(),
-                    mark.to_owned(),
-                    finding.found.clone(),
-                ]
-            })
-            .collect()
-    };
-    let head = ["check", "outcome", "found"].map(str::to_owned);
     Ok(html! {
         p { "Evaluations of robustness fail in known ways: gradients that are hidden, outputs that change, attacks too weak. Each is checked for." }
-        @for shown in checked {
-            @let all = shown.soundness().map_or(0, |all| all.findings.len());
-            @let wrong: Vec<_> = shown.soundness().iter().flat_map(|all| all.warnings()).collect();
+        div.checks {
+            @for shown in checked { (checks(shown)) }
+        }
+    })
+}
+
+fn checks(shown: &Shown) -> Markup {
+    let findings = shown.soundness().map_or(&[][..], |all| &all.findings[..]);
+    let row = |finding: &Finding| {
+        let mark = if finding.holds {
+            "✓ holds"
+        } else {
+            "✗ warning"
+        };
+        vec![
+            finding.check.clone(),
+            mark.to_owned(),
+            finding.found.clone(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = findings.iter().map(row).collect();
+    let head = ["check", "outcome", "found"].map(str::to_owned);
+    let wrong: Vec<&Finding> = findings.iter().filter(|finding| !finding.holds).collect();
+    html! {
+        div {
             h3 { (shown.label) }
             @if wrong.is_empty() {
-                p { strong.good { "✓ All " (all) " checks hold." } }
+                p { strong.good { "✓ All " (findings.len()) " checks hold." } }
             } @else {
                 div.warning role="note" {
-                    h3 { "✗ " (wrong.len()) " of " (all) " checks do not hold" }
+                    h4 { "✗ " (wrong.len()) " of " (findings.len()) " checks do not hold" }
                     ul {
-                        @for finding in wrong {
+                        @for finding in &wrong {
                             li { strong { (finding.check) } ": " (finding.meaning) " Found: " (finding.found) }
                         }
                     }
                 }
             }
-            div.words { (folded(&format!("checks of {}", shown.label), &head, &rows(shown))) }
+            div.words { (folded(&format!("checks of {}", shown.label), &head, &rows)) }
         }
-    })
+    }
 }
 
 pub fn attacks(report: &Report) -> Part {

@@ -301,7 +301,7 @@ pub struct Whisker {
 
 /// Rows of values on one scale from 0 to 100 %, each below its name.
 pub fn whiskers(alt: &str, rows: &[(String, Vec<Whisker>)]) -> Result<String> {
-    let each = 44;
+    let each = if rows.len() > 8 { 36 } else { 44 };
     let height = each * rows.len() as i32 + 40;
     drawn(height, alt, |area| {
         let x = Axis::share("");
@@ -325,7 +325,7 @@ pub fn whiskers(alt: &str, rows: &[(String, Vec<Whisker>)]) -> Result<String> {
             let top = each * number as i32 * FINE;
             let style = font(12, &INK).pos(Pos::new(HPos::Left, VPos::Top));
             area.draw(&Text::new(name.clone(), (left, top + 6 * FINE), style))?;
-            let y = top + 31 * FINE;
+            let y = top + (each - 13) * FINE;
             area.draw(&PathElement::new(
                 vec![(left, y), (right, y)],
                 GRID.stroke_width(4),
