@@ -8,7 +8,7 @@ use crate::attack::Pgd;
 use crate::cluster::label_tensor;
 use crate::data::{Batch, Dataset};
 use crate::error::{Error, Result};
-use crate::evaluate::predictions;
+use crate::logits::predictions;
 use crate::loss::{FixedViews, cross_entropy_each};
 use crate::nn::weights::to_vec;
 use crate::nn::{Classifier, Mode};

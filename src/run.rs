@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result, first_difference};
 use crate::files::write_atomic;
 use crate::nn::weights::{self, Tensors};
-use crate::nn::{Backbone, Classifier, Encoder, EncoderConfig, Linear, Route};
+use crate::nn::{Backbone, Classifier, Encoder, EncoderConfig, Linear, Normalize, Route};
 use crate::random;
 use crate::train::Event;
 
@@ -139,6 +139,9 @@ pub struct ModelInfo {
     pub pseudo_labels: Option<String>,
     /// How the classifier was fitted: "slf", or "end-to-end" where it was trained together with the encoder.
     pub finetuning: Option<String>,
+    /// By what images are normalised inside the encoder; weights that were made here do without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalize: Option<Normalize>,
     /// All that the weights depend on, as TOML: the recipe's part, how many images, their fingerprint.
     pub recipe: String,
     /// The program that wrote it.
@@ -149,6 +152,9 @@ pub struct ModelInfo {
 fn usual_projection() -> bool {
     true
 }
+
+/// The method of a model whose weights were made elsewhere.
+pub const IMPORTED: &str = "imported";
 
 const METADATA: &str = "advcl";
 const LINEAR: &str = "linear.";
@@ -225,7 +231,7 @@ impl Model {
                 found,
             ));
         }
-        if !info.projection && info.classes.is_empty() {
+        if !info.projection && info.classes.is_empty() && info.method != IMPORTED {
             let expected = "a projection head or a classifier";
             return Err(Error::format(path, "metadata advcl", expected, "neither"));
         }
@@ -238,7 +244,8 @@ impl Model {
                 Backbone::without_heads(Encoder::new(encoder, channels, routes, &mut rng, device))
             }
         };
-        let backbone = weights::import(fresh, &mut tensors, &[LINEAR], path)?;
+        let mut backbone = weights::import(fresh, &mut tensors, &[LINEAR], path)?;
+        backbone.encoder = backbone.encoder.normalized(info.normalize.clone());
         let mut linear = None;
         if !info.classes.is_empty() {
             let fresh = Linear::new(
@@ -353,6 +360,7 @@ mod tests {
             clusters: Vec::new(),
             pseudo_labels: None,
             finetuning: None,
+            normalize: None,
             recipe: String::new(),
             advcl_version: String::new(),
         };

@@ -1,8 +1,14 @@
 //! Attacks: the threat model, and ways to climb a loss inside it. They know tensors and closures, no networks.
 
+pub mod apgd;
+pub mod fab;
+mod fgsm;
+mod host;
+pub mod noise;
 pub mod pgd;
+pub mod square;
 mod suite;
-pub use suite::{Attack, Found, Suite, Tell, Victim};
+mod victim;
 
 use burn::tensor::{Tensor, TensorData};
 use rand::RngExt;
@@ -10,7 +16,13 @@ use rand::rngs::ChaCha8Rng;
 use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
 
-pub use pgd::Pgd;
+pub use apgd::Apgd;
+pub use fab::Fab;
+pub use noise::Noise;
+pub use pgd::{Pgd, Restarted};
+pub use square::Square;
+pub use suite::{Attack, Suite};
+pub use victim::{Found, Tell, Victim, select};
 
 /// How a perturbation is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +65,16 @@ pub fn gaussian(images: &Tensor<4>, rng: &mut ChaCha8Rng) -> Tensor<4> {
     Tensor::from_data(TensorData::new(values, shape), &images.device())
 }
 
+/// Noise of the images' shape, uniform in [-1, 1], drawn on the host.
+fn uniform(images: &Tensor<4>, rng: &mut ChaCha8Rng) -> Tensor<4> {
+    let shape = images.dims();
+    let count = shape.iter().product();
+    let values: Vec<f32> = (0..count)
+        .map(|_| rng.random_range(-1.0..=1.0f32))
+        .collect();
+    Tensor::from_data(TensorData::new(values, shape), &images.device())
+}
+
 impl Ball {
     /// A random point of the ball: uniform in the cube for L∞; for L2 of uniform direction and of uniform length,
     /// which is not uniform in volume: short perturbations are as frequent as long ones.
@@ -63,37 +85,51 @@ impl Ball {
     /// # Shapes
     /// `[batch, channels, height, width]`, kept.
     pub fn random_start(&self, images: &Tensor<4>, rng: &mut ChaCha8Rng) -> Tensor<4> {
-        let shape = images.dims();
-        let count = shape.iter().product();
-        let noise = |shape: [usize; 4], values: Vec<f32>| {
-            Tensor::<4>::from_data(TensorData::new(values, shape), &images.device())
-        };
         let delta = match self.norm {
-            Norm::Linf => {
-                let values = (0..count)
-                    .map(|_| rng.random_range(-1.0..=1.0f32))
-                    .collect();
-                noise(shape, values) * self.radius
-            }
+            Norm::Linf => uniform(images, rng) * self.radius,
             Norm::L2 => {
                 let direction = gaussian(images, rng);
-                let lengths = (0..shape[0]).map(|_| rng.random::<f32>()).collect();
-                let lengths = noise([shape[0], 1, 1, 1], lengths);
+                let count = images.dims()[0];
+                let lengths: Vec<f32> = (0..count).map(|_| rng.random::<f32>()).collect();
+                let lengths = TensorData::new(lengths, [count, 1, 1, 1]);
+                let lengths = Tensor::<4>::from_data(lengths, &images.device());
                 direction.clone() / length(direction) * lengths * self.radius
             }
         };
         self.project(images.clone() + delta, images)
     }
 
-    /// The steepest ascent of length `size` (α, in pixels) along `gradient`: its sign, or its direction.
-    pub fn step(&self, x: Tensor<4>, gradient: Tensor<4>, size: f64) -> Tensor<4> {
-        match self.norm {
-            Norm::Linf => x + gradient.sign() * size,
-            Norm::L2 => {
-                let length = length(gradient.clone());
-                x + gradient / length * size
+    /// A random point on the edge of the ball, clamped into [0, 1]: for L∞ uniform noise, stretched so that its largest value
+    /// is ε; for L2 of uniform direction. Where Auto-PGD starts.
+    ///
+    /// # Shapes
+    /// As [`Ball::random_start`].
+    pub fn edge(&self, images: &Tensor<4>, rng: &mut ChaCha8Rng) -> Tensor<4> {
+        let (noise, length) = match self.norm {
+            Norm::Linf => {
+                let noise = uniform(images, rng);
+                let largest = noise.clone().max_abs_dims(&[1, 2, 3]);
+                (noise, largest.clamp_min(f32::MIN_POSITIVE))
             }
+            Norm::L2 => {
+                let noise = gaussian(images, rng);
+                (noise.clone(), length(noise))
+            }
+        };
+        (images.clone() + noise / length * self.radius).clamp(0.0, 1.0)
+    }
+
+    /// Where `gradient` rises most steeply: its sign, or its direction. Of length 1 where it is not zero.
+    pub fn direction(&self, gradient: Tensor<4>) -> Tensor<4> {
+        match self.norm {
+            Norm::Linf => gradient.sign(),
+            Norm::L2 => gradient.clone() / length(gradient),
         }
+    }
+
+    /// The steepest ascent of length `size` (α, in pixels) along `gradient`.
+    pub fn step(&self, x: Tensor<4>, gradient: Tensor<4>, size: f64) -> Tensor<4> {
+        x + self.direction(gradient) * size
     }
 
     /// The nearest point of the ball around `images`, clamped into [0, 1].

@@ -3,8 +3,11 @@
 
 use burn::tensor::Tensor;
 use rand::rngs::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
-use super::Ball;
+use super::{Ball, Found, Tell, Victim, select};
+use crate::error::Result;
+use crate::loss::cross_entropy_each;
 use crate::pixels::Pixels;
 
 /// How PGD climbs.
@@ -62,4 +65,55 @@ pub fn gradient(objective: &mut impl FnMut(Tensor<4>) -> Tensor<1>, x: Tensor<4>
     let x = x.inner().autodiff().require_grad();
     let gradients = objective(x.clone()).backward();
     x.grad(&gradients).unwrap_or_else(|| x.inner().zeros_like())
+}
+
+/// PGD on the cross-entropy as an attack of a suite: an image is broken where its last iterate is misclassified.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restarted {
+    /// Gradient steps.
+    pub steps: usize,
+    /// α, as a share of the radius.
+    pub step: f64,
+    /// Random starts, each on the images that the ones before it left.
+    pub restarts: usize,
+}
+
+impl Default for Restarted {
+    fn default() -> Self {
+        Self {
+            steps: 20,
+            step: 0.25,
+            restarts: 1,
+        }
+    }
+}
+
+impl Restarted {
+    /// Attacks.
+    ///
+    /// # Errors
+    /// What `tell` answers; [`Error::Logits`](crate::Error::Logits).
+    pub fn run(&self, victim: &Victim, tell: Tell) -> Result<Found> {
+        let (mut found, ball) = (Found::nothing(victim), victim.ball);
+        let pgd = Pgd {
+            steps: self.steps,
+            step_size: ball.radius * self.step,
+        };
+        for restart in 0..self.restarts {
+            tell(restart as f64 / self.restarts as f64)?;
+            let rows = found.left();
+            if rows.is_empty() {
+                break;
+            }
+            let start = victim.draw(&format!("pgd/{restart}"), &rows, |image, rng| {
+                ball.random_start(image, rng)
+            });
+            let labels = victim.labels_of(&rows);
+            let climb = |x| cross_entropy_each((victim.logits)(x), labels.clone()).sum();
+            let images = select(victim.images, &rows);
+            found.judge(victim, &rows, pgd.climb(climb, start, &images, ball))?;
+        }
+        Ok(found)
+    }
 }

@@ -6,7 +6,7 @@ use super::{Passes, Setup, Timing};
 use crate::attack::{Ball, Norm, Pgd};
 use crate::cluster::label_tensor;
 use crate::error::Result;
-use crate::evaluate::predictions;
+use crate::logits::predictions;
 use crate::loss::cross_entropy_each;
 use crate::nn::{Classifier, Encoder, Linear, Route};
 use crate::random;

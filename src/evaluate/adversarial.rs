@@ -279,7 +279,7 @@ pub fn verify(
     let total = judged + examples.indices.len();
     for (number, indices) in about.among.chunks(batch_size).enumerate() {
         let batch = crate::train::to_tensor(images.batch(indices), &context.device);
-        let said = super::classes_said(&stage, indices, classifier.logits(batch))?;
+        let said = crate::logits::classes_said(&stage, indices, classifier.logits(batch))?;
         for (&index, class) in indices.iter().zip(said) {
             right[index] = class == split.labels[index];
         }

@@ -11,12 +11,14 @@ use serde::{Deserialize, Serialize};
 use crate::attack::{Ball, Pgd};
 use crate::cluster::label_tensor;
 use crate::data::Split;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::logits::classes_said;
 use crate::loss::cross_entropy_each;
-use crate::nn::{Classifier, weights};
+use crate::nn::Classifier;
 use crate::random;
 use crate::train::{Context, to_tensor};
 
+pub use crate::logits::{predictions, require_finite};
 pub use suite::{Attacked, Siege, Tried};
 
 /// How many of how many were right.
@@ -39,46 +41,6 @@ pub struct Accuracy {
     pub classes: Vec<Tally>,
 }
 
-/// The most probable class of each image.
-pub fn predictions(logits: Tensor<2>) -> Vec<usize> {
-    let classes = logits.dims()[1];
-    let argmax = |row: &[f32]| {
-        let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-        best.map_or(0, |(class, _)| class)
-    };
-    weights::to_vec(logits)
-        .chunks(classes)
-        .map(argmax)
-        .collect()
-}
-
-/// Refuses logits that are no numbers: a classifier that says nothing is neither right nor wrong.
-///
-/// # Errors
-/// [`Error::Logits`], naming the image by its place in the split.
-pub fn require_finite(stage: &str, index: usize, logits: &[f32]) -> Result<()> {
-    match logits.iter().find(|value| !value.is_finite()) {
-        None => Ok(()),
-        Some(&value) => Err(Error::Logits {
-            stage: stage.to_owned(),
-            image: index,
-            value,
-        }),
-    }
-}
-
-/// As [`predictions`], of images of a split, which must have finite logits.
-///
-/// # Errors
-/// As [`require_finite`].
-fn classes_said(stage: &str, indices: &[usize], logits: Tensor<2>) -> Result<Vec<usize>> {
-    let (classes, values) = (logits.dims()[1], weights::to_vec(logits.clone()));
-    for (&index, row) in indices.iter().zip(values.chunks(classes)) {
-        require_finite(stage, index, row)?;
-    }
-    Ok(predictions(logits))
-}
-
 /// What PGD on the cross-entropy makes of images, from `start`.
 fn climb(
     logits: impl Fn(Tensor<4>) -> Tensor<2>,
@@ -98,7 +60,7 @@ fn climb(
 /// Only images that are classified correctly are attacked; the others are lost already.
 ///
 /// # Errors
-/// [`Error::Interrupted`] when asked to stop; [`Error::Logits`] for logits that are not finite.
+/// [`Error::Interrupted`](crate::Error::Interrupted) when asked to stop; [`Error::Logits`](crate::Error::Logits) for logits that are not finite.
 pub fn accuracy(
     stage: &str,
     classifier: &Classifier,

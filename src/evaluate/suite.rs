@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::adversarial::{About, Adversarial};
-use super::classes_said;
 use crate::attack::{Attack, Ball, Suite, Victim};
 use crate::data::Split;
 use crate::error::{Error, Result};
+use crate::logits::classes_said;
 use crate::nn::{FrozenClassifier, weights};
 use crate::train::{Context, to_tensor};
 
@@ -176,12 +176,22 @@ impl Siege<'_> {
             ball: self.ball,
             seed,
         };
-        let found = attack.run(&victim, &mut tell)?;
+        let found = attack.run(&victim, &mut tell);
+        let found = found.map_err(|error| match error {
+            Error::Logits { image, value, .. } => Error::Logits {
+                stage: stage.clone(),
+                image,
+                value,
+            },
+            other => other,
+        })?;
+        // What counts is what the classifier says when it is asked again, without a gradient.
+        let said = classes_said(&stage, indices, model.logits(found.images.clone()))?;
         let mut broken = Adversarial::of_shape([shape[1], shape[2], shape[3]]);
         let size = originals.len() / indices.len();
         let values = weights::to_vec(found.images);
         for (row, &index) in indices.iter().enumerate() {
-            if found.broken[row] {
+            if found.broken[row] && said[row] != labels[row] {
                 broken.indices.push(index);
                 broken.images.extend(&values[row * size..(row + 1) * size]);
             }

@@ -79,6 +79,7 @@ impl Experiment {
             clusters: heads.collect(),
             pseudo_labels: Some(labels.origin).filter(|origin| !origin.is_empty()),
             finetuning,
+            normalize: trained.backbone.encoder.normalize().cloned(),
             recipe: text,
             advcl_version: env!("CARGO_PKG_VERSION").to_owned(),
         };

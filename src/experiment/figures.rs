@@ -48,8 +48,8 @@ impl Experiment {
     pub fn evaluate(&self, cell: &Cell, context: &mut Context) -> Result<Outcome> {
         let mut outcome = self.measured(cell, context)?;
         outcome.attacked = self.attacked(cell, context)?;
-        outcome.soundness = self.soundness(cell, &outcome, context)?;
         outcome.measures = self.measures(cell)?;
+        outcome.soundness = self.soundness(cell, &outcome, context)?;
         Ok(outcome)
     }
 
@@ -120,8 +120,8 @@ impl Experiment {
             },
             accuracy,
             attacked: None,
-            soundness: None,
             measures: None,
+            soundness: None,
         };
         let record = Record {
             recipe: text,

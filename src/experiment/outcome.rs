@@ -35,12 +35,12 @@ pub struct Outcome {
     /// Under the attacks that the recipe asks for beside PGD.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attacked: Option<Attacked>,
-    /// Whether all of this can be believed; none where the recipe turns the checks off.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub soundness: Option<Soundness>,
     /// What else was measured of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measures: Option<Measures>,
+    /// Whether all of this can be believed; none where the recipe turns the checks off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soundness: Option<Soundness>,
 }
 
 /// `result.json` of a row's folder: the row, and what it was measured by.

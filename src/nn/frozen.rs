@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use super::engine;
 use super::layer::{Conv, Linear};
 use super::norm::{Route, RouteNorm};
-use super::resnet::{Block, Encoder};
+use super::resnet::{Block, Encoder, Normalize};
 
 /// A convolution with the BatchNorm behind it.
 struct Folded {
@@ -69,6 +69,7 @@ impl FrozenBlock {
 pub struct FrozenEncoder {
     stem: Folded,
     blocks: Vec<FrozenBlock>,
+    normalize: Option<Normalize>,
 }
 
 impl FrozenEncoder {
@@ -81,12 +82,14 @@ impl FrozenEncoder {
         Self {
             stem: Folded::new(&encoder.conv1, &encoder.bn1, route),
             blocks: blocks.map(|block| FrozenBlock::new(block, route)).collect(),
+            normalize: encoder.normalize().cloned(),
         }
     }
 
     /// # Shapes
     /// `[batch, channels, height, width]` in [0, 1] to `[batch, features]`.
     pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
+        let images = Normalize::apply(self.normalize.as_ref(), images);
         let x = self.stem.forward(engine::inside(images), None, true);
         engine::pool(self.blocks.iter().fold(x, |x, block| block.forward(x)))
     }

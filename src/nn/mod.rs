@@ -19,4 +19,4 @@ pub use frozen::{FrozenClassifier, FrozenEncoder};
 pub use layer::{Conv, Linear};
 pub use model::{Backbone, Classifier};
 pub use norm::{BatchNorm, Mode, Route, RouteNorm, Statistics};
-pub use resnet::{Depth, Encoder, EncoderConfig, Stem};
+pub use resnet::{Depth, Encoder, EncoderConfig, Normalize, Stem};

@@ -1,7 +1,7 @@
 //! ResNet (He et al., CVPR 2016) for small images, with routed BatchNorm.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use rand::rngs::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
@@ -95,6 +95,72 @@ impl EncoderConfig {
     }
 }
 
+/// Mean and standard deviation by channel: part of a model, so that its images are pixels in [0, 1] like everyone's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, try_from = "Unchecked")]
+pub struct Normalize {
+    mean: Vec<f32>,
+    std: Vec<f32>,
+}
+
+/// [`Normalize`] as a file says it.
+#[derive(Deserialize)]
+struct Unchecked {
+    mean: Vec<f32>,
+    std: Vec<f32>,
+}
+
+impl TryFrom<Unchecked> for Normalize {
+    type Error = String;
+
+    fn try_from(found: Unchecked) -> Result<Self, String> {
+        Self::new(found.mean, found.std)
+    }
+}
+
+impl Normalize {
+    /// One mean and one deviation a channel, in pixels.
+    ///
+    /// # Errors
+    /// In words, where that is not what they are.
+    pub fn new(mean: Vec<f32>, std: Vec<f32>) -> Result<Self, String> {
+        let counts = (mean.len(), std.len());
+        if counts.0 != counts.1 || counts.0 == 0 {
+            return Err(format!("{} means and {} deviations", counts.0, counts.1));
+        }
+        let wrong = |value: &&f32| !value.is_finite();
+        if let Some(value) = mean.iter().chain(&std).find(wrong) {
+            return Err(format!("{value} is no number"));
+        }
+        match std.iter().find(|value| **value <= 0.0) {
+            Some(value) => Err(format!("a deviation of {value}")),
+            None => Ok(Self { mean, std }),
+        }
+    }
+
+    /// Of the images.
+    pub fn channels(&self) -> usize {
+        self.mean.len()
+    }
+
+    /// The images less the mean, over the deviation; as they are where there is nothing to normalise by.
+    pub(super) fn apply(own: Option<&Self>, images: Tensor<4>) -> Tensor<4> {
+        let Some(Self { mean, std }) = own else {
+            return images;
+        };
+        let by_channel = |values: &[f32]| {
+            let data = TensorData::new(values.to_vec(), [1, values.len(), 1, 1]);
+            Tensor::<4>::from_data(data, &images.device().inner())
+        };
+        let (mean, std) = (by_channel(mean), by_channel(std));
+        let lift = |x: Tensor<4>| match images.is_autodiff() {
+            true => x.autodiff(),
+            false => x,
+        };
+        (images.clone() - lift(mean)) / lift(std)
+    }
+}
+
 /// The projection of a shortcut whose shape changes.
 #[derive(Module, Debug)]
 pub(super) struct Downsample {
@@ -146,6 +212,8 @@ pub struct Encoder {
     layer2: Vec<Block>,
     layer3: Vec<Block>,
     layer4: Vec<Block>,
+    #[module(skip)]
+    normalize: Option<Normalize>,
 }
 
 impl Encoder {
@@ -200,12 +268,25 @@ impl Encoder {
             layer2: stage(1),
             layer3: stage(2),
             layer4: stage(3),
+            normalize: None,
         }
+    }
+
+    /// The same, but its images are normalised inside, as weights that were made elsewhere may want them.
+    pub fn normalized(mut self, normalize: Option<Normalize>) -> Self {
+        self.normalize = normalize;
+        self
+    }
+
+    /// By what its images are normalised inside, if they are.
+    pub fn normalize(&self) -> Option<&Normalize> {
+        self.normalize.as_ref()
     }
 
     /// # Shapes
     /// `[batch, channels, height, width]` in [0, 1] to `[batch, features]`.
     pub fn features(&self, images: Tensor<4>, route: Route, mode: &mut Mode) -> Tensor<2> {
+        let images = Normalize::apply(self.normalize.as_ref(), images);
         let x = self.conv1.forward(engine::inside(images));
         let x = self.bn1.forward(x, None, true, route, mode);
         let x = self.blocks().fold(x, |x, b| b.forward(x, route, mode));

@@ -212,7 +212,8 @@ pub fn parse(content: &[u8], path: &Path) -> Result<(Tensors, BTreeMap<String, S
     Ok((tensors, metadata.into_iter().collect()))
 }
 
-fn chunks<const N: usize>(bytes: &[u8], convert: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+/// Little-endian values of `N` bytes each.
+pub(crate) fn chunks<const N: usize>(bytes: &[u8], convert: impl Fn([u8; N]) -> f32) -> Vec<f32> {
     bytes
         .as_chunks::<N>()
         .0

@@ -164,13 +164,13 @@ pub struct Evaluate {
     /// These attacks see only so many of the images, the same share of each class: they take long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attack_limit: Option<usize>,
-    /// Whether it is checked that the figures can be believed. They are the same without.
-    #[serde(default = "yes", skip_serializing_if = "is_yes")]
-    pub soundness: bool,
     /// What `--measure` asks for is measured on so many of the images at most, the same share of each class; 500 where it
     /// is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measure_limit: Option<usize>,
+    /// Whether it is checked that the figures can be believed. They are the same without.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub soundness: bool,
 }
 
 fn yes() -> bool {

@@ -155,6 +155,7 @@ impl Recipe {
                 let own = [
                     "evaluate.split",
                     "evaluate.attack",
+                    "evaluate.attack_limit",
                     "data.test_limit",
                     "threat",
                 ];
@@ -289,9 +290,9 @@ mod tests {
             ("cluster.restarts = 2", &["AdvCL", "labels"]),
             ("threat.radius = 0.2", &["AdvCL", "AT", "figures"]),
             ("evaluate.steps = 4", &["figures"]),
-            ("evaluate.soundness = false", &[]),
             ("data.test_limit = 50", &["figures", "curve"]),
             ("evaluate.measure_limit = 9", &["curve"]),
+            ("evaluate.soundness = false", &[]),
         ] {
             compare(change, &texts(&smoke(&[change]), &train), words);
         }

@@ -1,6 +1,8 @@
 //! Golden vectors against this machine's backend: the numbers that a device computes, held against PyTorch's in
 //! float64. The files' format is told in `golden/README.md`.
 
+mod attacks;
+mod boxes;
 mod golden;
 mod methods;
 mod network;
@@ -26,7 +28,7 @@ const TRAJECTORY: f64 = 0.02;
 const TRIES: u64 = 48;
 
 /// The vectors inside the program: an odd size, colour, width 4, written by `make_golden.py` (see `golden/`).
-const EMBEDDED: [(&str, &[u8]); 13] = [
+const EMBEDDED: [(&str, &[u8]); 16] = [
     (
         "high_frequency",
         include_bytes!("../../golden/rgb20/high_frequency.safetensors"),
@@ -75,6 +77,18 @@ const EMBEDDED: [(&str, &[u8]); 13] = [
     (
         "dynacl",
         include_bytes!("../../golden/rgb20/dynacl.safetensors"),
+    ),
+    (
+        "apgd",
+        include_bytes!("../../golden/rgb20/apgd.safetensors"),
+    ),
+    (
+        "fab_projection",
+        include_bytes!("../../golden/rgb20/fab_projection.safetensors"),
+    ),
+    (
+        "square_step",
+        include_bytes!("../../golden/rgb20/square_step.safetensors"),
     ),
 ];
 
@@ -195,6 +209,9 @@ fn compute(name: &str, file: &mut Golden) -> Result<()> {
         "deacl" => methods::deacl(file),
         "lars" => methods::lars(file),
         "dynacl" => methods::dynacl(file),
+        "apgd" => attacks::apgd(file),
+        "fab_projection" => boxes::fab_projection(file),
+        "square_step" => boxes::square_step(file),
         other => {
             let known = EMBEDDED.map(|(name, _)| name).join(", ");
             let (expected, found) = (format!("one of {known}"), format!("{other:?}"));

@@ -32,6 +32,7 @@ fn other_model(path: &Path, width: usize, channels: usize) {
         clusters: Vec::new(),
         pseudo_labels: None,
         finetuning: None,
+        normalize: None,
         recipe: String::new(),
         advcl_version: "0.0.0".to_owned(),
     };

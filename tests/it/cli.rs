@@ -31,9 +31,12 @@ fn smoke_end_to_end_and_again() {
     let lines: Vec<Vec<&str>> = first
         .stdout
         .lines()
+        .take_while(|line| !line.is_empty())
         .map(|line| line.split("  ").collect())
         .collect();
     assert_eq!(lines.len(), 1 + written.outcomes.len(), "{first}");
+    let last = first.stdout.lines().last();
+    assert_eq!(last, Some("soundness: 27 checks hold"), "{first}");
     for (line, outcome) in lines[1..].iter().zip(&written.outcomes) {
         let cells: Vec<&str> = line
             .iter()
@@ -107,7 +110,8 @@ fn smoke_end_to_end_and_again() {
     }
     // One method's figures alone do not throw the other's out of the summary.
     let one = advcl(path, "evaluate --run runs/smoke --method simclr").expect(0);
-    assert_eq!(one.stdout.lines().count(), 2, "{one}");
+    let table = one.stdout.lines().take_while(|line| !line.is_empty());
+    assert_eq!(table.count(), 2, "{one}");
     assert_eq!(summary(path, "runs/smoke"), written);
     agrees_with_predictions(path, &written);
 }
@@ -301,8 +305,10 @@ fn figures_are_measured_anew_where_evaluate_changes_and_nothing_else_is_lost() {
         let changed = get(name) != *content;
         let figures = [
             "recipe.toml",
+            "metrics.jsonl",
             "summary.json",
             "result.json",
+            "soundness.json",
             "slf/times.json",
         ];
         assert_eq!(

@@ -8,6 +8,7 @@ mod bad_runs;
 mod cli;
 mod compare;
 mod evaluation;
+mod import;
 mod measures;
 mod methods;
 mod modes;
@@ -18,6 +19,7 @@ mod routes;
 #[cfg(unix)]
 mod signals;
 mod soundness;
+mod suites;
 mod supervised;
 mod tools;
 mod transfer;

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use advcl::attack::{Ball, Norm, Pgd, gaussian};
 use advcl::data::Split;
+use advcl::evaluate::adversarial::Adversarial;
 use advcl::evaluate::predictions;
 use advcl::evaluate::soundness::{Soundness, Suspect, perturbations};
 use advcl::nn::{Mode, Precision};
@@ -14,7 +15,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Tensor, TensorData};
 use rand::RngExt;
 
-use crate::{advcl, classifier, device, folder, get, images, put, snapshot};
+use crate::{advcl, classifier, device, folder, get, images, only_simclr, put, snapshot};
 
 const CHECKS: [&str; 9] = [
     "logits",
@@ -291,4 +292,70 @@ fn a_run_is_checked_once_and_says_so() {
         outcome["soundness"] = expected["soundness"].clone();
     }
     assert_eq!(off, summary);
+
+    // Attacks beside PGD are evidence too, and where their examples are.
+    let line = "evaluate run --method advcl --mode slf --set evaluate.soundness=true";
+    let found = |answer: &crate::Answer, check: usize| {
+        let finding = &answer.json()["outcomes"][0]["soundness"]["findings"][check];
+        let found = finding["found"].as_str().expect("words").to_owned();
+        (finding["holds"] == true, found)
+    };
+    let answer = advcl(path, &format!("{line} --attack square --json")).expect(0);
+    let (holds, words) = found(&answer, 8);
+    assert!(
+        holds && words.contains("of 20 images withstand square, "),
+        "{words}"
+    );
+    let (holds, words) = found(&answer, 5);
+    let examples = "adversarial examples of other attacks outside";
+    assert!(
+        holds && words.contains("; 0 of ") && words.ends_with(examples),
+        "{words}"
+    );
+    let file = path.join("run/advcl/slf/adversarial.safetensors");
+    let (_, about) = Adversarial::load(&file).expect("was written");
+    let white = Adversarial {
+        indices: vec![0],
+        images: vec![1.0; 28 * 28],
+        shape: [1, 28, 28],
+    };
+    white.save(&file, &about).expect("a file");
+    let (holds, words) = found(&advcl(path, &format!("{line} --json")).expect(0), 5);
+    assert!(
+        !holds && words.ends_with(&format!("; 1 of 1 {examples}")),
+        "{words}"
+    );
+}
+
+#[test]
+fn a_comparison_names_its_warnings() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path();
+    put(path.join("one.toml"), only_simclr());
+    let line = "compare one.toml --run run";
+    let answer = advcl(path, line).expect(0);
+    let last = answer.stdout.lines().last();
+    assert_eq!(last, Some("soundness: 9 checks hold"), "{answer}");
+    let file = path.join("run/seed-3/simclr/slf/soundness.json");
+    let kept = String::from_utf8(get(&file)).expect("text");
+    put(
+        &file,
+        kept.replacen("\"holds\": true", "\"holds\": false", 1),
+    );
+    for format in ["text", "md"] {
+        let answer = advcl(path, &format!("{line} --format {format}")).expect(0);
+        let lines: Vec<&str> = answer.stdout.lines().collect();
+        assert!(lines.contains(&"Soundness: warnings"), "{answer}");
+        let last: Vec<&str> = lines[lines.len() - 1].split_whitespace().collect();
+        let cells = last.iter().filter(|word| **word != "|").take(4);
+        let cells: Vec<&str> = cells.copied().collect();
+        assert_eq!(cells, ["SimCLR", "SLF", "3", "logits"], "{answer}");
+    }
+    let json = advcl(path, &format!("{line} --json")).expect(0).json();
+    let warning = &json["warnings"][0];
+    assert_eq!(
+        (&warning["seed"], &warning["check"]),
+        (&3.into(), &"logits".into())
+    );
+    assert_eq!(json["checks"], 9);
 }

@@ -177,7 +177,8 @@ fn it_stands_beside_the_others_with_the_classifier_that_it_trained() {
     let folder = folder();
     let path = folder.path();
     let run = advcl(path, "run supervised.toml --run run").expect(0);
-    let rows: Vec<&str> = run.stdout.lines().collect();
+    let lines = run.stdout.lines().take_while(|line| !line.is_empty());
+    let rows: Vec<&str> = lines.collect();
     assert!(
         rows.len() == 4
             && rows[1].starts_with("SimCLR                SLF         ")

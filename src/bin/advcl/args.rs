@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use advcl::nn::Precision;
+use advcl::nn::{Precision, Route};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Robust image encoders from unlabeled data.
@@ -109,6 +109,12 @@ pub enum Command {
         after_help = "Example: advcl predict runs/quickstart/advcl/slf photo.png more-photos/"
     )]
     Predict(Predict),
+    /// Make a model file of weights that PyTorch trained, to cluster their features or to learn from (DeACL)
+    #[command(
+        after_help = "Example: advcl import resnet18.pth -o teacher.safetensors\n\n\
+        Then: --set 'pretrain.deacl.teacher = \"./teacher.safetensors\"' or --set 'cluster.model = \"./teacher.safetensors\"'"
+    )]
+    Import(Import),
     /// Check this machine's numbers against golden vectors
     #[command(after_help = "Example: advcl selftest --device cpu -v")]
     Selftest {
@@ -189,6 +195,35 @@ pub struct Evaluate {
     /// Check such a file instead: ball, box, and what the classifier says; nothing is attacked
     #[arg(long, value_name = "FILE", conflicts_with_all = ["attack", "save_adversarial", "measure"])]
     pub verify: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct Import {
+    /// A state dict: safetensors, .pt or .pth, with the names of torchvision or of AdvCL's released code
+    pub weights: PathBuf,
+    /// The model file to write
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        default_value = "imported.safetensors"
+    )]
+    pub output: PathBuf,
+    /// The first layer: cifar (3 × 3, stride 1) or strided (3 × 3, stride 2)
+    #[arg(long, default_value = "cifar", value_parser = ["cifar", "strided"])]
+    pub stem: String,
+    /// Height and width of the images that it takes
+    #[arg(long, value_name = "PIXELS", default_values_t = [32], num_args = 1..=2)]
+    pub image_size: Vec<usize>,
+    /// BatchNorm branch to use, where there are several: normal, pgd, pgd_ce [default: pgd]
+    #[arg(long)]
+    pub route: Option<Route>,
+    /// Means that the images were normalised by, in [0, 1], a number a channel: 0.4914,0.4822,0.4465
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',', requires = "std")]
+    pub mean: Vec<f32>,
+    /// Deviations that the images were normalised by
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',', requires = "mean")]
+    pub std: Vec<f32>,
 }
 
 #[derive(Args)]

@@ -10,6 +10,7 @@ use advcl::evaluate::measures::Measure;
 use advcl::experiment::{Cell, Data, Experiment};
 use advcl::finetune::MODES;
 use advcl::nn::weights::to_vec;
+use advcl::nn::{Normalize, Stem};
 use advcl::pretrain::METHODS;
 use advcl::recipe::{Recipe, SHIPPED};
 use advcl::run::{Model, models_below};
@@ -48,6 +49,7 @@ pub fn dispatch(cli: &Cli) -> Result<()> {
         Command::Compare(what) => compare(what, shared),
         Command::Predict(what) => predict(what, shared),
         Command::Report(what) => report(what, shared),
+        Command::Import(what) => import(what, shared),
         Command::Selftest { dirs } => selftest(dirs, shared),
         Command::Bench { what } => bench(what, shared),
         Command::Recipe { what } => recipe(what, shared),
@@ -208,12 +210,12 @@ fn print_summary(summary: &advcl::experiment::Summary, shared: &Shared) -> Resul
             print(&format!("\n{}", table::attacked(outcome, attacked)))?;
         }
     }
+    for table in measures::tables(summary) {
+        print(&format!("\n{table}"))?;
+    }
     let soundness = table::soundness(summary);
     if !soundness.is_empty() {
         print(&format!("\n{soundness}"))?;
-    }
-    for table in measures::tables(summary) {
-        print(&format!("\n{table}"))?;
     }
     if shared.verbose {
         print(&format!("\n{}", table::classes(summary)))?;
@@ -297,15 +299,20 @@ fn evaluate(what: &args::Evaluate, shared: &Shared) -> Result<()> {
             .map(|name| format!("evaluate.attack = {name:?}")),
     );
     let save = what.save_adversarial.as_deref();
-    let summary = with_rows(&what.row, &shared, |experiment, cells, context| {
-        if let (Some(_), [_, _, ..]) = (save, cells) {
+    if save.is_some() {
+        let stage = &what.row.stage;
+        let (recipe, folder) = resolve(&stage.recipe, &shared)?;
+        let cells = Cell::of(&recipe, stage.method.as_deref(), what.row.mode.as_deref())?;
+        if cells.len() > 1 {
             let problem = format!(
                 "{} rows, and one file for adversarial examples",
                 cells.len()
             );
             let hint = "choose one with --method and --mode";
-            return Err(Error::run(experiment.run.path(), problem, hint));
+            return Err(Error::run(folder, problem, hint).into());
         }
+    }
+    let summary = with_rows(&what.row, &shared, |experiment, cells, context| {
         if !wanted.is_empty() {
             experiment.measure_all(cells, &wanted, context)?;
         }
@@ -500,6 +507,42 @@ fn inspect(what: &args::Inspect, shared: &Shared) -> Result<()> {
     } else {
         print(&table::data_text(&summary))
     }
+}
+
+fn import(what: &args::Import, shared: &Shared) -> Result<()> {
+    let device = device::open(&shared.device)?;
+    let normalize = match what.mean.is_empty() {
+        true => None,
+        false => {
+            let numbers = Normalize::new(what.mean.clone(), what.std.clone());
+            let hint =
+                "one number a channel each: --mean 0.4914,0.4822,0.4465 --std 0.247,0.243,0.262";
+            Some(numbers.map_err(|problem| Error::model(&what.weights, problem, hint))?)
+        }
+    };
+    let stem = match what.stem.as_str() {
+        "strided" => Stem::Strided,
+        _ => Stem::Cifar,
+    };
+    let settings = advcl::import::Settings {
+        stem,
+        image_size: [
+            what.image_size[0],
+            *what.image_size.last().expect("one at least"),
+        ],
+        route: what.route,
+        normalize,
+    };
+    let imported = advcl::import::import(&what.weights, &settings, &device)?;
+    imported.model.save(&what.output)?;
+    if shared.json {
+        return print_json(&serde_json::json!({
+            "model": what.output,
+            "info": imported.model.info,
+            "left_out": imported.left_out,
+        }));
+    }
+    print(&table::imported(&imported, &what.output))
 }
 
 fn yes_or_no(there: bool) -> String {

@@ -10,6 +10,7 @@ use advcl::attack::Norm;
 use advcl::evaluate::Attacked;
 use advcl::evaluate::adversarial::Verification;
 use advcl::experiment::{Outcome, Summary};
+use advcl::import::Imported;
 use advcl::selftest::Check;
 
 /// Columns as wide as their widest cell; the first two left, the others right.
@@ -183,6 +184,34 @@ pub fn verification(found: &Verification) -> String {
             "robust accuracy at most".to_owned(),
             format!("{:.1} %", 100.0 * found.robust_accuracy),
         ),
+    ])
+}
+
+/// What was made of weights, and what of them was not used.
+pub fn imported(imported: &Imported, path: &Path) -> String {
+    let info = &imported.model.info;
+    let (depth, width) = (usize::from(info.encoder.depth), info.encoder.width);
+    let [height, across] = info.image_size;
+    let routes: Vec<&str> = info.routes.iter().map(|route| route.name()).collect();
+    let left_out = match imported.left_out.as_slice() {
+        [] => "nothing".to_owned(),
+        names => names.join(", "),
+    };
+    pairs(&[
+        ("model".to_owned(), path.display().to_string()),
+        (
+            "encoder".to_owned(),
+            format!("ResNet-{depth} of width {width}"),
+        ),
+        (
+            "images".to_owned(),
+            format!("{height} × {across}, {} channels", info.channels),
+        ),
+        (
+            "BatchNorm branches".to_owned(),
+            format!("{}; {} is used", routes.join(", "), info.route.name()),
+        ),
+        ("left out".to_owned(), left_out),
     ])
 }
 

@@ -2,13 +2,14 @@
 //!
 //! Parameters are those of CIFAR-10-C, published for 32 × 32 pixels. Larger images have the same lengths in shares of their
 //! shorter side (blurs, displacements, flakes), smaller ones the same in pixels; noise is a pixel's own, whatever the size.
-//! Gray images are treated as colour ones whose channels are alike. What comes out is bytes again, rounded down as
-//! published.
+//! Gray images are treated as colour ones whose channels are alike, noise included. What comes out is bytes again, rounded
+//! down as published.
 //!
 //! Two things depart from the published images: frost has a drawn texture in place of photographs, and motion blur (and
 //! snow's) follows whole pixels, as the package imagecorruptions does it, in place of ImageMagick.
 //! `scripts/check_corruptions.py` measures how near each kind is to that package.
 
+mod change;
 mod filter;
 mod weather;
 
@@ -18,9 +19,10 @@ use rand_distr::{Distribution, Poisson, StandardNormal};
 use rayon::prelude::*;
 
 use super::Images;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::random;
-use filter::{Border, Plane, disc, gaussian};
+use change::{bend, brighten, each, glass, jpeg, shear};
+use filter::{Plane, disc};
 
 /// Severities go from 1 to this.
 pub const SEVERITIES: usize = 5;
@@ -72,7 +74,7 @@ type Canvas = Vec<Plane>;
 /// image is always corrupted in the same way.
 ///
 /// # Errors
-/// [`Error::Data`] for images that JPEG cannot hold.
+/// [`Error::Data`](crate::Error::Data) for images that JPEG cannot hold.
 ///
 /// # Panics
 /// Where an index is not below [`Images::len`], or `severity` is not 1 to 5.
@@ -244,139 +246,6 @@ impl Kind {
         }
         Ok(())
     }
-}
-
-fn each(image: &mut Canvas, mut change: impl FnMut(f32) -> f32) {
-    let values = image.iter_mut().flat_map(|plane| &mut plane.values);
-    values.for_each(|value| *value = change(*value));
-}
-
-/// Adds to the value of hue, saturation, value: all channels by the same factor; black becomes gray.
-fn brighten(image: &mut Canvas, amount: f32) {
-    for i in 0..image[0].values.len() {
-        let value = image.iter().map(|p| p.values[i]).fold(0.0, f32::max);
-        let brighter = (value + amount).min(1.0);
-        for plane in image.iter_mut() {
-            plane.values[i] = match value > 0.0 {
-                true => plane.values[i] * (brighter / value),
-                false => brighter,
-            };
-        }
-    }
-}
-
-/// A blur before and after pixels take the values of others near by.
-///
-/// The published code means to swap them; since its pixels are views of one array, its images have copies. So have these.
-fn glass(image: &mut Canvas, sigma: f32, (reach, rounds): (usize, usize), rng: &mut ChaCha8Rng) {
-    let (height, width) = (image[0].height, image[0].width);
-    let weights = gaussian(sigma, (4.0 * sigma + 0.5) as usize);
-    image
-        .iter_mut()
-        .for_each(|p| *p = p.blurred(&weights, Border::Edge));
-    each(image, |value| f32::from(byte(value)) / 255.0);
-    for _ in 0..rounds {
-        for y in (reach + 1..=height.saturating_sub(reach)).rev() {
-            for x in (reach + 1..=width.saturating_sub(reach)).rev() {
-                let right = rng.random_range(0..2 * reach);
-                let down = rng.random_range(0..2 * reach);
-                let from = (y + down - reach) * width + x + right - reach;
-                for plane in image.iter_mut() {
-                    plane.values[y * width + x] = plane.values[from];
-                }
-            }
-        }
-    }
-    image
-        .iter_mut()
-        .for_each(|p| *p = p.blurred(&weights, Border::Edge));
-}
-
-/// The affine map that moves three points about the middle by up to `reach` pixels.
-fn shear(image: &mut Canvas, reach: f64, rng: &mut ChaCha8Rng) {
-    let (height, width) = (image[0].height, image[0].width);
-    let (y, x) = ((height / 2) as f64, (width / 2) as f64);
-    let off = (height.min(width) / 3) as f64;
-    let from = [[x + off, y + off], [x + off, y - off], [x - off, y - off]];
-    let to = from.map(|point| point.map(|at| at + rng.random_range(-reach..=reach)));
-    // Where a pixel of the result comes from: `to` goes back to `from`.
-    let edge = |points: [[f64; 2]; 3], i: usize, axis: usize| points[i][axis] - points[0][axis];
-    let [a, b, c, d] = [(1, 0), (2, 0), (1, 1), (2, 1)].map(|(i, axis)| edge(to, i, axis));
-    let determinant = a * d - b * c;
-    if determinant == 0.0 {
-        return; // An image of a few pixels, its points on a line.
-    }
-    let back = |y: usize, x: usize| {
-        let (x, y) = (x as f64 - to[0][0], y as f64 - to[0][1]);
-        let (u, v) = ((d * x - b * y) / determinant, (a * y - c * x) / determinant);
-        [1, 0].map(|axis| from[0][axis] + u * edge(from, 1, axis) + v * edge(from, 2, axis))
-    };
-    for plane in image {
-        *plane = Plane::from_fn(height, width, |y, x| {
-            let [y, x] = back(y, x);
-            plane.sample(y, x, Border::MirrorInside)
-        });
-    }
-}
-
-/// Moves every pixel by noise of `amount` that is smoothed by `sigma`, both in pixels.
-fn bend(image: &mut Canvas, amount: f32, sigma: f32, rng: &mut ChaCha8Rng) {
-    let (height, width) = (image[0].height, image[0].width);
-    let weights = gaussian(sigma, (3.0 * sigma + 0.5) as usize);
-    let mut field = || {
-        let noise = Plane::from_fn(height, width, |_, _| rng.random_range(-1.0..=1.0f32));
-        noise.blurred(&weights, Border::Mirror)
-    };
-    let (right, down) = (field(), field());
-    let moved =
-        |at: usize, field: &Plane, i: usize| at as f64 + f64::from(amount * field.values[i]);
-    for plane in image {
-        *plane = Plane::from_fn(height, width, |y, x| {
-            let i = y * width + x;
-            plane.sample(moved(y, &down, i), moved(x, &right, i), Border::Mirror)
-        });
-    }
-}
-
-/// There and back through a JPEG file, colours at half the resolution (4:2:0).
-fn jpeg(image: &mut Canvas, quality: u8) -> Result<()> {
-    use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
-    let (height, width) = (image[0].height, image[0].width);
-    let (Ok(high), Ok(wide)) = (u16::try_from(height), u16::try_from(width)) else {
-        let problem = format!("a JPEG file cannot hold {height} × {width} pixels");
-        return Err(Error::data("jpeg_compression", problem, ""));
-    };
-    // Pixel by pixel; byte for byte what the image was, which is a whole number.
-    let pixels: Vec<u8> = (0..height * width)
-        .flat_map(|i| {
-            image
-                .iter()
-                .map(move |p| (p.values[i] * 255.0).round() as u8)
-        })
-        .collect();
-    let channels = image.len();
-    let mut file = Vec::new();
-    let mut encoder = Encoder::new(&mut file, quality);
-    encoder.set_sampling_factor(SamplingFactor::R_4_2_0);
-    encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
-    let colour = match channels {
-        3 => ColorType::Rgb,
-        _ => ColorType::Luma,
-    };
-    let whole = "as many bytes as pixels, and memory takes them";
-    encoder.encode(&pixels, wide, high, colour).expect(whole);
-    let file = image::load_from_memory_with_format(&file, image::ImageFormat::Jpeg);
-    let decoded = file.expect("a JPEG file that was just written");
-    let back = match channels {
-        3 => decoded.into_rgb8().into_raw(),
-        _ => decoded.into_luma8().into_raw(),
-    };
-    for (channel, plane) in image.iter_mut().enumerate() {
-        for (value, pixel) in plane.values.iter_mut().zip(back.chunks_exact(channels)) {
-            *value = f32::from(pixel[channel]) / 255.0;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use super::{Bin, Calibration, Neighbours, Subject};
 use crate::error::Result;
-use crate::evaluate::{classes_said, require_finite};
+use crate::logits::{classes_said, require_finite};
 use crate::nn::weights::to_vec;
 use crate::probe::Known;
 use crate::train::Context;

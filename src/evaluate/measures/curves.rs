@@ -8,7 +8,8 @@ use crate::cluster::label_tensor;
 use crate::data::Split;
 use crate::data::corrupt::{KINDS, SEVERITIES, corrupt};
 use crate::error::Result;
-use crate::evaluate::{classes_said, climb};
+use crate::evaluate::climb;
+use crate::logits::classes_said;
 use crate::nn::{Classifier, FrozenEncoder, Linear};
 use crate::random;
 use crate::train::{Context, to_tensor};
@@ -273,5 +274,29 @@ impl<'a> Subject<'a> {
             });
         }
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_norms_have_radii_that_answer_to_each_other() {
+        let of = |norm, radius, asked| radii(Ball { norm, radius }, asked, 3072);
+        let linf = of(Norm::Linf, 8.0 / 255.0, Norm::Linf);
+        assert_eq!((linf.len(), linf[0], linf[4]), (9, 0.0, 8.0 / 255.0));
+        let l2 = of(Norm::Linf, 8.0 / 255.0, Norm::L2);
+        assert!((l2[4] - 0.4347).abs() < 1e-4, "{l2:?}");
+        // There and back.
+        let back = of(Norm::L2, l2[4], Norm::Linf);
+        assert!(
+            back.iter().zip(&linf).all(|(a, b)| (a - b).abs() < 1e-12),
+            "{back:?}"
+        );
+        // None twice, none beyond all images.
+        assert_eq!(of(Norm::Linf, 0.0, Norm::L2), [0.0]);
+        assert_eq!(of(Norm::Linf, 1.0, Norm::Linf), [0.0, 0.25, 0.5, 0.75, 1.0]);
+        assert_eq!(of(Norm::L2, 30.0, Norm::L2).last(), Some(&3072f64.sqrt()));
     }
 }

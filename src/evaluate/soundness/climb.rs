@@ -2,9 +2,9 @@
 
 use burn::tensor::Tensor;
 
-use super::{BLACK_BOX, FEW, Finding, GRADIENTS, LOSS, PERTURBATIONS, RADIUS, search};
+use super::{BLACK_BOX, FEW, Finding, GRADIENTS, LOSS, PERTURBATIONS, RADIUS};
 use crate::attack::pgd::gradient;
-use crate::attack::{Ball, Norm, Pgd};
+use crate::attack::{Ball, Norm, Pgd, Square, Victim, select};
 use crate::cluster::label_tensor;
 use crate::error::Result;
 use crate::evaluate::adversarial::inside;
@@ -15,6 +15,9 @@ use crate::random;
 
 /// The loss is looked at after so many steps.
 const STEPS: [usize; 4] = [0, 5, 20, 40];
+
+/// Of Square, for each image that PGD leaves.
+const QUERIES: usize = 100;
 
 /// Steps at other radii.
 const OTHER_STEPS: usize = 10;
@@ -54,22 +57,20 @@ impl Sample {
 
     pub fn select(&self, chosen: &[usize]) -> Self {
         Self {
-            images: rows(&self.images, chosen),
+            images: select(&self.images, chosen),
             labels: chosen.iter().map(|&i| self.labels[i]).collect(),
         }
     }
 }
 
-/// Some of a batch's images.
-pub(super) fn rows(images: &Tensor<4>, chosen: &[usize]) -> Tensor<4> {
-    images
-        .clone()
-        .select(0, label_tensor(chosen, &images.device()))
-}
-
-/// Whether images of a number that depends on the sample are more than chance brings.
+/// Whether so many images of the sample are more than an accident.
 fn many(count: usize, of: usize) -> bool {
     count > 1 && count as f64 > ACCIDENT * of as f64
+}
+
+/// A radius in few digits.
+fn short(radius: f64) -> f64 {
+    (radius * 1e4).round() / 1e4
 }
 
 impl Climber<'_> {
@@ -149,10 +150,15 @@ impl Climber<'_> {
         self.climb(pgd, &start, sample, ball)
     }
 
+    /// The checks, of images with their labels. A `steady` classifier says the same of an image whenever it is asked.
+    ///
+    /// # Errors
+    /// What `tell` answers; [`Error::Logits`](crate::Error::Logits) for logits that are not finite.
     pub fn findings(
         &self,
         images: Tensor<4>,
         labels: &[usize],
+        steady: bool,
         tell: Tell,
     ) -> Result<Vec<Finding>> {
         let said = predictions(self.logits_of(&images));
@@ -210,7 +216,10 @@ impl Climber<'_> {
         // What withstands the climb, wherever it is looked at.
         let left = |i: &usize| withstand[1..].iter().all(|right| right.contains(i));
         let left: Vec<usize> = (0..sample.len()).filter(left).collect();
-        findings.push(self.black_box(&sample, &left, tell)?);
+        findings.push(match steady {
+            true => self.black_box(&sample, &left, tell)?,
+            false => BLACK_BOX.cannot_tell("the same image is not always given the same logits"),
+        });
         tell(5)?;
         Ok(findings)
     }
@@ -287,7 +296,7 @@ impl Climber<'_> {
             Norm::L2 => ((channels * height * width) as f64).sqrt(),
         };
         let own = self.ball.radius;
-        let mut words = vec![format!("{} within {own}", withstand.len())];
+        let mut words = vec![format!("{} within {}", withstand.len(), short(own))];
         let mut left = withstand.to_vec();
         let mut grown = false;
         let mut radius = own;
@@ -295,7 +304,7 @@ impl Climber<'_> {
             radius = 2.0 * own;
             // All of them again: that the smaller radius broke one says nothing of this attack.
             let again = self.right(&self.attack_within(radius, sample), &sample.labels);
-            words.push(format!("{} within {radius}", again.len()));
+            words.push(format!("{} within {}", again.len(), short(radius)));
             grown = many(again.len().saturating_sub(withstand.len()), sample.len());
             left.retain(|i| again.contains(i));
             tell(3)?;
@@ -303,7 +312,7 @@ impl Climber<'_> {
         while !left.is_empty() && radius < whole {
             radius = (4.0 * radius).max(whole / 16.0).min(whole);
             left = self.withstand(&left, sample, |sample| self.attack_within(radius, sample));
-            words.push(format!("{} within {radius}", left.len()));
+            words.push(format!("{} within {}", left.len(), short(radius)));
             tell(3)?;
         }
         if !left.is_empty() {
@@ -343,16 +352,33 @@ impl Climber<'_> {
         if self.ball.radius == 0.0 {
             return Ok(BLACK_BOX.cannot_tell("within a radius of 0 there is nothing to search"));
         }
+        if self.classes(sample) < 2 {
+            return Ok(BLACK_BOX.cannot_tell("there is one class"));
+        }
         let rest = sample.select(left);
-        let broken = if left.is_empty() {
-            0
-        } else {
-            search::broken(self, &rest, &mut || tell(4))?
+        let square = Square {
+            queries: QUERIES,
+            ..Square::default()
         };
-        let (steps, queries) = (STEPS[3], search::QUERIES);
+        let victim = Victim {
+            logits: self.logits,
+            images: &rest.images,
+            labels: &rest.labels,
+            indices: left,
+            ball: self.ball,
+            seed: self.seed,
+        };
+        let broken = match left.len() {
+            0 => 0,
+            _ => {
+                let found = square.run(&victim, &mut |_| tell(4))?;
+                found.broken.iter().filter(|broken| **broken).count()
+            }
+        };
         let found = format!(
-            "of the {} images that {steps} steps of PGD leave, {queries} queries without gradients break {broken}",
-            left.len()
+            "of the {} images that {} steps of PGD leave, {QUERIES} queries of Square break {broken}",
+            left.len(),
+            STEPS[3]
         );
         Ok(BLACK_BOX.finding(!many(broken, sample.len()), found))
     }

@@ -1,0 +1,279 @@
+//! Weights of other programs (PyTorch state dicts of ResNets for small images) as a model file of ours: to cluster their
+//! features, or to learn from as DeACL does.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use burn::tensor::Device;
+use pytorch_reader::{DType, PytorchReader};
+
+use crate::error::{Error, Result};
+use crate::nn::weights::{self, Tensors};
+use crate::nn::{Backbone, Depth, Encoder, EncoderConfig, Normalize, Route, Stem};
+use crate::random;
+use crate::run::{IMPORTED, Model, ModelInfo};
+
+/// What a file of weights does not say.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The first layer's stride.
+    pub stem: Stem,
+    /// Height and width of the images that the encoder shall take.
+    pub image_size: [usize; 2],
+    /// The BatchNorm branch to use, where there are several; `pgd` where it is left out.
+    pub route: Option<Route>,
+    /// Mean and standard deviation, channel by channel, that the images were normalised by.
+    pub normalize: Option<Normalize>,
+}
+
+/// An encoder, and what else the file has.
+pub struct Imported {
+    /// Ready to be saved.
+    pub model: Model,
+    /// Names of tensors that are no part of an encoder: heads, optimizers, counters.
+    pub left_out: Vec<String>,
+}
+
+/// Reads a ResNet encoder out of a state dict, in safetensors or PyTorch's own format (`.pt`, `.pth`; nothing in it is
+/// executed).
+///
+/// Names are those of torchvision, timm, solo-learn, and of the released code of AdvCL, ACL and DynACL, below any common
+/// prefix (`module.`, `state_dict.backbone.`). Depth, width, channels and BatchNorm branches are read off the tensors'
+/// shapes. Every tensor of the encoder must be there in its shape, and none may be left over.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Format`] for a file that is neither; [`Error::Model`] for weights that are no such encoder.
+pub fn import(path: &Path, settings: &Settings, device: &Device) -> Result<Imported> {
+    let (tensors, left_out) = encoder_tensors(read(path)?, path)?;
+    let shape = Shape::of(&tensors, path)?;
+    let route = match settings.route {
+        Some(route) => route,
+        None if shape.routes == 1 => Route::Normal,
+        None => Route::Pgd,
+    };
+    let routes = Route::ALL[..shape.routes].to_vec();
+    if !routes.contains(&route) {
+        let names: Vec<&str> = routes.iter().map(|route| route.name()).collect();
+        let problem = format!("no BatchNorm branch {}", route.name());
+        let hint = format!("it has {}", names.join(", "));
+        return Err(Error::model(path, problem, hint));
+    }
+    if let Some(normalize) = &settings.normalize {
+        let (expected, found) = (shape.channels, normalize.channels());
+        if expected != found {
+            let problem = format!("mean and deviation of {found} channels, weights for {expected}");
+            return Err(Error::model(path, problem, "one number a channel"));
+        }
+    }
+    let config = EncoderConfig {
+        depth: shape.depth,
+        width: shape.width,
+        stem: settings.stem,
+    };
+    // Replaced, every value.
+    let mut rng = random::generator(0, "placeholder", 0);
+    let fresh = Encoder::new(&config, shape.channels, shape.routes, &mut rng, device);
+    let fresh = fresh.normalized(settings.normalize.clone());
+    let mut tensors = tensors;
+    let encoder = weights::import(fresh, &mut tensors, &[], path)?;
+    let info = ModelInfo {
+        format: 1,
+        method: IMPORTED.to_owned(),
+        encoder: config,
+        channels: shape.channels,
+        image_size: settings.image_size,
+        classes: Vec::new(),
+        routes,
+        route,
+        projection: false,
+        clusters: Vec::new(),
+        pseudo_labels: None,
+        finetuning: None,
+        normalize: settings.normalize.clone(),
+        recipe: format!("# imported from {}\n", path.display()),
+        advcl_version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let model = Model {
+        info,
+        backbone: Backbone::without_heads(encoder),
+        linear: None,
+    };
+    Ok(Imported { model, left_out })
+}
+
+/// All tensors of a file.
+fn read(path: &Path) -> Result<Tensors> {
+    let content = std::fs::read(path).map_err(Error::io("read", path))?;
+    // A zip archive, a pickle, or a tar as early PyTorch wrote them; safetensors begins with a length.
+    let pytorch = content.starts_with(b"PK") || content.starts_with(&[0x80]);
+    if !pytorch {
+        return Ok(weights::parse(&content, path)?.0);
+    }
+    let broken = |place: &str, found: String| {
+        Error::format(path, place, "a state dict that PyTorch saved", found)
+    };
+    let file = PytorchReader::new(path).map_err(|error| broken("file", error.to_string()))?;
+    let mut tensors = Tensors::new();
+    for (name, tensor) in file.into_tensors() {
+        let place = format!("tensor {name}");
+        let bytes = tensor
+            .read()
+            .map_err(|error| broken(&place, error.to_string()))?;
+        let values = match tensor.dtype() {
+            DType::F32 => weights::chunks(&bytes, f32::from_le_bytes),
+            DType::F64 => weights::chunks(&bytes, |b| f64::from_le_bytes(b) as f32),
+            DType::I64 => weights::chunks(&bytes, |b| i64::from_le_bytes(b) as f32),
+            other => {
+                let found = format!("{other:?}");
+                return Err(Error::format(path, place, "F32, F64 or I64", found));
+            }
+        };
+        tensors.insert(name, (tensor.shape().to_vec(), values));
+    }
+    Ok(tensors)
+}
+
+/// The encoder's tensors under our names, and the names of the others.
+fn encoder_tensors(all: Tensors, path: &Path) -> Result<(Tensors, Vec<String>)> {
+    const STEM: &str = "conv1.weight";
+    // A block's own conv1 has digits before it; the stem's name is what is left of the shortest.
+    let stems = all.iter().filter(|(name, (shape, _))| {
+        let before = name.strip_suffix(STEM);
+        shape.len() == 4 && before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
+    });
+    let Some((stem, _)) = stems.min_by_key(|(name, _)| name.len()) else {
+        let names: Vec<&str> = all.keys().take(5).map(String::as_str).collect();
+        let problem = format!(
+            "no tensor conv1.weight among {}: {}",
+            all.len(),
+            names.join(", ")
+        );
+        let hint = "expected the state dict of a ResNet with the names of torchvision or of AdvCL's released code";
+        return Err(Error::model(path, problem, hint));
+    };
+    let prefix = stem[..stem.len() - STEM.len()].to_owned();
+    let (mut own, mut left_out) = (Tensors::new(), Vec::new());
+    for (name, tensor) in all {
+        let ours = name
+            .strip_prefix(&prefix)
+            .filter(|name| is_part(name) && !name.ends_with("num_batches_tracked"))
+            .map(our_name);
+        match ours {
+            Some(ours) => drop(own.insert(ours, tensor)),
+            None => left_out.push(name),
+        }
+    }
+    Ok((own, left_out))
+}
+
+/// Whether a name is of the encoder's, whatever stands below it.
+fn is_part(name: &str) -> bool {
+    let first = name.split('.').next().unwrap_or_default();
+    let stage = first.strip_prefix("layer");
+    first == "conv1" || first == "bn1" || stage.is_some_and(|n| n.parse::<usize>().is_ok())
+}
+
+/// A shortcut's convolution and BatchNorm are the first and second of a `Sequential` elsewhere, and one BatchNorm is no list.
+fn our_name(name: &str) -> String {
+    let mut parts: Vec<&str> = name.split('.').collect();
+    if let Some(at) = parts
+        .iter()
+        .position(|part| matches!(*part, "downsample" | "shortcut"))
+    {
+        parts[at] = "downsample";
+        match parts.get(at + 1) {
+            Some(&"0") => parts[at + 1] = "conv",
+            Some(&"1") => parts[at + 1] = "bn",
+            _ => {}
+        }
+    }
+    let norm = parts.len().checked_sub(2).map(|at| parts[at]);
+    if norm.is_some_and(|part| part.starts_with("bn")) {
+        parts.splice(parts.len() - 1..parts.len() - 1, ["bn_list", "0"]);
+    }
+    parts.join(".")
+}
+
+/// What the shapes say.
+struct Shape {
+    depth: Depth,
+    width: usize,
+    channels: usize,
+    routes: usize,
+}
+
+impl Shape {
+    fn of(tensors: &Tensors, path: &Path) -> Result<Self> {
+        let (stem, _) = &tensors["conv1.weight"];
+        let &[width, channels, height, across] = stem.as_slice() else {
+            unreachable!("only a tensor of four dimensions is taken for the stem")
+        };
+        if (height, across) != (3, 3) {
+            let problem = format!("a first layer of {height} × {across}");
+            let hint = "encoders here begin with 3 × 3, as ResNets for small images do";
+            return Err(Error::model(path, problem, hint));
+        }
+        if channels != 1 && channels != 3 {
+            let problem = format!("a first layer for {channels} channels, expected 1 or 3");
+            return Err(Error::model(path, problem, ""));
+        }
+        let below = |prefix: &str| -> usize {
+            let names = tensors.keys().filter_map(|name| name.strip_prefix(prefix));
+            let first = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+            names.map(first).collect::<BTreeSet<_>>().len()
+        };
+        let blocks = [1, 2, 3, 4].map(|stage| below(&format!("layer{stage}.")));
+        let bottleneck = tensors.contains_key("layer1.0.conv3.weight");
+        let depth = match (blocks, bottleneck) {
+            ([1, 1, 1, 1], false) => Depth::D10,
+            ([2, 2, 2, 2], false) => Depth::D18,
+            ([3, 4, 6, 3], false) => Depth::D34,
+            ([3, 4, 6, 3], true) => Depth::D50,
+            _ => {
+                let kind = if bottleneck { "bottleneck" } else { "basic" };
+                let problem = format!("stages of {blocks:?} {kind} blocks");
+                let hint = "expected a ResNet-10, 18, 34 or 50";
+                return Err(Error::model(path, problem, hint));
+            }
+        };
+        let routes = below("bn1.bn_list.");
+        if !(1..=Route::ALL.len()).contains(&routes) {
+            let problem = format!("{routes} BatchNorm branches, expected 1 to 3");
+            return Err(Error::model(path, problem, ""));
+        }
+        Ok(Self {
+            depth,
+            width,
+            channels,
+            routes,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_programs_names_are_ours() {
+        for (theirs, ours) in [
+            ("bn1.running_mean", "bn1.bn_list.0.running_mean"),
+            ("bn1.bn_list.2.weight", "bn1.bn_list.2.weight"),
+            (
+                "layer2.0.downsample.0.weight",
+                "layer2.0.downsample.conv.weight",
+            ),
+            (
+                "layer2.0.shortcut.1.bias",
+                "layer2.0.downsample.bn.bn_list.0.bias",
+            ),
+            (
+                "layer2.0.downsample.bn.bn_list.1.bias",
+                "layer2.0.downsample.bn.bn_list.1.bias",
+            ),
+            ("layer1.1.conv2.weight", "layer1.1.conv2.weight"),
+        ] {
+            assert_eq!(our_name(theirs), ours);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Checks of the attacks' deterministic parts.
+
+use burn::tensor::Tensor;
+
+use super::golden::Golden;
+use super::{GRADIENT, OUTPUT};
+use crate::attack::apgd::{Climb, checkpoints};
+use crate::attack::{Ball, Norm, pgd};
+use crate::error::{Error, Result};
+use crate::loss;
+use crate::nn::weights::to_vec;
+
+/// Relative error allowed in Auto-PGD's iterates, which follow the golden gradients.
+const ITERATES: f64 = 1e-5;
+
+/// Auto-PGD: when steps are looked at; `NORM.LOSS.*`: where given gradients and losses lead, which points are kept as the best,
+/// which steps are halved; gradients and losses of a smooth classifier at every point of the way.
+pub fn apgd(file: &mut Golden) -> Result<()> {
+    for suffix in file.suffixes("checkpoints.") {
+        let count = suffix.parse().map_err(|_| {
+            let expected = "checkpoints.ITERATIONS";
+            Error::format(&file.path, "tensors", expected, suffix.clone())
+        })?;
+        let ours: Vec<f32> = checkpoints(count).iter().map(|&at| at as f32).collect();
+        file.compare(&format!("checkpoints.{suffix}"), &ours, 0.0)?;
+    }
+    let images = file.tensor::<4>("images")?;
+    let bowls = Bowls::read(file)?;
+    file.compare_tensor("logits", bowls.logits(images.clone()), OUTPUT)?;
+    for (name, norm) in [("linf", Norm::Linf), ("l2", Norm::L2)] {
+        let radius = file.number(&format!("epsilon_{name}"))?;
+        for loss in ["ce", "dlr", "dlr_targeted"] {
+            let prefix = format!("{name}.{loss}");
+            climb(file, &prefix, &images, Ball { norm, radius })?;
+            slopes(file, &prefix, loss, &bowls, images.dims()[0])?;
+        }
+    }
+    Ok(())
+}
+
+/// Follows the golden gradients.
+fn climb(file: &mut Golden, prefix: &str, images: &Tensor<4>, ball: Ball) -> Result<()> {
+    let (iterations, count) = (file.count("iterations")?, images.dims()[0]);
+    let of = |what: &str| format!("{prefix}.{what}");
+    let iterates = file.tensor::<5>(&of("iterate"))?;
+    let gradients = file.tensor::<5>(&of("gradient"))?;
+    let (_, losses) = file.values(&of("loss"))?;
+    let golden = [
+        iterates.dims()[0],
+        gradients.dims()[0],
+        losses.len() / count,
+    ];
+    if golden.iter().any(|&points| points != iterations + 1) {
+        let expected = format!("{} points", iterations + 1);
+        let found = format!("{golden:?}");
+        return Err(Error::format(&file.path, of("iterate"), expected, found));
+    }
+    let at = |all: &Tensor<5>, point| all.clone().narrow(0, point, 1).squeeze_dim::<4>(0);
+    let rows = |point: usize| &losses[point * count..(point + 1) * count];
+    let start = at(&iterates, 0);
+    let plan = (ball, file.number("rho")?, iterations);
+    let mut climb = Climb::new(
+        plan,
+        images.clone(),
+        start.clone(),
+        at(&gradients, 0),
+        rows(0),
+    );
+    let (mut points, mut steps, mut best) = (vec![start], Vec::new(), Vec::new());
+    for point in 1..=iterations {
+        note(&climb, &mut steps, &mut best);
+        points.push(climb.step());
+        climb.see(at(&gradients, point), rows(point));
+    }
+    note(&climb, &mut steps, &mut best);
+    file.compare_tensor(&of("iterate"), Tensor::cat(points, 0), ITERATES)?;
+    file.compare_tensor(&of("best"), climb.best().clone(), ITERATES)?;
+    file.compare(&of("step"), &steps, OUTPUT)?;
+    file.compare(&of("best_loss"), &best, 0.0)
+}
+
+fn note(climb: &Climb, steps: &mut Vec<f32>, best: &mut Vec<f32>) {
+    steps.extend(climb.progress().iter().map(|image| image.step));
+    best.extend(climb.progress().iter().map(|image| image.best));
+}
+
+/// Gradients and losses at the golden points, all of them one batch.
+fn slopes(file: &mut Golden, prefix: &str, loss: &str, bowls: &Bowls, count: usize) -> Result<()> {
+    let iterates = file.tensor::<5>(&format!("{prefix}.iterate"))?;
+    let [points, ..] = iterates.dims();
+    let points_of_all = iterates.flatten::<4>(0, 1);
+    let labels = file
+        .labels("labels", count, bowls.classes)?
+        .repeat_dim(0, points);
+    let targets = file
+        .labels("targets", count, bowls.classes)?
+        .repeat_dim(0, points);
+    let losses = |x: Tensor<4>| {
+        let (logits, labels) = (bowls.logits(x), labels.clone());
+        match loss {
+            "ce" => loss::cross_entropy_each(logits, labels),
+            "dlr" => loss::dlr(logits, labels),
+            _ => loss::dlr_targeted(logits, labels, targets.clone()),
+        }
+    };
+    let gradient = pgd::gradient(&mut |x| losses(x).sum(), points_of_all.clone());
+    file.compare(
+        &format!("{prefix}.loss"),
+        &to_vec(losses(points_of_all)),
+        OUTPUT,
+    )?;
+    file.compare_tensor(&format!("{prefix}.gradient"), gradient, GRADIENT)
+}
+
+/// A smooth classifier: linear, with a bowl for each class.
+struct Bowls {
+    classes: usize,
+    weight: Tensor<2>,
+    bias: Tensor<1>,
+    bowl: Tensor<2>,
+    centre: Tensor<2>,
+}
+
+impl Bowls {
+    fn read(file: &Golden) -> Result<Self> {
+        let weight = file.tensor::<2>("model.weight")?;
+        Ok(Self {
+            classes: weight.dims()[0],
+            weight,
+            bias: file.tensor("model.bias")?,
+            bowl: file.tensor("model.bowl")?,
+            centre: file.tensor("model.centre")?,
+        })
+    }
+
+    fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+        let x = images.flatten::<2>(1, 3);
+        let away = x.clone().unsqueeze_dim::<3>(1) - self.centre.clone().unsqueeze_dim(0);
+        let bowls = (away.square() * self.bowl.clone().unsqueeze_dim(0)).sum_dim(2);
+        x.matmul(self.weight.clone().transpose())
+            + self.bias.clone().unsqueeze_dim(0)
+            + bowls.squeeze_dim(2)
+    }
+}
