@@ -18,7 +18,7 @@ mkdir -p "$out"
 runs=("$@")
 if [ ${#runs[@]} = 0 ]; then
     rm -rf "$out/run"
-    "$advcl" run smoke --run "$out/run" --quiet
+    "$advcl" run smoke --run "$out/run" --quiet >/dev/null
     runs=("$out/run")
 fi
 "$advcl" report "${runs[@]}" -o "$out/report.html"

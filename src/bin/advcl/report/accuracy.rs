@@ -115,7 +115,10 @@ pub fn accuracy(report: &Report) -> Result<Markup> {
                                 td { (cell(&line.clean)) }
                                 td { (cell(&line.robust)) }
                                 @if suite.is_some() {
-                                    td { @match &line.attacked { Some(a) => (cell(&a.robust)), None => "–" } }
+                                    td { @match &line.attacked { Some(a) => {
+                                        (cell(&a.robust))
+                                        @if a.images != line.images { span.range { "of " (count(a.images)) } }
+                                    }, None => "–" } }
                                 }
                                 @if radii { td { (line.radius) } }
                                 @if images { td { (count(line.images)) } }

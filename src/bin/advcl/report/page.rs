@@ -157,15 +157,18 @@ fn title(report: &Report) -> String {
     names.join(", ")
 }
 
-/// The row with the highest robust accuracy under what attacks it most.
+/// The row with the highest robust accuracy, of those that were attacked most.
 fn best(lines: &[Line]) -> Option<&Line> {
+    let thorough = lines.iter().any(|line| line.attacked.is_some());
+    let alike = lines
+        .iter()
+        .filter(|line| line.attacked.is_some() == thorough);
     let share = |line: &Line| line.worst().1.share;
-    lines.iter().max_by(|a, b| share(a).total_cmp(&share(b)))
+    alike.max_by(|a, b| share(a).total_cmp(&share(b)))
 }
 
 fn header(report: &Report, title: &str, sections: &[Section]) -> Markup {
     let first = &report.folders[0];
-    let lead = best(report.lines);
     let split = first.rows[0].outcome.split;
     let images = match split {
         SplitName::Test => "test images",
@@ -176,6 +179,10 @@ fn header(report: &Report, title: &str, sections: &[Section]) -> Markup {
         target.unwrap_or(&folder.recipe.data.source).clone()
     }));
     let radii = distinct(report.lines.iter().map(|line| line.radius.clone()));
+    // Rows of other images or another radius cannot be held against each other.
+    let lead = (sources.len() == 1 && radii.len() == 1)
+        .then(|| best(report.lines))
+        .flatten();
     let seeds = distinct(
         report
             .folders
@@ -201,12 +208,15 @@ fn header(report: &Report, title: &str, sections: &[Section]) -> Markup {
             h1 { (title) }
             @if let Some(line) = lead {
                 @let (attack, worst) = line.worst();
+                @let attacked = line.attacked.as_ref().map_or(line.images, |a| a.images);
                 p.lede {
                     @if report.lines.len() > 1 { "Most robust of " (report.lines.len()) ": " }
                     strong { (line.title()) }
                     ", right on " strong { (percent(worst.share)) } " of "
-                    (count(line.attacked.as_ref().map_or(line.images, |a| a.images))) " " (images) " under "
-                    (attack) " within " (line.radius) ", and on " strong { (percent(line.clean.share)) } " as they are."
+                    (count(attacked)) " " (images) " under "
+                    (attack) " within " (line.radius) ", and on " strong { (percent(line.clean.share)) }
+                    @if attacked != line.images { " of " (count(line.images)) }
+                    " as they are."
                 }
             }
             ul.facts aria-label="What was measured" {
