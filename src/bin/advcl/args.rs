@@ -101,7 +101,7 @@ pub enum Command {
     /// All methods and modes of a recipe, over several seeds
     #[command(after_help = "Example: advcl compare compare-quick --format md")]
     Compare(Compare),
-    /// One page to look at, from a run or several side by side; or tables for other programs
+    /// A page to look at, of one run or several side by side; or their tables
     #[command(after_help = "Example: advcl report runs/quickstart -o report.html")]
     Report(Report),
     /// Class names and probabilities for images
@@ -109,7 +109,7 @@ pub enum Command {
         after_help = "Example: advcl predict runs/quickstart/advcl/slf photo.png more-photos/"
     )]
     Predict(Predict),
-    /// Make a model file of weights that PyTorch trained, to cluster their features or to learn from (DeACL)
+    /// Make a model file of weights from PyTorch, to cluster by or to learn from (DeACL)
     #[command(
         after_help = "Example: advcl import resnet18.pth -o teacher.safetensors\n\n\
         Then: --set 'pretrain.deacl.teacher = \"./teacher.safetensors\"' or --set 'cluster.model = \"./teacher.safetensors\"'"
@@ -248,7 +248,7 @@ pub struct Report {
     /// Run folders, or folders of comparisons
     #[arg(value_name = "RUN")]
     pub runs: Vec<PathBuf>,
-    /// Where it goes [default: report.html, if there is none yet; standard output for md, json and csv]
+    /// Where it goes [default: report.html if there is none yet; md, json, csv: standard output]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// What is written [default: html]
@@ -264,13 +264,9 @@ pub struct Report {
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 pub enum ReportFormat {
-    /// A page with pictures: one file that needs nothing else
     Html,
-    /// Tables
     Md,
-    /// Everything that was measured
     Json,
-    /// A line a classifier
     Csv,
 }
 

@@ -55,7 +55,7 @@ fn checks(shown: &Shown) -> Markup {
                     h4 { "✗ " (wrong.len()) " of " (findings.len()) " checks do not hold" }
                     ul {
                         @for finding in &wrong {
-                            li { strong { (finding.check) } ": " (finding.meaning) " Found: " (finding.found) }
+                            li { strong { (finding.check) } ": " (finding.meaning) "; found: " (finding.found) }
                         }
                     }
                 }
