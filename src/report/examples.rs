@@ -17,6 +17,8 @@ use crate::train::{Context, to_tensor};
 
 /// Images among which those to be shown are sought.
 const SOUGHT: usize = 200;
+/// Of these, at a time.
+const BATCH: usize = 50;
 
 /// An image, clean and attacked.
 #[derive(Clone, Debug)]
@@ -60,12 +62,16 @@ pub fn choose(
     sought = order.into_iter().map(|at| sought[at]).collect();
     let mut right = vec![true; sought.len()];
     for subject in subjects {
-        let images = to_tensor(split.images.batch(&sought), &context.device);
-        let said = predictions(subject.classifier.logits(images));
-        for ((right, &index), said) in right.iter_mut().zip(&sought).zip(said) {
-            *right &= split.labels[index] == said;
+        let stage = format!("{}/images", subject.row.classifier);
+        for (number, chunk) in sought.chunks(BATCH).enumerate() {
+            let images = to_tensor(split.images.batch(chunk), &context.device);
+            let said = predictions(subject.classifier.logits(images));
+            let start = number * BATCH;
+            for ((right, &index), said) in right[start..].iter_mut().zip(chunk).zip(said) {
+                *right &= split.labels[index] == said;
+            }
+            context.progress(&stage, start + chunk.len(), sought.len(), "images")?;
         }
-        context.progress("report/images", sought.len(), sought.len(), "images")?;
     }
     let (good, rest): (Vec<_>, Vec<_>) = sought.iter().zip(right).partition(|(_, right)| *right);
     let only = |pairs: Vec<(&usize, bool)>| pairs.into_iter().map(|(&i, _)| i).collect::<Vec<_>>();
