@@ -24,6 +24,7 @@ pub mod pretrain;
 pub mod probe;
 pub mod random;
 pub mod recipe;
+pub mod report;
 pub mod run;
 pub mod selftest;
 pub mod train;

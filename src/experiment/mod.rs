@@ -90,21 +90,42 @@ impl Cell {
     }
 
     /// As a path below the run folder, and in logs.
-    fn stage(&self) -> String {
+    pub fn stage(&self) -> String {
         format!("{}/{}", self.method, self.mode_name())
     }
 
-    fn classifier(&self) -> Part<'_> {
+    /// What its classifier depends on.
+    pub fn classifier(&self) -> Part<'_> {
         Part::Classifier(&self.method, self.mode.as_deref())
     }
 
-    fn figures(&self) -> Part<'_> {
+    /// What its figures depend on.
+    pub fn figures(&self) -> Part<'_> {
         Part::Figures(&self.method, self.mode.as_deref())
     }
 
     fn attack(&self) -> Part<'_> {
         Part::Attack(&self.method, self.mode.as_deref())
     }
+}
+
+/// Of these images, and of the files that the recipe names.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn fingerprints(recipe: &Recipe, data: &Data) -> Result<Fingerprints> {
+    let of = |data: &Dataset| Fingerprint::of(&data.train, &data.classes);
+    let mut files = BTreeMap::new();
+    for file in recipe.files() {
+        let content = std::fs::read(file).map_err(Error::io("read", file))?;
+        files.insert(file.to_owned(), hash(&content));
+    }
+    Ok(Fingerprints {
+        train: of(&data.pretraining),
+        downstream: data.downstream.as_ref().map(of),
+        judged: Fingerprint::of(&data.judged, &data.target().classes),
+        files,
+    })
 }
 
 impl Experiment {
@@ -123,19 +144,8 @@ impl Experiment {
     /// Whatever is wrong with the folder.
     pub fn with_data(recipe: Recipe, data: Data, folder: &Path) -> Result<Self> {
         let run = Run::open(folder, &recipe.to_toml())?;
-        let of = |data: &Dataset| Fingerprint::of(&data.train, &data.classes);
-        let mut files = BTreeMap::new();
-        for file in recipe.files() {
-            let content = std::fs::read(file).map_err(Error::io("read", file))?;
-            files.insert(file.to_owned(), hash(&content));
-        }
         Ok(Self {
-            fingerprints: Fingerprints {
-                train: of(&data.pretraining),
-                downstream: data.downstream.as_ref().map(of),
-                judged: Fingerprint::of(&data.judged, &data.target().classes),
-                files,
-            },
+            fingerprints: fingerprints(&recipe, &data)?,
             recipe,
             run,
             data,

@@ -13,6 +13,7 @@ mod measures;
 mod methods;
 mod modes;
 mod parity;
+mod report;
 mod resume;
 mod routes;
 #[cfg(unix)]

@@ -101,12 +101,15 @@ pub enum Command {
     /// All methods and modes of a recipe, over several seeds
     #[command(after_help = "Example: advcl compare compare-quick --format md")]
     Compare(Compare),
+    /// A page to look at, of one run or several side by side; or their tables
+    #[command(after_help = "Example: advcl report runs/quickstart -o report.html")]
+    Report(Report),
     /// Class names and probabilities for images
     #[command(
         after_help = "Example: advcl predict runs/quickstart/advcl/slf photo.png more-photos/"
     )]
     Predict(Predict),
-    /// Make a model file of weights that PyTorch trained, to cluster their features or to learn from (DeACL)
+    /// Make a model file of weights from PyTorch, to cluster by or to learn from (DeACL)
     #[command(
         after_help = "Example: advcl import resnet18.pth -o teacher.safetensors\n\n\
         Then: --set 'pretrain.deacl.teacher = \"./teacher.safetensors\"' or --set 'cluster.model = \"./teacher.safetensors\"'"
@@ -238,6 +241,33 @@ pub enum Format {
     Md,
     Csv,
     Json,
+}
+
+#[derive(Args)]
+pub struct Report {
+    /// Run folders, or folders of comparisons
+    #[arg(value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// Where it goes [default: report.html if there is none yet; md, json, csv: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// What is written [default: html]
+    #[arg(long, value_enum)]
+    pub format: Option<ReportFormat>,
+    /// Only this pretraining method
+    #[arg(long)]
+    pub method: Option<String>,
+    /// Only this finetuning mode
+    #[arg(long)]
+    pub mode: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum ReportFormat {
+    Html,
+    Md,
+    Json,
+    Csv,
 }
 
 #[derive(Args)]

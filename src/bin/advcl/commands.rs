@@ -24,6 +24,7 @@ use crate::bench::bench;
 use crate::compare::compare;
 use crate::measures;
 use crate::progress::{Progress, talk};
+use crate::report::report;
 use crate::table;
 use crate::tensorboard::TensorBoard;
 
@@ -47,6 +48,7 @@ pub fn dispatch(cli: &Cli) -> Result<()> {
         Command::List { what } => list(*what, shared),
         Command::Compare(what) => compare(what, shared),
         Command::Predict(what) => predict(what, shared),
+        Command::Report(what) => report(what, shared),
         Command::Import(what) => import(what, shared),
         Command::Selftest { dirs } => selftest(dirs, shared),
         Command::Bench { what } => bench(what, shared),

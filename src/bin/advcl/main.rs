@@ -6,6 +6,7 @@ mod commands;
 mod compare;
 mod measures;
 mod progress;
+mod report;
 mod table;
 mod tensorboard;
 
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
     match inside_the_pool(|| commands::dispatch(&cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report(&error);
+            tell(&error);
             let ours = error.downcast_ref::<advcl::Error>();
             ExitCode::from(ours.map_or(2, advcl::Error::exit_code))
         }
@@ -54,7 +55,7 @@ fn main() -> ExitCode {
 }
 
 /// The headline, its causes, and what to do about it.
-fn report(error: &anyhow::Error) {
+fn tell(error: &anyhow::Error) {
     talk(&format!("error: {error}"));
     let mut said = error.to_string();
     for cause in error.chain().skip(1) {

@@ -1,0 +1,146 @@
+//! A map of the features in two dimensions: t-SNE (van der Maaten and Hinton, JMLR 2008) of images as they are and attacked,
+//! together, so that both lie on one map.
+
+use bhtsne::tSNE;
+use rand::RngExt;
+use rand_distr::StandardNormal;
+
+use super::Subject;
+use super::examples::attacked;
+use crate::attack::{Ball, Pgd};
+use crate::data::Split;
+use crate::error::Result;
+use crate::evaluate::predictions;
+use crate::nn::weights::to_vec;
+use crate::random;
+use crate::train::{Context, to_tensor};
+
+/// Effective number of neighbours; fewer where there are few points.
+const PERPLEXITY: f32 = 30.0;
+/// Of t-SNE's gradient descent.
+const EPOCHS: usize = 750;
+/// Below this there is nothing to see.
+const FEWEST: usize = 5;
+
+/// An image on the map.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Place {
+    /// Its class.
+    pub label: usize,
+    /// As it is; coordinates have no unit.
+    pub clean: [f32; 2],
+    /// Under attack.
+    pub attacked: [f32; 2],
+    /// The class said of it.
+    pub said: usize,
+    /// The class said of it under attack.
+    pub said_attacked: usize,
+}
+
+/// The map.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FeatureMap {
+    /// Of each image.
+    pub places: Vec<Place>,
+}
+
+/// Maps the features of the chosen images and of what PGD makes of them. None where there are too few images.
+///
+/// Features are compared by direction, as the contrastive losses and nearest neighbours do. Computed on one thread, from a
+/// start drawn from the seed: the same map each time.
+///
+/// # Errors
+/// [`crate::Error::Interrupted`].
+pub fn feature_map(
+    subject: &Subject,
+    split: &Split,
+    chosen: &[usize],
+    attack: (Ball, Pgd),
+    batch_size: usize,
+    context: &mut Context,
+) -> Result<Option<FeatureMap>> {
+    if chosen.len() < FEWEST {
+        return Ok(None);
+    }
+    let stage = format!("{}/map", subject.row.classifier);
+    let (mut clean, mut moved) = (Vec::new(), Vec::new());
+    let (mut said, mut said_attacked) = (Vec::new(), Vec::new());
+    let mut length = 0;
+    for (number, indices) in chosen.chunks(batch_size).enumerate() {
+        let images = to_tensor(split.images.batch(indices), &context.device);
+        let attacked = attacked(subject, split, indices, attack, context);
+        said.extend(predictions(subject.classifier.logits(images.clone())));
+        said_attacked.extend(predictions(subject.classifier.logits(attacked.clone())));
+        for (images, all) in [(images, &mut clean), (attacked, &mut moved)] {
+            let features = subject.encoder.features(images);
+            length = features.dims()[1];
+            let norm = features.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
+            all.extend(to_vec(features / norm));
+        }
+        let done = number * batch_size + indices.len();
+        context.progress(&stage, done, chosen.len(), "images")?;
+    }
+    clean.extend(moved);
+    let points: Vec<&[f32]> = clean.chunks(length).collect();
+    let at = embed(&points, context.seed);
+    let count = chosen.len();
+    let place = |(row, &index): (usize, &usize)| Place {
+        label: split.labels[index],
+        clean: at[row],
+        attacked: at[count + row],
+        said: said[row],
+        said_attacked: said_attacked[row],
+    };
+    let places = chosen.iter().enumerate().map(place).collect();
+    Ok(Some(FeatureMap { places }))
+}
+
+/// t-SNE in two dimensions.
+fn embed(points: &[&[f32]], seed: u64) -> Vec<[f32; 2]> {
+    let mut rng = random::generator(seed, "report/tsne", 0);
+    let start: Vec<f32> = (0..2 * points.len())
+        .map(|_| 1e-4 * rng.sample::<f32, _>(StandardNormal))
+        .collect();
+    let squared = |a: &&[f32], b: &&[f32]| a.iter().zip(*b).map(|(a, b)| (a - b) * (a - b)).sum();
+    let fit = || {
+        let mut tsne: tSNE<f32, &[f32]> = tSNE::new(points);
+        tsne.perplexity(PERPLEXITY.min((points.len() - 1) as f32 / 3.0 - 0.01))
+            .epochs(EPOCHS)
+            .initial_embedding(start.clone())
+            .exact(squared);
+        tsne.embedding()
+    };
+    // Sums by several threads differ in their last bits, and t-SNE makes much of little.
+    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    let flat = one.map_or_else(|_| fit(), |pool| pool.install(fit));
+    flat.chunks_exact(2).map(|at| [at[0], at[1]]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_stay_together_and_the_map_is_the_same_each_time() {
+        let mut rng = random::generator(1, "test", 0);
+        let points: Vec<[f32; 3]> = (0..40)
+            .map(|i| {
+                let mut noise = || 0.05 * rng.sample::<f32, _>(StandardNormal);
+                let centre = if i < 20 { 1.0 } else { -1.0 };
+                [centre + noise(), noise(), noise()]
+            })
+            .collect();
+        let points: Vec<&[f32]> = points.iter().map(<[f32; 3]>::as_slice).collect();
+        let map = embed(&points, 0);
+        assert_eq!(map, embed(&points, 0));
+        let distance = |a: [f32; 2], b: [f32; 2]| (a[0] - b[0]).hypot(a[1] - b[1]);
+        for i in 0..40 {
+            let nearest = (0..40)
+                .filter(|&j| j != i)
+                .min_by(|&a, &b| distance(map[i], map[a]).total_cmp(&distance(map[i], map[b])));
+            assert_eq!(nearest.map(|j| j < 20), Some(i < 20), "{map:?}");
+        }
+        // The fewest that are mapped.
+        assert_eq!(embed(&points[..2 * FEWEST], 0).len(), 2 * FEWEST);
+    }
+}

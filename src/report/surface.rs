@@ -1,0 +1,108 @@
+//! The loss around an image: along the sign of its gradient, where an attack goes, and along a random direction (AdvCL, Fan
+//! et al., NeurIPS 2021, section 5, figure on loss landscapes).
+
+use burn::tensor::{Tensor, TensorData};
+use rand::RngExt;
+
+use super::Subject;
+use crate::attack::pgd::gradient;
+use crate::cluster::label_tensor;
+use crate::data::Split;
+use crate::error::Result;
+use crate::evaluate::require_finite;
+use crate::loss::cross_entropy_each;
+use crate::nn::weights::to_vec;
+use crate::random;
+use crate::train::{Context, to_tensor};
+
+/// Points along each direction.
+const SIDE: usize = 21;
+
+/// Loss and margin on a square around an image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Surface {
+    /// The image's place in the split.
+    pub index: usize,
+    /// Its class.
+    pub label: usize,
+    /// How far the points are moved, in pixels, along either direction.
+    pub at: Vec<f64>,
+    /// Cross-entropy of the image's class in nats, `[random direction][gradient's sign]`.
+    pub loss: Vec<Vec<f32>>,
+    /// The class's logit less the largest other one: below zero the classifier is wrong.
+    pub margin: Vec<Vec<f32>>,
+}
+
+/// Walks from the image at `index` up to `reach` pixels along the sign of its gradient and along a random sign for each value,
+/// clamped into [0, 1]: a classifier sees nothing but images.
+///
+/// # Errors
+/// [`crate::Error::Interrupted`]; [`crate::Error::Logits`].
+pub fn surface(
+    subject: &Subject,
+    split: &Split,
+    index: usize,
+    reach: f64,
+    context: &mut Context,
+) -> Result<Surface> {
+    let device = context.device.clone();
+    let image = to_tensor(split.images.batch(&[index]), &device);
+    let label = split.labels[index];
+    let classifier = &subject.classifier;
+    let losses = |logits: Tensor<2>| {
+        let labels = vec![label; logits.dims()[0]];
+        cross_entropy_each(logits, label_tensor(&labels, &device))
+    };
+    let uphill = gradient(&mut |x| losses(classifier.logits(x)).sum(), image.clone()).sign();
+    let mut rng = random::generator(context.seed, "report/surface", index as u64);
+    let signs: Vec<f32> = (0..split.images.image_len())
+        .map(|_| if rng.random::<bool>() { 1.0 } else { -1.0 })
+        .collect();
+    let aside = Tensor::<4>::from_data(TensorData::new(signs, image.dims()), &device);
+    let step = 2.0 * reach / (SIDE - 1) as f64;
+    let at: Vec<f64> = (0..SIDE).map(|i| i as f64 * step - reach).collect();
+    let (mut loss, mut margin) = (Vec::new(), Vec::new());
+    for (row, &far) in at.iter().enumerate() {
+        let side = image.clone() + aside.clone() * far;
+        let points = at
+            .iter()
+            .map(|&along| side.clone() + uphill.clone() * along);
+        let points = Tensor::cat(points.collect(), 0).clamp(0.0, 1.0);
+        let logits = classifier.logits(points);
+        let classes = logits.dims()[1];
+        let values = to_vec(logits.clone());
+        require_finite("report/surface", index, &values)?;
+        margin.push(
+            values
+                .chunks(classes)
+                .map(|row| of_margin(row, label))
+                .collect(),
+        );
+        loss.push(to_vec(losses(logits)));
+        let stage = format!("{}/surface", subject.row.classifier);
+        context.progress(&stage, row + 1, SIDE, "lines")?;
+    }
+    Ok(Surface {
+        index,
+        label,
+        at,
+        loss,
+        margin,
+    })
+}
+
+fn of_margin(logits: &[f32], label: usize) -> f32 {
+    let others = logits
+        .iter()
+        .enumerate()
+        .filter(|(class, _)| *class != label);
+    let largest = others
+        .map(|(_, &logit)| logit)
+        .fold(f32::NEG_INFINITY, f32::max);
+    // One class alone: nothing can be wrong.
+    if largest.is_finite() {
+        logits[label] - largest
+    } else {
+        1.0
+    }
+}
