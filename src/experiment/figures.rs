@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Cell, Experiment, Outcome, Seconds, Summary};
@@ -24,20 +25,21 @@ const EXAMPLES: &str = "adversarial.safetensors";
 /// The folder of unfinished work.
 const PIECES: &str = "attack";
 
-/// `attack.json`: what the recipe's attacks came to, and what that depends on.
+/// `attack.json` and `soundness.json`: a finding, and all that it depends on.
 #[derive(Serialize, Deserialize)]
-struct AttackRecord {
+struct Kept<T> {
     recipe: String,
     #[serde(flatten)]
-    attacked: Attacked,
+    finding: T,
 }
 
-/// `soundness.json`: the checks of PGD's figures, and what they depend on.
-#[derive(Serialize, Deserialize)]
-struct SoundnessRecord {
-    recipe: String,
-    #[serde(flatten)]
-    soundness: Soundness,
+/// The finding in `path`, if it is of this recipe.
+fn kept<T: DeserializeOwned>(path: &Path, recipe: &str) -> Result<Option<T>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let kept: Kept<T> = files::read_json(path)?;
+    Ok((kept.recipe == recipe).then_some(kept.finding))
 }
 
 impl Experiment {
@@ -49,7 +51,26 @@ impl Experiment {
         let mut outcome = self.measured(cell, context)?;
         outcome.attacked = self.attacked(cell, context)?;
         outcome.measures = self.measures(cell)?;
-        outcome.soundness = self.soundness(cell, &outcome, context)?;
+        let examined = self.examined(cell, &outcome, context)?;
+        outcome.soundness = self.soundness(cell, &outcome, examined)?;
+        Ok(outcome)
+    }
+
+    /// What is known of a row that nobody asked for now: clean accuracy and PGD, and the rest as far as it is kept. An attack
+    /// that takes minutes is not laid for the sake of a summary.
+    fn known(&self, cell: &Cell, context: &mut Context) -> Result<Outcome> {
+        let mut outcome = self.measured(cell, context)?;
+        if self.recipe.evaluate.attack.is_some() {
+            let text = self.text_of(cell.attack());
+            outcome.attacked = kept(&self.file_of(cell, ATTACK), &text)?;
+        }
+        outcome.measures = self.measures(cell)?;
+        let text = self.text_of(cell.figures());
+        let examined = match self.recipe.evaluate.soundness {
+            true => kept(&self.file_of(cell, SOUNDNESS), &text)?,
+            false => None,
+        };
+        outcome.soundness = self.soundness(cell, &outcome, examined)?;
         Ok(outcome)
     }
 
@@ -144,11 +165,8 @@ impl Experiment {
         };
         let path = self.file_of(cell, ATTACK);
         let text = self.text_of(cell.attack());
-        if path.exists() {
-            let record: AttackRecord = files::read_json(&path)?;
-            if record.recipe == text {
-                return Ok(Some(record.attacked));
-            }
+        if let Some(attacked) = kept(&path, &text)? {
+            return Ok(Some(attacked));
         }
         let classifier = self.require_classifier(cell, context)?.frozen();
         let (stage, folder) = (cell.stage(), self.file_of(cell, PIECES));
@@ -166,30 +184,29 @@ impl Experiment {
         let (attacked, examples) = done.map_err(|error| self.here(error))?;
         let about = siege.about(Default::default());
         examples.save(&self.file_of(cell, EXAMPLES), &about)?;
-        let record = AttackRecord {
+        let record = Kept {
             recipe: text,
-            attacked,
+            finding: attacked,
         };
         files::write_json(&path, &record)?;
         if folder.exists() {
             std::fs::remove_dir_all(&folder).map_err(Error::io("remove", &folder))?;
         }
-        let figures = vec![("attacked", record.attacked.robust_accuracy())];
+        let figures = vec![("attacked", record.finding.robust_accuracy())];
         tell(context, cell, figures);
-        Ok(Some(record.attacked))
+        Ok(Some(record.finding))
     }
 
-    /// Whether the figures can be believed: checks of PGD, which are made once, and what other attacks say of it.
+    /// Whether the figures can be believed: the checks of PGD, and what other attacks say of it.
     fn soundness(
         &self,
         cell: &Cell,
         outcome: &Outcome,
-        context: &mut Context,
+        examined: Option<Soundness>,
     ) -> Result<Option<Soundness>> {
-        if !self.recipe.evaluate.soundness {
+        let Some(mut soundness) = examined else {
             return Ok(None);
-        }
-        let mut soundness = self.examined(cell, outcome, context)?;
+        };
         let Some(attacked) = &outcome.attacked else {
             return Ok(Some(soundness));
         };
@@ -207,15 +224,20 @@ impl Experiment {
         Ok(Some(soundness))
     }
 
-    /// The checks of PGD.
-    fn examined(&self, cell: &Cell, outcome: &Outcome, context: &mut Context) -> Result<Soundness> {
+    /// The checks of PGD, which are made once; none where the recipe does without.
+    fn examined(
+        &self,
+        cell: &Cell,
+        outcome: &Outcome,
+        context: &mut Context,
+    ) -> Result<Option<Soundness>> {
+        if !self.recipe.evaluate.soundness {
+            return Ok(None);
+        }
         let path = self.file_of(cell, SOUNDNESS);
         let text = self.text_of(cell.figures());
-        if path.exists() {
-            let record: SoundnessRecord = files::read_json(&path)?;
-            if record.recipe == text {
-                return Ok(record.soundness);
-            }
+        if let Some(soundness) = kept(&path, &text)? {
+            return Ok(Some(soundness));
         }
         let classifier = self.require_classifier(cell, context)?;
         let frozen = classifier.frozen();
@@ -235,12 +257,12 @@ impl Experiment {
         };
         let soundness = suspect.examine(context);
         let soundness = soundness.map_err(|error| self.here(error))?;
-        let record = SoundnessRecord {
+        let record = Kept {
             recipe: text,
-            soundness,
+            finding: soundness,
         };
         files::write_json(&path, &record)?;
-        Ok(record.soundness)
+        Ok(Some(record.finding))
     }
 
     /// Which of the judged images the attacks beside PGD see.
@@ -324,11 +346,12 @@ impl Experiment {
         };
         let mut asked = summary.clone();
         for cell in self.cells(None, None)? {
-            let wanted = cells.contains(&cell);
-            if wanted || self.file_of(&cell, RESULT).exists() {
+            if cells.contains(&cell) {
                 let outcome = self.evaluate(&cell, context)?;
                 summary.outcomes.push(outcome.clone());
-                asked.outcomes.extend(wanted.then_some(outcome));
+                asked.outcomes.push(outcome);
+            } else if self.file_of(&cell, RESULT).exists() {
+                summary.outcomes.push(self.known(&cell, context)?);
             }
         }
         files::write_json(&self.run.path().join("summary.json"), &summary)?;
