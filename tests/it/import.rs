@@ -156,7 +156,10 @@ fn weights_of_something_else_are_refused() {
             "import theirs/bare.pt --route pgd",
             "no BatchNorm branch pgd",
         ),
-        ("import theirs/bare.pt --route pdg", "did you mean \"pgd\"?"),
+        (
+            "import theirs/bare.pt --route pdg",
+            "a similar value exists: 'pgd'",
+        ),
         (
             "import theirs/bare.pt --mean 0.5 --std 0.2",
             "mean and deviation of 1 channels, weights for 3",

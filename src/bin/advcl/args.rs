@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use advcl::nn::{Precision, Route};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Robust image encoders from unlabeled data.
@@ -216,7 +217,7 @@ pub struct Import {
     #[arg(long, value_name = "PIXELS", default_values_t = [32], num_args = 1..=2)]
     pub image_size: Vec<usize>,
     /// BatchNorm branch to use, where there are several: normal, pgd, pgd_ce [default: pgd]
-    #[arg(long)]
+    #[arg(long, value_parser = PossibleValuesParser::new(Route::ALL.map(Route::name)).try_map(|name| name.parse::<Route>()))]
     pub route: Option<Route>,
     /// Means that the images were normalised by, in [0, 1], a number a channel: 0.4914,0.4822,0.4465
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', requires = "std")]
