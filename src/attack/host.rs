@@ -3,7 +3,8 @@
 use burn::tensor::{Tensor, TensorData};
 
 use super::{Found, Victim};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::logits::require_finite;
 use crate::nn::weights::to_vec;
 
 /// Images of the victim's shape as one batch.
@@ -18,7 +19,7 @@ pub fn batch<'a>(images: impl Iterator<Item = &'a [f32]>, victim: &Victim) -> Te
 /// The logits of those images of the victim, row by row; all of them must be finite.
 ///
 /// # Errors
-/// [`Error::Logits`].
+/// [`Error::Logits`](crate::Error::Logits).
 pub fn finite(
     attack: &str,
     victim: &Victim,
@@ -28,13 +29,7 @@ pub fn finite(
     let classes = logits.dims()[1];
     let rows: Vec<Vec<f32>> = to_vec(logits).chunks(classes).map(<[_]>::to_vec).collect();
     for (row, &place) in rows.iter().zip(places) {
-        if let Some(&value) = row.iter().find(|value| !value.is_finite()) {
-            return Err(Error::Logits {
-                stage: attack.to_owned(),
-                image: victim.indices[place],
-                value,
-            });
-        }
+        require_finite(attack, victim.indices[place], row)?;
     }
     Ok(rows)
 }
@@ -42,7 +37,7 @@ pub fn finite(
 /// Of each image the logit of its label less the largest other one: negative once it is misclassified, however ties are broken.
 ///
 /// # Errors
-/// [`Error::Logits`].
+/// [`Error::Logits`](crate::Error::Logits).
 pub fn margins(
     attack: &str,
     victim: &Victim,

@@ -20,7 +20,7 @@ use crate::probe;
 pub use part::{Fingerprint, Fingerprints, Part, hash};
 
 /// The recipes inside the binary: name, one line about it, text.
-pub const SHIPPED: [(&str, &str, &str); 7] = [
+pub const SHIPPED: [(&str, &str, &str); 8] = [
     (
         "quickstart",
         "embedded Fashion-MNIST: SimCLR and AdvCL side by side, minutes on two cores",
@@ -35,6 +35,11 @@ pub const SHIPPED: [(&str, &str, &str); 7] = [
         "compare-quick",
         "embedded Fashion-MNIST: every method by SLF, ALF and AFF, three seeds; half an hour on two cores",
         include_str!("../../recipes/compare-quick.toml"),
+    ),
+    (
+        "compare-pseudo-labels",
+        "embedded Fashion-MNIST: AdvCL with a larger cluster term beside RoCL and ACL, six seeds; half an hour on two cores",
+        include_str!("../../recipes/compare-pseudo-labels.toml"),
     ),
     (
         "cifar10-12k-cpu",

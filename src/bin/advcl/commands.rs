@@ -6,11 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use advcl::data::read_images;
-use advcl::evaluate::measures::Measure;
 use advcl::experiment::{Cell, Data, Experiment};
 use advcl::finetune::MODES;
 use advcl::nn::weights::to_vec;
-use advcl::nn::{Normalize, Stem};
 use advcl::pretrain::METHODS;
 use advcl::recipe::{Recipe, SHIPPED};
 use advcl::run::{Model, models_below};
@@ -22,6 +20,8 @@ use serde::Serialize;
 use crate::args::{self, Cli, Command, Shared};
 use crate::bench::bench;
 use crate::compare::compare;
+use crate::evaluate::evaluate;
+use crate::import::import;
 use crate::measures;
 use crate::progress::{Progress, talk};
 use crate::report::report;
@@ -114,13 +114,13 @@ pub fn listen() -> Result<()> {
 
 /// Whether a command may begin a run folder, or goes on in one.
 #[derive(PartialEq)]
-enum Folder {
+pub enum Folder {
     Any,
     Begun,
 }
 
 /// Opens the experiment and does `work` in it, with progress, metrics and Ctrl-C.
-fn with_experiment<T>(
+pub fn with_experiment<T>(
     arg: &args::RecipeArg,
     shared: &Shared,
     wanted: Folder,
@@ -200,7 +200,7 @@ fn run(arg: &args::RecipeArg, shared: &Shared) -> Result<()> {
     print_summary(&summary, shared)
 }
 
-fn print_summary(summary: &advcl::experiment::Summary, shared: &Shared) -> Result<()> {
+pub fn print_summary(summary: &advcl::experiment::Summary, shared: &Shared) -> Result<()> {
     if shared.json {
         return print_json(summary);
     }
@@ -279,77 +279,8 @@ fn finetune(row: &args::Row, shared: &Shared) -> Result<()> {
     print_paths(&made, shared)
 }
 
-fn evaluate(what: &args::Evaluate, shared: &Shared) -> Result<()> {
-    if let Some(file) = &what.verify {
-        return verify(&what.row, file, shared);
-    }
-    let wanted = match &what.measure {
-        Some(names) => Measure::list(names)?,
-        None => Vec::new(),
-    };
-    let mut shared = shared.clone();
-    shared.set.extend(
-        what.measure_limit
-            .iter()
-            .map(|limit| format!("evaluate.measure_limit = {limit}")),
-    );
-    shared.set.extend(
-        what.attack
-            .iter()
-            .map(|name| format!("evaluate.attack = {name:?}")),
-    );
-    let save = what.save_adversarial.as_deref();
-    if save.is_some() {
-        let stage = &what.row.stage;
-        let (recipe, folder) = resolve(&stage.recipe, &shared)?;
-        let cells = Cell::of(&recipe, stage.method.as_deref(), what.row.mode.as_deref())?;
-        if cells.len() > 1 {
-            let problem = format!(
-                "{} rows, and one file for adversarial examples",
-                cells.len()
-            );
-            let hint = "choose one with --method and --mode";
-            return Err(Error::run(folder, problem, hint).into());
-        }
-    }
-    let summary = with_rows(&what.row, &shared, |experiment, cells, context| {
-        if !wanted.is_empty() {
-            experiment.measure_all(cells, &wanted, context)?;
-        }
-        let summary = experiment.summary(cells, context)?;
-        if let (Some(path), [cell]) = (save, cells) {
-            experiment.save_adversarial(cell, path)?;
-        }
-        Ok(summary)
-    })?;
-    print_summary(&summary, &shared)
-}
-
-/// Fails where an example is not what it should be, after saying which.
-fn verify(row: &args::Row, file: &Path, shared: &Shared) -> Result<()> {
-    let found = with_experiment(
-        &row.stage.recipe,
-        shared,
-        Folder::Begun,
-        |experiment, context| experiment.verify(file, context),
-    )?;
-    match shared.json {
-        true => print_json(&found)?,
-        false => print(&table::verification(&found))?,
-    }
-    match found.holds() {
-        true => Ok(()),
-        false => Err(Error::Examples {
-            path: file.to_path_buf(),
-            wrong: found.examples - found.valid,
-            examples: found.examples,
-        }
-        .into()),
-    }
-}
-
 /// Does `work` on the rows that are meant, in a run folder that has begun.
-fn with_rows<T>(
+pub fn with_rows<T>(
     row: &args::Row,
     shared: &Shared,
     work: impl FnOnce(&Experiment, &[Cell], &mut Context) -> advcl::Result<T>,
@@ -507,42 +438,6 @@ fn inspect(what: &args::Inspect, shared: &Shared) -> Result<()> {
     } else {
         print(&table::data_text(&summary))
     }
-}
-
-fn import(what: &args::Import, shared: &Shared) -> Result<()> {
-    let device = device::open(&shared.device)?;
-    let normalize = match what.mean.is_empty() {
-        true => None,
-        false => {
-            let numbers = Normalize::new(what.mean.clone(), what.std.clone());
-            let hint =
-                "one number a channel each: --mean 0.4914,0.4822,0.4465 --std 0.247,0.243,0.262";
-            Some(numbers.map_err(|problem| Error::model(&what.weights, problem, hint))?)
-        }
-    };
-    let stem = match what.stem.as_str() {
-        "strided" => Stem::Strided,
-        _ => Stem::Cifar,
-    };
-    let settings = advcl::import::Settings {
-        stem,
-        image_size: [
-            what.image_size[0],
-            *what.image_size.last().expect("one at least"),
-        ],
-        route: what.route,
-        normalize,
-    };
-    let imported = advcl::import::import(&what.weights, &settings, &device)?;
-    imported.model.save(&what.output)?;
-    if shared.json {
-        return print_json(&serde_json::json!({
-            "model": what.output,
-            "info": imported.model.info,
-            "left_out": imported.left_out,
-        }));
-    }
-    print(&table::imported(&imported, &what.output))
 }
 
 fn yes_or_no(there: bool) -> String {

@@ -4,6 +4,8 @@ mod args;
 mod bench;
 mod commands;
 mod compare;
+mod evaluate;
+mod import;
 mod measures;
 mod progress;
 mod report;

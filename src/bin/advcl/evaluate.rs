@@ -1,0 +1,83 @@
+//! `advcl evaluate`: clean and robust accuracy, more attacks, more measures, and stored examples checked.
+
+use std::path::Path;
+
+use advcl::Error;
+use advcl::evaluate::measures::Measure;
+use advcl::experiment::Cell;
+use anyhow::Result;
+
+use crate::args::{self, Shared};
+use crate::commands::{
+    Folder, print, print_json, print_summary, resolve, with_experiment, with_rows,
+};
+use crate::table;
+
+pub fn evaluate(what: &args::Evaluate, shared: &Shared) -> Result<()> {
+    if let Some(file) = &what.verify {
+        return verify(&what.row, file, shared);
+    }
+    let wanted = match &what.measure {
+        Some(names) => Measure::list(names)?,
+        None => Vec::new(),
+    };
+    let mut shared = shared.clone();
+    shared.set.extend(
+        what.measure_limit
+            .iter()
+            .map(|limit| format!("evaluate.measure_limit = {limit}")),
+    );
+    shared.set.extend(
+        what.attack
+            .iter()
+            .map(|name| format!("evaluate.attack = {name:?}")),
+    );
+    let save = what.save_adversarial.as_deref();
+    if save.is_some() {
+        let stage = &what.row.stage;
+        let (recipe, folder) = resolve(&stage.recipe, &shared)?;
+        let cells = Cell::of(&recipe, stage.method.as_deref(), what.row.mode.as_deref())?;
+        if cells.len() > 1 {
+            let problem = format!(
+                "{} rows, and one file for adversarial examples",
+                cells.len()
+            );
+            let hint = "choose one with --method and --mode";
+            return Err(Error::run(folder, problem, hint).into());
+        }
+    }
+    let summary = with_rows(&what.row, &shared, |experiment, cells, context| {
+        if !wanted.is_empty() {
+            experiment.measure_all(cells, &wanted, context)?;
+        }
+        let summary = experiment.summary(cells, context)?;
+        if let (Some(path), [cell]) = (save, cells) {
+            experiment.save_adversarial(cell, path)?;
+        }
+        Ok(summary)
+    })?;
+    print_summary(&summary, &shared)
+}
+
+/// Fails where an example is not what it should be, after saying which.
+fn verify(row: &args::Row, file: &Path, shared: &Shared) -> Result<()> {
+    let found = with_experiment(
+        &row.stage.recipe,
+        shared,
+        Folder::Begun,
+        |experiment, context| experiment.verify(file, context),
+    )?;
+    match shared.json {
+        true => print_json(&found)?,
+        false => print(&table::verification(&found))?,
+    }
+    match found.holds() {
+        true => Ok(()),
+        false => Err(Error::Examples {
+            path: file.to_path_buf(),
+            wrong: found.examples - found.valid,
+            examples: found.examples,
+        }
+        .into()),
+    }
+}

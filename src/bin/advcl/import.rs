@@ -1,0 +1,45 @@
+//! `advcl import`: weights that PyTorch trained, as a model file of ours.
+
+use advcl::nn::{Normalize, Stem};
+use advcl::{Error, device};
+use anyhow::Result;
+
+use crate::args::{self, Shared};
+use crate::commands::{print, print_json};
+use crate::table;
+
+pub fn import(what: &args::Import, shared: &Shared) -> Result<()> {
+    let device = device::open(&shared.device)?;
+    let normalize = match what.mean.is_empty() {
+        true => None,
+        false => {
+            let numbers = Normalize::new(what.mean.clone(), what.std.clone());
+            let hint =
+                "one number a channel each: --mean 0.4914,0.4822,0.4465 --std 0.247,0.243,0.262";
+            Some(numbers.map_err(|problem| Error::model(&what.weights, problem, hint))?)
+        }
+    };
+    let stem = match what.stem.as_str() {
+        "strided" => Stem::Strided,
+        _ => Stem::Cifar,
+    };
+    let settings = advcl::import::Settings {
+        stem,
+        image_size: [
+            what.image_size[0],
+            *what.image_size.last().expect("one at least"),
+        ],
+        route: what.route,
+        normalize,
+    };
+    let imported = advcl::import::import(&what.weights, &settings, &device)?;
+    imported.model.save(&what.output)?;
+    if shared.json {
+        return print_json(&serde_json::json!({
+            "model": what.output,
+            "info": imported.model.info,
+            "left_out": imported.left_out,
+        }));
+    }
+    print(&table::imported(&imported, &what.output))
+}
