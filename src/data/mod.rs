@@ -171,17 +171,20 @@ impl Split {
 }
 
 impl Dataset {
-    /// Refuses unlabeled images: for the stages that need classes.
+    /// Refuses unlabeled images and images of one class: for the stages that need classes.
     ///
     /// # Errors
-    /// [`Error::Data`] where the data set has no classes.
+    /// [`Error::Data`] where the data set has fewer than two classes.
     pub fn require_labels(&self) -> Result<()> {
-        if !self.classes.is_empty() {
-            return Ok(());
-        }
+        let problem = match self.classes.as_slice() {
+            [] => "expected labeled images, found images without classes".to_owned(),
+            // Whatever is said would be right, and robust.
+            [only] => format!("expected two classes or more, found {only:?} alone"),
+            _ => return Ok(()),
+        };
         Err(Error::data(
             &self.name,
-            "expected labeled images, found images without classes",
+            problem,
             "put the images into train/<class>/ and test/<class>/; without labels only pretraining by methods that need none is possible",
         ))
     }

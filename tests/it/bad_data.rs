@@ -133,3 +133,19 @@ fn unlabeled_images_can_be_pretrained_on_and_nothing_else() {
     refused(path, "finetune --run run", &words);
     advcl(path, "data inspect flat").expect(0);
 }
+
+#[test]
+fn one_class_is_nothing_to_tell_apart() {
+    let folder = folder();
+    let path = folder.path();
+    for i in 0..80u8 {
+        let split = if i < 64 { "train" } else { "test" };
+        let image = png(12, &[i * 3; 144]);
+        put(path.join(format!("one/{split}/cat/{i:02}.png")), image);
+    }
+    let run = "tiny.toml --set data.source='one' --run run";
+    let words = ["data set one: expected two classes or more, found \"cat\" alone"];
+    refused(path, &format!("run {run}"), &words);
+    advcl(path, &format!("pretrain {run} --method simclr")).expect(0);
+    refused(path, "finetune --run run", &words);
+}
