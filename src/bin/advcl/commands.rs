@@ -22,7 +22,6 @@ use crate::bench::bench;
 use crate::compare::compare;
 use crate::evaluate::evaluate;
 use crate::import::import;
-use crate::measures;
 use crate::progress::{Progress, talk};
 use crate::report::report;
 use crate::table;
@@ -209,9 +208,6 @@ pub fn print_summary(summary: &advcl::experiment::Summary, shared: &Shared) -> R
         if let Some(attacked) = &outcome.attacked {
             print(&format!("\n{}", table::attacked(outcome, attacked)))?;
         }
-    }
-    for table in measures::tables(summary) {
-        print(&format!("\n{table}"))?;
     }
     let soundness = table::soundness(summary);
     if !soundness.is_empty() {

@@ -11,7 +11,7 @@ use crate::args::{self, Shared};
 use crate::commands::{
     Folder, print, print_json, print_summary, resolve, with_experiment, with_rows,
 };
-use crate::table;
+use crate::{measures, table};
 
 pub fn evaluate(what: &args::Evaluate, shared: &Shared) -> Result<()> {
     if let Some(file) = &what.verify {
@@ -56,7 +56,14 @@ pub fn evaluate(what: &args::Evaluate, shared: &Shared) -> Result<()> {
         }
         Ok(summary)
     })?;
-    print_summary(&summary, &shared)
+    print_summary(&summary, &shared)?;
+    // Tables of earlier days are in the JSON and in the report.
+    if !wanted.is_empty() && !shared.json {
+        for table in measures::tables(&summary) {
+            print(&format!("\n{table}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Fails where an example is not what it should be, after saying which.

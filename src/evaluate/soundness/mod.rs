@@ -107,7 +107,7 @@ const RADIUS: Check = Check {
 };
 const BLACK_BOX: Check = Check {
     name: "black-box",
-    meaning: "an attack that sees no gradient finds what those that do miss: gradients are masked, and the robust accuracy is too high",
+    meaning: "an attack that sees no gradient finds what those that do miss: gradients may be masked, and the robust accuracy is an upper bound; attack with more restarts",
 };
 
 impl Check {
