@@ -38,7 +38,7 @@ pub const SHIPPED: [(&str, &str, &str); 8] = [
     ),
     (
         "compare-pseudo-labels",
-        "embedded Fashion-MNIST: AdvCL with a larger cluster term beside RoCL and ACL, six seeds; half an hour on two cores",
+        "embedded Fashion-MNIST: AdvCL with a larger cluster term beside RoCL and ACL, five seeds; half an hour on two cores",
         include_str!("../../recipes/compare-pseudo-labels.toml"),
     ),
     (

@@ -138,7 +138,7 @@ fn unlabeled_images_can_be_pretrained_on_and_nothing_else() {
 fn one_class_is_nothing_to_tell_apart() {
     let folder = folder();
     let path = folder.path();
-    for i in 0..80u8 {
+    for i in 0..84u8 {
         let split = if i < 64 { "train" } else { "test" };
         let image = png(12, &[i * 3; 144]);
         put(path.join(format!("one/{split}/cat/{i:02}.png")), image);

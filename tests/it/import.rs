@@ -158,7 +158,7 @@ fn weights_of_something_else_are_refused() {
         ),
         (
             "import theirs/bare.pt --route pdg",
-            "a similar value exists: 'pgd'",
+            "[possible values: normal, pgd, pgd_ce]",
         ),
         (
             "import theirs/bare.pt --mean 0.5 --std 0.2",
