@@ -86,7 +86,7 @@ impl Apgd {
         let goals = match loss {
             Loss::CrossEntropy => vec![Goal::CrossEntropy],
             Loss::Dlr => vec![Goal::Dlr],
-            Loss::TargetedDlr => by_rank(victim, self.targets),
+            Loss::TargetedDlr => by_rank(victim, self.targets)?,
         };
         let runs = goals.len() * self.restarts;
         for run in 0..runs {
@@ -216,20 +216,10 @@ impl Goal {
     }
 }
 
-/// The classes that images are pushed to, rank by rank: by their logits on the image as it is, its own class left out.
-fn by_rank(victim: &Victim, count: usize) -> Vec<Goal> {
-    let said = (victim.logits)(victim.images.clone());
-    let classes = said.dims()[1];
-    let values = to_vec(said);
-    let each = values.chunks(classes).zip(victim.labels);
-    let orders: Vec<Vec<usize>> = each
-        .map(|(logits, &label)| {
-            let mut others: Vec<usize> = (0..classes).filter(|&class| class != label).collect();
-            others.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
-            others
-        })
-        .collect();
-    let target = |rank: usize| orders.iter().map(|order| order[rank]).collect();
-    let ranks = 0..count.min(classes - 1);
-    ranks.map(|rank| Goal::Targets(target(rank))).collect()
+/// The classes that images are pushed to, rank by rank.
+fn by_rank(victim: &Victim, count: usize) -> Result<Vec<Goal>> {
+    let rivals = victim.rivals()?;
+    let ranks = 0..count.min(rivals.first().map_or(0, Vec::len));
+    let target = |rank: usize| rivals.iter().map(|order| order[rank]).collect();
+    Ok(ranks.map(|rank| Goal::Targets(target(rank))).collect())
 }

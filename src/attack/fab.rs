@@ -114,7 +114,7 @@ impl Fab {
         let originals = to_vec(victim.images.clone());
         let size = originals.len() / count.max(1);
         let mut found = vec![None; count];
-        let rivals = rivals(victim)?;
+        let rivals = victim.rivals()?;
         let others = rivals.first().map_or(0, Vec::len);
         let targets: Vec<Option<usize>> = match self.targets {
             0 if others > 0 => vec![None],
@@ -201,19 +201,6 @@ impl Fab {
         });
         Ok(())
     }
-}
-
-/// The classes other than its label of each image, in falling order of the image's own logits.
-fn rivals(victim: &Victim) -> Result<Vec<Vec<usize>>> {
-    let places: Vec<usize> = (0..victim.labels.len()).collect();
-    let logits = (victim.logits)(victim.images.clone());
-    let rows = finite("fab", victim, &places, logits)?;
-    let order = |(row, &label): (&Vec<f32>, &usize)| {
-        let mut order: Vec<usize> = (0..row.len()).filter(|class| *class != label).collect();
-        order.sort_by(|a, b| row[*b].total_cmp(&row[*a]));
-        order
-    };
-    Ok(rows.iter().zip(victim.labels).map(order).collect())
 }
 
 /// A point of the box within ε / 2 of an image, as far as that goes.

@@ -137,6 +137,12 @@ impl Attack {
         let attack: Self = settings
             .try_into()
             .map_err(|error: toml::de::Error| format!("{kind}: {}", error.message()))?;
+        let possible = match &attack {
+            Self::Fab(fab) | Self::FabT(fab) => fab.check(),
+            Self::Square(square) => square.check(),
+            _ => Ok(()),
+        };
+        possible.map_err(|problem| format!("{kind}: {problem}"))?;
         Ok(attack)
     }
 }
@@ -337,6 +343,14 @@ mod tests {
                 "rho of apgd-ce: expected more than 0, found nan",
             ),
             ("[{ kind = \"square\", queries = \"many\" }]", "square: "),
+            (
+                "[{ kind = \"square\", p_init = 3.0 }]",
+                "square: p_init: expected a share above 0, at most 1, found 3",
+            ),
+            (
+                "[{ kind = \"fab-t\", eta = 0.5 }]",
+                "fab-t: eta: expected 1 or more, found 0.5",
+            ),
         ] {
             let error = parse(text).expect_err(text);
             assert!(error.contains(words), "{text}: {error}");

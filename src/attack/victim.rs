@@ -6,7 +6,8 @@ use rand::rngs::ChaCha8Rng;
 use super::Ball;
 use crate::cluster::label_tensor;
 use crate::error::Result;
-use crate::logits::classes_said;
+use crate::logits::{classes_said, require_finite};
+use crate::nn::weights::to_vec;
 use crate::random;
 
 /// Images under attack, and the classifier that is to be fooled.
@@ -60,6 +61,24 @@ impl Victim<'_> {
         Ok(wrong
             .map(|(&row, class)| self.labels[row] != class)
             .collect())
+    }
+
+    /// The classes other than its label of each image, in falling order of the image's own logits: whom targeted attacks push to.
+    ///
+    /// # Errors
+    /// As [`Victim::wrong`].
+    pub fn rivals(&self) -> Result<Vec<Vec<usize>>> {
+        let said = (self.logits)(self.images.clone());
+        let classes = said.dims()[1];
+        let values = to_vec(said);
+        let rows = values.chunks(classes).zip(self.labels).zip(self.indices);
+        rows.map(|((logits, &label), &index)| {
+            require_finite("under attack", index, logits)?;
+            let mut others: Vec<usize> = (0..classes).filter(|&class| class != label).collect();
+            others.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+            Ok(others)
+        })
+        .collect()
     }
 
     /// Something random for each of the images at `rows`, by a generator of its own: `draw` gets one image at a time,
