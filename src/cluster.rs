@@ -9,7 +9,8 @@ use rand::rngs::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, first_difference};
-use crate::nn::weights::{self, Tensors};
+use crate::tensor::{label_tensor, to_vec};
+use crate::weights::{self, Tensors};
 
 /// What a recipe says of clustering.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -158,13 +159,6 @@ impl PseudoLabels {
     }
 }
 
-/// Labels as an integer tensor, `[labels]`.
-pub fn label_tensor(labels: &[usize], device: &Device) -> Tensor<1, Int> {
-    let values: Vec<i32> = labels.iter().map(|&label| label as i32).collect();
-    let shape = [values.len()];
-    Tensor::from_data(TensorData::new(values, shape), device)
-}
-
 /// A clustering of points.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Clustering {
@@ -188,7 +182,7 @@ impl Points {
     /// `[points, dimensions]`.
     pub fn new(tensor: Tensor<2>) -> Self {
         let dimensions = tensor.dims()[1];
-        let host = weights::to_vec(tensor.clone());
+        let host = to_vec(tensor.clone());
         let squares = host.chunks(dimensions).map(square).collect();
         Self {
             tensor,
@@ -291,7 +285,7 @@ impl Points {
         let count = centres.len() / self.dimensions;
         let data = TensorData::new(centres.to_vec(), [count, self.dimensions]);
         let centre_tensor = Tensor::<2>::from_data(data, &self.tensor.device());
-        let products = weights::to_vec(self.tensor.clone().matmul(centre_tensor.transpose()));
+        let products = to_vec(self.tensor.clone().matmul(centre_tensor.transpose()));
         let squares: Vec<f32> = centres.chunks(self.dimensions).map(square).collect();
         let mut inertia = 0.0;
         let nearest = |(row, own): (&[f32], &f32)| {

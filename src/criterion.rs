@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::attack::{Ball, Pgd, gaussian};
 use crate::check::Check;
-use crate::cluster::label_tensor;
 use crate::data::Images;
 use crate::data::augment::Weak;
 use crate::error::Result;
 use crate::loss::{soft_cross_entropy, trades_kl};
 use crate::nn::{Classifier, Mode};
 use crate::pixels::Pixels;
-use crate::train::{Loss, Objective, Step, to_tensor};
+use crate::tensor::{label_tensor, to_tensor};
+use crate::train::{Loss, Objective, Step};
 
 /// A loss of logits, as a recipe writes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -9,13 +9,14 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
 use crate::check::{self, Check, Kind};
-use crate::cluster::label_tensor;
 use crate::criterion::{Criterion, Task};
 use crate::data::Images;
 use crate::error::Result;
 use crate::loss::soft_cross_entropy;
 use crate::nn::{Classifier, Encoder, FrozenEncoder, Linear, Route};
-use crate::train::{Context, Loss, Objective, Plan, Step, to_tensor};
+use crate::session::Context;
+use crate::tensor::{label_tensor, to_tensor};
+use crate::train::{Loss, Objective, Plan, Step};
 
 /// What a mode changes of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,10 +8,10 @@ use burn::tensor::Device;
 use pytorch_reader::{DType, PytorchReader};
 
 use crate::error::{Error, Result};
-use crate::nn::weights::{self, Tensors};
 use crate::nn::{Backbone, Depth, Encoder, EncoderConfig, Normalize, Route, Stem};
 use crate::random;
 use crate::run::{IMPORTED, Model, ModelInfo};
+use crate::weights::{self, Tensors};
 
 /// What a file of weights does not say.
 #[derive(Clone, Debug)]

@@ -5,18 +5,16 @@ use burn::tensor::{Device, Tensor};
 pub use crate::data::inspect::{channel_means, contact_sheet, counts};
 
 use crate::attack::Pgd;
-use crate::cluster::label_tensor;
 use crate::data::{Batch, Dataset};
 use crate::error::{Error, Result};
 use crate::logits::predictions;
 use crate::loss::{FixedViews, cross_entropy_each};
-use crate::nn::weights::to_vec;
 use crate::nn::{Classifier, Mode};
 use crate::pretrain::Settings;
 use crate::random;
 use crate::recipe::Recipe;
 use crate::run::Model;
-use crate::train::to_tensor;
+use crate::tensor::{label_tensor, to_tensor, to_vec};
 use crate::view::HighFrequency;
 
 /// The views of `rows` training images: the image, two strong ones, the weak one, its high frequencies (shifted

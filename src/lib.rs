@@ -27,7 +27,10 @@ pub mod recipe;
 pub mod report;
 pub mod run;
 pub mod selftest;
+pub mod session;
+pub mod tensor;
 pub mod train;
 pub mod view;
+pub mod weights;
 
 pub use error::{Error, Result};

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::error::{Error, Result};
-use crate::nn::weights::to_vec;
+use crate::tensor::to_vec;
 
 /// The most probable class of each image.
 pub fn predictions(logits: Tensor<2>) -> Vec<usize> {

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::data::Split;
 use crate::error::Result;
 use crate::finetune::features;
-use crate::nn::weights::to_vec;
 use crate::nn::{Encoder, Route};
-use crate::train::Context;
+use crate::session::Context;
+use crate::tensor::to_vec;
 
 /// How sharply near neighbours outweigh far ones (Wu, Xiong, Yu, Lin, CVPR 2018, section 3.4).
 const TEMPERATURE: f32 = 0.07;

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, first_difference};
 use crate::files::write_atomic;
-use crate::nn::weights::{self, Tensors};
 use crate::nn::{Backbone, Classifier, Encoder, EncoderConfig, Linear, Normalize, Route};
 use crate::random;
-use crate::train::Event;
+use crate::session::Event;
+use crate::weights::{self, Tensors};
 
 /// A run folder, held by this process.
 pub struct Run {

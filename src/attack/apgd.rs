@@ -7,10 +7,9 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{Found, Tell, Victim, pgd, select};
-use crate::cluster::label_tensor;
 use crate::error::Result;
 use crate::loss::{cross_entropy_each, dlr, dlr_targeted};
-use crate::nn::weights::to_vec;
+use crate::tensor::{label_tensor, to_vec};
 
 pub use climb::{Climb, Progress, checkpoints};
 

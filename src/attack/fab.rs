@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::host::{batch, finite, gather, margins};
 use super::{Found, Norm, Tell, Victim, pgd};
 use crate::error::Result;
-use crate::nn::weights::to_vec;
 use crate::random;
+use crate::tensor::to_vec;
 use projection::length;
 pub(crate) use projection::shift_to_plane;
 

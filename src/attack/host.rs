@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, TensorData};
 use super::{Found, Victim};
 use crate::error::Result;
 use crate::logits::require_finite;
-use crate::nn::weights::to_vec;
+use crate::tensor::to_vec;
 
 /// Images of the victim's shape as one batch.
 pub fn batch<'a>(images: impl Iterator<Item = &'a [f32]>, victim: &Victim) -> Tensor<4> {

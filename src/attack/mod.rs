@@ -155,7 +155,7 @@ impl Ball {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::weights::to_vec;
+    use crate::tensor::to_vec;
 
     #[test]
     fn a_tiny_gradient_still_has_a_direction() {

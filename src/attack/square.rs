@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::host::{batch, gather, margins};
 use super::{Found, Norm, Tell, Victim};
 use crate::error::Result;
-use crate::nn::weights::to_vec;
 use crate::random;
+use crate::tensor::to_vec;
 pub(crate) use canvas::{Canvas, Window, pattern};
 
 /// A window's share of the image is halved after each of these queries, of 5,000.

@@ -4,11 +4,10 @@ use burn::tensor::{Int, Tensor};
 use rand::rngs::ChaCha8Rng;
 
 use super::Ball;
-use crate::cluster::label_tensor;
 use crate::error::Result;
 use crate::logits::{classes_said, require_finite};
-use crate::nn::weights::to_vec;
 use crate::random;
+use crate::tensor::{label_tensor, to_vec};
 
 /// Images under attack, and the classifier that is to be fooled.
 pub struct Victim<'a> {

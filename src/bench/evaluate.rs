@@ -4,13 +4,12 @@ use burn::tensor::Device;
 
 use super::{Passes, Setup, Timing};
 use crate::attack::{Ball, Norm, Pgd};
-use crate::cluster::label_tensor;
 use crate::error::Result;
 use crate::logits::predictions;
 use crate::loss::cross_entropy_each;
 use crate::nn::{Classifier, Encoder, Linear, Route};
 use crate::random;
-use crate::train::to_tensor;
+use crate::tensor::{label_tensor, to_tensor};
 
 const CLASSES: usize = 10;
 const ATTACK_STEPS: usize = 20;

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor};
 use serde::Serialize;
 
-use crate::nn::weights;
+use crate::tensor::to_vec;
 
 /// Sides of the square products: which is faster depends on caches and threads. Larger ones were no faster, and their
 /// memory would show beside what is measured.
@@ -33,7 +33,7 @@ pub fn gemm_peak(device: &Device) -> GemmPeak {
         let mut multiply = || {
             let product = a.clone().matmul(b.clone());
             // Reading a value waits for the device.
-            weights::to_vec(product.slice([0..1, 0..1]));
+            to_vec(product.slice([0..1, 0..1]));
         };
         multiply();
         for _ in 0..RUNS {

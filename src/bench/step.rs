@@ -6,9 +6,10 @@ use super::{Passes, Setup, Timing};
 use crate::attack::{Ball, Norm};
 use crate::cluster::PseudoLabels;
 use crate::error::Result;
-use crate::nn::{Backbone, Route, weights};
+use crate::nn::{Backbone, Route};
 use crate::pretrain::advcl::{AdvCl, Settings};
 use crate::random;
+use crate::tensor::to_vec;
 use crate::train::{Optimizer, Plan, Schedule, Sgd, update};
 
 /// The paper's numbers of clusters.
@@ -81,8 +82,8 @@ pub fn step(setup: &Setup, device: &Device) -> Result<Timing> {
         let at = (0, device);
         let (model, loss) = update(&objective, model, &mut sgd, lr, &indices, at, &mut rng);
         // Reading the loss and a weight waits for the device.
-        weights::to_vec(loss.total);
-        weights::to_vec(model.fc[0].bias.val());
+        to_vec(loss.total);
+        to_vec(model.fc[0].bias.val());
         kept = Some(model);
     }))
 }

@@ -11,7 +11,7 @@ use crate::evaluate::soundness::{Finding, Soundness};
 use crate::experiment::{Cell, Data, Experiment, Outcome, Sources};
 use crate::files;
 use crate::recipe::Recipe;
-use crate::train::{Context, Event};
+use crate::session::{Context, Event};
 
 pub use statistics::{Spread, holm, paired};
 

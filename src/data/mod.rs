@@ -24,6 +24,7 @@ use std::io;
 use std::path::Path;
 
 use crate::error::{Error, Result, nearest};
+pub use crate::tensor::Batch;
 use archive::Store;
 pub use files::read_images;
 
@@ -63,15 +64,6 @@ pub struct Dataset {
     pub train: Split,
     /// For the final figures only; empty (zero images) for a flat folder.
     pub test: Split,
-}
-
-/// A batch on the host: `[batch, channels, height, width]`, f32 in [0, 1], row-major.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Batch {
-    /// The values.
-    pub data: Vec<f32>,
-    /// Batch, channels, height, width.
-    pub shape: [usize; 4],
 }
 
 impl Images {

@@ -12,8 +12,9 @@ use crate::attack::{Ball, Norm};
 use crate::data::{Images, Split};
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
-use crate::nn::{FrozenClassifier, weights};
-use crate::train::Context;
+use crate::nn::FrozenClassifier;
+use crate::session::Context;
+use crate::tensor::to_vec;
 
 /// How far beyond ball or box a value may lie by rounding to f32.
 const ROUNDING: f64 = 1e-5;
@@ -278,7 +279,7 @@ pub fn verify(
     let mut right = vec![false; images.len()];
     let total = judged + examples.indices.len();
     for (number, indices) in about.among.chunks(batch_size).enumerate() {
-        let batch = crate::train::to_tensor(images.batch(indices), &context.device);
+        let batch = crate::tensor::to_tensor(images.batch(indices), &context.device);
         let said = crate::logits::classes_said(&stage, indices, classifier.logits(batch))?;
         for (&index, class) in indices.iter().zip(said) {
             right[index] = class == split.labels[index];
@@ -311,7 +312,7 @@ pub fn verify(
         let logits = classifier.logits(batch);
         let said = super::predictions(logits.clone());
         let classes = logits.dims()[1];
-        let logits = weights::to_vec(logits);
+        let logits = to_vec(logits);
         for (row, (&index, class)) in indices.iter().zip(said).enumerate() {
             let (own, original) = (
                 &values[row * size..(row + 1) * size],

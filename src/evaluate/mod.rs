@@ -9,14 +9,14 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::attack::{Ball, Pgd};
-use crate::cluster::label_tensor;
 use crate::data::Split;
 use crate::error::Result;
 use crate::logits::classes_said;
 use crate::loss::cross_entropy_each;
 use crate::nn::Classifier;
 use crate::random;
-use crate::train::{Context, to_tensor};
+use crate::session::Context;
+use crate::tensor::{label_tensor, to_tensor};
 
 pub use crate::logits::{predictions, require_finite};
 pub use suite::{Attacked, Siege, Tried};

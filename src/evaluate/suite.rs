@@ -13,8 +13,10 @@ use crate::attack::{Attack, Ball, Suite, Victim};
 use crate::data::Split;
 use crate::error::{Error, Result};
 use crate::logits::classes_said;
-use crate::nn::{FrozenClassifier, weights};
-use crate::train::{Context, to_tensor};
+use crate::nn::FrozenClassifier;
+use crate::session::Context;
+use crate::tensor::to_tensor;
+use crate::tensor::to_vec;
 
 /// What one attack did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -189,7 +191,7 @@ impl Siege<'_> {
         let said = classes_said(&stage, indices, model.logits(found.images.clone()))?;
         let mut broken = Adversarial::of_shape([shape[1], shape[2], shape[3]]);
         let size = originals.len() / indices.len();
-        let values = weights::to_vec(found.images);
+        let values = to_vec(found.images);
         for (row, &index) in indices.iter().enumerate() {
             if found.broken[row] && said[row] != labels[row] {
                 broken.indices.push(index);

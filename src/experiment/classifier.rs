@@ -10,7 +10,8 @@ use crate::finetune::{Entry, HeadOnly, Trains, features, soft_labels};
 use crate::nn::{Classifier, Linear};
 use crate::random;
 use crate::run::{Model, ModelInfo};
-use crate::train::{self, Checkpoint, Context};
+use crate::session::Context;
+use crate::train::{self, Checkpoint};
 use burn::tensor::Tensor;
 
 impl Experiment {

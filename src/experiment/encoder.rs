@@ -12,7 +12,7 @@ use crate::pretrain::{Given, Trainer};
 use crate::probe::Probe;
 use crate::recipe::Part;
 use crate::run::{Model, ModelInfo};
-use crate::train::{Context, Event};
+use crate::session::{Context, Event};
 use crate::{files, random};
 
 const CLUSTER_TIME: &str = "cluster_time.json";

@@ -15,7 +15,7 @@ use crate::evaluate::{self, Attacked, Siege};
 use crate::experiment::outcome::Record;
 use crate::files;
 use crate::nn::{Classifier, Mode};
-use crate::train::{Context, Event};
+use crate::session::{Context, Event};
 
 const RESULT: &str = "result.json";
 const ATTACK: &str = "attack.json";

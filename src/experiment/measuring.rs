@@ -15,7 +15,7 @@ use crate::finetune::features;
 use crate::nn::Classifier;
 use crate::probe::Known;
 use crate::recipe::Part;
-use crate::train::{Context, Event};
+use crate::session::{Context, Event};
 
 const FILE: &str = "measures.json";
 const TRANSFER: &str = "transfer.json";

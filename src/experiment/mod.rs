@@ -14,7 +14,7 @@ use crate::data::{Dataset, Images};
 use crate::error::{Error, Result, first_difference};
 use crate::recipe::{Fingerprint, Fingerprints, Part, Recipe, hash};
 use crate::run::{Model, Run};
-use crate::train::Context;
+use crate::session::Context;
 use crate::{device, files};
 
 pub use data::{Data, Sources};

@@ -83,8 +83,9 @@ pub fn moving_average<M: Module>(average: M, online: &M, momentum: f64) -> M {
 mod tests {
     use super::*;
     use crate::nn::engine::tests::Turn;
-    use crate::nn::{Backbone, Depth, EncoderConfig, Mode, Route, Statistics, Stem, weights};
+    use crate::nn::{Backbone, Depth, EncoderConfig, Mode, Route, Statistics, Stem};
     use crate::train::{Optimizer, Sgd};
+    use crate::weights;
     use crate::{device, random};
 
     #[test]

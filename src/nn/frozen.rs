@@ -119,8 +119,8 @@ mod tests {
     use rand::RngExt;
 
     use super::*;
-    use crate::nn::weights::to_vec;
     use crate::nn::{Depth, EncoderConfig, Mode, Statistics, Stem};
+    use crate::tensor::to_vec;
     use crate::{attack::pgd, device, random};
 
     #[test]

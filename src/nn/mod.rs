@@ -1,4 +1,4 @@
-//! The encoder, its heads, and their weights under the names that the field publishes.
+//! The encoder and its heads, with field names that are the published weights' names.
 
 mod average;
 mod engine;
@@ -7,7 +7,6 @@ pub mod layer;
 pub mod model;
 pub mod norm;
 pub mod resnet;
-pub mod weights;
 
 pub use average::{moving_average, unshared};
 pub(crate) use engine::weights_replaced;

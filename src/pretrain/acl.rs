@@ -23,7 +23,8 @@ use crate::error::Result;
 use crate::loss::{FixedViews, contrastive};
 use crate::nn::{Backbone, Mode, Route};
 use crate::pixels::Pixels;
-use crate::train::{Loss, Objective, Plan, Step, to_tensor};
+use crate::tensor::to_tensor;
+use crate::train::{Loss, Objective, Plan, Step};
 
 /// What is contrasted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,7 +19,8 @@ use crate::error::Result;
 use crate::loss::{FixedViews, contrastive, mean_cross_entropy};
 use crate::nn::{Backbone, Mode, Route};
 use crate::pixels::Pixels;
-use crate::train::{Loss, Objective, Plan, Step, to_tensor};
+use crate::tensor::to_tensor;
+use crate::train::{Loss, Objective, Plan, Step};
 use crate::view::HighFrequency;
 
 /// What a recipe says of it.

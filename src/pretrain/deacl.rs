@@ -18,7 +18,8 @@ use crate::error::Result;
 use crate::loss::cosine;
 use crate::nn::{Backbone, FrozenEncoder, Mode, Route};
 use crate::pixels::Pixels;
-use crate::train::{Loss, Objective, Plan, Step, to_tensor};
+use crate::tensor::to_tensor;
+use crate::train::{Loss, Objective, Plan, Step};
 
 /// What a recipe says of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -23,7 +23,8 @@ use crate::error::Result;
 use crate::loss::contrastive;
 use crate::nn::{Backbone, Encoder, Mode, Route, moving_average, unshared};
 use crate::pixels::Pixels;
-use crate::train::{Loss, Objective, Plan, Step, to_tensor};
+use crate::tensor::to_tensor;
+use crate::train::{Loss, Objective, Plan, Step};
 
 /// What a recipe says of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

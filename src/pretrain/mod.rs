@@ -33,7 +33,8 @@ use crate::nn::{
 use crate::probe::Probe;
 use crate::random;
 use crate::run::Model;
-use crate::train::{self, Checkpoint, Context, Event, Loss, Objective, Plan, Step};
+use crate::session::{Context, Event};
+use crate::train::{self, Checkpoint, Loss, Objective, Plan, Step};
 
 pub use registry::{About, Entry, METHODS, Pretrain, Settings, title};
 

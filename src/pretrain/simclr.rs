@@ -10,7 +10,8 @@ use crate::data::augment::Strong;
 use crate::error::Result;
 use crate::loss::contrastive;
 use crate::nn::{Backbone, Mode, Route};
-use crate::train::{Loss, Objective, Plan, Step, to_tensor};
+use crate::tensor::to_tensor;
+use crate::train::{Loss, Objective, Plan, Step};
 
 /// What a recipe says of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

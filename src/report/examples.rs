@@ -5,15 +5,14 @@ use burn::tensor::activation::softmax;
 
 use super::Subject;
 use crate::attack::{Ball, Pgd};
-use crate::cluster::label_tensor;
 use crate::data::Split;
 use crate::error::Result;
 use crate::evaluate::{predictions, require_finite};
 use crate::loss::cross_entropy_each;
 use crate::nn::FrozenClassifier;
-use crate::nn::weights::to_vec;
 use crate::random;
-use crate::train::{Context, to_tensor};
+use crate::session::Context;
+use crate::tensor::{label_tensor, to_tensor, to_vec};
 
 /// Images among which those to be shown are sought.
 const SOUGHT: usize = 200;

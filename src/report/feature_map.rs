@@ -11,9 +11,9 @@ use crate::attack::{Ball, Pgd};
 use crate::data::Split;
 use crate::error::Result;
 use crate::evaluate::predictions;
-use crate::nn::weights::to_vec;
 use crate::random;
-use crate::train::{Context, to_tensor};
+use crate::session::Context;
+use crate::tensor::{to_tensor, to_vec};
 
 /// Effective number of neighbours; fewer where there are few points.
 const PERPLEXITY: f32 = 30.0;

@@ -6,14 +6,13 @@ use rand::RngExt;
 
 use super::Subject;
 use crate::attack::pgd::gradient;
-use crate::cluster::label_tensor;
 use crate::data::Split;
 use crate::error::Result;
 use crate::evaluate::require_finite;
 use crate::loss::cross_entropy_each;
-use crate::nn::weights::to_vec;
 use crate::random;
-use crate::train::{Context, to_tensor};
+use crate::session::Context;
+use crate::tensor::{label_tensor, to_tensor, to_vec};
 
 /// Points along each direction.
 const SIDE: usize = 21;

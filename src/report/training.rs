@@ -81,7 +81,7 @@ pub fn training(log: &Path) -> Result<Vec<Stage>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::Event;
+    use crate::session::Event;
 
     #[test]
     fn a_log_is_read_as_it_was_written_and_repeated_epochs_count_once() {

@@ -8,7 +8,7 @@ use crate::attack::apgd::{Climb, checkpoints};
 use crate::attack::{Ball, Norm, pgd};
 use crate::error::{Error, Result};
 use crate::loss;
-use crate::nn::weights::to_vec;
+use crate::tensor::to_vec;
 
 /// Relative error allowed in Auto-PGD's iterates, which follow the golden gradients.
 const ITERATES: f64 = 1e-5;

@@ -8,8 +8,9 @@ use rand::RngExt;
 
 use super::Quantity;
 use crate::error::{Error, Result};
-use crate::nn::weights::{self, Tensors};
 use crate::random;
+use crate::tensor::to_vec;
+use crate::weights::{self, Tensors};
 
 /// One file, and the outcome of its checks so far.
 pub struct Golden {
@@ -151,7 +152,7 @@ impl Golden {
             return Err(self.broken(format!("tensor {name}"), &expected, found));
         }
         let labels: Vec<usize> = values.iter().map(|&v| v as usize).collect();
-        Ok(crate::cluster::label_tensor(&labels, &self.device))
+        Ok(crate::tensor::label_tensor(&labels, &self.device))
     }
 
     /// The part of each name that follows `prefix`, for the tensors whose names start with it.
@@ -210,7 +211,7 @@ impl Golden {
         ours: Tensor<D>,
         tolerance: f64,
     ) -> Result<()> {
-        self.compare(name, &weights::to_vec(ours.inner()), tolerance)
+        self.compare(name, &to_vec(ours.inner()), tolerance)
     }
 }
 

@@ -10,10 +10,11 @@ use crate::attack::{Ball, Norm, pgd};
 use crate::data::augment::Strong;
 use crate::error::Result;
 use crate::loss::{BASE_TEMPERATURE, FixedViews, contrastive};
-use crate::nn::weights::{self, to_vec};
 use crate::nn::{Backbone, Mode, Route, moving_average};
 use crate::pretrain::{acl, deacl, dynacl, frozen_embedding, rocl};
+use crate::tensor::to_vec;
 use crate::train::{Optimizer, Plan, Schedule, Sgd, named_gradients};
+use crate::weights;
 
 /// What attacked methods share: the network, views, ball, step size, steps, temperature and the scale of the losses.
 struct Setting {

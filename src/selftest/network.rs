@@ -11,14 +11,15 @@ use crate::attack::{Ball, Norm, Pgd, pgd};
 use crate::data::Batch;
 use crate::error::Result;
 use crate::loss::{FixedViews, contrastive, cross_entropy_each, mean_cross_entropy};
-use crate::nn::weights::{self, to_vec};
 use crate::nn::{
     Backbone, Classifier, Depth, EncoderConfig, Linear, Mode, Route, Statistics, Stem,
 };
 use crate::pretrain::advcl::cluster_term;
 use crate::random;
+use crate::tensor::to_vec;
 use crate::train::{Optimizer, Sgd, named_gradients};
 use crate::view::HighFrequency;
+use crate::weights;
 
 /// The golden model, ResNet-18 with a CIFAR stem, with the file's weights.
 pub(super) fn model(file: &Golden, channels: usize, clusters: &[usize]) -> Result<Backbone> {
@@ -166,7 +167,7 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
         data: to_vec(original.clone()),
         shape: original.dims(),
     };
-    let high = crate::train::to_tensor(filter.apply(&host), &file.device);
+    let high = crate::tensor::to_tensor(filter.apply(&host), &file.device);
     let views = [file.tensor::<4>("view1")?, file.tensor::<4>("view2")?, high];
     let live = model.clone().train();
     let clean = |model: &Backbone| {

@@ -9,7 +9,7 @@ use crate::data::Batch;
 use crate::data::augment::{self, Window};
 use crate::error::{Error, Result};
 use crate::loss;
-use crate::nn::weights::to_vec;
+use crate::tensor::to_vec;
 use crate::view::HighFrequency;
 
 fn batch(file: &Golden, name: &str) -> Result<Batch> {

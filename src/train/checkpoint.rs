@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::sgd::{Sgd, ids};
 use crate::error::{Error, Result, first_difference};
-use crate::nn::weights::{self, Tensors};
+use crate::tensor::to_vec;
+use crate::weights::{self, Tensors};
 
 /// Where training stands; the metadata of a checkpoint.
 #[derive(Serialize, Deserialize)]
@@ -43,11 +44,11 @@ impl Checkpoint<'_> {
     ) -> Result<()> {
         let mut tensors = Tensors::new();
         weights::visit(model, |name, shape, values| {
-            tensors.insert(format!("model.{name}"), (shape, weights::to_vec(values)));
+            tensors.insert(format!("model.{name}"), (shape, to_vec(values)));
         });
         for (name, id) in ids(model) {
             if let Some(velocity) = sgd.velocity.get(&id) {
-                let values = weights::to_vec(velocity.clone());
+                let values = to_vec(velocity.clone());
                 tensors.insert(format!("velocity.{name}"), (vec![values.len()], values));
             }
         }

@@ -4,18 +4,18 @@ mod checkpoint;
 mod sgd;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use rand::rngs::ChaCha8Rng;
-use serde::Serialize;
 
-use crate::data::Batch;
 use crate::error::{Error, Result};
-use crate::nn::{Precision, Statistics, weights};
+use crate::nn::Statistics;
 use crate::random;
+use crate::session::{Context, Event};
+use crate::tensor::to_vec;
 use checkpoint::Position;
 
 pub use checkpoint::Checkpoint;
@@ -71,131 +71,6 @@ pub trait Objective {
     /// Changes the model beside what gradients do: after the loss, before the update.
     fn before_update(&self, model: Self::Model) -> Self::Model {
         model
-    }
-}
-
-/// A host batch on a device.
-pub fn to_tensor(batch: Batch, device: &Device) -> Tensor<4> {
-    Tensor::from_data(TensorData::new(batch.data, batch.shape), device)
-}
-
-/// What leaves the loop for people and logs.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "snake_case", tag = "event")]
-pub enum Event {
-    /// A step is done.
-    Step {
-        /// The stage of the run.
-        stage: String,
-        /// Counted from 1.
-        epoch: usize,
-        /// Out of.
-        epochs: usize,
-        /// Counted from 1 within the epoch.
-        step: usize,
-        /// Out of.
-        steps: usize,
-        /// Images in a step.
-        images: usize,
-        /// The loss's total.
-        loss: f32,
-    },
-    /// An epoch is done and saved.
-    Epoch {
-        /// The stage of the run.
-        stage: String,
-        /// Counted from 1.
-        epoch: usize,
-        /// Out of.
-        epochs: usize,
-        /// Means over this epoch's steps (since the last resume).
-        losses: Vec<(&'static str, f32)>,
-        /// Of the model after it, where it was probed: "knn", the share of held-out images that nearest neighbours
-        /// classify.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        figures: Vec<(&'static str, f32)>,
-        /// At its last step.
-        lr: f64,
-        /// Seconds (since the last resume).
-        seconds: f64,
-        /// Images a second (since the last resume).
-        images_per_second: f64,
-        /// Images an epoch.
-        images: usize,
-    },
-    /// Part of a stage without a loss is done: features, clustering, evaluation.
-    Progress {
-        /// The stage of the run.
-        stage: String,
-        /// So many of them.
-        done: usize,
-        /// Out of.
-        total: usize,
-        /// What is counted: "images", "clusterings".
-        unit: &'static str,
-    },
-    /// What a finished stage comes to: "clean" and "robust" accuracy, in [0, 1].
-    Figures {
-        /// The stage of the run.
-        stage: String,
-        /// By name.
-        figures: Vec<(&'static str, f64)>,
-    },
-    /// Another run of a comparison begins.
-    Seed {
-        /// Its seed.
-        seed: u64,
-        /// Its run folder.
-        folder: PathBuf,
-    },
-    /// Something worth a line.
-    Note {
-        /// The stage of the run.
-        stage: String,
-        /// The line.
-        text: String,
-    },
-}
-
-/// What surrounds a stage: device, seed, the wish to stop, the ear for events.
-pub struct Context<'a> {
-    /// Where tensors live.
-    pub device: Device,
-    /// The run's seed.
-    pub seed: u64,
-    /// Of the convolutions in pretraining. Finetuning and evaluation are f32 always.
-    pub precision: Precision,
-    /// Set by Ctrl-C.
-    pub stop: &'a AtomicBool,
-    /// Hears every event.
-    pub observe: &'a mut dyn FnMut(&Event),
-}
-
-impl Context<'_> {
-    /// Tells that `done` of `total` are done, and hears whether to stop there.
-    ///
-    /// # Errors
-    /// [`Error::Interrupted`], without a path: nothing of such a stage is saved.
-    pub fn progress(
-        &mut self,
-        stage: &str,
-        done: usize,
-        total: usize,
-        unit: &'static str,
-    ) -> Result<()> {
-        (self.observe)(&Event::Progress {
-            stage: stage.to_owned(),
-            done,
-            total,
-            unit,
-        });
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(Error::Interrupted {
-                at: format!("{stage}, {done} of {total} {unit}"),
-                path: PathBuf::new(),
-            });
-        }
-        Ok(())
     }
 }
 
@@ -370,7 +245,7 @@ impl Means {
         names.push("loss");
         tensors.push(loss.total);
         let tensors = tensors.into_iter().map(Tensor::inner).collect();
-        let values = weights::to_vec(Tensor::cat(tensors, 0));
+        let values = to_vec(Tensor::cat(tensors, 0));
         if self.sums.is_empty() {
             self.sums = names.iter().map(|name| (*name, 0.0)).collect();
         }

@@ -6,7 +6,9 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Gradients, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::nn::{self, weights};
+use crate::nn;
+use crate::tensor::to_vec;
+use crate::weights;
 
 /// Stochastic gradient descent with momentum and L2 weight decay, in PyTorch's form.
 ///
@@ -123,8 +125,7 @@ pub fn named_gradients<M: Module>(live: &M, gradients: &Gradients) -> HashMap<St
         by_id: HashMap::new(),
     };
     live.visit(&mut found);
-    let take =
-        |(name, id): (String, ParamId)| Some((name, weights::to_vec(found.by_id.remove(&id)?)));
+    let take = |(name, id): (String, ParamId)| Some((name, to_vec(found.by_id.remove(&id)?)));
     ids(live).into_iter().filter_map(take).collect()
 }
 

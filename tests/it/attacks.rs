@@ -2,11 +2,12 @@
 
 use advcl::attack::{Ball, Norm, Pgd};
 use advcl::loss::cross_entropy_each;
-use advcl::nn::weights::{self, to_vec};
 use advcl::nn::{Classifier, Linear, Route, Statistics};
 use advcl::pretrain::advcl::AdvCl;
 use advcl::random;
-use advcl::train::{Objective, Step, to_tensor};
+use advcl::tensor::{to_tensor, to_vec};
+use advcl::train::{Objective, Step};
+use advcl::weights;
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 
@@ -156,8 +157,7 @@ fn pgd_raises_a_classifiers_loss_and_the_classifier_stays_as_it_was() {
     }
     .frozen();
     let batch = to_tensor(images(32).batch(&(0..32).collect::<Vec<_>>()), &device);
-    let labels =
-        advcl::cluster::label_tensor(&(0..32).map(|i| i % 10).collect::<Vec<_>>(), &device);
+    let labels = advcl::tensor::label_tensor(&(0..32).map(|i| i % 10).collect::<Vec<_>>(), &device);
     let losses = |x: Tensor<4>| cross_entropy_each(classifier.logits(x), labels.clone());
     let clean = to_vec(losses(batch.clone()));
     for ball in [

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use advcl::cluster::PseudoLabels;
-use advcl::nn::{Backbone, EncoderConfig, weights};
+use advcl::nn::{Backbone, EncoderConfig};
 use advcl::random;
 use advcl::run::{Model, ModelInfo};
+use advcl::weights;
 
 use crate::bad_input::{Case, refused, refused_at_the_door};
 use crate::{advcl, copy, device, folder, get, put};

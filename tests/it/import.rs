@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use advcl::device;
-use advcl::nn::weights::{self, to_vec};
 use advcl::nn::{FrozenEncoder, Route};
 use advcl::run::Model;
+use advcl::tensor::to_vec;
+use advcl::weights;
 use burn::tensor::{Tensor, TensorData};
 
 use crate::bad_input::refused;

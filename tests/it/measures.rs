@@ -4,7 +4,7 @@ use std::path::Path;
 
 use advcl::data::corrupt::KINDS;
 use advcl::evaluate::measures::{Measures, Transfer};
-use advcl::nn::weights;
+use advcl::weights;
 use serde_json::Value;
 
 use crate::bad_input::{refused, refused_at_the_door};

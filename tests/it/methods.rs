@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use advcl::Error;
 use advcl::experiment::Experiment;
-use advcl::nn::weights;
 use advcl::pretrain::METHODS;
 use advcl::recipe::Recipe;
-use advcl::train::{Context, Event};
+use advcl::session::{Context, Event};
+use advcl::weights;
 
 use crate::{TINY, TINY_SUPERVISED, device, get};
 

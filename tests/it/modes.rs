@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use advcl::Error;
 use advcl::experiment::{Cell, Experiment};
-use advcl::nn::weights::{self, Tensors};
 use advcl::recipe::Recipe;
-use advcl::train::{Context, Event};
+use advcl::session::{Context, Event};
+use advcl::weights::{self, Tensors};
 
 use crate::bad_input::refused;
 use crate::{advcl, device, get, only_simclr, png, put, snapshot};

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use advcl::nn::weights;
+use advcl::weights;
 
 use crate::{advcl, copy, folder, get, put};
 

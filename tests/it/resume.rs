@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use advcl::attack::{Ball, Norm};
 use advcl::criterion::{Criterion, EndToEnd, Task};
 use advcl::finetune::{HeadOnly, features};
-use advcl::nn::weights::{self, Tensors};
 use advcl::nn::{Backbone, Linear, Route};
 use advcl::pretrain::advcl::AdvCl;
 use advcl::pretrain::simclr::{self, SimClr};
-use advcl::train::{Checkpoint, Context, Event, Loss, Objective, Plan, Step, fit};
+use advcl::session::{Context, Event};
+use advcl::train::{Checkpoint, Loss, Objective, Plan, Step, fit};
+use advcl::weights::{self, Tensors};
 use advcl::{Error, Result, random};
 
 use crate::{advcl_settings, backbone, classifier, device, end_to_end, folder, images};

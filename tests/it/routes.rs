@@ -3,11 +3,13 @@
 use advcl::attack::{Ball, Norm};
 use advcl::cluster::PseudoLabels;
 use advcl::experiment::Experiment;
-use advcl::nn::weights::{self, Tensors};
 use advcl::nn::{Mode, Route, Statistics};
 use advcl::pretrain::advcl::AdvCl;
 use advcl::recipe::Recipe;
-use advcl::train::{Checkpoint, Context, Optimizer, Sgd, fit, to_tensor};
+use advcl::session::Context;
+use advcl::tensor::{to_tensor, to_vec};
+use advcl::train::{Checkpoint, Optimizer, Sgd, fit};
+use advcl::weights::{self, Tensors};
 use burn::module::Module;
 use burn::tensor::Tensor;
 use std::sync::atomic::AtomicBool;
@@ -71,12 +73,12 @@ fn a_pass_in_evaluation_or_batch_mode_changes_nothing() {
     let model = backbone(3, 1);
     let before = weights::export(&model);
     for route in Route::ALL {
-        let first = weights::to_vec(model.embed(batch(), route, &mut Mode::Eval));
+        let first = to_vec(model.embed(batch(), route, &mut Mode::Eval));
         model.embed(batch(), route, &mut Mode::Batch);
         model.clone().train().embed(batch(), route, &mut Mode::Eval);
         assert_eq!(
             first,
-            weights::to_vec(model.embed(batch(), route, &mut Mode::Eval)),
+            to_vec(model.embed(batch(), route, &mut Mode::Eval)),
             "{route:?}"
         );
     }
@@ -87,7 +89,7 @@ fn a_pass_in_evaluation_or_batch_mode_changes_nothing() {
 fn routes_give_different_features_once_their_statistics_differ() {
     let model = backbone(3, 1);
     let of = |model: &advcl::nn::Backbone, route| {
-        weights::to_vec(model.encoder.features(batch(), route, &mut Mode::Eval))
+        to_vec(model.encoder.features(batch(), route, &mut Mode::Eval))
     };
     assert_eq!(
         of(&model, Route::Normal),

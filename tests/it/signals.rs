@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use advcl::nn::weights;
+use advcl::weights;
 
 use crate::{Answer, advcl, answer, folder, get, program};
 

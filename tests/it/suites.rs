@@ -2,8 +2,8 @@
 
 use advcl::attack::{Attack, Ball, Found, Norm, Suite, Victim};
 use advcl::error::Error;
-use advcl::nn::weights::to_vec;
 use advcl::random;
+use advcl::tensor::to_vec;
 use burn::tensor::{Tensor, TensorData};
 use rand::RngExt;
 

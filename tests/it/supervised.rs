@@ -1,19 +1,20 @@
 //! Adversarial training with labels: its loss, its place beside the methods without labels, its end without them.
 
 use advcl::attack::{Ball, Norm, Pgd};
-use advcl::cluster::label_tensor;
 use advcl::criterion::{Criterion, EndToEnd, Task};
 use advcl::data::Split;
 use advcl::data::augment::Weak;
 use advcl::experiment::Experiment;
 use advcl::loss::cross_entropy;
-use advcl::nn::weights::{self, to_vec};
 use advcl::nn::{Backbone, Classifier, Encoder, Linear, Mode, Route, Statistics};
 use advcl::pretrain::adversarial_training::Settings;
 use advcl::random;
 use advcl::recipe::Recipe;
 use advcl::run::Model;
-use advcl::train::{Checkpoint, Context, Loss, Objective, Step, fit, to_tensor};
+use advcl::session::Context;
+use advcl::tensor::{label_tensor, to_tensor, to_vec};
+use advcl::train::{Checkpoint, Loss, Objective, Step, fit};
+use advcl::weights;
 use burn::module::Module;
 use std::sync::atomic::AtomicBool;
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use advcl::nn::weights;
 use advcl::run::Model;
+use advcl::weights;
 
 use crate::bad_input::{refused, refused_at_the_door};
 use crate::{TINY_SUPERVISED, advcl, device, get, only_simclr, png, put, snapshot};

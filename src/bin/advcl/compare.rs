@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use advcl::compare::{Comparison, Difference, Row, Spread, compare as carry_out};
-use advcl::train::{Context, Event};
+use advcl::session::{Context, Event};
 use advcl::{Error, device, files, finetune, pretrain};
 use anyhow::{Context as _, Result};
 

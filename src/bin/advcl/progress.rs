@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use advcl::train::Event;
+use advcl::session::Event;
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A line on stderr. Unlike `eprintln!`, no panic when nobody reads it any more (`2>&1 | head`).

@@ -7,7 +7,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use advcl::train::Event;
+use advcl::session::Event;
 use advcl::{Error, Result};
 use crc::{CRC_32_ISCSI, Crc};
 

@@ -5,9 +5,9 @@ use burn::tensor::Tensor;
 use super::{Bin, Calibration, Neighbours, Subject};
 use crate::error::Result;
 use crate::logits::{classes_said, require_finite};
-use crate::nn::weights::to_vec;
 use crate::probe::Known;
-use crate::train::Context;
+use crate::session::Context;
+use crate::tensor::to_vec;
 
 /// Neighbours that vote on a feature.
 pub const NEIGHBOURS: usize = 20;

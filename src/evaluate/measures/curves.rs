@@ -4,7 +4,6 @@ use burn::tensor::Tensor;
 
 use super::{Corrupted, Curve, Point};
 use crate::attack::{Ball, Norm, Pgd};
-use crate::cluster::label_tensor;
 use crate::data::Split;
 use crate::data::corrupt::{KINDS, SEVERITIES, corrupt};
 use crate::error::Result;
@@ -12,7 +11,8 @@ use crate::evaluate::climb;
 use crate::logits::classes_said;
 use crate::nn::{Classifier, FrozenEncoder, Linear};
 use crate::random;
-use crate::train::{Context, to_tensor};
+use crate::session::Context;
+use crate::tensor::{label_tensor, to_tensor};
 
 /// In multiples of the recipe's radius.
 const MULTIPLES: [f64; 9] = [0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0];

@@ -5,13 +5,12 @@ use burn::tensor::Tensor;
 use super::{BLACK_BOX, FEW, Finding, GRADIENTS, LOSS, PERTURBATIONS, RADIUS};
 use crate::attack::pgd::gradient;
 use crate::attack::{Ball, Norm, Pgd, Square, Victim, select};
-use crate::cluster::label_tensor;
 use crate::error::Result;
 use crate::evaluate::adversarial::inside;
 use crate::evaluate::predictions;
 use crate::loss::cross_entropy_each;
-use crate::nn::weights::to_vec;
 use crate::random;
+use crate::tensor::{label_tensor, to_vec};
 
 /// The loss is looked at after so many steps.
 const STEPS: [usize; 4] = [0, 5, 20, 40];

@@ -13,7 +13,8 @@ use super::Attacked;
 use crate::attack::{Ball, Pgd};
 use crate::data::Split;
 use crate::error::Result;
-use crate::train::{Context, to_tensor};
+use crate::session::Context;
+use crate::tensor::to_tensor;
 use climb::Climber;
 
 pub use climb::perturbations;

@@ -6,8 +6,8 @@ use super::climb::Climber;
 use super::{BATCH, CLEAN, DETERMINISTIC, Finding, LOGITS, Suspect};
 use crate::error::Result;
 use crate::evaluate::{predictions, require_finite};
-use crate::nn::weights::to_vec;
-use crate::train::{Context, to_tensor};
+use crate::session::Context;
+use crate::tensor::{to_tensor, to_vec};
 
 /// The same sums in another order differ by less than this share of the largest logit.
 const ROUNDING: f32 = 1e-3;

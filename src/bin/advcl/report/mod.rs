@@ -23,7 +23,7 @@ use advcl::report::{
     Example, FeatureMap, Folder, Gallery, Row, Surface, choose, examples, feature_map, surface,
 };
 use advcl::run::Model;
-use advcl::train::{Context, Event};
+use advcl::session::{Context, Event};
 use advcl::{Error, device, files, inspect};
 use anyhow::Result;
 

@@ -8,6 +8,7 @@ use burn::tensor::{Tensor, TensorData};
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::error::{Error, Result};
+use crate::tensor::to_vec;
 
 /// Tensors by name: f32 values and their shape.
 pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
@@ -28,13 +29,6 @@ fn published_name(path: &[String], shape: &[usize]) -> String {
 struct Named<F> {
     path: Vec<String>,
     f: F,
-}
-
-/// The values of a tensor, on the host.
-pub fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor
-        .try_into_vec_as::<f32>()
-        .expect("a float tensor is readable as f32")
 }
 
 impl<F: FnMut(String, Vec<usize>, Tensor<1>)> ModuleVisitor for Named<F> {

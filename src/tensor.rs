@@ -1,0 +1,31 @@
+//! Values between host and device: batches of images, labels, and tensors read back.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+/// A batch on the host: `[batch, channels, height, width]`, f32 in [0, 1], row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// The values.
+    pub data: Vec<f32>,
+    /// Batch, channels, height, width.
+    pub shape: [usize; 4],
+}
+
+/// A host batch on a device.
+pub fn to_tensor(batch: Batch, device: &Device) -> Tensor<4> {
+    Tensor::from_data(TensorData::new(batch.data, batch.shape), device)
+}
+
+/// Labels as an integer tensor, `[labels]`.
+pub fn label_tensor(labels: &[usize], device: &Device) -> Tensor<1, Int> {
+    let values: Vec<i32> = labels.iter().map(|&label| label as i32).collect();
+    let shape = [values.len()];
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+/// The values of a tensor, on the host.
+pub fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor
+        .try_into_vec_as::<f32>()
+        .expect("a float tensor is readable as f32")
+}
