@@ -16,6 +16,7 @@ pub mod files;
 pub mod finetune;
 pub mod import;
 pub mod inspect;
+pub mod interval;
 pub mod logits;
 pub mod loss;
 pub mod nn;

@@ -6,7 +6,6 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Interval;
 use super::training::{Stage, training};
 use crate::error::{Error, Result};
 use crate::evaluate::Attacked;
@@ -14,6 +13,7 @@ use crate::evaluate::measures::{Measures, Transfer};
 use crate::evaluate::soundness::Soundness;
 use crate::experiment::{Cell, Outcome, Summary};
 use crate::files::read_json;
+use crate::interval::Interval;
 use crate::recipe::Recipe;
 
 /// What there is of a run.

@@ -4,7 +4,6 @@
 mod examples;
 mod feature_map;
 mod folder;
-mod interval;
 mod subject;
 mod surface;
 mod training;
@@ -12,7 +11,6 @@ mod training;
 pub use examples::{Example, choose, examples, probabilities};
 pub use feature_map::{FeatureMap, Place, feature_map};
 pub use folder::{Folder, Row};
-pub use interval::Interval;
 pub use subject::{Gallery, Subject};
 pub use surface::{Surface, surface};
 pub use training::{Epoch, Stage, training};

@@ -7,7 +7,7 @@ use advcl::attack::{Ball, Norm, Pgd, gaussian};
 use advcl::data::Split;
 use advcl::evaluate::adversarial::Adversarial;
 use advcl::evaluate::predictions;
-use advcl::evaluate::soundness::{Soundness, Suspect, perturbations};
+use advcl::evaluate::soundness::{Soundness, Suspect, Verdict, perturbations};
 use advcl::nn::{Mode, Precision};
 use advcl::random;
 use advcl::session::Context;
@@ -196,7 +196,7 @@ fn perturbations_outside_ball_or_box_have_their_warning() {
         let ball = Ball { norm, radius: 0.1 };
         let found = perturbations(ball, &attacked, &original, 4);
         assert_eq!(
-            (found.check.as_str(), found.holds),
+            (found.check.as_str(), found.verdict == Verdict::Holds),
             ("perturbations", holds)
         );
     }
@@ -265,7 +265,7 @@ fn a_run_is_checked_once_and_says_so() {
 
     // A warning has a line with its name, what was found and what that means.
     let kept = String::from_utf8(before[&file].clone()).expect("text");
-    let changed = kept.replacen("\"holds\": true", "\"holds\": false", 1);
+    let changed = kept.replacen("\"verdict\": \"holds\"", "\"verdict\": \"warns\"", 1);
     assert_ne!(kept, changed);
     put(&file, changed);
     let answer = advcl(path, "evaluate run").expect(0);
@@ -299,7 +299,7 @@ fn a_run_is_checked_once_and_says_so() {
     let found = |answer: &crate::Answer, check: usize| {
         let finding = &answer.json()["outcomes"][0]["soundness"]["findings"][check];
         let found = finding["found"].as_str().expect("words").to_owned();
-        (finding["holds"] == true, found)
+        (finding["verdict"] == "holds", found)
     };
     let answer = advcl(path, &format!("{line} --attack square --json")).expect(0);
     let (holds, words) = found(&answer, 8);
@@ -341,7 +341,7 @@ fn a_comparison_names_its_warnings() {
     let kept = String::from_utf8(get(&file)).expect("text");
     put(
         &file,
-        kept.replacen("\"holds\": true", "\"holds\": false", 1),
+        kept.replacen("\"verdict\": \"holds\"", "\"verdict\": \"warns\"", 1),
     );
     for format in ["text", "md"] {
         let answer = advcl(path, &format!("{line} --format {format}")).expect(0);

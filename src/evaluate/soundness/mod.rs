@@ -25,16 +25,28 @@ const SAMPLE: usize = 64;
 /// With fewer images classified correctly than this, nothing is said about attacks on them.
 const FEW: usize = 8;
 
-/// One check.
+/// Outcome of one check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The check was made and found nothing wrong.
+    Holds,
+    /// The check was made and found a reason to doubt the figures.
+    Warns,
+    /// The check could not be made: it speaks neither for the figures nor against them.
+    NotChecked,
+}
+
+/// One check and what it found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
-    /// Its name: "deterministic", "gradients", "black-box".
+    /// Name of the check: "deterministic", "gradients", "black-box".
     pub check: String,
-    /// Whether all is well.
-    pub holds: bool,
-    /// What was found, with its numbers.
+    /// Outcome of the check.
+    pub verdict: Verdict,
+    /// What was found, with its numbers; the reason where the check could not be made.
     pub found: String,
-    /// What it means where it does not hold, in a sentence.
+    /// Consequence of a warning, in a sentence.
     pub meaning: String,
 }
 
@@ -113,17 +125,26 @@ const BLACK_BOX: Check = Check {
 
 impl Check {
     fn finding(&self, holds: bool, found: String) -> Finding {
+        let verdict = if holds {
+            Verdict::Holds
+        } else {
+            Verdict::Warns
+        };
+        self.found(verdict, found)
+    }
+
+    fn found(&self, verdict: Verdict, found: String) -> Finding {
         Finding {
             check: self.name.to_owned(),
-            holds,
+            verdict,
             found,
             meaning: self.meaning.to_owned(),
         }
     }
 
-    /// Nothing can be held against the classifier, because of `reason`.
+    /// The check could not be made, because of `reason`.
     fn cannot_tell(&self, reason: &str) -> Finding {
-        self.finding(true, format!("cannot be told: {reason}"))
+        self.found(Verdict::NotChecked, reason.to_owned())
     }
 }
 
@@ -147,7 +168,10 @@ impl Suspect<'_> {
             seed: context.seed,
         };
         let mut findings = self.of_outputs(&stage, &indices, &images, &climber, context)?;
-        let holds = |check: &Check| findings.iter().all(|f| f.holds || f.check != check.name);
+        let holds = |check: &Check| {
+            let warns = |f: &Finding| f.verdict == Verdict::Warns && f.check == check.name;
+            !findings.iter().any(warns)
+        };
         let steady = holds(&DETERMINISTIC) && holds(&BATCH);
         let done = findings.len();
         let mut tell = |more: usize| context.progress(&stage, done + more, 9, "checks");
@@ -157,9 +181,15 @@ impl Suspect<'_> {
 }
 
 impl Soundness {
-    /// The checks that do not hold.
+    /// The checks with this outcome.
+    pub fn with(&self, verdict: Verdict) -> impl Iterator<Item = &Finding> {
+        let same = move |finding: &&Finding| finding.verdict == verdict;
+        self.findings.iter().filter(same)
+    }
+
+    /// The checks that warn.
     pub fn warnings(&self) -> impl Iterator<Item = &Finding> {
-        self.findings.iter().filter(|finding| !finding.holds)
+        self.with(Verdict::Warns)
     }
 
     /// Takes in what attacks beside PGD have shown: one without gradients must not break what those with gradients left.
@@ -205,7 +235,10 @@ impl Soundness {
         let found = self.findings.iter_mut().find(|f| f.check == check.name);
         match found {
             Some(finding) => {
-                finding.holds &= holds;
+                finding.verdict = match (finding.verdict, holds) {
+                    (Verdict::Warns, _) | (_, false) => Verdict::Warns,
+                    (Verdict::Holds | Verdict::NotChecked, true) => Verdict::Holds,
+                };
                 finding.found += &format!("; {words}");
             }
             None => self.findings.push(check.finding(holds, words.to_owned())),
@@ -256,7 +289,10 @@ mod tests {
         ] {
             let mut soundness = Soundness::default();
             soundness.heed(&attacked(attacks), (robust, 1000));
-            let found = soundness.findings.first().map(|finding| finding.holds);
+            let found = soundness
+                .findings
+                .first()
+                .map(|f| f.verdict == Verdict::Holds);
             assert_eq!(found, holds, "{attacks:?}");
         }
         let mut soundness = Soundness {
@@ -266,7 +302,11 @@ mod tests {
         let [finding] = &soundness.findings[..] else {
             panic!("one check: {soundness:?}");
         };
-        assert!(!finding.holds, "evidence is not taken back");
+        assert_eq!(
+            finding.verdict,
+            Verdict::Warns,
+            "evidence is not taken back"
+        );
         let words = "3 of 30; square broke 0 of the 400 images that apgd-ce left";
         assert_eq!(finding.found, words);
     }

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use advcl::attack::Norm;
 use advcl::compare::Spread;
-use advcl::report::{Folder, Interval, Row};
+use advcl::interval::Interval;
+use advcl::report::{Folder, Row};
 use advcl::{finetune, pretrain};
 use serde::Serialize;
 

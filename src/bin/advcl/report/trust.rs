@@ -1,7 +1,7 @@
 //! Whether the figures can be believed, and what each attack did.
 
 use advcl::evaluate::Attacked;
-use advcl::evaluate::soundness::Finding;
+use advcl::evaluate::soundness::{Finding, Verdict};
 use maud::{Markup, html};
 
 use super::figures;
@@ -31,7 +31,7 @@ pub fn soundness(report: &Report) -> Part {
 fn checks(shown: &Shown) -> Markup {
     let findings = shown.soundness().map_or(&[][..], |all| &all.findings[..]);
     let row = |finding: &Finding| {
-        let mark = if finding.holds {
+        let mark = if finding.verdict == Verdict::Holds {
             "✓ holds"
         } else {
             "✗ warning"
@@ -44,7 +44,10 @@ fn checks(shown: &Shown) -> Markup {
     };
     let rows: Vec<Vec<String>> = findings.iter().map(row).collect();
     let head = ["check", "outcome", "found"].map(str::to_owned);
-    let wrong: Vec<&Finding> = findings.iter().filter(|finding| !finding.holds).collect();
+    let wrong: Vec<&Finding> = findings
+        .iter()
+        .filter(|finding| finding.verdict == Verdict::Warns)
+        .collect();
     html! {
         div {
             h3 { (shown.label) }

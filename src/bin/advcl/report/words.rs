@@ -1,5 +1,6 @@
 //! The report without pictures: Markdown, JSON, CSV.
 
+use advcl::evaluate::soundness::Verdict;
 use advcl::report::Folder;
 use anyhow::Result;
 use serde::Serialize;
@@ -109,12 +110,16 @@ pub fn markdown(lines: &[Line], runs: &[Folder]) -> String {
             }
             if let Some(soundness) = &row.outcome.soundness {
                 let finding = |finding: &advcl::evaluate::soundness::Finding| {
-                    let holds = if finding.holds {
+                    let holds = if finding.verdict == Verdict::Holds {
                         "holds"
                     } else {
                         "**warning**"
                     };
-                    let meaning = if finding.holds { "" } else { &finding.meaning };
+                    let meaning = if finding.verdict == Verdict::Holds {
+                        ""
+                    } else {
+                        &finding.meaning
+                    };
                     vec![
                         finding.check.clone(),
                         holds.to_owned(),
