@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use advcl::evaluate::measures::{Bin, Calibration, Corrupted, Curve, Measures, Neighbours, Point};
-use advcl::evaluate::soundness::{Finding, Soundness};
+use advcl::evaluate::soundness::{Finding, Soundness, Verdict};
 use serde_json::{Value, json};
 
 use crate::bad_input::refused_at_the_door;
@@ -132,14 +132,17 @@ fn a_page_has_everything_that_was_measured() {
     let path = folder.path();
     let row = path.join("run/advcl/slf");
     put(row.join("measures.json"), with_recipe(measures()));
-    let finding = |check: &str, holds| Finding {
+    let finding = |check: &str, verdict| Finding {
         check: check.to_owned(),
-        holds,
+        verdict,
         found: "a figure < 3".to_owned(),
         meaning: "attacks are <blind> here".to_owned(),
     };
     let soundness = Soundness {
-        findings: vec![finding("deterministic", true), finding("gradients", false)],
+        findings: vec![
+            finding("deterministic", Verdict::Holds),
+            finding("gradients", Verdict::Warns),
+        ],
     };
     put(row.join("soundness.json"), with_recipe(soundness));
     put(
