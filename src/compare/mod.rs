@@ -8,9 +8,11 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::evaluate::soundness::{Finding, Soundness};
-use crate::experiment::{Cell, Data, Experiment, Outcome, Sources};
-use crate::files;
-use crate::recipe::Recipe;
+use crate::experiment::{
+    Cell, Data, Experiment, FolderRecipe, Outcome, Purpose, Sources, Stale, has_recipe, save_recipe,
+};
+use crate::recipe::{Recipe, in_words};
+use crate::run::{About, FolderKind, Layout, layout};
 use crate::session::{Context, Event};
 
 pub use statistics::{Spread, holm, paired};
@@ -129,7 +131,7 @@ pub struct Comparison {
 
 /// The run folder of a seed.
 pub fn folder_of(folder: &Path, seed: u64) -> PathBuf {
-    folder.join(format!("seed-{seed}"))
+    Layout::new(folder).seed(seed).root().to_path_buf()
 }
 
 /// Carries out `recipe` for each of its seeds below `folder`, and compares. What is there is not computed again. A row
@@ -143,10 +145,15 @@ pub fn compare(
     recipe: &Recipe,
     folder: &Path,
     device: &str,
+    stale: Stale,
     context: &mut Context,
     mut hear: impl FnMut(&Failure),
 ) -> Result<Comparison> {
     let seeds = recipe.seeds();
+    let layout = Layout::new(folder);
+    let about = About::require(&layout, FolderKind::Comparison)?;
+    let about = about.unwrap_or_else(|| About::new(FolderKind::Comparison, device, recipe.seed));
+    require_same_recipe(recipe, &layout)?;
     // Read once; the images of one seed are in memory at a time.
     let sources = Sources::load(recipe)?;
     let open = |seed: u64| {
@@ -155,17 +162,18 @@ pub fn compare(
             compare: None,
             ..recipe.clone()
         };
-        let data = Data::split(sources.clone(), &own)?;
-        Experiment::with_data(own, data, &folder_of(folder, seed))
+        let data = Data::split(sources.clone(), &own, Purpose::Train)?;
+        let experiment = Experiment::with_data(own, data, folder_of(folder, seed))?;
+        Ok::<_, Error>(experiment.with_stale(stale))
     };
     // All of them now: a folder of another recipe is better known before hours of work.
     for &seed in &seeds {
         let experiment = open(seed)?;
         experiment.check_ready(context)?;
-        experiment.note_machine(device)?;
+        experiment.remember(device)?;
     }
     // From now on the folder knows what it is for.
-    files::write_atomic(&folder.join("recipe.toml"), recipe.to_toml().as_bytes())?;
+    save_recipe(&layout, recipe, about)?;
     let mut outcomes = Vec::new();
     let mut failures = Vec::new();
     for &seed in &seeds {
@@ -174,18 +182,6 @@ pub fn compare(
             folder: folder_of(folder, seed),
         });
         let experiment = open(seed)?;
-        let all = &mut *context.observe;
-        let mut observe = |event: &Event| {
-            experiment.run.log(event);
-            all(event);
-        };
-        let context = &mut Context {
-            device: context.device.clone(),
-            seed,
-            precision: context.precision,
-            stop: context.stop,
-            observe: &mut observe,
-        };
         let mut failed = |cell: &Cell, error: &Error| {
             let failure = Failure {
                 seed,
@@ -199,20 +195,14 @@ pub fn compare(
         };
         for entry in recipe.pretrain.entries() {
             let cells = experiment.cells(Some(&entry.name), None)?;
-            let encoder = carried_out(experiment.make_encoder(&entry.name, context))?;
+            let encoder = carried_out(experiment.prepare_row(&entry.name, context))?;
             for cell in &cells {
                 if let Err(error) = &encoder {
                     failed(cell, error);
                     continue;
                 }
-                let classifier = experiment.finetune(cell, context);
-                let outcome = classifier.and_then(|()| experiment.evaluate(cell, context));
-                match carried_out(outcome)? {
-                    Ok(mut outcome) => {
-                        outcome.seconds.pretrain =
-                            experiment.whole_pretrain_seconds(&entry.name)?;
-                        outcomes.push((seed, outcome));
-                    }
+                match carried_out(experiment.complete_row(cell, context))? {
+                    Ok(outcome) => outcomes.push((seed, outcome)),
                     Err(error) => failed(cell, &error),
                 }
             }
@@ -221,7 +211,45 @@ pub fn compare(
     Ok(summed_up(recipe, seeds, &outcomes, failures))
 }
 
-/// The wish to stop is not a row's failure.
+/// Refuses seeds beside those of another recipe in the same folder: they would be averaged.
+fn require_same_recipe(recipe: &Recipe, layout: &Layout) -> Result<()> {
+    let Some(before) = FolderRecipe::load(layout.root(), &[])? else {
+        return Ok(());
+    };
+    let asked = recipe.seeds();
+    let others = seeds_in(layout.root());
+    let others: Vec<u64> = others
+        .into_iter()
+        .filter(|seed| !asked.contains(seed))
+        .collect();
+    let found = recipe.contradictions(&before.recipe);
+    if others.is_empty() || found.is_empty() {
+        return Ok(());
+    }
+    let others: Vec<String> = others.iter().map(u64::to_string).collect();
+    let problem = format!(
+        "it compares seeds {} of another recipe: {}",
+        others.join(", "),
+        in_words(&found)
+    );
+    let hint = "name another folder with --run";
+    Err(Error::run(layout.root(), problem, hint))
+}
+
+/// Seeds that have a run folder in a comparison's folder, in rising order.
+pub fn seeds_in(folder: &Path) -> Vec<u64> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let seed = |entry: std::fs::DirEntry| -> Option<u64> {
+        let name = entry.file_name();
+        let seed = name.to_str()?.strip_prefix(layout::SEED)?.parse().ok()?;
+        has_recipe(&entry.path()).then_some(seed)
+    };
+    let mut seeds: Vec<u64> = entries.filter_map(seed).collect();
+    seeds.sort_unstable();
+    seeds
+}
+
+/// Passes an interruption on; every other error is returned as the row's failure.
 fn carried_out<T>(outcome: Result<T>) -> Result<Result<T>> {
     match outcome {
         Err(error @ Error::Interrupted { .. }) => Err(error),

@@ -21,6 +21,7 @@ use crate::finetune::{HeadOnly, features};
 use crate::nn::{Backbone, Classifier, Encoder, Linear, Route};
 use crate::pixels::Pixels;
 use crate::random;
+use crate::run::layout;
 use crate::train::Plan;
 
 /// What a recipe says of it.
@@ -156,10 +157,11 @@ impl Settings {
         images: &Images,
         trainer: &mut Trainer,
     ) -> Result<PseudoLabels> {
-        let path = trainer.folder.join("pseudo_labels.safetensors");
+        let path = trainer.folder.join(layout::PSEUDO_LABELS);
         let (count, name) = (self.clusters, trainer.name);
-        if path.exists() {
-            return PseudoLabels::load(&path, images.len(), &[count], Some(trainer.recipe));
+        // Those of another training, which are replaced, do not count.
+        if PseudoLabels::recorded(&path)?.as_deref() == Some(trainer.recipe) {
+            return PseudoLabels::load(&path, images.len(), &[count]);
         }
         let context = &mut *trainer.context;
         let clean = features(name, encoder, Route::Normal, images, BATCH, context)?;

@@ -32,7 +32,7 @@ use crate::nn::{
 };
 use crate::probe::Probe;
 use crate::random;
-use crate::run::Model;
+use crate::run::{Model, layout};
 use crate::session::{Context, Event};
 use crate::train::{self, Checkpoint, Loss, Objective, Plan, Step};
 
@@ -76,6 +76,12 @@ pub trait Method {
     /// Whether it attacks its images, so that the recipe's threat model matters.
     fn attacks(&self) -> bool {
         true
+    }
+
+    /// Whether losses, views or phases follow from how many epochs there are in all, so that a finished
+    /// training cannot be continued for more.
+    fn depends_on_epochs(&self) -> bool {
+        false
     }
 
     /// The encoder that it learns from or begins with: a method of the same recipe, or a model file.
@@ -155,8 +161,12 @@ pub struct Trainer<'a, 'b> {
     pub name: &'a str,
     /// Its folder.
     pub folder: &'a Path,
-    /// All that the encoder depends on, as TOML.
+    /// Everything that the encoder's checkpoints depend on, as TOML.
     pub recipe: &'a str,
+    /// Dependencies of a shorter training whose checkpoints are continued.
+    pub continues: Option<&'a str>,
+    /// Whether checkpoints of another training are replaced.
+    pub replaces: bool,
     /// The network.
     pub encoder: &'a EncoderConfig,
     /// Channels of the images.
@@ -207,10 +217,12 @@ impl Trainer<'_, '_> {
         O: Objective,
         O::Model: HasEncoder,
     {
-        let (stage, file) = train::part(self.name, part);
+        let (stage, file) = layout::part(self.name, part);
         let checkpoint = Checkpoint {
             path: &self.folder.join(file),
             recipe: self.recipe,
+            continues: self.continues,
+            replaces: self.replaces,
         };
         let objective = Probed {
             objective,

@@ -2,19 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::training::{Stage, training};
+use crate::compare::{folder_of, seeds_in};
 use crate::error::{Error, Result};
-use crate::evaluate::Attacked;
-use crate::evaluate::measures::{Measures, Transfer};
-use crate::evaluate::soundness::Soundness;
-use crate::experiment::{Cell, Outcome, Summary};
+use crate::evaluate::measures::Transfer;
+use crate::experiment::{Cell, FolderRecipe, Outcome, Summary, has_recipe, kept_outcomes};
 use crate::files::read_json;
 use crate::interval::Interval;
 use crate::recipe::Recipe;
+use crate::run::Layout;
 
 /// What there is of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -55,12 +55,20 @@ pub struct Row {
     pub worst: Option<Interval>,
     /// The table's row, with attacks, checks and all that was measured beside it.
     pub outcome: Outcome,
-    /// What the figures depended on when they were measured, as TOML.
-    #[serde(skip)]
-    pub record: String,
 }
 
 impl Row {
+    fn new(cell: &Cell, outcome: Outcome) -> Self {
+        let (total, worst) = (&outcome.accuracy.total, outcome.attacked.as_ref());
+        Self {
+            classifier: cell.stage(),
+            clean: Interval::wilson(total.clean, total.images),
+            robust: Interval::wilson(total.robust, total.images),
+            worst: worst.and_then(|all| Interval::wilson(all.robust, all.images)),
+            outcome,
+        }
+    }
+
     /// The row of the table that it is.
     pub fn cell(&self, recipe: &Recipe) -> Option<Cell> {
         let cells = Cell::of(recipe, None, None).ok()?;
@@ -68,12 +76,6 @@ impl Row {
             .into_iter()
             .find(|cell| cell.stage() == self.classifier)
     }
-}
-
-/// What a file says that its figures depend on.
-#[derive(Deserialize)]
-struct Record {
-    recipe: String,
 }
 
 impl Folder {
@@ -91,16 +93,16 @@ impl Folder {
             };
             return Err(Error::run(path, problem, hint));
         }
-        let recipe_path = path.join("recipe.toml");
-        if !recipe_path.exists() {
+        if !has_recipe(path) {
             let hint =
                 "name the folder that `advcl run` or `advcl compare` wrote: runs/quickstart, say";
             return Err(Error::run(path, "no run: it has no recipe.toml", hint));
         }
-        let seeds = seeds_below(path);
+        let seeds = seeds_in(path);
         if !seeds.is_empty() {
             let mut folders = Vec::new();
             for seed in seeds {
+                let seed = folder_of(path, seed);
                 let mut folder = Self::one(&seed)?;
                 folder.comparison = Some(path.to_path_buf());
                 folder.name = format!("{}, {}", name_of(path), name_of(&seed));
@@ -122,8 +124,10 @@ impl Folder {
     }
 
     fn one(path: &Path) -> Result<Self> {
-        let recipe = Recipe::load(&path.join("recipe.toml").display().to_string(), &[])?;
-        let machine: Option<Value> = optional(&path.join("run.json"))?;
+        let layout = Layout::new(path);
+        let recipe = FolderRecipe::load(path, &[])?;
+        let recipe = recipe.expect("it has one").recipe;
+        let machine: Option<Value> = optional(&layout.about())?;
         let version = machine
             .as_ref()
             .and_then(|note| note["advcl_version"].as_str());
@@ -147,17 +151,16 @@ impl Folder {
             }
             (error, _) => error,
         };
-        let summary: Option<Summary> = optional(&path.join("summary.json")).map_err(&old)?;
-        let transfer = match &summary {
-            Some(summary) => summary.transfer.clone(),
-            None => optional(&path.join("transfer.json")).map_err(&old)?,
-        };
+        let summary: Option<Summary> = optional(&layout.summary()).map_err(&old)?;
+        let transfer = summary.and_then(|summary| summary.transfer);
         let (mut rows, mut missing) = (Vec::new(), Vec::new());
         for cell in Cell::of(&recipe, None, None)? {
-            match read_row(path, &cell, summary.as_ref()).map_err(&old)? {
-                Some(row) => rows.push(row),
-                None => missing.push(cell.stage()),
+            let kept = kept_outcomes(&layout, &cell).map_err(&old)?;
+            if kept.is_empty() {
+                missing.push(cell.stage());
             }
+            let evaluated = kept.into_iter().filter(|(_, outcome)| outcome.images > 0);
+            rows.extend(evaluated.map(|(_, outcome)| Row::new(&cell, outcome)));
         }
         Ok(Self {
             name: name_of(path),
@@ -165,7 +168,7 @@ impl Folder {
             rows,
             missing,
             transfer,
-            training: training(&path.join("metrics.jsonl"))?,
+            training: training(&layout.metrics())?,
             path: path.to_path_buf(),
             recipe,
             machine,
@@ -173,67 +176,9 @@ impl Folder {
     }
 }
 
-/// The summary has all that holds for the recipe as it is. Where there is none, as in a comparison, or where it is older than
-/// the row's own figures, there are the row's files.
-fn read_row(run: &Path, cell: &Cell, summary: Option<&Summary>) -> Result<Option<Row>> {
-    let folder = run.join(cell.stage());
-    let result = folder.join("result.json");
-    let Some(mut outcome) = optional::<Outcome>(&result)? else {
-        return Ok(None);
-    };
-    let record: Record = read_json(&result)?;
-    let same = |other: &&Outcome| {
-        (&other.method, &other.finetuning) == (&outcome.method, &outcome.finetuning)
-            && other.accuracy == outcome.accuracy
-    };
-    let summed = summary.and_then(|summary| summary.outcomes.iter().find(same));
-    if let Some(summed) = summed {
-        outcome = summed.clone();
-    } else {
-        let total = &outcome.accuracy.total;
-        outcome.attacked = optional::<Attacked>(&folder.join("attack.json"))?;
-        outcome.soundness = optional::<Soundness>(&folder.join("soundness.json"))?;
-        if let (Some(soundness), Some(attacked)) = (&mut outcome.soundness, &outcome.attacked) {
-            soundness.heed(attacked, (total.robust, total.images));
-        }
-        outcome.measures = optional::<Measures>(&folder.join("measures.json"))?;
-    }
-    if outcome.accuracy.total.images == 0 {
-        return Ok(None);
-    }
-    let (total, worst) = (&outcome.accuracy.total, outcome.attacked.as_ref());
-    Ok(Some(Row {
-        classifier: cell.stage(),
-        clean: Interval::wilson(total.clean, total.images),
-        robust: Interval::wilson(total.robust, total.images),
-        worst: worst.and_then(|all| Interval::wilson(all.robust, all.images)),
-        record: record.recipe,
-        outcome,
-    }))
-}
-
 /// A file's content; none where there is no file.
 fn optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     path.exists().then(|| read_json(path)).transpose()
-}
-
-/// The run folders of a comparison, by rising seed.
-fn seeds_below(path: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    let mut seeds: Vec<(u64, PathBuf)> = entries
-        .filter_map(|entry| {
-            let seed = entry
-                .file_name()
-                .to_str()?
-                .strip_prefix("seed-")?
-                .parse()
-                .ok()?;
-            Some((seed, entry.path()))
-        })
-        .filter(|(_, folder)| folder.join("recipe.toml").exists())
-        .collect();
-    seeds.sort();
-    seeds.into_iter().map(|(_, folder)| folder).collect()
 }
 
 /// The folder's own name: of `.` too.

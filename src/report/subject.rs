@@ -1,25 +1,26 @@
-//! The classifiers of a run with the images that they are judged by: what pictures are computed from.
+//! The classifiers of a run with the images that they are evaluated on, which pictures are computed from.
 
 use burn::tensor::Device;
 
 use super::{Folder, Row};
 use crate::attack::Pgd;
-use crate::error::{Error, Result, first_difference};
-use crate::experiment::{Cell, Data, fingerprints};
+use crate::data::SplitFingerprint;
+use crate::error::{Error, Result};
+use crate::experiment::{Data, FolderRecipe, Purpose};
 use crate::nn::{FrozenClassifier, FrozenEncoder};
-use crate::recipe::{Fingerprints, Part, Recipe};
-use crate::run::Model;
+use crate::recipe::Recipe;
+use crate::run::{Layout, Model};
 
-/// A run's images.
+/// Images of a run.
 pub struct Gallery<'a> {
     /// The run.
     pub folder: &'a Folder,
     /// Its images.
     pub data: Data,
-    prints: Fingerprints,
+    evaluated: SplitFingerprint,
 }
 
-/// A classifier to be shown.
+/// Classifier to show.
 pub struct Subject<'a> {
     /// Its row.
     pub row: &'a Row,
@@ -30,13 +31,14 @@ pub struct Subject<'a> {
 }
 
 impl<'a> Gallery<'a> {
-    /// Reads the images of the run. `overrides` say where they are now, where they are elsewhere: `data.source = "…"`.
+    /// Reads the images of a run. `overrides` name where they are now, where they were moved:
+    /// `data.source = "…"`.
     ///
     /// # Errors
-    /// Whatever is wrong with the data, or with the recipe for this data; [`Error::Recipe`] for an override of anything else.
+    /// Whatever is wrong with the data; [`Error::Recipe`] for an override of anything else.
     pub fn open(folder: &'a Folder, overrides: &[String]) -> Result<Self> {
-        let path = folder.path.join("recipe.toml");
-        let now = Recipe::load(&path.display().to_string(), overrides)?;
+        let now = FolderRecipe::load(&folder.path, overrides)?;
+        let now: Recipe = now.expect("it was read before").recipe;
         let mut same = now.clone();
         same.data.source.clone_from(&folder.recipe.data.source);
         if let (Some(now), Some(then)) = (&mut same.downstream, &folder.recipe.downstream) {
@@ -44,15 +46,14 @@ impl<'a> Gallery<'a> {
         }
         if same != folder.recipe {
             let problem = "a report shows a run as it was made";
-            let hint = "only data.source and downstream.source can be told anew, where the images were moved";
+            let hint = "only data.source and downstream.source can be overridden, where the images were moved";
             return Err(Error::recipe("--set", problem, hint));
         }
-        let data = Data::load(&now)?;
-        let prints = fingerprints(&folder.recipe, &data)?;
+        let data = Data::load(&now, Purpose::Evaluate)?;
         Ok(Self {
             folder,
+            evaluated: SplitFingerprint::new(&data.judged, &data.target().classes),
             data,
-            prints,
         })
     }
 
@@ -63,38 +64,27 @@ impl<'a> Gallery<'a> {
         Pgd::new(recipe.evaluate.steps, step_size, recipe.threat.ball())
     }
 
-    /// Whether the row's figures were measured by the recipe and the images as they are now.
+    /// Whether the row was evaluated on the images as they are now.
     pub fn up_to_date(&self, row: &Row) -> bool {
-        let recipe = &self.folder.recipe;
-        let now = row
-            .cell(recipe)
-            .map(|cell| recipe.text_of(cell.figures(), &self.prints));
-        now.as_ref() == Some(&row.record)
+        row.outcome.evaluated.fingerprint == self.evaluated.order
     }
 
-    /// The row's classifier.
+    /// Reads the row's classifier.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Format`], [`Error::Model`]: the last one also for a model of another recipe or of other images.
+    /// [`Error::Io`], [`Error::Format`], [`Error::Model`]: the last one also for a model of other classes or channels.
     pub fn subject(&self, row: &'a Row, device: &Device) -> Result<Subject<'a>> {
-        let recipe = &self.folder.recipe;
-        let root = &self.folder.path;
+        let (recipe, root) = (&self.folder.recipe, &self.folder.path);
         let Some(cell) = row.cell(recipe) else {
             let problem = format!("no {} in its recipe", row.classifier);
             return Err(Error::run(root, problem, ""));
         };
-        // A supervised method's classifier is kept with its encoder.
-        let below = match cell.mode {
-            Some(_) => cell.stage(),
-            None => cell.method.clone(),
-        };
-        let path = root.join(below).join("model.safetensors");
+        let path = Layout::new(root).model(&cell.model_stage());
         let model = Model::load(&path, device)?;
-        let expected = recipe.text_of(part(&cell), &self.prints);
-        if model.info.recipe != expected {
-            let difference = first_difference(&model.info.recipe, &expected);
-            let problem = format!("a model of another recipe or of other images ({difference})");
-            let hint = "the images may have changed since it was made";
+        let (images, classes) = (&self.data.judged.images, &self.data.target().classes);
+        if model.info.channels != images.channels || model.info.classes != *classes {
+            let problem = "a classifier of other classes or channels than the images";
+            let hint = "the images may have changed since it was made: --set 'data.source = \"PATH\"' names others";
             return Err(Error::model(path, problem, hint));
         }
         let classifier = model.classifier(&path)?;
@@ -103,12 +93,5 @@ impl<'a> Gallery<'a> {
             encoder: FrozenEncoder::new(&classifier.encoder, classifier.route),
             classifier: classifier.frozen(),
         })
-    }
-}
-
-fn part(cell: &Cell) -> Part<'_> {
-    match cell.mode {
-        Some(_) => cell.classifier(),
-        None => Part::Encoder(&cell.method),
     }
 }

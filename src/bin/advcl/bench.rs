@@ -5,7 +5,7 @@ use advcl::{Error, device, nn};
 use anyhow::Result;
 
 use crate::args::{Bench, BenchSetup, Shared};
-use crate::commands::{print, print_json};
+use crate::output::{print, print_json};
 use crate::table::{aligned, cells, pairs};
 
 pub fn bench(what: &Bench, shared: &Shared) -> Result<()> {

@@ -2,20 +2,21 @@
 
 use std::path::Path;
 
-use advcl::compare::{Comparison, Difference, Row, Spread, compare as carry_out};
+use advcl::compare::{Comparison, Difference, Failure, Row, Spread, compare as carry_out};
+use advcl::experiment::has_recipe;
 use advcl::session::{Context, Event};
 use advcl::{Error, device, files, finetune, pretrain};
 use anyhow::{Context as _, Result};
 
 use crate::args::{self, Format, Shared};
-use crate::commands::{STOP, listen, print, print_json, resolve, tensorboard};
+use crate::output::{print, print_json};
 use crate::progress::{Progress, talk};
+use crate::session::{STOP, listen, resolve, tensorboard};
 use crate::table::{aligned, cells, clock};
 
 pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
     let device = device::open(&shared.device)?;
-    let begun = |run: &std::path::PathBuf| run.join("recipe.toml").exists();
-    let begun = shared.run.as_ref().is_some_and(begun);
+    let begun = shared.run.as_deref().is_some_and(has_recipe);
     let usual = (!begun).then(|| "compare-quick".to_owned());
     let arg = args::RecipeArg {
         recipe: what.recipe.recipe.clone().or(usual),
@@ -24,7 +25,7 @@ pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
     listen()?;
     let mut progress = Progress::new(shared.quiet);
     let mut board = None;
-    let mut observe = |event: &Event| {
+    let observe = |event: &Event| {
         progress.hear(event);
         if let Event::Seed { folder, .. } = event {
             // That the first event cannot be written is heard by the run's own files soon enough.
@@ -32,19 +33,24 @@ pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
         }
         board.iter_mut().for_each(|board| board.hear(event));
     };
-    let mut context = Context {
-        device,
-        seed: recipe.seed,
-        precision: shared.precision(),
-        stop: &STOP,
-        observe: &mut observe,
-    };
-    let outcome = carry_out(&recipe, &folder, &shared.device, &mut context, |failure| {
+    let mut context = Context::new(device).stopped_by(&STOP).observed(observe);
+    context.precision = shared.precision();
+    let stale = what.stale.answer();
+    let on_failure = |failure: &Failure| {
         talk(&format!(
             "failed, and the rest goes on: seed {}, {}/{}: {}",
             failure.seed, failure.method, failure.finetuning, failure.error
         ));
-    });
+    };
+    let outcome = carry_out(
+        &recipe,
+        &folder,
+        &shared.device,
+        stale,
+        &mut context,
+        on_failure,
+    );
+    drop(context);
     progress.finish();
     let outcome = outcome?;
     save(&outcome, &folder)?;

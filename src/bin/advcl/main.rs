@@ -7,8 +7,10 @@ mod compare;
 mod evaluate;
 mod import;
 mod measures;
+mod output;
 mod progress;
 mod report;
+mod session;
 mod table;
 mod tensorboard;
 

@@ -22,14 +22,15 @@ use advcl::pretrain::Settings;
 use advcl::report::{
     Example, FeatureMap, Folder, Gallery, Row, Surface, choose, examples, feature_map, surface,
 };
-use advcl::run::Model;
+use advcl::run::{Layout, Model};
 use advcl::session::{Context, Event};
 use advcl::{Error, device, files, inspect};
 use anyhow::Result;
 
 use crate::args::{self, ReportFormat, Shared};
-use crate::commands::{STOP, listen, print, print_json};
+use crate::output::{print, print_json};
 use crate::progress::{Progress, talk};
+use crate::session::{STOP, listen};
 
 /// Where the page goes unless it is named; nothing is overwritten there.
 const PAGE: &str = "report.html";
@@ -166,7 +167,6 @@ fn write_page(
     let device = device::open(&shared.device)?;
     listen()?;
     let mut progress = Progress::new(shared.quiet);
-    let mut observe = |event: &Event| progress.hear(event);
     // Of a comparison, the first seed stands for all in pictures and curves.
     let mut leads: Vec<&Folder> = Vec::new();
     for folder in folders {
@@ -179,13 +179,8 @@ fn write_page(
     for folder in &leads {
         galleries.push(Gallery::open(folder, &shared.set)?);
     }
-    let mut context = Context {
-        device,
-        seed: 0,
-        precision: shared.precision(),
-        stop: &STOP,
-        observe: &mut observe,
-    };
+    let observe = |event: &Event| progress.hear(event);
+    let mut context = Context::new(device).stopped_by(&STOP).observed(observe);
     let (mut shown, mut views) = (Vec::new(), Vec::new());
     let mut look = || -> Result<()> {
         for gallery in &galleries {
@@ -198,6 +193,7 @@ fn write_page(
         Ok(())
     };
     let looked = look();
+    drop(context);
     progress.finish();
     looked?;
     let page = page::page(&page::Report {
@@ -305,7 +301,7 @@ fn views_of<'a>(gallery: &Gallery<'a>, context: &Context) -> Result<Option<Views
         .into_iter()
         .find(|entry| matches!(entry.settings, Settings::Advcl(_)));
     let Some(entry) = advcl else { return Ok(None) };
-    let path = folder.path.join(&entry.name).join("model.safetensors");
+    let path = Layout::new(&folder.path).model(&entry.name);
     let model = match path.exists() {
         true => Some(Model::load(&path, &context.device)?),
         false => None,
