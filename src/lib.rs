@@ -29,6 +29,7 @@ pub mod report;
 pub mod run;
 pub mod selftest;
 pub mod session;
+pub mod tables;
 pub mod tensor;
 pub mod train;
 pub mod view;

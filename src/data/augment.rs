@@ -8,11 +8,12 @@
 
 use std::fmt::Debug;
 
-use rand::{Rng, RngExt, rngs::ChaCha8Rng, seq::SliceRandom};
+use rand::{Rng, RngExt, rngs::ChaCha8Rng};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Batch, Images};
+use crate::random;
 
 mod transform;
 
@@ -211,7 +212,7 @@ impl Jitter {
             Step::Saturation(factor(self.saturation)),
             Step::Hue(uniform(rng, -self.hue, self.hue)),
         ];
-        steps.shuffle(rng);
+        random::shuffle(&mut steps, rng);
         applied.then_some(steps)
     }
 
