@@ -11,6 +11,7 @@ mod decode;
 mod embedded;
 mod filename;
 mod files;
+mod fingerprint;
 #[cfg(test)]
 mod fixtures;
 mod folder;
@@ -27,6 +28,7 @@ use crate::error::{Error, Result, nearest};
 pub use crate::tensor::Batch;
 use archive::Store;
 pub use files::read_images;
+pub use fingerprint::SplitFingerprint;
 
 /// The names of the data sets inside the program, as [`load`] takes them.
 pub const EMBEDDED: &[&str] = &[embedded::NAME];
