@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use advcl::data::contact_sheet::contact_sheet;
 use advcl::data::read_images;
 use advcl::experiment::{Cell, Data, Experiment};
 use advcl::finetune::MODES;
@@ -13,7 +14,7 @@ use advcl::recipe::{Recipe, SHIPPED};
 use advcl::run::{Model, models_below};
 use advcl::session::Context;
 use advcl::tensor::{to_tensor, to_vec};
-use advcl::{Error, device, inspect, nn, selftest};
+use advcl::{Error, device, nn, preview, selftest};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
@@ -419,7 +420,7 @@ fn inspect(what: &args::Inspect, shared: &Shared) -> Result<()> {
         .model
         .as_deref()
         .map(|path| Model::load(&model_file(path)?, &device));
-    let views = inspect::views(
+    let views = preview::views(
         &data,
         &recipe,
         model.transpose()?.as_ref(),
@@ -427,7 +428,7 @@ fn inspect(what: &args::Inspect, shared: &Shared) -> Result<()> {
         &device,
     )?;
     let columns: Vec<_> = views.iter().map(|(_, batch)| batch).collect();
-    inspect::contact_sheet(&columns, 4, sheet)?;
+    contact_sheet(&columns, 4, sheet)?;
     let summary = table::data(&data, &views, sheet);
     if shared.json {
         print_json(&summary)
