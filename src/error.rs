@@ -239,9 +239,9 @@ impl Error {
             Self::Logits { .. } => Some(
                 "weights that are not finite, or huge, cause that: look at the classifier's training, and make it again with --replace",
             ),
-            Self::Rows { .. } => {
-                Some("the other rows are kept: fix what is reported above and run the same command again")
-            }
+            Self::Rows { .. } => Some(
+                "the other rows are kept: fix what is reported above and run the same command again",
+            ),
             Self::Examples { .. } => Some(
                 "they may be of another classifier, threat model or data set; only the valid ones count against it",
             ),

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use advcl::data::contact_sheet::contact_sheet;
 use advcl::data::read_images;
 use advcl::experiment::{Data, Purpose, Stale};
 use advcl::finetune::MODES;
@@ -9,7 +10,7 @@ use advcl::pretrain::METHODS;
 use advcl::recipe::{Recipe, SHIPPED};
 use advcl::run::{Model, layout, models_below};
 use advcl::tensor::{to_tensor, to_vec};
-use advcl::{Error, device, inspect, nn, selftest};
+use advcl::{Error, device, nn, preview, selftest};
 use anyhow::Result;
 
 use crate::args::{self, Cli, Command, Shared};
@@ -281,7 +282,7 @@ fn inspect(what: &args::Inspect, shared: &Shared) -> Result<()> {
         .model
         .as_deref()
         .map(|path| Model::load(&model_file(path)?, &device));
-    let views = inspect::views(
+    let views = preview::views(
         &data,
         &recipe,
         model.transpose()?.as_ref(),
@@ -289,7 +290,7 @@ fn inspect(what: &args::Inspect, shared: &Shared) -> Result<()> {
         &device,
     )?;
     let columns: Vec<_> = views.iter().map(|(_, batch)| batch).collect();
-    inspect::contact_sheet(&columns, 4, sheet)?;
+    contact_sheet(&columns, 4, sheet)?;
     let summary = table::data(&data, &views, sheet);
     if shared.json {
         print_json(&summary)

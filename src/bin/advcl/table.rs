@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use advcl::data::{Batch, Dataset, Split};
-use advcl::{finetune, inspect, pretrain};
+use advcl::{finetune, pretrain};
 use serde::Serialize;
 
 use advcl::attack::Norm;
@@ -345,7 +345,7 @@ pub struct DataSummary {
 
 pub fn data(data: &Dataset, views: &[(&'static str, Batch)], sheet: &Path) -> DataSummary {
     let images = &data.train.images;
-    let counts = |split: &Split| inspect::counts(split, data.classes.len());
+    let counts = |split: &Split| split.counts(data.classes.len());
     let (train, test) = (counts(&data.train), counts(&data.test));
     let class = |(index, name): (usize, &String)| (name.clone(), train[index], test[index]);
     DataSummary {
@@ -354,7 +354,7 @@ pub fn data(data: &Dataset, views: &[(&'static str, Batch)], sheet: &Path) -> Da
         train: images.len(),
         test: data.test.images.len(),
         classes: data.classes.iter().enumerate().map(class).collect(),
-        channels: inspect::channel_means(images),
+        channels: images.channel_means(),
         sheet: sheet.to_path_buf(),
         views: views.iter().map(|(name, _)| (*name).to_owned()).collect(),
     }

@@ -24,7 +24,7 @@ use advcl::report::{
 };
 use advcl::run::{Layout, Model};
 use advcl::session::{Context, Event};
-use advcl::{Error, device, files, inspect};
+use advcl::{Error, device, files, preview};
 use anyhow::Result;
 
 use crate::args::{self, ReportFormat, Shared};
@@ -308,7 +308,7 @@ fn views_of<'a>(gallery: &Gallery<'a>, context: &Context) -> Result<Option<Views
     };
     let data = &gallery.data.pretraining;
     let rows = EXAMPLES.min(data.train.images.len());
-    let columns = inspect::views(data, &folder.recipe, model.as_ref(), rows, &context.device)?;
+    let columns = preview::views(data, &folder.recipe, model.as_ref(), rows, &context.device)?;
     Ok(Some(Views { folder, columns }))
 }
 
