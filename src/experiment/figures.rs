@@ -136,7 +136,7 @@ impl Experiment {
             attack_steps: settings.steps,
             attack_step_size: pgd.step_size,
             seconds: Seconds {
-                pretrain: self.seconds(&cell.method)?.pretrain,
+                pretrain: self.whole_pretrain_seconds(&cell.method)?,
                 ..own
             },
             accuracy,

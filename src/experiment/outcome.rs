@@ -55,7 +55,8 @@ pub(super) struct Record {
 /// Wall-clock seconds of each stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Seconds {
-    /// Of the encoder alone.
+    /// In `times.json`, the encoder alone; in a row of the table, all that the encoder stands on: pseudo-labels and the
+    /// encoders that it learns from, too.
     pub pretrain: f64,
     /// Of the classifier.
     pub finetune: f64,
