@@ -13,8 +13,8 @@ use crate::session::{Context, Event};
 
 pub use statistics::{Spread, holm, paired};
 pub use summary::{
-    ComparedAccuracy, Comparison, ComparisonRow, DifferenceVerdict, FailedRow, FinetuningGap, LEVEL,
-    MethodDifference, RowFinding, pgd_on_attacked,
+    ComparedAccuracy, Comparison, ComparisonRow, DifferenceVerdict, FailedRow, FinetuningGap,
+    LEVEL, MethodDifference, RowFinding, pgd_on_attacked,
 };
 
 /// The run folder of a seed.

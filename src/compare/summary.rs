@@ -59,6 +59,8 @@ pub struct ComparisonRow {
     pub finetune: Option<Spread>,
     /// Seconds of clean and PGD accuracy.
     pub evaluate: Spread,
+    /// Soundness checks of all its seeds, made or not.
+    pub checks: usize,
 }
 
 /// Robust accuracy under PGD after adversarial full finetuning less that after standard linear finetuning, in points.
@@ -209,6 +211,7 @@ impl Comparison {
         let keys = keys(recipe, outcomes);
         let of = |method: &str, finetuning: &str| of(outcomes, method, finetuning);
         let rows = keys.iter().map(|(method, mode)| row(&of(method, mode)));
+        let rows: Vec<ComparisonRow> = rows.collect();
         let gap = |method: &str| {
             let (full, linear) = (of(method, AFF), of(method, SLF));
             let points = paired_points(&full, &linear, ComparedAccuracy::Robust);
@@ -220,18 +223,17 @@ impl Comparison {
         let entries = recipe.pretrain.entries().iter();
         let baseline = recipe.baseline();
         let findings = |verdict| findings(outcomes, verdict);
-        let soundness = outcomes.iter().filter_map(|(_, o)| o.soundness.as_ref());
         Self {
+            checks: rows.iter().map(|row| row.checks).sum(),
             advcl_version: env!("CARGO_PKG_VERSION").to_owned(),
             data: recipe.data.source.clone(),
             seeds: recipe.seeds(),
             attack: (recipe.evaluate.attack.as_ref()).map(|suite| suite.name().to_owned()),
             attack_steps: recipe.evaluate.steps,
-            rows: rows.collect(),
+            rows,
             gaps: entries.filter_map(|entry| gap(&entry.name)).collect(),
             baseline: baseline.map(str::to_owned),
             differences: baseline.map_or(Vec::new(), |name| differences(name, &keys, outcomes)),
-            checks: soundness.map(|all| all.findings.len()).sum(),
             warnings: findings(Verdict::Warns),
             not_checked: findings(Verdict::NotChecked),
             failures,
@@ -328,7 +330,10 @@ fn differences(
 fn findings(outcomes: &[(u64, Outcome)], verdict: Verdict) -> Vec<RowFinding> {
     let mut found = Vec::new();
     for (seed, outcome) in outcomes {
-        let of_row = outcome.soundness.iter().flat_map(|all: &Soundness| all.with(verdict));
+        let of_row = outcome
+            .soundness
+            .iter()
+            .flat_map(|all: &Soundness| all.with(verdict));
         found.extend(of_row.map(|finding| RowFinding {
             seed: *seed,
             method: outcome.method.clone(),
@@ -337,6 +342,12 @@ fn findings(outcomes: &[(u64, Outcome)], verdict: Verdict) -> Vec<RowFinding> {
         }));
     }
     found
+}
+
+/// The number of checks of a row's seeds.
+fn checks(outcomes: &[(u64, &Outcome)]) -> usize {
+    let soundness = outcomes.iter().filter_map(|(_, o)| o.soundness.as_ref());
+    soundness.map(|all| all.findings.len()).sum()
 }
 
 /// Counts of PGD on the images that the attacks beside it ran on, where they are known.
@@ -377,5 +388,6 @@ fn row(outcomes: &[(u64, &Outcome)]) -> ComparisonRow {
         pretrain: spread(&|o| o.seconds.pretrain),
         finetune: finetuned.then(|| spread(&|o| o.seconds.finetune)),
         evaluate: spread(&|o| o.seconds.evaluate),
+        checks: checks(outcomes),
     }
 }

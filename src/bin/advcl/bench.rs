@@ -96,7 +96,10 @@ fn kernels_text(outcome: &KernelSpeeds) -> String {
         ("GEMM peak", gemm_text(&outcome.gemm)),
     ];
     let mut text = pairs(&about.map(|(name, value)| (name.to_owned(), value)));
-    let mut table = Table::new().left("convolution").left("input").right("layers");
+    let mut table = Table::new()
+        .left("convolution")
+        .left("input")
+        .right("layers");
     for head in ["forward", "to input", "to weight"] {
         table = table.right(head).right("of peak");
     }

@@ -92,7 +92,10 @@ fn means(comparison: &Comparison) -> Titled {
     if some_seeds {
         table = table.right("seeds");
     }
-    table = table.right("pretraining").right("finetuning").right("evaluation");
+    table = table
+        .right("pretraining")
+        .right("finetuning")
+        .right("evaluation");
     for row in rows {
         let or_none = |cell: Option<String>| cell.unwrap_or_else(|| NONE.to_owned());
         let on = row.attacked_images.unwrap_or(0);
@@ -140,7 +143,8 @@ pub fn note(comparison: &Comparison) -> String {
     )
 }
 
-fn gaps(comparison: &Comparison) -> Titled {
+/// Robust accuracy of both finetunings of each method.
+pub fn gaps(comparison: &Comparison) -> Titled {
     let mut table = Table::new().left("method").right("points");
     for gap in &comparison.gaps {
         table.row([pretrain::title(&gap.method), points(&gap.points)]);

@@ -11,7 +11,7 @@ use advcl::interval::Interval;
 use advcl::recipe::Threat;
 use advcl::{finetune, pretrain};
 
-pub use table::Table;
+pub use table::{Align, Table};
 pub use verdicts::Verdicts;
 
 /// What stands where there is no value.
@@ -50,7 +50,11 @@ pub fn share(hits: usize, images: usize) -> String {
 pub fn brief(share: f64, images: usize) -> String {
     let number = format!("{:.1}", 100.0 * share);
     match interval(share, images) {
-        Some(ends) => format!("{number} ({:.0}–{:.0})", 100.0 * ends.low, 100.0 * ends.high),
+        Some(ends) => format!(
+            "{number} ({:.0}–{:.0})",
+            100.0 * ends.low,
+            100.0 * ends.high
+        ),
         None => number,
     }
 }

@@ -55,6 +55,11 @@ impl Table {
         &self.heads
     }
 
+    /// The alignments of the columns.
+    pub fn aligns(&self) -> &[Align] {
+        &self.aligns
+    }
+
     /// The rows below the heads.
     pub fn rows(&self) -> &[Vec<String>] {
         &self.rows
@@ -162,7 +167,11 @@ mod tests {
         let mut pairs = Table::new().left("").left("");
         pairs.row(["a", "b"]);
         pairs.row(["long", ""]);
-        assert_eq!(pairs.text(), "a     b\nlong\n", "no head, no spaces at the end");
+        assert_eq!(
+            pairs.text(),
+            "a     b\nlong\n",
+            "no head, no spaces at the end"
+        );
     }
 
     #[test]

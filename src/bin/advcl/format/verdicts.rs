@@ -64,7 +64,11 @@ impl fmt::Display for Verdicts {
         }
         if self.not_checked > 0 {
             let named = self.reasons.len().min(REASONS);
-            let others = if self.reasons.len() > named { "; …" } else { "" };
+            let others = if self.reasons.len() > named {
+                "; …"
+            } else {
+                ""
+            };
             let reasons = self.reasons[..named].join("; ");
             write!(f, ", {} not checked ({reasons}{others})", self.not_checked)?;
         }

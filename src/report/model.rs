@@ -1,8 +1,9 @@
-//! The classifiers of a run with the images that they are judged by: what pictures are computed from.
+//! The classifiers of a run and its images, from which pictures are computed.
 
 use burn::tensor::Device;
 
-use super::{Folder, Row};
+use super::layout::{MODEL, RECIPE};
+use super::{ReportedRow, ReportedRun};
 use crate::attack::Pgd;
 use crate::error::{Error, Result, first_difference};
 use crate::experiment::{Cell, Data, fingerprints};
@@ -10,85 +11,82 @@ use crate::nn::{FrozenClassifier, FrozenEncoder};
 use crate::recipe::{Fingerprints, Part, Recipe};
 use crate::run::Model;
 
-/// A run's images.
-pub struct Gallery<'a> {
+/// The images of a run.
+pub struct ReportData<'a> {
     /// The run.
-    pub folder: &'a Folder,
-    /// Its images.
+    pub run: &'a ReportedRun,
+    /// Training and evaluated images.
     pub data: Data,
     prints: Fingerprints,
 }
 
-/// A classifier to be shown.
-pub struct Subject<'a> {
-    /// Its row.
-    pub row: &'a Row,
+/// A classifier, loaded.
+pub struct ReportedModel<'a> {
+    /// Its figures.
+    pub row: &'a ReportedRow,
     /// Images to logits.
     pub classifier: FrozenClassifier,
     /// Images to features.
     pub encoder: FrozenEncoder,
 }
 
-impl<'a> Gallery<'a> {
-    /// Reads the images of the run. `overrides` say where they are now, where they are elsewhere: `data.source = "…"`.
+impl<'a> ReportData<'a> {
+    /// Reads the images of the run. `overrides` name their place where they were moved: `data.source = "…"`.
     ///
     /// # Errors
     /// Whatever is wrong with the data, or with the recipe for this data; [`Error::Recipe`] for an override of anything else.
-    pub fn open(folder: &'a Folder, overrides: &[String]) -> Result<Self> {
-        let path = folder.path.join("recipe.toml");
-        let now = Recipe::load(&path.display().to_string(), overrides)?;
+    pub fn open(run: &'a ReportedRun, overrides: &[String]) -> Result<Self> {
+        let place = run.path.join(RECIPE).display().to_string();
+        let now = Recipe::parse(&place, &run.recipe.to_toml(), overrides)?;
         let mut same = now.clone();
-        same.data.source.clone_from(&folder.recipe.data.source);
-        if let (Some(now), Some(then)) = (&mut same.downstream, &folder.recipe.downstream) {
+        same.data.source.clone_from(&run.recipe.data.source);
+        if let (Some(now), Some(then)) = (&mut same.downstream, &run.recipe.downstream) {
             now.source.clone_from(&then.source);
         }
-        if same != folder.recipe {
+        if same != run.recipe {
             let problem = "a report shows a run as it was made";
-            let hint = "only data.source and downstream.source can be told anew, where the images were moved";
+            let hint =
+                "only data.source and downstream.source may change, where the images were moved";
             return Err(Error::recipe("--set", problem, hint));
         }
         let data = Data::load(&now)?;
-        let prints = fingerprints(&folder.recipe, &data)?;
-        Ok(Self {
-            folder,
-            data,
-            prints,
-        })
+        let prints = fingerprints(&run.recipe, &data)?;
+        Ok(Self { run, data, prints })
     }
 
     /// PGD as the run is evaluated by.
     pub fn pgd(&self) -> Pgd {
-        let recipe = &self.folder.recipe;
+        let recipe = &self.run.recipe;
         let step_size = recipe.evaluate.step_size.as_ref();
         Pgd::new(recipe.evaluate.steps, step_size, recipe.threat.ball())
     }
 
-    /// Whether the row's figures were measured by the recipe and the images as they are now.
-    pub fn up_to_date(&self, row: &Row) -> bool {
-        let recipe = &self.folder.recipe;
+    /// Whether the row's figures belong to the recipe and the images as they are now.
+    pub fn up_to_date(&self, row: &ReportedRow) -> bool {
+        let recipe = &self.run.recipe;
         let now = row
             .cell(recipe)
             .map(|cell| recipe.text_of(cell.figures(), &self.prints));
-        now.as_ref() == Some(&row.record)
+        now.as_ref() == Some(&row.recipe)
     }
 
-    /// The row's classifier.
+    /// Loads the row's classifier.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Format`], [`Error::Model`]: the last one also for a model of another recipe or of other images.
-    pub fn subject(&self, row: &'a Row, device: &Device) -> Result<Subject<'a>> {
-        let recipe = &self.folder.recipe;
-        let root = &self.folder.path;
+    pub fn model(&self, row: &'a ReportedRow, device: &Device) -> Result<ReportedModel<'a>> {
+        let recipe = &self.run.recipe;
+        let root = &self.run.path;
         let Some(cell) = row.cell(recipe) else {
             let problem = format!("no {} in its recipe", row.classifier);
             return Err(Error::run(root, problem, ""));
         };
-        // A supervised method's classifier is kept with its encoder.
+        // A supervised method's classifier is in its encoder's file.
         let below = match cell.mode {
             Some(_) => cell.stage(),
             None => cell.method.clone(),
         };
-        let path = root.join(below).join("model.safetensors");
+        let path = root.join(below).join(MODEL);
         let model = Model::load(&path, device)?;
         let expected = recipe.text_of(part(&cell), &self.prints);
         if model.info.recipe != expected {
@@ -98,7 +96,7 @@ impl<'a> Gallery<'a> {
             return Err(Error::model(path, problem, hint));
         }
         let classifier = model.classifier(&path)?;
-        Ok(Subject {
+        Ok(ReportedModel {
             row,
             encoder: FrozenEncoder::new(&classifier.encoder, classifier.route),
             classifier: classifier.frozen(),
