@@ -61,7 +61,8 @@ pub struct Evaluated {
 /// Wall-clock seconds of each stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Seconds {
-    /// Pretraining of the encoder alone.
+    /// Pretraining: in `times.json` of the encoder alone; in a row of the table with everything that it
+    /// needs, pseudo-labels and encoders that it learns from.
     pub pretrain: f64,
     /// Finetuning of the classifier.
     pub finetune: f64,

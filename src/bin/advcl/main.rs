@@ -5,6 +5,7 @@ mod bench;
 mod commands;
 mod compare;
 mod evaluate;
+mod format;
 mod import;
 mod measures;
 mod output;
