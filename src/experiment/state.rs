@@ -173,14 +173,7 @@ impl Experiment {
         let seconds = self.seconds(name)?.pretrain;
         let fixed = self.recipe.pretrain.require(name)?.method();
         let plan = ["pretrain", name, "plan"];
-        self.training_state(
-            name,
-            name,
-            &expected,
-            plan,
-            seconds,
-            fixed.depends_on_epochs(),
-        )
+        self.training_state(name, &expected, plan, seconds, fixed.depends_on_epochs())
     }
 
     /// State of a row's classifier.
@@ -192,21 +185,20 @@ impl Experiment {
         let stage = cell.stage();
         let seconds = self.seconds(&stage)?.finetune;
         let plan = ["finetune", mode, "plan"];
-        self.training_state(&stage, &stage, &expected, plan, seconds, false)
+        self.training_state(&stage, &expected, plan, seconds, false)
     }
 
     /// State of what was trained in a stage; `plan` leads to the training's plan in its dependencies.
     fn training_state(
         &self,
         stage: &str,
-        log: &str,
         expected: &Table,
         plan: [&str; 3],
         seconds: f64,
         depends_on_epochs: bool,
     ) -> Result<State> {
         let (text, begun) = (to_text(expected), self.checkpoint_text(expected));
-        let (whole, part) = crate::run::layout::part(log, "");
+        let (whole, part) = crate::run::layout::part(stage, "");
         let position = Position::load(&self.layout().stage(stage).join(part))?;
         let position = position.filter(|position| position.stage == whole);
         let info = ModelInfo::load(&self.layout().model(stage))?;
