@@ -141,7 +141,7 @@ impl Experiment {
                     other.why
                 ),
                 format!(
-                    "--reuse finetunes it as it is; advcl pretrain {run} --method {method} with the same --set makes it again"
+                    "--reuse finetunes it as it is; `advcl pretrain {run} --method {method} --replace` with the same --set makes it again"
                 ),
             ),
             State::Shorter { .. } => refuse(

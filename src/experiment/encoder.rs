@@ -219,7 +219,13 @@ impl Experiment {
         let path = self.pseudo_label_path();
         if !path.exists() {
             let run = self.run.path().display();
-            let hint = format!("make them first: advcl cluster {run}");
+            let hint = if self.labels_are_given() || self.encoder_path(CLUSTERED_METHOD).exists() {
+                format!("make them first: advcl cluster {run}")
+            } else {
+                format!(
+                    "make them first: advcl pretrain {run} --method {CLUSTERED_METHOD}, then advcl cluster {run}"
+                )
+            };
             return Err(Error::run(self.run.path(), "no pseudo-labels yet", hint));
         }
         let images = self.data.pretraining.train.images.len();

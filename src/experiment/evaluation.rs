@@ -148,9 +148,9 @@ impl Experiment {
                 unknown.expect("one has no place"),
                 info.classes.join(", ")
             );
-            let run = self.run.path().display();
+            let (run, source) = (self.run.path().display(), &self.data.target().name);
             let hint = format!(
-                "`advcl finetune {run}` with the same --set makes a classifier of these classes on the same encoder"
+                "classifiers of these classes on the same encoders: `advcl fork {run} NEW --set 'downstream.source = {source:?}'`, then `advcl run NEW`"
             );
             return Err(Error::data(&self.data.target().name, problem, hint));
         };

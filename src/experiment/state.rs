@@ -391,7 +391,7 @@ impl Experiment {
             in_words(&differences)
         );
         let hint = format!(
-            "--reuse evaluates it as it is; `advcl run {run}` with the same --set makes it again"
+            "--reuse evaluates it as it is; `advcl run {run} --replace` with the same --set makes it again"
         );
         Err(Error::run(self.run.path(), problem, hint))
     }

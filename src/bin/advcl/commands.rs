@@ -16,7 +16,7 @@ use anyhow::Result;
 use crate::args::{self, Cli, Command, Shared};
 use crate::bench::bench;
 use crate::compare::compare;
-use crate::evaluate::evaluate;
+use crate::evaluate::{evaluate, print_summary};
 use crate::import::import;
 use crate::output::{print, print_json, print_paths};
 use crate::progress::talk;
@@ -63,27 +63,6 @@ fn run(what: &args::Run, shared: &Shared) -> Result<()> {
         experiment.run(context)
     })?;
     print_summary(&summary, shared)
-}
-
-/// Prints the table of rows, what each attack did, and the soundness checks.
-pub fn print_summary(summary: &advcl::experiment::Summary, shared: &Shared) -> Result<()> {
-    if shared.json {
-        return print_json(summary);
-    }
-    print(&table::summary(summary))?;
-    for outcome in &summary.outcomes {
-        if let Some(attacked) = &outcome.attacked {
-            print(&format!("\n{}", table::attacked(outcome, attacked)))?;
-        }
-    }
-    let soundness = table::soundness(summary);
-    if !soundness.is_empty() {
-        print(&format!("\n{soundness}"))?;
-    }
-    if shared.verbose {
-        print(&format!("\n{}", table::classes(summary)))?;
-    }
-    Ok(())
 }
 
 fn pretrain(what: &args::Pretrain, shared: &Shared) -> Result<()> {

@@ -4,14 +4,34 @@ use std::path::Path;
 
 use advcl::Error;
 use advcl::evaluate::measures::Measure;
-use advcl::experiment::{Cell, Purpose, Stale};
+use advcl::experiment::{Cell, Purpose, Stale, Summary};
 use anyhow::Result;
 
 use crate::args::{self, Shared};
-use crate::commands::print_summary;
 use crate::output::{print, print_json};
 use crate::session::{Access, resolve, with_experiment, with_rows};
 use crate::{measures, table};
+
+/// Prints the table of rows, what each attack did, and the soundness checks.
+pub fn print_summary(summary: &Summary, shared: &Shared) -> Result<()> {
+    if shared.json {
+        return print_json(summary);
+    }
+    print(&table::summary(summary))?;
+    for outcome in &summary.outcomes {
+        if let Some(attacked) = &outcome.attacked {
+            print(&format!("\n{}", table::attacked(outcome, attacked)))?;
+        }
+    }
+    let soundness = table::soundness(summary);
+    if !soundness.is_empty() {
+        print(&format!("\n{soundness}"))?;
+    }
+    if shared.verbose {
+        print(&format!("\n{}", table::classes(summary)))?;
+    }
+    Ok(())
+}
 
 pub fn evaluate(what: &args::Evaluate, shared: &Shared) -> Result<()> {
     let access = Access {
