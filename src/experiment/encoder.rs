@@ -8,7 +8,7 @@ use crate::cluster::{Points, PseudoLabels, Settings};
 use crate::error::{Error, Result};
 use crate::finetune::features;
 use crate::nn::Route;
-use crate::pretrain::{Given, Trainer};
+use crate::pretrain::{Inputs, Trainer};
 use crate::probe::Probe;
 use crate::recipe::Part;
 use crate::run::{Model, ModelInfo};
@@ -38,29 +38,20 @@ impl Experiment {
         let source = method.source().map(|source| self.source(source, context));
         let source = source.transpose()?;
         let text = self.text_of(Part::Encoder(name));
-        let mut trainer = Trainer {
-            name,
-            folder: &self.run.stage(name)?,
-            recipe: &text,
-            encoder: &recipe.encoder,
-            channels: images.channels,
-            images: images.len(),
-            seconds: 0.0,
-            route: method.route(),
-            probe: self.probe()?,
-            context,
-        };
-        let given = Given {
+        let inputs = Inputs {
             train: &data.train,
             classes: data.classes.len(),
-            labels: &labels,
+            pseudo_labels: &labels,
             source: source.as_ref(),
+            encoder: &recipe.encoder,
             ball: recipe.threat.ball(),
-            device: trainer.context.device.clone(),
         };
-        let trained = method.pretrain(&given, &mut trainer);
+        let folder = self.run.stage(name)?;
+        let mut trainer = Trainer::new(name, &folder, &text, inputs, context);
+        trainer.probe = self.probe(method.route())?;
+        let trained = method.pretrain(&mut trainer);
         let trained = trained.map_err(|error| self.here(error))?;
-        let seconds = trainer.seconds;
+        let seconds = trainer.seconds();
         let (classes, finetuning) = match trained.linear {
             Some(_) => (data.classes.clone(), Some(super::END_TO_END.to_owned())),
             None => (Vec::new(), None),
@@ -93,7 +84,7 @@ impl Experiment {
     }
 
     /// The look at encoders that the recipe asks for; it needs labels.
-    fn probe(&self) -> Result<Option<Probe<'_>>> {
+    fn probe(&self, route: Route) -> Result<Option<Probe<'_>>> {
         let (Some(settings), Some(held_out)) = (&self.recipe.probe, &self.data.held_out) else {
             return Ok(None);
         };
@@ -104,6 +95,7 @@ impl Experiment {
             train: &data.train,
             held_out,
             classes: data.classes.len(),
+            route,
         }))
     }
 
