@@ -111,21 +111,21 @@ impl Objective for Acl<'_> {
 
         if settings.streams == Streams::AdversarialStandard {
             let [first, second] = views;
-            let target = frozen_embedding(step.plain, Route::Normal)(second.clone());
+            let target = frozen_embedding(step.detached, Route::Normal)(second.clone());
             let fixed = FixedViews::new(vec![target], temperature);
-            let attacked = frozen_embedding(step.plain, Route::Pgd);
+            let attacked = frozen_embedding(step.detached, Route::Pgd);
             let climb = |x| fixed.contrastive(attacked(x));
             let first = self.attack.maximize(climb, &first, step.rng);
-            let first = step.live.embed(first, Route::Pgd, &mut mode);
-            let second = step.live.embed(second, Route::Normal, &mut mode);
+            let first = step.tracked.embed(first, Route::Pgd, &mut mode);
+            let second = step.tracked.embed(second, Route::Normal, &mut mode);
             return Loss {
                 total: contrastive(vec![first, second], temperature),
                 parts: Vec::new(),
             };
         }
-        let attacked = attack_both(step.plain, &views, temperature, self.attack, step.rng);
+        let attacked = attack_both(step.detached, &views, temperature, self.attack, step.rng);
         let mut stream = |views: &[Tensor<4>], route| {
-            let views = step.live.embed_together(views, route, &mut mode);
+            let views = step.tracked.embed_together(views, route, &mut mode);
             contrastive(views, temperature)
         };
         let adversarial = stream(&attacked, Route::Pgd);

@@ -187,21 +187,21 @@ impl Objective for AdvCl<'_> {
         // attack iteration; their projections are the same each time, so they are computed once.
         let embed = |view| {
             let view = to_tensor(view, step.device);
-            step.live.embed(view, Route::Normal, &mut mode)
+            step.tracked.embed(view, Route::Normal, &mut mode)
         };
         let clean: Vec<Tensor<2>> = clean_views.into_iter().map(embed).collect();
         let fixed = clean.iter().cloned().map(Tensor::inner).collect();
         let fixed = FixedViews::new(fixed, *temperature);
 
-        let climb = |x| fixed.contrastive(step.plain.embed(x, Route::Pgd, &mut Mode::Batch));
+        let climb = |x| fixed.contrastive(step.detached.embed(x, Route::Pgd, &mut Mode::Batch));
         let x_cl = self.attack.maximize(climb, &original, rng);
         let x_ce = (!labels.is_empty()).then(|| {
-            let climb = |x| cluster_term(step.plain, x, &labels, &mut Mode::Batch);
+            let climb = |x| cluster_term(step.detached, x, &labels, &mut Mode::Batch);
             self.attack.maximize(climb, &original, rng)
         });
 
         let mut views = clean;
-        views.push(step.live.embed(x_cl, Route::Pgd, &mut mode));
+        views.push(step.tracked.embed(x_cl, Route::Pgd, &mut mode));
         let contrastive = contrastive(views, *temperature);
         let Some(x_ce) = x_ce else {
             return Loss {
@@ -209,7 +209,7 @@ impl Objective for AdvCl<'_> {
                 parts: Vec::new(),
             };
         };
-        let cluster = cluster_term(step.live, x_ce, &labels, &mut mode);
+        let cluster = cluster_term(step.tracked, x_ce, &labels, &mut mode);
         Loss {
             total: contrastive.clone() + cluster.clone() * *cluster_weight,
             parts: vec![("contrastive", contrastive), ("cluster", cluster)],

@@ -110,12 +110,12 @@ impl Objective for Deacl<'_> {
         let images = to_tensor(images, step.device);
         let taught = self.teacher.features(images.clone());
 
-        let student = FrozenEncoder::new(&step.plain.encoder, Route::Normal);
+        let student = FrozenEncoder::new(&step.detached.encoder, Route::Normal);
         let climb = |x| away(student.features(x), taught.clone());
         let attacked = self.attack.maximize(climb, &images, step.rng);
 
         let mut mode = Mode::Train(step.statistics);
-        let encoder = &step.live.encoder;
+        let encoder = &step.tracked.encoder;
         let mut features = |x: Tensor<4>| encoder.features(x, Route::Normal, &mut mode);
         // One batch, as in the released code.
         let mut both = features(Tensor::cat(vec![images, attacked], 0)).chunk(2, 0);

@@ -187,8 +187,8 @@ impl Objective for DynAcl<'_> {
         };
         let (first, second) = (view(), view());
 
-        let online = frozen_embedding(&step.plain.online, Route::Pgd);
-        let average = frozen_embedding(&step.plain.average, Route::Pgd);
+        let online = frozen_embedding(&step.detached.online, Route::Pgd);
+        let average = frozen_embedding(&step.detached.average, Route::Pgd);
         let count = first.dims()[0];
         // In evaluation mode images do not see each other: both views are one batch, and each goes its way.
         let climb = |x: Tensor<4>| {
@@ -200,8 +200,8 @@ impl Objective for DynAcl<'_> {
 
         let mut mode = Mode::Train(step.statistics);
         let mut stream = |first, second, route| {
-            let second = step.plain.average.embed(second, route, &mut mode);
-            let first = step.live.online.embed(first, route, &mut mode);
+            let second = step.detached.average.embed(second, route, &mut mode);
+            let first = step.tracked.online.embed(first, route, &mut mode);
             // The average gets no gradient: its half of the pair is a constant.
             contrastive(vec![first, second.autodiff()], temperature)
         };

@@ -91,14 +91,14 @@ impl Objective for Rocl<'_> {
         };
         let (first, target) = (view(), view());
         let temperature = settings.temperature;
-        let embed = frozen_embedding(step.plain, Route::Normal);
+        let embed = frozen_embedding(step.detached, Route::Normal);
         let fixed = FixedViews::new(vec![embed(target.clone())], temperature);
         let climb = |x| fixed.contrastive(embed(x));
         let attacked = self.attack.maximize(climb, &first, step.rng);
 
         let mut mode = Mode::Train(step.statistics);
         let mut term = |views: &[Tensor<4>]| {
-            let views = step.live.embed_together(views, Route::Normal, &mut mode);
+            let views = step.tracked.embed_together(views, Route::Normal, &mut mode);
             contrastive(views, temperature)
         };
         let pair = term(&[attacked.clone(), target.clone()]);

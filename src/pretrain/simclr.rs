@@ -67,7 +67,7 @@ impl Objective for SimClr<'_> {
                 .settings
                 .strong
                 .apply(self.images, step.indices, step.rng);
-            step.live
+            step.tracked
                 .embed(to_tensor(view, step.device), Route::Normal, &mut mode)
         };
         let total = contrastive(vec![embed(), embed()], self.settings.temperature);
