@@ -288,13 +288,13 @@ impl Objective for HeadOnly<'_> {
             let features = all.clone().select(0, label_tensor(step.indices, &device));
             let targets = self.task.targets_of(step.indices);
             return Loss {
-                total: soft_cross_entropy(step.live.forward(features), targets),
+                total: soft_cross_entropy(step.tracked.forward(features), targets),
                 parts: Vec::new(),
             };
         }
         let batch = self.task.batch(step.indices, step.rng);
-        let attacked = |x| step.plain.forward(self.encoder.features(x));
-        let live = |x| step.live.forward(self.encoder.features(x));
-        (self.criterion).loss(attacked, live, batch, self.task.ball, step.rng)
+        let detached = |x| step.detached.forward(self.encoder.features(x));
+        let tracked = |x| step.tracked.forward(self.encoder.features(x));
+        (self.criterion).loss(detached, tracked, batch, self.task.ball, step.rng)
     }
 }

@@ -11,11 +11,12 @@ use crate::cluster::{Points, PseudoLabels, Settings};
 use crate::error::{Error, Result};
 use crate::finetune::features;
 use crate::nn::Route;
-use crate::pretrain::{Given, Trainer};
+use crate::pretrain::{Inputs, Trainer};
 use crate::probe::Probe;
 use crate::recipe::{Artifact, CLUSTERED_METHOD, differences, from_text, in_words, title, to_text};
 use crate::run::{MODEL_FORMAT, Model, ModelInfo};
 use crate::session::Context;
+use crate::train::Resume;
 use crate::{files, random};
 
 impl Experiment {
@@ -76,30 +77,24 @@ impl Experiment {
         let source = source.transpose()?;
         let expected = self.expected_encoder(name)?;
         let (text, begun) = (to_text(&expected), self.checkpoint_text(&expected));
-        let mut trainer = Trainer {
-            name,
-            folder: &self.run.stage(name)?,
+        let resume = Resume {
             recipe: &begun,
             continues: continues.as_deref(),
             replaces,
-            encoder: &recipe.encoder,
-            channels: images.channels,
-            images: images.len(),
-            seconds: 0.0,
-            route: method.route(),
-            probe: self.probe()?,
-            context,
         };
-        let given = Given {
+        let inputs = Inputs {
             train: &data.train,
             classes: data.classes.len(),
-            labels: &labels,
+            pseudo_labels: &labels,
             source: source.as_ref(),
+            encoder: &recipe.encoder,
             ball: recipe.threat.ball(),
-            device: trainer.context.device.clone(),
         };
-        let trained = method.pretrain(&given, &mut trainer)?;
-        let seconds = trainer.seconds;
+        let folder = self.run.stage(name)?;
+        let mut trainer = Trainer::new(name, &folder, resume, inputs, context);
+        trainer.probe = self.probe(method.route())?;
+        let trained = method.pretrain(&mut trainer)?;
+        let seconds = trainer.seconds();
         let (classes, finetuning) = match trained.linear {
             Some(_) => (
                 data.classes.clone(),
@@ -135,7 +130,7 @@ impl Experiment {
     }
 
     /// Probe of encoders during pretraining, where the recipe asks for it; it needs labels.
-    fn probe(&self) -> Result<Option<Probe<'_>>> {
+    fn probe(&self, route: Route) -> Result<Option<Probe<'_>>> {
         let (Some(settings), Some(held_out)) = (&self.recipe.probe, &self.data.held_out) else {
             return Ok(None);
         };
@@ -146,6 +141,7 @@ impl Experiment {
             train: &data.train,
             held_out,
             classes: data.classes.len(),
+            route,
         }))
     }
 

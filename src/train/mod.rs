@@ -17,15 +17,15 @@ use crate::random;
 use crate::session::{Context, Event};
 use crate::tensor::to_vec;
 
-pub use checkpoint::{Checkpoint, Position};
+pub use checkpoint::{Checkpoint, Position, Resume};
 pub use sgd::{Optimizer, Plan, Schedule, Sgd, named_gradients};
 
 /// What a training step is given.
 pub struct Step<'a, M> {
-    /// The model with gradients.
-    pub live: &'a M,
-    /// The same weights without autodiff: for attacks, which need no gradient of weights.
-    pub plain: &'a M,
+    /// The model that tracks gradients of its weights; the loss is computed with it.
+    pub tracked: &'a M,
+    /// The same weights without autodiff, for attacks, which need no gradient of the weights.
+    pub detached: &'a M,
     /// Which images.
     pub indices: &'a [usize],
     /// Counted from 0.
@@ -84,10 +84,10 @@ pub fn update<O: Objective>(
     rng: &mut ChaCha8Rng,
 ) -> (O::Model, Loss) {
     let mut statistics = Statistics::default();
-    let live = model.clone().train();
+    let tracked = model.clone().train();
     let loss = objective.loss(Step {
-        live: &live,
-        plain: &model,
+        tracked: &tracked,
+        detached: &model,
         indices,
         epoch,
         rng,
@@ -96,7 +96,7 @@ pub fn update<O: Objective>(
     });
     let gradients = loss.total.backward();
     let model = objective.before_update(model);
-    let model = sgd.step(lr, model, &live, &gradients);
+    let model = sgd.step(lr, model, &tracked, &gradients);
     (statistics.absorb_into(model), loss)
 }
 
@@ -126,7 +126,7 @@ pub fn fit<O: Objective>(
         stage: stage.to_owned(),
         epoch: 0,
         step: 0,
-        recipe: checkpoint.recipe.to_owned(),
+        recipe: checkpoint.resume.recipe.to_owned(),
         seconds: 0.0,
     };
     let mut sgd = Sgd::new(plan.momentum, plan.weight_decay, plan.optimizer);

@@ -54,20 +54,20 @@ impl Sgd {
         }
     }
 
-    /// One update of `plain` with the gradients that `live`'s parameters have; the others stay as they are.
-    pub fn step<M: Module>(&mut self, lr: f64, plain: M, live: &M, gradients: &Gradients) -> M {
+    /// Updates the parameters of `model` that have a gradient in `tracked`, the same model with autodiff.
+    pub fn step<M: Module>(&mut self, lr: f64, model: M, tracked: &M, gradients: &Gradients) -> M {
         let mut found = Collect {
             gradients,
             by_id: HashMap::new(),
         };
-        live.visit(&mut found);
+        tracked.visit(&mut found);
         let mut update = Update {
             sgd: self,
             lr,
             gradients: found.by_id,
             convolutions: false,
         };
-        let model = plain.map(&mut update);
+        let model = model.map(&mut update);
         // A linear probe leaves them alone, and goes on using what was made of them.
         if update.convolutions {
             nn::weights_replaced();
@@ -119,14 +119,14 @@ impl ModuleMapper for Update<'_> {
 }
 
 /// Each parameter's gradient, by its published name; parameters without one are left out.
-pub fn named_gradients<M: Module>(live: &M, gradients: &Gradients) -> HashMap<String, Vec<f32>> {
+pub fn named_gradients<M: Module>(tracked: &M, gradients: &Gradients) -> HashMap<String, Vec<f32>> {
     let mut found = Collect {
         gradients,
         by_id: HashMap::new(),
     };
-    live.visit(&mut found);
+    tracked.visit(&mut found);
     let take = |(name, id): (String, ParamId)| Some((name, to_vec(found.by_id.remove(&id)?)));
-    ids(live).into_iter().filter_map(take).collect()
+    ids(tracked).into_iter().filter_map(take).collect()
 }
 
 /// Each parameter's identity, by its published name.

@@ -39,15 +39,15 @@ fn batch() -> Tensor<4> {
 #[test]
 fn training_on_a_route_moves_its_branch_alone() {
     for (index, route) in Route::ALL.into_iter().enumerate() {
-        let plain = backbone(3, 1);
-        let before = weights::export(&plain);
-        let live = plain.clone().train();
+        let detached = backbone(3, 1);
+        let before = weights::export(&detached);
+        let tracked = detached.clone().train();
         let mut statistics = Statistics::default();
-        let features = live
+        let features = tracked
             .encoder
             .features(batch(), route, &mut Mode::Train(&mut statistics));
         let gradients = features.square().sum().backward();
-        let stepped = Sgd::new(0.9, 1e-4, Optimizer::Sgd).step(0.1, plain, &live, &gradients);
+        let stepped = Sgd::new(0.9, 1e-4, Optimizer::Sgd).step(0.1, detached, &tracked, &gradients);
         let after = weights::export(&statistics.absorb_into(stepped));
 
         assert_eq!(

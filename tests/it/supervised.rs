@@ -29,8 +29,8 @@ fn loss(split: &Split, settings: &Settings, radius: f64, model: &Classifier) -> 
     let objective = end_to_end(split, settings, linf(radius));
     let mut statistics = Statistics::default();
     let Loss { total, parts } = objective.loss(Step {
-        live: &model.clone().train(),
-        plain: model,
+        tracked: &model.clone().train(),
+        detached: model,
         indices: &(0..16).collect::<Vec<_>>(),
         epoch: 0,
         rng: &mut random::generator(1, "step", 0),
