@@ -2,8 +2,12 @@
 
 use std::path::Path;
 
-use advcl::evaluate::measures::{Bin, Calibration, Corrupted, Curve, Measures, Neighbours, Point};
+use advcl::evaluate::measures::{
+    Bin, Calibration, Corrupted, Curve, MEASURES, Measure, Measures, Neighbours, Point,
+};
 use advcl::evaluate::soundness::{Finding, Soundness, Verdict};
+use advcl::experiment::{Data, fingerprints};
+use advcl::recipe::{Fingerprints, Part, Recipe};
 use serde_json::{Value, json};
 
 use crate::bad_input::refused_at_the_door;
@@ -21,10 +25,85 @@ fn text(path: &Path) -> String {
 }
 
 /// A file's content with what its figures depend on, as the program writes it.
-fn with_recipe(value: impl serde::Serialize) -> Vec<u8> {
+fn with_recipe(value: impl serde::Serialize, key: &str, recipe: Value) -> Vec<u8> {
     let mut value = serde_json::to_value(value).expect("plain values");
-    value["recipe"] = json!("made up");
+    value[key] = recipe;
     serde_json::to_vec(&value).expect("plain values")
+}
+
+/// The texts of what results of the run depend on.
+struct Texts(Recipe, Fingerprints);
+
+impl Texts {
+    fn of(run: &Path) -> Self {
+        let place = run.join("recipe.toml").display().to_string();
+        let recipe = Recipe::load(&place, &[]).expect("a recipe");
+        let data = Data::load(&recipe).expect("its data");
+        let prints = fingerprints(&recipe, &data).expect("its data");
+        Self(recipe, prints)
+    }
+
+    fn text(&self, part: Part) -> Value {
+        json!(self.0.text_of(part, &self.1))
+    }
+
+    fn measure(&self, method: &str, measure: Measure) -> Value {
+        self.text(Part::Measure(method, Some("slf"), measure.keys()))
+    }
+}
+
+/// Puts attacks, checks, measures and transfer, all made up, into the tiny run.
+fn put_results(run: &Path) {
+    let recipe = text(&run.join("recipe.toml"));
+    let attack = "[evaluate]\nattack = \"autoattack\"";
+    put(
+        run.join("recipe.toml"),
+        recipe.replace("[evaluate]", attack),
+    );
+    let (texts, row) = (Texts::of(run), run.join("advcl/slf"));
+    let recipes: serde_json::Map<String, Value> = MEASURES
+        .iter()
+        .map(|(name, measure)| ((*name).to_owned(), texts.measure("advcl", *measure)))
+        .collect();
+    let measures = with_recipe(measures(), "recipes", recipes.into());
+    put(row.join("measures.json"), measures);
+    let finding = |check: &str, verdict| Finding {
+        check: check.to_owned(),
+        verdict,
+        found: "a figure < 3".to_owned(),
+        meaning: "attacks are <blind> here".to_owned(),
+    };
+    let soundness = Soundness {
+        findings: vec![
+            finding("deterministic", Verdict::Holds),
+            finding("gradients", Verdict::Warns),
+            finding("loss", Verdict::NotChecked),
+        ],
+    };
+    let own = texts.text(Part::Figures("advcl", Some("slf")));
+    put(
+        row.join("soundness.json"),
+        with_recipe(soundness, "recipe", own),
+    );
+    let attacked = json!({
+        "suite": "autoattack", "images": 20, "clean": 12, "robust": 3,
+        "attacks": [{"attack": "apgd-ce", "images": 12, "broken": 9, "seconds": 61.0}],
+    });
+    let own = texts.text(Part::Attack("advcl", Some("slf")));
+    put(
+        row.join("attack.json"),
+        with_recipe(attacked, "recipe", own),
+    );
+    let of = |method| texts.measure(method, Measure::Transfer);
+    let recipes = json!({"simclr/slf": of("simclr"), "advcl/slf": of("advcl")});
+    let transfer = json!({
+        "images": 20, "classifiers": ["simclr/slf", "advcl/slf"],
+        "clean": [0.5, 0.6], "accuracy": [[0.1, 0.55], [0.4, 0.2]],
+    });
+    put(
+        run.join("transfer.json"),
+        with_recipe(transfer, "recipes", recipes),
+    );
 }
 
 /// All that can be measured of a row, made up: 20 images of 10 classes.
@@ -130,35 +209,7 @@ fn whole(page: &str) {
 fn a_page_has_everything_that_was_measured() {
     let folder = trained();
     let path = folder.path();
-    let row = path.join("run/advcl/slf");
-    put(row.join("measures.json"), with_recipe(measures()));
-    let finding = |check: &str, verdict| Finding {
-        check: check.to_owned(),
-        verdict,
-        found: "a figure < 3".to_owned(),
-        meaning: "attacks are <blind> here".to_owned(),
-    };
-    let soundness = Soundness {
-        findings: vec![
-            finding("deterministic", Verdict::Holds),
-            finding("gradients", Verdict::Warns),
-        ],
-    };
-    put(row.join("soundness.json"), with_recipe(soundness));
-    put(
-        row.join("attack.json"),
-        with_recipe(json!({
-            "suite": "autoattack", "images": 20, "clean": 12, "robust": 3,
-            "attacks": [{"attack": "apgd-ce", "images": 12, "broken": 9, "seconds": 61.0}],
-        })),
-    );
-    put(
-        path.join("run/transfer.json"),
-        with_recipe(json!({
-            "images": 20, "classifiers": ["simclr/slf", "advcl/slf"],
-            "clean": [0.5, 0.6], "accuracy": [[0.1, 0.55], [0.4, 0.2]],
-        })),
-    );
+    put_results(&path.join("run"));
     // Without a summary, the rows' files are read.
     std::fs::remove_file(path.join("run/summary.json")).expect("was there");
     let before = snapshot(&path.join("run"));
@@ -196,13 +247,15 @@ fn a_page_has_everything_that_was_measured() {
     for words in [
         "attacks are &lt;blind&gt; here",
         "Read this first",
-        "1 of 2 checks do not hold",
+        "1 of 3 checks hold, 1 warns, 1 not checked (a figure &lt; 3)",
         "AutoAttack",
-        "expected calibration error as they are 12.3\u{a0}%",
+        "PGD-2 on the same images",
+        "of\u{a0}20 (5.2–36.0)",
+        "expected calibration error clean 12.3\u{a0}%",
         "jpeg compression",
         "[pretrain.advcl]",
         "advcl run recipe.toml --run run",
-        "made on \\ shown to",
+        "made on \\ evaluated on",
     ] {
         assert!(page.contains(words), "{words:?} is not in the page");
     }
@@ -214,6 +267,59 @@ fn a_page_has_everything_that_was_measured() {
     );
     advcl(path, "report run -o report.html --quiet").expect(0);
     assert!(text(&path.join("report.html")) == page, "another page");
+}
+
+#[test]
+fn results_of_another_recipe_are_not_shown() {
+    let folder = trained();
+    let path = folder.path();
+    let run = path.join("run");
+    put_results(&run);
+    let rows = |line: &str| {
+        let json = advcl(path, line).expect(0).json();
+        json["runs"][0]["rows"].as_array().expect("rows").clone()
+    };
+    let row = rows("report run --json")[1].clone();
+    assert_eq!(
+        (&row["current"], &row["classifier"]),
+        (&json!(true), &json!("advcl/slf"))
+    );
+    let outcome = &row["outcome"];
+    assert!(
+        !outcome["attacked"].is_null() && !outcome["soundness"].is_null(),
+        "{row}"
+    );
+    assert_eq!(outcome["measures"]["images"], 20);
+    // As a command that was stopped leaves them: the recipe has changed, the files have not.
+    let recipe = text(&run.join("recipe.toml"));
+    let changed = |from: &str, to: &str| {
+        assert!(recipe.contains(from), "{recipe}");
+        put(run.join("recipe.toml"), recipe.replace(from, to));
+        rows("report run --json")[1]["outcome"].clone()
+    };
+    let other = changed(
+        "attack = \"autoattack\"",
+        "attack = \"autoattack\"\nattack_limit = 10",
+    );
+    assert!(
+        other["attacked"].is_null() && !other["measures"].is_null(),
+        "{other}"
+    );
+    let other = changed("[evaluate]", "[evaluate]\nmeasure_limit = 10");
+    assert!(
+        !other["attacked"].is_null() && other["measures"].is_null(),
+        "{other}"
+    );
+    let row = changed("\nsteps = 2", "\nsteps = 3");
+    assert!(
+        row["measures"]["confusion"]
+            .as_array()
+            .is_some_and(Vec::is_empty),
+        "{row}"
+    );
+    assert_eq!(rows("report run --json")[1]["current"], false);
+    let markdown = advcl(path, "report run --format md").expect(0).stdout;
+    assert!(markdown.contains("AdvCL · SLF\\* |"), "{markdown}");
 }
 
 #[test]
@@ -260,7 +366,9 @@ fn runs_and_seeds_side_by_side() {
     for words in [
         "run: AdvCL · SLF",
         "both: AdvCL · SLF",
-        "<span class=\"range\"> ± ",
+        "<span class=\"inline\"> ± ",
+        "Differences and their tests",
+        "No difference from AdvCL is shown",
     ] {
         assert!(page.contains(words), "{words:?} is not in the page");
     }

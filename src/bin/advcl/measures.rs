@@ -3,7 +3,7 @@
 use advcl::evaluate::measures::{Measures, Point, Transfer};
 use advcl::experiment::Summary;
 
-use crate::format::{NONE, Table, brief, interval, percent, range, row_title, share};
+use crate::format::{NONE, Table, brief_share, interval, percent, range, row_title, share};
 
 /// The tables of every measure, row by row, and the transfer between rows.
 pub fn tables(summary: &Summary) -> Vec<String> {
@@ -94,13 +94,15 @@ fn corruptions(measures: &Measures) -> Table {
         let values = accuracy.iter().copied().chain([mean]);
         let mut row = vec![corrupted.kind.replace('_', " ")];
         for (value, sum) in values.zip(&mut sums) {
-            row.push(brief(value, measures.images));
+            row.push(brief_share(value, measures.images));
             *sum += value;
         }
         table.row(row);
     }
     let count = measures.corruptions.len() as f64;
-    let means = sums.iter().map(|sum| brief(sum / count, measures.images));
+    let means = sums
+        .iter()
+        .map(|sum| brief_share(sum / count, measures.images));
     table.row(std::iter::once("mean".to_owned()).chain(means));
     table
 }
@@ -140,7 +142,9 @@ fn transfer(transfer: &Transfer) -> String {
     let none = ("none (clean)", &transfer.clean);
     let names = transfer.classifiers.iter().map(String::as_str);
     for (name, accuracy) in std::iter::once(none).chain(names.zip(&transfer.accuracy)) {
-        let shares = accuracy.iter().map(|&value| brief(value, transfer.images));
+        let shares = accuracy
+            .iter()
+            .map(|&value| brief_share(value, transfer.images));
         table.row(std::iter::once(name.to_owned()).chain(shares));
     }
     format!(

@@ -46,17 +46,25 @@ pub fn share(hits: usize, images: usize) -> String {
     }
 }
 
-/// A share of `images` without its sign, its interval in whole percent, for tables with many: "53.2 (49–58)".
-pub fn brief(share: f64, images: usize) -> String {
-    let number = format!("{:.1}", 100.0 * share);
-    match interval(share, images) {
-        Some(ends) => format!(
-            "{number} ({:.0}–{:.0})",
-            100.0 * ends.low,
-            100.0 * ends.high
-        ),
-        None => number,
+/// Images that were classified correctly, in percent without its sign, with the interval in whole percent, for tables with
+/// many: "53.2 (49–58)".
+pub fn brief(hits: usize, images: usize) -> String {
+    match Interval::wilson(hits, images) {
+        Some(ends) => brief_interval(&ends),
+        None => NONE.to_owned(),
     }
+}
+
+/// A measured share of `images` in the same form.
+pub fn brief_share(share: f64, images: usize) -> String {
+    interval(share, images).map_or(NONE.to_owned(), |ends| {
+        brief_interval(&Interval { share, ..ends })
+    })
+}
+
+fn brief_interval(ends: &Interval) -> String {
+    let [share, low, high] = [ends.share, ends.low, ends.high].map(|share| 100.0 * share);
+    format!("{share:.1} ({low:.0}–{high:.0})")
 }
 
 /// The interval of a measured share of `images`.

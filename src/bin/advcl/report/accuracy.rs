@@ -42,7 +42,7 @@ pub fn accuracy(report: &Report) -> Markup {
         @if !thorough {
             div.notice role="note" {
                 p { strong { "An upper bound. " } "Only PGD attacked here, and PGD alone overestimates robustness. "
-                    code { (report.evaluate(" --attack autoattack")) } " runs the standard attack." }
+                    code { (report.autoattack()) } " runs the standard attack." }
             }
         }
         div.pair {

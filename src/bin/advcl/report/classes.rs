@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::html::{count, figure, legend, percent, share, table};
+use super::html::{count, figure, heat_cell, legend, percent, share, table};
 use super::model::{PICTURED, Report, ShownClassifier};
 use super::plots::{Whisker, whiskers};
 use crate::format::{NONE, Table};
@@ -120,7 +120,7 @@ fn by_class(shown: &ShownClassifier) -> Markup {
 fn confusion(shown: &ShownClassifier, kind: &str, matrix: &[Vec<usize>]) -> Markup {
     let all: usize = matrix.iter().flatten().sum();
     let caption = format!(
-        "Predictions for {} {kind}, {}: a row for each true class, a column for each predicted one",
+        "Predictions for {} {kind}, {}; rows: true class and its images; columns: predicted class",
         count(all),
         shown.label
     );
@@ -135,18 +135,18 @@ fn confusion(shown: &ShownClassifier, kind: &str, matrix: &[Vec<usize>]) -> Mark
                     thead { tr {
                         th scope="col" { "true \\ predicted" }
                         @for predicted in 0..matrix.len() { th scope="col" { span.tall { (shown.class(predicted)) } } }
-                        th scope="col" { "correct" }
+                        th scope="col" { "correct %" }
                     } }
                     tbody {
                         @for (class, row) in matrix.iter().enumerate() {
                             @let all = row.iter().sum::<usize>();
                             tr {
-                                th scope="row" { (shown.class(class)) }
+                                th scope="row" { (shown.class(class)) " (" (count(all)) ")" }
                                 @for (predicted, &images) in row.iter().enumerate() {
                                     @let shade = images as f64 / all.max(1) as f64;
                                     td.own[predicted == class].zero[images == 0] style=(format!("--v:{shade:.2}")) { (images) }
                                 }
-                                td.sum { (share(row[class], all)) }
+                                (heat_cell(row[class] as f64 / all.max(1) as f64, all, false))
                             }
                         }
                     }

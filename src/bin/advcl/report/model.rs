@@ -134,6 +134,17 @@ impl Report<'_> {
         format!("advcl evaluate {}{options}", quoted(&self.leads[0].path))
     }
 
+    /// The command that runs AutoAttack on the first run, or on all runs of its comparison.
+    pub fn autoattack(&self) -> String {
+        match &self.leads[0].comparison {
+            Some(path) => format!(
+                "advcl compare --run {} --set 'evaluate.attack = \"autoattack\"'",
+                quoted(path)
+            ),
+            None => self.evaluate(" --attack autoattack"),
+        }
+    }
+
     /// Why a measure is not shown.
     pub fn not_measured(&self, names: &str) -> Missing {
         let command = self.evaluate(&format!(" --measure {names}"));

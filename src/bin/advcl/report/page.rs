@@ -157,13 +157,18 @@ fn lede(report: &Report, radii: &[String]) -> Markup {
     }
     let shares = || alike.iter().map(|row| row.worst().1.share);
     let (low, high) = (shares().fold(1.0, f64::min), shares().fold(0.0, f64::max));
+    let accuracy = if report.rows.iter().any(|row| row.seeds > 1) {
+        "Mean accuracy"
+    } else {
+        "Accuracy"
+    };
     html! {
         (report.rows.len()) " classifiers. "
         @if let ([attack], [radius]) = (&attacks[..], radii) {
             @if alike.len() == 1 {
-                "Accuracy under " (attack) " within " (radius) ", which was run on one of them: " strong { (percent(low)) } "."
+                (accuracy) " under " (attack) " within " (radius) ", which was run on one of them: " strong { (percent(low)) } "."
             } @else {
-                "Accuracy under " (attack) " within " (radius) ": from " strong { (percent(low)) } " to " strong { (percent(high)) } "."
+                (accuracy) " under " (attack) " within " (radius) ": from " strong { (percent(low)) } " to " strong { (percent(high)) } "."
             }
         }
     }

@@ -87,8 +87,10 @@ pub fn attacks(report: &Report) -> Part {
     let attacked = |shown: &'_ ShownClassifier| shown.row.outcome.attacked.is_some();
     let attacked: Vec<&ShownClassifier> = report.shown.iter().filter(|s| attacked(s)).collect();
     if attacked.is_empty() {
-        let command = report.evaluate(" --attack autoattack");
-        return Err(Missing::until("PGD was the only attack", command));
+        return Err(Missing::until(
+            "PGD was the only attack",
+            report.autoattack(),
+        ));
     }
     Ok(html! {
         p { "Each attack runs on the images only that those before it did not break." }

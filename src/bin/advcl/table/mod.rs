@@ -14,7 +14,7 @@ use advcl::selftest::Check;
 use advcl::{finetune, pretrain};
 
 use crate::format::{
-    NONE, Table, Verdicts, percent, percent_of, radius, row_title, share, suite_title,
+    NONE, Table, Verdicts, brief, percent, percent_of, radius, row_title, share, suite_title,
 };
 
 pub use crate::format::clock;
@@ -165,18 +165,19 @@ pub fn imported(imported: &Imported, path: &Path) -> String {
 
 /// Accuracy by class, for each classifier.
 pub fn classes(summary: &Summary) -> String {
-    let mut table = Table::new().left("class");
+    let mut table = Table::new().left("class").right("images");
     for outcome in &summary.outcomes {
         table = table
-            .right(format!("{} clean", row_title(outcome)))
-            .right("robust");
+            .right(format!("{} clean %", row_title(outcome)))
+            .right("robust %");
     }
     for (class, name) in summary.classes.iter().enumerate() {
-        let mut row = vec![name.clone()];
-        for outcome in &summary.outcomes {
-            let tally = &outcome.accuracy.classes[class];
-            row.push(share(tally.clean, tally.images));
-            row.push(share(tally.robust, tally.images));
+        let tallies = summary.outcomes.iter().map(|o| &o.accuracy.classes[class]);
+        let images = tallies.clone().next().map_or(0, |tally| tally.images);
+        let mut row = vec![name.clone(), images.to_string()];
+        for tally in tallies {
+            row.push(brief(tally.clean, tally.images));
+            row.push(brief(tally.robust, tally.images));
         }
         table.row(row);
     }

@@ -123,7 +123,7 @@ impl Frame {
             x,
             y,
             left: 60.0,
-            right: WIDTH - 14.0,
+            right: WIDTH - 20.0,
             top: 8.0,
             bottom: height - 46.0,
         }

@@ -45,13 +45,20 @@ impl Drawing {
         self.body += &shape.into_string();
     }
 
-    /// A filled rectangle, by opposite corners.
-    pub fn rectangle(&mut self, a: (f64, f64), b: (f64, f64), fill: &str, opacity: f64) {
+    /// A filled rectangle, by opposite corners; a little larger, so that the next one leaves no seam.
+    pub fn cell(&mut self, a: (f64, f64), b: (f64, f64), fill: &str) {
         let (x, y) = (number(a.0.min(b.0)), number(a.1.min(b.1)));
-        let (w, h) = (number((a.0 - b.0).abs()), number((a.1 - b.1).abs()));
-        let opacity = (opacity < 1.0).then(|| number(opacity));
+        let side = |a: f64, b: f64| number((a - b).abs() + 0.4);
+        let (w, h) = (side(a.0, b.0), side(a.1, b.1));
         self.push(html! {
-            rect x=(x) y=(y) width=(w) height=(h) fill=(fill) opacity=[opacity] {}
+            rect x=(x) y=(y) width=(w) height=(h) fill=(fill) {}
+        });
+    }
+
+    /// Another picture, as a whole seen through.
+    pub fn translucent(&mut self, other: Self, opacity: f64) {
+        self.push(html! {
+            g opacity=(number(opacity)) { (PreEscaped(other.body)) }
         });
     }
 

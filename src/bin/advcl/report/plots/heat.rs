@@ -69,7 +69,7 @@ impl Heat<'_> {
                 start += run.len();
                 let corner = frame.place((left, bottom - half));
                 let opposite = frame.place((right, bottom + half));
-                drawing.rectangle(corner, opposite, &format!("rgb({r} {g} {b})"), 1.0);
+                drawing.cell(corner, opposite, &format!("rgb({r} {g} {b})"));
             }
         }
         for part in 1..8 {

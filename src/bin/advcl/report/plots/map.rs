@@ -26,7 +26,7 @@ const HEIGHT: f64 = 400.0;
 /// the plot shows.
 pub fn map(alt: &str, anchors: &[Dot], dots: &[Dot], (x, y): ((f64, f64), (f64, f64))) -> Markup {
     let frame = Frame::bare(x, y, HEIGHT);
-    let mut drawing = Drawing::default();
+    let mut regions = Drawing::default();
     let cell = |i: usize, (from, to): (f64, f64)| from + (to - from) * i as f64 / CELLS as f64;
     for row in 0..CELLS {
         let (bottom, top) = (cell(row, y), cell(row + 1, y));
@@ -40,9 +40,11 @@ pub fn map(alt: &str, anchors: &[Dot], dots: &[Dot], (x, y): ((f64, f64), (f64, 
             let corner = frame.place((cell(start, x), bottom));
             start += run.len();
             let opposite = frame.place((cell(start, x), top));
-            drawing.rectangle(corner, opposite, &colour(run[0]), 0.16);
+            regions.cell(corner, opposite, &colour(run[0]));
         }
     }
+    let mut drawing = Drawing::default();
+    drawing.translucent(regions, 0.16);
     for dot in dots {
         drawing.marker(frame.place(dot.at), dot.style, 3.4, dot.hollow);
     }
