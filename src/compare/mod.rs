@@ -1,4 +1,5 @@
-//! Methods and modes side by side: the rows of one recipe over several seeds, and which differences exceed their noise.
+//! Methods and modes side by side: the rows of one recipe over several seeds, and which differences
+//! exceed their noise.
 
 mod statistics;
 mod summary;
@@ -22,13 +23,15 @@ pub fn folder_of(folder: &Path, seed: u64) -> PathBuf {
     folder.join(format!("seed-{seed}"))
 }
 
-/// Carries out `recipe` for each of its seeds below `folder`, and compares. What is there is not computed again. A row
-/// that fails is reported, and the others go on.
+/// Runs `recipe` for each of its seeds, in folders below `folder`, and compares the results.
+/// Existing results are not computed again. A row that fails is reported, and the others continue.
 ///
-/// `device` is the device's name, for the log; `on_failure` is called with each failure as it happens.
+/// `device` is the device's name, for the log; `on_failure` is called with each failure as it
+/// happens.
 ///
 /// # Errors
-/// [`Error::Interrupted`]; what is wrong with the recipe, its data, or a folder, before anything is computed.
+/// [`Error::Interrupted`]; what is wrong with the recipe, its data, or a folder, before anything is
+/// computed.
 pub fn compare(
     recipe: &Recipe,
     folder: &Path,
@@ -48,13 +51,13 @@ pub fn compare(
         let data = Data::split(sources.clone(), &own)?;
         Experiment::with_data(own, data, &folder_of(folder, seed))
     };
-    // All of them now: a folder of another recipe is better known before hours of work.
+    // All folders are checked now: one of another recipe is better refused before hours of work.
     for &seed in &seeds {
         let experiment = open(seed)?;
         experiment.check_ready(context)?;
         experiment.note_machine(device)?;
     }
-    // From now on the folder knows what it is for.
+    // A later `advcl compare --run` needs no recipe.
     files::write_atomic(&folder.join("recipe.toml"), recipe.to_toml().as_bytes())?;
     let mut outcomes = Vec::new();
     let mut failures = Vec::new();

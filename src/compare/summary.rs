@@ -1,4 +1,5 @@
-//! The tables of a comparison: means over the seeds, differences from the baseline, and their tests.
+//! The tables of a comparison: means over the seeds, differences from the baseline, and their
+//! tests.
 
 use std::fmt;
 
@@ -53,7 +54,8 @@ pub struct ComparisonRow {
     /// Accuracy under PGD in percent, on the same images as these attacks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub robust_on_attacked: Option<Spread>,
-    /// Seconds of pretraining: the encoder, its pseudo-labels, and the encoders that either learns from.
+    /// Seconds of pretraining: the encoder, its pseudo-labels, and the encoders that either learns
+    /// from.
     pub pretrain: Spread,
     /// Seconds of finetuning; none where the method trained the classifier itself.
     pub finetune: Option<Spread>,
@@ -63,7 +65,8 @@ pub struct ComparisonRow {
     pub checks: usize,
 }
 
-/// Robust accuracy under PGD after adversarial full finetuning less that after standard linear finetuning, in points.
+/// Robust accuracy under PGD after adversarial full finetuning less that after standard linear
+/// finetuning, in points.
 #[derive(Clone, Debug, Serialize)]
 pub struct FinetuningGap {
     /// The method's table.
@@ -112,7 +115,8 @@ pub struct MethodDifference {
     pub measure: ComparedAccuracy,
     /// Points, over the seeds that have both.
     pub points: Spread,
-    /// p-value of a paired, two-sided t-test; none where there are fewer than two seeds, or no spread.
+    /// p-value of a paired, two-sided t-test; none where there are fewer than two seeds, or no
+    /// spread.
     pub p: Option<f64>,
     /// The p-value corrected for all differences of the comparison (Holm).
     pub p_corrected: Option<f64>,
@@ -120,7 +124,7 @@ pub struct MethodDifference {
     pub significant: bool,
 }
 
-/// What the test of a difference shows.
+/// Result of the test of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DifferenceVerdict {
     /// There is no test: fewer than two seeds, or no spread.
@@ -145,7 +149,7 @@ impl fmt::Display for DifferenceVerdict {
 }
 
 impl MethodDifference {
-    /// What its test shows.
+    /// Result of its test.
     pub fn verdict(&self) -> DifferenceVerdict {
         if self.p.is_none() {
             DifferenceVerdict::Unknown
@@ -206,7 +210,7 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Compares the outcomes of each seed, all of this recipe.
+    /// Compares outcomes of this recipe, each with its seed.
     pub fn new(recipe: &Recipe, outcomes: &[(u64, Outcome)], failures: Vec<FailedRow>) -> Self {
         let keys = keys(recipe, outcomes);
         let of = |method: &str, finetuning: &str| of(outcomes, method, finetuning);
@@ -250,7 +254,7 @@ fn keys(recipe: &Recipe, outcomes: &[(u64, Outcome)]) -> Vec<(String, String)> {
             keys.push(key);
         }
     }
-    // A row that only a later seed has comes where the recipe has it.
+    // A row that only a later seed has is sorted to its place in the recipe.
     let place = |method: &str| {
         let entries = recipe.pretrain.entries();
         entries.iter().position(|entry| entry.name == method)
@@ -364,7 +368,7 @@ fn row(outcomes: &[(u64, &Outcome)]) -> ComparisonRow {
         let values: Vec<f64> = outcomes.iter().map(|(_, o)| value(o)).collect();
         Spread::of(&values)
     };
-    // A mean of what only some seeds have would be of other seeds than its neighbours in the table.
+    // A mean of some of the seeds could not be compared with its neighbours in the table.
     let of_all = |value: &dyn Fn(&Outcome) -> Option<f64>| {
         let values: Option<Vec<f64>> = outcomes.iter().map(|(_, o)| value(o)).collect();
         values.map(|values| Spread::of(&values))

@@ -1,4 +1,4 @@
-//! A run folder or a comparison read back: recipes and whatever was measured.
+//! Reads run folders and comparisons: recipes and all that was measured.
 
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,7 @@ pub struct ReportedRun {
     pub recipe: Recipe,
     /// Version, device, cores: `run.json`.
     pub machine: Option<Value>,
-    /// What was evaluated, in the recipe's order.
+    /// Evaluated rows, in the recipe's order.
     pub rows: Vec<ReportedRow>,
     /// Rows of the recipe that were not evaluated: METHOD/MODE.
     pub missing: Vec<String>,
@@ -56,13 +56,13 @@ pub struct ReportedRow {
     pub current: bool,
     /// The table's row, with attacks, checks and all that was measured beside it.
     pub outcome: Outcome,
-    /// What the figures depended on when they were measured, as TOML.
+    /// Part of the recipe that the figures were measured by, as TOML.
     #[serde(skip)]
     pub recipe: String,
 }
 
 impl ReportedRow {
-    /// The row of the table that it is.
+    /// The recipe's row with this classifier.
     pub fn cell(&self, recipe: &Recipe) -> Option<Cell> {
         let cells = Cell::of(recipe, None, None).ok()?;
         cells
@@ -86,8 +86,8 @@ pub struct ReportedComparison {
 /// Reads a run folder, or the folder of a comparison with the run of each seed.
 ///
 /// # Errors
-/// [`Error::Run`] for a folder that is no run, or has nothing to show yet; [`Error::Format`] for files that this version does
-/// not understand.
+/// [`Error::Run`] for a folder that is no run, or has nothing to show yet; [`Error::Format`] for
+/// files that this version does not understand.
 pub fn read(path: &Path) -> Result<(Vec<ReportedRun>, Option<ReportedComparison>)> {
     if !path.is_dir() {
         let problem = if path.exists() {
@@ -123,8 +123,9 @@ fn recipe_of(path: &Path) -> Result<Recipe> {
     Recipe::load(&path.join(RECIPE).display().to_string(), &[])
 }
 
-/// Reads the runs below a comparison's folder. All belong to one recipe, the comparison's; where every run was evaluated by
-/// settings of its own since (`advcl evaluate` with other attacks), by these. A row that does not is missing.
+/// Reads the runs below a comparison's folder. All rows must belong to the comparison's recipe,
+/// with the evaluation settings of the runs where these agree (after `advcl evaluate` with other
+/// attacks on each of them). Other rows count as missing.
 fn read_comparison(
     path: &Path,
     mut folders: Vec<(u64, PathBuf)>,
@@ -151,7 +152,7 @@ fn read_comparison(
         let mut run = ReportedRun::read(&folder, recipe)?;
         run.comparison = Some(path.to_path_buf());
         run.name = format!("{}, {}", name_of(path), run.name);
-        // A mean is of figures that were measured alike.
+        // A mean must not mix figures that were measured by different settings.
         let (current, stale) = run.rows.into_iter().partition(|row| row.current);
         run.rows = current;
         let stale: Vec<ReportedRow> = stale;
@@ -174,7 +175,7 @@ fn read_comparison(
 }
 
 impl ReportedRun {
-    /// Reads a run's results, of which those are shown that belong to `recipe`.
+    /// Reads a run's results as far as they belong to `recipe`.
     fn read(path: &Path, recipe: Recipe) -> Result<Self> {
         let machine: Option<Value> = optional(&path.join(MACHINE))?;
         let version = machine
@@ -203,7 +204,7 @@ impl ReportedRun {
     }
 }
 
-/// Explains a file that is not understood by the version that wrote the folder, where that is another one.
+/// Names the version that wrote the folder where it explains why a file is not understood.
 fn of_another_version(error: Error, run: &Path, version: Option<&str>) -> Error {
     let this = env!("CARGO_PKG_VERSION");
     match (error, version) {
@@ -234,7 +235,7 @@ fn seeds_below(path: &Path) -> Vec<(u64, PathBuf)> {
     seeds
 }
 
-/// The folder's own name: of `.` too.
+/// The folder's own name, also for `.`.
 fn name_of(path: &Path) -> String {
     let whole = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     let name = whole.file_name().unwrap_or(whole.as_os_str());

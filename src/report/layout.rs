@@ -8,7 +8,7 @@ pub(super) const MACHINE: &str = "run.json";
 pub(super) const SUMMARY: &str = "summary.json";
 /// Adversarial examples of one classifier on others.
 pub(super) const TRANSFER: &str = "transfer.json";
-/// The log, an event a line.
+/// The log, with an event on each line.
 pub(super) const METRICS: &str = "metrics.jsonl";
 /// Clean accuracy of a row, and PGD.
 pub(super) const RESULT: &str = "result.json";
@@ -20,5 +20,5 @@ pub(super) const SOUNDNESS: &str = "soundness.json";
 pub(super) const MEASURES: &str = "measures.json";
 /// A model, in its stage's folder.
 pub(super) const MODEL: &str = "model.safetensors";
-/// What the folder of a comparison's seed begins with.
+/// Prefix of the folders of a comparison's seeds.
 pub(super) const SEED: &str = "seed-";

@@ -1,7 +1,7 @@
 //! Stored results of a row, read only where they belong to the recipe.
 //!
-//! Every result is kept with the text of all that it depends on. A result of another recipe, as an interrupted command leaves
-//! it behind, is not shown beside figures of this one.
+//! Every result is stored with the text of all that it depends on. Results of another recipe, as an
+//! interrupted command leaves them, are not shown beside figures of this one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -37,12 +37,12 @@ struct StoredParts<T> {
     recipes: BTreeMap<String, String>,
 }
 
-/// A file's content; none where there is no file.
+/// Reads a JSON file; none where there is no file.
 pub(super) fn optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     path.exists().then(|| read_json(path)).transpose()
 }
 
-/// The images that a row was evaluated on and trained with, as the text of its figures names them.
+/// Parses the fingerprints of a row's training and evaluation images from the text of its figures.
 fn fingerprints(text: &str) -> Option<Fingerprints> {
     let table: Table = toml::from_str(text).ok()?;
     let of = |name: &str| {
@@ -66,7 +66,8 @@ fn fingerprints(text: &str) -> Option<Fingerprints> {
     })
 }
 
-/// The figures of a row, with the attacks, checks and measures that belong to them. None where nothing was evaluated.
+/// Reads the figures of a row, with the attacks, checks and measures that belong to them. None
+/// where nothing was evaluated.
 pub(super) fn row(
     run: &Path,
     cell: &Cell,
@@ -82,7 +83,8 @@ pub(super) fn row(
         return Ok(None);
     }
     let prints = fingerprints(&text);
-    // Of the images that the figures were measured on: they are compared with those of today where they are read.
+    // For the images that the figures were measured on. Today's images are compared where they are
+    // read.
     let expected = |part: Part| prints.as_ref().map(|prints| recipe.text_of(part, prints));
     let mode = cell.mode.as_deref();
 
@@ -119,8 +121,8 @@ pub(super) fn row(
     }))
 }
 
-/// The checks with what the attacks beside PGD have shown. The summary of the same figures knows more, the distances of their
-/// adversarial examples.
+/// Adds the evidence of the attacks beside PGD to the checks. The summary of the same figures is
+/// preferred, since it includes the distances of their adversarial examples.
 fn with_attacks(mut own: Soundness, outcome: &Outcome, summary: Option<&Summary>) -> Soundness {
     let same = |other: &&Outcome| {
         (&other.method, &other.finetuning) == (&outcome.method, &outcome.finetuning)
@@ -137,7 +139,8 @@ fn with_attacks(mut own: Soundness, outcome: &Outcome, summary: Option<&Summary>
     own
 }
 
-/// The transfer between rows, where it is whole and belongs to the recipe and to these rows.
+/// Reads the transfer between rows, where it is complete and belongs to the recipe and to these
+/// rows.
 pub(super) fn transfer(
     run: &Path,
     recipe: &Recipe,

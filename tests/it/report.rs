@@ -422,7 +422,7 @@ fn what_is_no_run_is_refused() {
         ("report tiny.toml", "run tiny.toml: a file, not a folder"),
         ("report empty", "run empty: no run: it has no recipe.toml"),
         ("report begun", "run begun: nothing was evaluated yet"),
-        ("report begun", "hint: go on with it: advcl run begun"),
+        ("report begun", "hint: continue it: advcl run begun"),
         ("report run begun", "run begun: nothing was evaluated yet"),
         ("report run --method advlc", "did you mean \"advcl\"?"),
         ("report run --mode aff", "nothing of it was evaluated"),

@@ -22,7 +22,7 @@ use crate::bench::bench;
 use crate::compare::compare;
 use crate::evaluate::evaluate;
 use crate::import::import;
-use crate::progress::{Progress, talk};
+use crate::progress::{Progress, print_status};
 use crate::report::report;
 use crate::table;
 use crate::tensorboard::TensorBoard;
@@ -106,7 +106,7 @@ pub fn listen() -> Result<()> {
         if STOP.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        talk("\nstopping after this step; press Ctrl-C again to stop at once");
+        print_status("\nstopping after this step; press Ctrl-C again to stop at once");
     })
     .context("cannot listen for Ctrl-C")
 }
@@ -146,8 +146,8 @@ pub fn with_experiment<T>(
     let mut board = tensorboard(&folder, shared)?;
     let mut observe = |event: &_| {
         experiment.run.log(event);
-        progress.hear(event);
-        board.iter_mut().for_each(|board| board.hear(event));
+        progress.on_event(event);
+        board.iter_mut().for_each(|board| board.on_event(event));
     };
     let mut context = Context {
         device,
@@ -161,7 +161,7 @@ pub fn with_experiment<T>(
     let outcome = outcome?;
     if !shared.quiet {
         let seconds = table::clock(started.elapsed().as_secs_f64());
-        talk(&format!(
+        print_status(&format!(
             "run folder: {}, after {seconds}",
             folder.display()
         ));

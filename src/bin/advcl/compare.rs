@@ -11,7 +11,7 @@ use crate::args::{self, Format, Shared};
 use crate::commands::{STOP, listen, print, print_json, resolve, tensorboard};
 use crate::format::comparison::{note, soundness, tables};
 use crate::format::{Table, printable};
-use crate::progress::{Progress, talk};
+use crate::progress::{Progress, print_status};
 
 pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
     let device = device::open(&shared.device)?;
@@ -26,12 +26,12 @@ pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
     let mut progress = Progress::new(shared.quiet);
     let mut board = None;
     let mut observe = |event: &Event| {
-        progress.hear(event);
+        progress.on_event(event);
         if let Event::Seed { folder, .. } = event {
-            // That the first event cannot be written is heard by the run's own files soon enough.
+            // A folder that cannot be written to fails with the run's own files soon after.
             board = tensorboard(folder, shared).ok().flatten();
         }
-        board.iter_mut().for_each(|board| board.hear(event));
+        board.iter_mut().for_each(|board| board.on_event(event));
     };
     let mut context = Context {
         device,
@@ -41,7 +41,7 @@ pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
         observe: &mut observe,
     };
     let outcome = carry_out(&recipe, &folder, &shared.device, &mut context, |failure| {
-        talk(&format!(
+        print_status(&format!(
             "seed {}, {}/{} failed, continuing with the rest: {}",
             failure.seed, failure.method, failure.finetuning, failure.error
         ));
@@ -50,7 +50,7 @@ pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
     let outcome = outcome?;
     save(&outcome, &folder)?;
     if !shared.quiet {
-        talk(&format!(
+        print_status(&format!(
             "tables: {}/comparison.md, .csv, .json",
             folder.display()
         ));
@@ -81,7 +81,7 @@ fn save(outcome: &Comparison, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The tables with their titles, and what there is to say about them.
+/// Joins the tables with their titles and the notes about them.
 fn document(outcome: &Comparison, table: impl Fn(&str, &Table) -> String) -> String {
     let mut parts: Vec<String> = tables(outcome)
         .iter()
@@ -101,7 +101,7 @@ fn markdown(outcome: &Comparison) -> String {
     document(outcome, table)
 }
 
-/// The means alone, in plain numbers: percent and seconds.
+/// The means as plain numbers: percent and seconds.
 fn csv(outcome: &Comparison) -> String {
     let heads = [
         "method",

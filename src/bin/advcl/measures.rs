@@ -1,4 +1,4 @@
-//! What was measured beside accuracy and attacks, as text: every share with its 95 % interval.
+//! Measures beside accuracy and attacks, as text: every share with its 95 % interval.
 
 use advcl::evaluate::measures::{Measures, Point, Transfer};
 use advcl::experiment::Summary;
@@ -57,7 +57,7 @@ fn parts(measures: &Measures, classes: &[String]) -> Vec<(String, Table)> {
     parts
 }
 
-/// A figure of the clean images and the same of the attacked ones.
+/// The same figure for clean and for adversarial images.
 fn clean_and_attacked(clean: String, attacked: String) -> Table {
     let mut table = Table::new().right("clean").right("attacked");
     table.row([clean, attacked]);
@@ -80,8 +80,8 @@ fn points((name, at): (&str, fn(f64) -> String), points: &[Point], images: usize
     table
 }
 
-/// Accuracy by kind and severity. A mean over kinds is of the same images, so that the interval of as many independent
-/// images is a wide one for it.
+/// Accuracy by kind and severity. Means over kinds are of the same images; the interval that is
+/// given for them is that of as many images, which is conservative.
 fn corruptions(measures: &Measures) -> Table {
     let mut table = Table::new().left("corruption");
     for head in ["1", "2", "3", "4", "5", "mean"] {
@@ -107,7 +107,7 @@ fn corruptions(measures: &Measures) -> Table {
     table
 }
 
-/// How many images of a class are classified correctly, and which other class is predicted most often; the whole matrix is
+/// Accuracy of each class, and the class that is most often predicted instead. The whole matrix is
 /// in the JSON.
 fn confusion(measures: &Measures, classes: &[String]) -> Table {
     let mut table = Table::new()
@@ -122,7 +122,7 @@ fn confusion(measures: &Measures, classes: &[String]) -> Table {
             let predicted = &matrix[class];
             let wrong = |other: &usize| *other != class && predicted[*other] > 0;
             let others = (0..predicted.len()).filter(wrong);
-            // The first of those that are predicted equally often.
+            // Of classes that are predicted equally often, the first.
             let most = others.max_by_key(|&other| (predicted[other], std::cmp::Reverse(other)));
             row.push(share(predicted[class], predicted.iter().sum()));
             row.push(most.map_or(String::new(), |other| {

@@ -1,4 +1,4 @@
-//! Numbers and tables as text, the same everywhere: terminal, Markdown, CSV, page.
+//! Numbers and tables as text, shared by terminal, Markdown, CSV and the report's page.
 
 pub mod comparison;
 mod table;
@@ -14,7 +14,7 @@ use advcl::{finetune, pretrain};
 pub use table::{Align, Table};
 pub use verdicts::Verdicts;
 
-/// What stands where there is no value.
+/// Placeholder for a missing value.
 pub const NONE: &str = "–";
 
 /// A share in percent: "76.8 %".
@@ -35,7 +35,8 @@ pub fn range(interval: &Interval) -> String {
     format!("{:.1}–{:.1}", 100.0 * interval.low, 100.0 * interval.high)
 }
 
-/// Images that were classified correctly, with their number and the 95 % interval: "76.8 % of 2000 (74.9–78.6)".
+/// Images that were classified correctly, with their number and the 95 % interval: "76.8 % of 2000
+/// (74.9–78.6)".
 pub fn share(hits: usize, images: usize) -> String {
     match Interval::wilson(hits, images) {
         Some(interval) => {
@@ -46,8 +47,8 @@ pub fn share(hits: usize, images: usize) -> String {
     }
 }
 
-/// Images that were classified correctly, in percent without its sign, with the interval in whole percent, for tables with
-/// many: "53.2 (49–58)".
+/// Images that were classified correctly, in percent without its sign, with the interval in whole
+/// percent, for tables with many: "53.2 (49–58)".
 pub fn brief(hits: usize, images: usize) -> String {
     match Interval::wilson(hits, images) {
         Some(ends) => brief_interval(&ends),
@@ -72,7 +73,7 @@ pub fn interval(share: f64, images: usize) -> Option<Interval> {
     Interval::wilson((share * images as f64).round() as usize, images)
 }
 
-/// Seconds as minutes and seconds: "3:05".
+/// A duration as minutes and seconds: "3:05".
 pub fn clock(seconds: f64) -> String {
     let seconds = seconds.round() as u64;
     format!("{}:{:02}", seconds / 60, seconds % 60)

@@ -8,7 +8,7 @@ use super::model::{Report, distinct};
 use super::plots::{Whisker, whiskers};
 use crate::format::{NONE, clock, quoted, suite_title};
 
-/// "76.8 % 74.9–78.6 of 2,000", or "76.8 ± 0.5 % of 2,000".
+/// A cell: "76.8 % 74.9–78.6 of 2,000", or "76.8 ± 0.5 % of 2,000".
 fn cell(figure: &HeadlineFigure) -> Markup {
     html! {
         @match figure.deviation {
@@ -111,13 +111,13 @@ fn table(report: &Report) -> Markup {
     let suite = rows.iter().find_map(|row| row.attacked.as_ref());
     let suite = suite.map(|attacked| suite_title(&attacked.suite));
     let attacks = distinct(rows.iter().map(|row| format!("PGD-{}", row.steps))).join(", ");
-    // PGD on other images than the attacks beside it cannot be compared with them.
+    // PGD on all images cannot be compared with attacks on some of them.
     let fewer = |row: &HeadlineRow| {
         let attacked = row.attacked.as_ref();
         attacked.is_some_and(|a| a.pgd.is_some() && a.robust.images != row.robust.images)
     };
     let fewer = rows.iter().any(fewer);
-    // In the header, where all have the same.
+    // Printed in the header only where all rows have the same.
     let radii = rows.iter().any(|row| row.radius != rows[0].radius);
     let seeds = rows.iter().any(|row| row.seeds > 1);
     html! {

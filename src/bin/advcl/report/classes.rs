@@ -7,14 +7,15 @@ use super::model::{PICTURED, Report, ShownClassifier};
 use super::plots::{Whisker, whiskers};
 use crate::format::{NONE, Table};
 
-/// Of more classes than this, the extremes and the most frequent confusions are shown.
+/// Largest number of classes that are shown in full; of more, the extremes and the most frequent
+/// errors.
 const MANY: usize = 20;
 
 /// Accuracy by class, and which class is predicted instead.
 pub fn classes(report: &Report) -> Markup {
     let confused = report.measured(|m| (!m.confusion.is_empty()).then_some(m));
     html! {
-        p { "Some classes lose far more than others, which an average hides." }
+        p { "Some classes lose far more accuracy than others, which an average hides." }
         div.grid { @for shown in report.shown.iter().take(PICTURED) { (by_class(shown)) } }
         details {
             summary { "Table: accuracy by class" }
@@ -59,14 +60,14 @@ fn class_table(report: &Report) -> Table {
     rows
 }
 
-/// A class's name with its number of images, its clean and its robust accuracy.
+/// Accuracy of a class, with its name and its number of images.
 struct ClassAccuracy {
     name: String,
     clean: f64,
     robust: f64,
 }
 
-/// How far the accuracy of each class falls.
+/// Plot of how far the accuracy of each class falls.
 fn by_class(shown: &ShownClassifier) -> Markup {
     let all = shown.row.outcome.accuracy.classes.iter().enumerate();
     let mut classes: Vec<ClassAccuracy> = all

@@ -25,7 +25,7 @@ pub fn comparisons(report: &Report) -> Markup {
     }
 }
 
-/// What the tests show, in sentences.
+/// The results of the tests in sentences.
 pub fn shown_differences(comparison: &Comparison) -> Vec<String> {
     let Some(baseline) = comparison.baseline.as_deref().map(pretrain::title) else {
         return vec!["The recipe has no baseline to compare with.".to_owned()];

@@ -31,7 +31,7 @@ use anyhow::Result;
 
 use crate::args::{self, ReportFormat, Shared};
 use crate::commands::{STOP, listen, print, print_json};
-use crate::progress::{Progress, talk};
+use crate::progress::{Progress, print_status};
 use headline::{HeadlineRow, headline};
 use model::{PICTURED, Pictures, Report, SIDE_BY_SIDE, ShownClassifier, ShownViews, run_name};
 
@@ -155,7 +155,7 @@ fn write_page(
     let device = device::open(&shared.device)?;
     listen()?;
     let mut progress = Progress::new(shared.quiet);
-    let mut observe = |event: &Event| progress.hear(event);
+    let mut observe = |event: &Event| progress.on_event(event);
     let mut leads: Vec<&ReportedRun> = Vec::new();
     for run in &reported.runs {
         let seen = |other: &&ReportedRun| other.comparison == run.comparison;
@@ -202,7 +202,7 @@ fn write_page(
     }
     if !shared.quiet {
         let size = page.len().div_ceil(1000);
-        talk(&format!("report: {} ({size} kB)", path.display()));
+        print_status(&format!("report: {} ({size} kB)", path.display()));
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use super::model::{Missing, Part, Report, ShownClassifier, distinct, run_name};
 use super::{accuracy, classes, comparisons, curves, measured, pictures, repeat, training, trust};
 use crate::format::Verdicts;
 
-/// A section: its content, or what it takes to have it.
+/// A section: its content, or the reason why it is missing.
 struct Section {
     id: &'static str,
     title: &'static str,
@@ -130,7 +130,7 @@ fn not_there(missing: &[(&str, &Missing)]) -> Markup {
     }
 }
 
-/// What the evaluated images are called.
+/// Name of the evaluated images.
 fn images(report: &Report) -> &'static str {
     match report.runs[0].rows[0].outcome.split {
         SplitName::Test => "test images",
@@ -138,9 +138,10 @@ fn images(report: &Report) -> &'static str {
     }
 }
 
-/// The robust accuracy of all rows in a sentence. It names no best row: which differences exceed the noise is for the tests.
+/// The robust accuracy of all rows in a sentence. It names no best row, since only the tests show
+/// which differences exceed the noise.
 fn lede(report: &Report, radii: &[String]) -> Markup {
-    // Rows that were attacked most, so that all are under the same attack.
+    // The rows with the strongest attacks, so that all are under the same attack.
     let thorough = report.rows.iter().any(|row| row.attacked.is_some());
     let alike = report.rows.iter();
     let alike: Vec<_> = alike

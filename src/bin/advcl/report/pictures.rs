@@ -1,4 +1,5 @@
-//! Pictures of classifiers: adversarial examples, views, maps of features, the loss around an image.
+//! Pictures of classifiers: adversarial examples, views, maps of features, the loss around an
+//! image.
 
 use advcl::attack::Norm;
 use advcl::report::{Example, FeatureMap, LossSurface, MapPoint};
@@ -29,7 +30,7 @@ fn left_out(report: &Report) -> Markup {
     }
 }
 
-/// How much a perturbation is magnified so that its largest value is black or white.
+/// Factor by which a perturbation is magnified, so that its largest value is black or white.
 fn magnification(shown: &ShownClassifier, examples: &[Example]) -> f64 {
     let threat = &shown.run.recipe.threat;
     let largest = match threat.norm {

@@ -23,13 +23,13 @@ pub struct ReportJson<'a> {
 }
 
 impl ReportJson<'_> {
-    /// Indented, with a line's end.
+    /// Formats it with indentation.
     pub fn text(&self) -> Result<String> {
         Ok(serde_json::to_string_pretty(self)? + "\n")
     }
 }
 
-/// "55.2 (53.0–57.4) of 2000", or "55.2 ± 1.0 of 2000".
+/// A cell: "55.2 (53.0–57.4) of 2000", or "55.2 ± 1.0 of 2000".
 fn figure(figure: &HeadlineFigure) -> String {
     let (share, images) = (100.0 * figure.share, figure.images);
     match figure.deviation {
@@ -41,7 +41,7 @@ fn figure(figure: &HeadlineFigure) -> String {
     }
 }
 
-/// The headline, and what there is of tests, attacks and checks.
+/// The headline, and the tests, attacks and checks that there are.
 pub fn markdown(
     rows: &[HeadlineRow],
     comparisons: &[ReportedComparison],

@@ -18,7 +18,7 @@ struct TrainingCurve {
     points: Vec<(f64, f64)>,
 }
 
-/// What a plot's vertical axis measures.
+/// The quantity on a plot's vertical axis.
 enum Measures {
     /// A loss, by its name.
     Loss(&'static str),
@@ -123,7 +123,7 @@ fn loss_curve(stage: &TrainingStage, loss: &str, name: String) -> TrainingCurve 
     }
 }
 
-/// None where there is nothing to draw.
+/// A plot with its table; none where there is nothing to draw.
 fn plot(title: &str, measures: Measures, all: &[TrainingCurve]) -> Option<Markup> {
     let all: Vec<&TrainingCurve> = all
         .iter()

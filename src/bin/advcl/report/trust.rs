@@ -1,4 +1,4 @@
-//! Whether the figures can be trusted, and what each attack did.
+//! Soundness checks of the figures, and the results of each attack.
 
 use advcl::compare::pgd_on_attacked;
 use advcl::evaluate::Attacked;
@@ -28,7 +28,7 @@ pub fn soundness(report: &Report) -> Part {
     })
 }
 
-/// The word for an outcome.
+/// The outcome of a check in words.
 pub fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Holds => "holds",

@@ -18,7 +18,7 @@ pub struct Whisker {
     pub high: f64,
 }
 
-/// Rows of values, each below its name. `alt` says in words what the plot shows.
+/// Rows of values, each below its name. `alt` describes the plot in words.
 pub fn whiskers(alt: &str, rows: &[(String, Vec<Whisker>)]) -> Markup {
     let each = if rows.len() > 8 { 38.0 } else { 46.0 };
     let bottom = each * rows.len() as f64 + 6.0;
