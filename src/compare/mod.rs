@@ -1,6 +1,7 @@
 //! Methods and modes side by side: the rows of one recipe over several seeds, and which differences
 //! exceed their noise.
 
+mod comparison;
 mod statistics;
 mod summary;
 
@@ -12,11 +13,12 @@ use crate::files;
 use crate::recipe::Recipe;
 use crate::session::{Context, Event};
 
-pub use statistics::{Spread, holm, paired};
-pub use summary::{
+pub use comparison::{
     ComparedAccuracy, Comparison, ComparisonRow, DifferenceVerdict, FailedRow, FinetuningGap,
-    LEVEL, MethodDifference, RowFinding, pgd_on_attacked,
+    LEVEL, MethodDifference, RowFinding,
 };
+pub use statistics::{Spread, holm, paired};
+pub use summary::pgd_on_attacked;
 
 /// The run folder of a seed.
 pub fn folder_of(folder: &Path, seed: u64) -> PathBuf {

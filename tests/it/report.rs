@@ -405,6 +405,18 @@ fn runs_and_seeds_side_by_side() {
     assert!(!markdown.contains("SimCLR"), "{markdown}");
     advcl(path, "report both --format md -o table.md").expect(0);
     assert!(text(&path.join("table.md")).starts_with("# Robustness report"));
+
+    // Figures of other settings are in no mean and in no test.
+    let file = path.join("both/seed-2/simclr/slf/result.json");
+    let other = text(&file).replace("\\nsteps = 2\\n", "\\nsteps = 3\\n");
+    assert_ne!(text(&file), other);
+    put(file, other);
+    let json = advcl(path, "report both --json").expect(0).json();
+    assert_eq!(json["lines"][0]["seeds"], 1);
+    assert_eq!(json["runs"][1]["missing"], json!(["simclr/slf"]));
+    let compared = &json["comparisons"][0];
+    assert_eq!(compared["rows"][0]["seeds"], json!([1]));
+    assert_eq!(compared["differences"][0]["points"]["count"], 1);
 }
 
 #[test]

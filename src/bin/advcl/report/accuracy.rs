@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::headline::{HeadlineFigure, HeadlineRow};
 use super::html::{count, legend, percent};
-use super::model::{Report, distinct};
+use super::model::{ReportPage, distinct};
 use super::plots::{Whisker, whiskers};
 use crate::format::{NONE, clock, quoted, suite_title};
 
@@ -26,7 +26,7 @@ fn cell(figure: &HeadlineFigure) -> Markup {
 }
 
 /// The row's name, after that of its run where there are several.
-fn name(report: &Report, row: &HeadlineRow) -> String {
+fn name(report: &ReportPage, row: &HeadlineRow) -> String {
     if report.leads.len() > 1 {
         format!("{}: {}", row.run, row.title())
     } else {
@@ -35,7 +35,7 @@ fn name(report: &Report, row: &HeadlineRow) -> String {
 }
 
 /// Clean and robust accuracy of every classifier.
-pub fn accuracy(report: &Report) -> Markup {
+pub fn accuracy(report: &ReportPage) -> Markup {
     let thorough = report.rows.iter().any(|row| row.attacked.is_some());
     html! {
         p { "Share of the images that are classified correctly: clean images, and adversarial ones, which an attack changed within the radius." }
@@ -65,7 +65,7 @@ pub fn accuracy(report: &Report) -> Markup {
     }
 }
 
-fn plot(report: &Report) -> Markup {
+fn plot(report: &ReportPage) -> Markup {
     let whisker = |style: usize, figure: &HeadlineFigure| Whisker {
         style,
         value: figure.share,
@@ -106,7 +106,7 @@ fn plot(report: &Report) -> Markup {
     }
 }
 
-fn table(report: &Report) -> Markup {
+fn table(report: &ReportPage) -> Markup {
     let rows = report.rows;
     let suite = rows.iter().find_map(|row| row.attacked.as_ref());
     let suite = suite.map(|attacked| suite_title(&attacked.suite));

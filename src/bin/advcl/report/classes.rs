@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::html::{count, figure, heat_cell, legend, percent, share, table};
-use super::model::{PICTURED, Report, ShownClassifier};
+use super::model::{PICTURED, ReportPage, ShownClassifier};
 use super::plots::{Whisker, whiskers};
 use crate::format::{NONE, Table};
 
@@ -12,7 +12,7 @@ use crate::format::{NONE, Table};
 const MANY: usize = 20;
 
 /// Accuracy by class, and which class is predicted instead.
-pub fn classes(report: &Report) -> Markup {
+pub fn classes(report: &ReportPage) -> Markup {
     let confused = report.measured(|m| (!m.confusion.is_empty()).then_some(m));
     html! {
         p { "Some classes lose far more accuracy than others, which an average hides." }
@@ -37,7 +37,7 @@ pub fn classes(report: &Report) -> Markup {
 }
 
 /// A row for each class, with clean and robust accuracy of every classifier.
-fn class_table(report: &Report) -> Table {
+fn class_table(report: &ReportPage) -> Table {
     let mut rows = Table::new().left("class");
     for shown in report.shown {
         rows = rows

@@ -5,7 +5,7 @@ use advcl::evaluate::measures::{Measures, Point};
 use maud::{Markup, html};
 
 use super::html::{figure, folded, legend, percent, with_range};
-use super::model::{Measured, Part, Report};
+use super::model::{Measured, ReportPage, SectionBody};
 use super::plots::{Axis, PlotPoint, STYLES, Series, lines};
 use crate::format::{NONE, Table, interval};
 
@@ -111,7 +111,7 @@ fn short(value: f64) -> String {
 }
 
 /// The curves of every classifier that has some.
-pub fn curves(report: &Report) -> Part {
+pub fn curves(report: &ReportPage) -> SectionBody {
     let mut figures = Vec::new();
     for norm in [Norm::Linf, Norm::L2] {
         let all = report.measured(|measures: &Measures| {

@@ -33,7 +33,7 @@ use crate::args::{self, ReportFormat, Shared};
 use crate::commands::{STOP, listen, print, print_json};
 use crate::progress::{Progress, print_status};
 use headline::{HeadlineRow, headline};
-use model::{PICTURED, Pictures, Report, SIDE_BY_SIDE, ShownClassifier, ShownViews, run_name};
+use model::{PICTURED, Pictures, ReportPage, SIDE_BY_SIDE, ShownClassifier, ShownViews, run_name};
 
 /// Name of the page unless another is given; an existing file of this name is not overwritten.
 const PAGE: &str = "report.html";
@@ -188,7 +188,7 @@ fn write_page(
     let computed = compute();
     progress.finish();
     computed?;
-    let page = page::page(&Report {
+    let page = page::page(&ReportPage {
         runs: &reported.runs,
         comparisons: &reported.comparisons,
         leads: &leads,

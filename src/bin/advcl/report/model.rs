@@ -17,7 +17,7 @@ pub const PICTURED: usize = 6;
 pub const SIDE_BY_SIDE: usize = 4;
 
 /// Everything that is on the page.
-pub struct Report<'a> {
+pub struct ReportPage<'a> {
     /// All runs, those of a comparison seed by seed.
     pub runs: &'a [ReportedRun],
     /// The tests of each comparison.
@@ -68,7 +68,7 @@ pub struct Missing {
 }
 
 /// A section's content.
-pub type Part = Result<Markup, Missing>;
+pub type SectionBody = Result<Markup, Missing>;
 
 impl Missing {
     /// A section that no command makes.
@@ -111,7 +111,7 @@ pub struct Measured<'a, T> {
     pub value: T,
 }
 
-impl Report<'_> {
+impl ReportPage<'_> {
     /// The classifiers of which `part` was measured.
     pub fn measured<'a, T>(
         &'a self,

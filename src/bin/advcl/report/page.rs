@@ -4,7 +4,7 @@ use advcl::recipe::SplitName;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::html::{count, percent};
-use super::model::{Missing, Part, Report, ShownClassifier, distinct, run_name};
+use super::model::{Missing, ReportPage, SectionBody, ShownClassifier, distinct, run_name};
 use super::{accuracy, classes, comparisons, curves, measured, pictures, repeat, training, trust};
 use crate::format::Verdicts;
 
@@ -12,13 +12,13 @@ use crate::format::Verdicts;
 struct Section {
     id: &'static str,
     title: &'static str,
-    body: Part,
+    body: SectionBody,
 }
 
 const STYLE: &str = include_str!("style.css");
 
 /// All sections in order.
-fn sections(report: &Report) -> Vec<Section> {
+fn sections(report: &ReportPage) -> Vec<Section> {
     let section = |id, title, body| Section { id, title, body };
     let mut sections = vec![section(
         "accuracy",
@@ -68,7 +68,7 @@ fn sections(report: &Report) -> Vec<Section> {
 }
 
 /// The whole page.
-pub fn page(report: &Report) -> String {
+pub fn page(report: &ReportPage) -> String {
     let sections = sections(report);
     let title = distinct(report.leads.iter().map(|run| run_name(run).to_owned())).join(", ");
     let missing: Vec<(&str, &Missing)> = sections
@@ -131,7 +131,7 @@ fn not_there(missing: &[(&str, &Missing)]) -> Markup {
 }
 
 /// Name of the evaluated images.
-fn images(report: &Report) -> &'static str {
+fn images(report: &ReportPage) -> &'static str {
     match report.runs[0].rows[0].outcome.split {
         SplitName::Test => "test images",
         SplitName::Holdout => "held-out images",
@@ -140,7 +140,7 @@ fn images(report: &Report) -> &'static str {
 
 /// The robust accuracy of all rows in a sentence. It names no best row, since only the tests show
 /// which differences exceed the noise.
-fn lede(report: &Report, radii: &[String]) -> Markup {
+fn lede(report: &ReportPage, radii: &[String]) -> Markup {
     // The rows with the strongest attacks, so that all are under the same attack.
     let thorough = report.rows.iter().any(|row| row.attacked.is_some());
     let alike = report.rows.iter();
@@ -175,7 +175,7 @@ fn lede(report: &Report, radii: &[String]) -> Markup {
     }
 }
 
-fn header(report: &Report, title: &str, sections: &[Section]) -> Markup {
+fn header(report: &ReportPage, title: &str, sections: &[Section]) -> Markup {
     let sources = distinct(report.leads.iter().map(|run| {
         let target = run.recipe.downstream.as_ref().map(|d| &d.source);
         target.unwrap_or(&run.recipe.data.source).clone()

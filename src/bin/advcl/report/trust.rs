@@ -6,11 +6,11 @@ use advcl::evaluate::soundness::{Finding, Verdict};
 use maud::{Markup, html};
 
 use super::html::{count, folded, share, table};
-use super::model::{Missing, Part, Report, ShownClassifier};
+use super::model::{Missing, ReportPage, SectionBody, ShownClassifier};
 use crate::format::{NONE, Table, Verdicts, clock, suite_title};
 
 /// The soundness checks of every classifier.
-pub fn soundness(report: &Report) -> Part {
+pub fn soundness(report: &ReportPage) -> SectionBody {
     let checked: Vec<&ShownClassifier> = report
         .shown
         .iter()
@@ -83,7 +83,7 @@ fn checks(shown: &ShownClassifier) -> Markup {
 }
 
 /// The attacks beside PGD, one after the other.
-pub fn attacks(report: &Report) -> Part {
+pub fn attacks(report: &ReportPage) -> SectionBody {
     let attacked = |shown: &'_ ShownClassifier| shown.row.outcome.attacked.is_some();
     let attacked: Vec<&ShownClassifier> = report.shown.iter().filter(|s| attacked(s)).collect();
     if attacked.is_empty() {
