@@ -19,7 +19,7 @@ use crate::compare::compare;
 use crate::evaluate::{evaluate, print_summary};
 use crate::import::import;
 use crate::output::{print, print_json, print_paths};
-use crate::progress::talk;
+use crate::progress::print_status;
 use crate::report::report;
 use crate::session::{Access, check_names, resolve, with_experiment, with_rows};
 use crate::table;
@@ -131,7 +131,7 @@ fn fork(what: &args::Fork, shared: &Shared) -> Result<()> {
         .map(|(what, why)| format!("left    {what}: {why}\n"));
     print(&copied.chain(left).collect::<String>())?;
     if !shared.quiet {
-        talk(&format!("go on with it: advcl run {}", what.to.display()));
+        print_status(&format!("go on with it: advcl run {}", what.to.display()));
     }
     Ok(())
 }
