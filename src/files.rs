@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::random;
 
 /// Writes a whole file: to a temporary name in the same folder, synced, renamed, so that no crash and no full
 /// disk leaves half a file under the real name.
@@ -60,4 +61,10 @@ pub fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
             error.to_string(),
         )
     })
+}
+
+/// Short hash of some bytes, to be compared with another one: FNV-1a, which tells accidents apart and not
+/// attacks.
+pub fn hash(bytes: &[u8]) -> String {
+    format!("fnv1a-{:016x}", random::fingerprint(bytes))
 }

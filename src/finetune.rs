@@ -56,10 +56,15 @@ fn trades6() -> Criterion {
     }
 }
 
+/// The name of standard linear finetuning.
+pub const SLF: &str = "slf";
+/// The name of adversarial full finetuning.
+pub const AFF: &str = "aff";
+
 /// The modes, cheapest first.
 pub const MODES: &[Mode] = &[
     Mode {
-        name: "slf",
+        name: SLF,
         title: "SLF",
         about: "standard linear: the head, on clean images",
         trains: Trains::Head,
@@ -86,7 +91,7 @@ pub const MODES: &[Mode] = &[
         soft_labels: false,
     },
     Mode {
-        name: "aff",
+        name: AFF,
         title: "AFF",
         about: "adversarial full: everything, by TRADES (or PGD: loss = { pgd = { steps = 10 } })",
         trains: Trains::Everything,

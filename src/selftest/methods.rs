@@ -228,6 +228,7 @@ pub fn dynacl(file: &mut Golden) -> Result<()> {
                 momentum: 0.9,
                 weight_decay: 0.0,
                 optimizer: Optimizer::Sgd,
+                stretched: Vec::new(),
             },
             temperature: 0.5,
             period,

@@ -16,9 +16,8 @@ use crate::nn::Statistics;
 use crate::random;
 use crate::session::{Context, Event};
 use crate::tensor::to_vec;
-use checkpoint::Position;
 
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, Position};
 pub use sgd::{Optimizer, Plan, Schedule, Sgd, named_gradients};
 
 /// What a training step is given.
@@ -135,8 +134,9 @@ pub fn fit<O: Objective>(
     let (first_epoch, mut first_step) = (position.epoch, position.step);
     if (first_epoch, first_step) != (0, 0) && first_epoch < plan.epochs {
         let text = format!(
-            "going on at epoch {}, step {}",
+            "continuing at epoch {} of {}, step {}",
             first_epoch + 1,
+            plan.epochs,
             first_step + 1
         );
         (context.observe)(&Event::Note {
@@ -155,7 +155,7 @@ pub fn fit<O: Objective>(
             let count = (epoch * steps + step) as u64;
             let mut rng = random::generator(context.seed, &format!("{stage}/step"), count);
             let progress = epoch as f64 + step as f64 / steps as f64;
-            lr = plan.schedule.rate(plan.lr, progress, plan.epochs);
+            lr = plan.rate(progress);
             let indices = &order[step * plan.batch_size..(step + 1) * plan.batch_size];
             let loss;
             let at = (epoch, &context.device);
@@ -218,17 +218,6 @@ pub fn fit<O: Objective>(
         first_step = 0;
     }
     Ok((model, position.seconds))
-}
-
-/// How a part of a stage is called in logs, and the file of its checkpoint; a stage of one part calls it "".
-pub fn part(stage: &str, part: &str) -> (String, String) {
-    match part {
-        "" => (stage.to_owned(), "checkpoint.safetensors".to_owned()),
-        part => {
-            let file = format!("checkpoint_{part}.safetensors");
-            (format!("{stage}/{part}"), file)
-        }
-    }
 }
 
 /// Running sums of the loss and its parts.

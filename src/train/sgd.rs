@@ -237,4 +237,52 @@ pub struct Plan {
     /// SGD, or LARS, whose learning rates are larger: 1.5 for RoCL, 5 for ACL and DynACL.
     #[serde(default, skip_serializing_if = "Optimizer::is_usual")]
     pub optimizer: Optimizer,
+    /// Epochs at which a finished training was continued for more: until each of them the schedule ran as
+    /// if it were the last epoch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stretched: Vec<usize>,
+}
+
+impl Plan {
+    /// Learning rate at `progress` epochs, whole and fraction.
+    pub fn rate(&self, progress: f64) -> f64 {
+        let end = self.stretched.iter().find(|end| progress < **end as f64);
+        self.schedule
+            .rate(self.lr, progress, *end.unwrap_or(&self.epochs))
+    }
+
+    /// Whether training by `self` up to `epoch` has done just what training by `longer` does up to
+    /// there, so that it can be continued by it.
+    ///
+    /// # Errors
+    /// The reason why not, in words.
+    pub fn continues_as(&self, longer: &Self, epoch: usize) -> Result<(), String> {
+        let unchanged = Self {
+            epochs: longer.epochs,
+            schedule: longer.schedule.clone(),
+            stretched: longer.stretched.clone(),
+            ..self.clone()
+        };
+        if unchanged != *longer {
+            return Err("more than the number of epochs and the schedule changed".to_owned());
+        }
+        if longer.epochs < epoch {
+            let asked = longer.epochs;
+            return Err(format!(
+                "{epoch} epochs are done already, {asked} are asked for"
+            ));
+        }
+        // A schedule moves smoothly between milestones and warm-up's end, which lie on whole epochs.
+        const FRACTIONS: usize = 8;
+        for step in 0..epoch * FRACTIONS {
+            let progress = step as f64 / FRACTIONS as f64;
+            let (then, now) = (self.rate(progress), longer.rate(progress));
+            if then != now {
+                return Err(format!(
+                    "the learning rate at epoch {progress} was {then:.4}, by this schedule it would have been {now:.4}"
+                ));
+            }
+        }
+        Ok(())
+    }
 }

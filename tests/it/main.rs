@@ -8,6 +8,7 @@ mod bad_runs;
 mod cli;
 mod compare;
 mod evaluation;
+mod folder;
 mod import;
 mod measures;
 mod methods;
@@ -305,6 +306,7 @@ fn plan(epochs: usize, lr: f64) -> Plan {
         momentum: 0.9,
         weight_decay: 1e-4,
         optimizer: Optimizer::Sgd,
+        stretched: Vec::new(),
     }
 }
 

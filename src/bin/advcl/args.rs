@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use advcl::experiment::Stale;
 use advcl::nn::{Precision, Route};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -86,19 +87,22 @@ pub struct Shared {
 pub enum Command {
     /// Pretrain, cluster, finetune, attack; end with a table
     #[command(after_help = "Example: advcl run quickstart --set 'seed = 1' --run runs/seed1")]
-    Run(RecipeArg),
+    Run(Run),
     /// Pretrain the recipe's encoders, or one of them
     #[command(after_help = "Example: advcl pretrain quickstart --method simclr --run runs/a")]
-    Pretrain(Stage),
+    Pretrain(Pretrain),
     /// Cluster the standard encoder's features into pseudo-labels
     #[command(after_help = "Example: advcl cluster --run runs/a")]
-    Cluster(RecipeArg),
+    Cluster(Run),
     /// Make a classifier of each encoder in each of the recipe's modes, or of one in one
     #[command(after_help = "Example: advcl finetune --method advcl --mode slf --run runs/a")]
-    Finetune(Row),
+    Finetune(Finetune),
     /// Clean and robust accuracy of the classifiers, or of one: PGD, and AutoAttack where asked
     #[command(after_help = "Example: advcl evaluate runs/a --method advcl --attack autoattack")]
     Evaluate(Evaluate),
+    /// Copy what still holds under a changed recipe to a new run folder
+    #[command(after_help = "Example: advcl fork runs/a runs/b --set 'threat.radius = \"8/255\"'")]
+    Fork(Fork),
     /// All methods and modes of a recipe, over several seeds
     #[command(after_help = "Example: advcl compare compare-quick --format md")]
     Compare(Compare),
@@ -176,10 +180,70 @@ pub struct Row {
     pub mode: Option<String>,
 }
 
+/// Answer to results that were made with other settings or images than the command's.
+#[derive(Args)]
+pub struct StaleArg {
+    /// Make results again that were made with other settings or images, however long they took
+    #[arg(long, conflicts_with = "reuse")]
+    pub replace: bool,
+    /// Use such results as they are
+    #[arg(long)]
+    pub reuse: bool,
+}
+
+impl StaleArg {
+    pub fn answer(&self) -> Stale {
+        if self.replace {
+            Stale::Replace
+        } else if self.reuse {
+            Stale::Reuse
+        } else {
+            Stale::Ask
+        }
+    }
+}
+
+#[derive(Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub recipe: RecipeArg,
+    #[command(flatten)]
+    pub stale: StaleArg,
+}
+
+#[derive(Args)]
+pub struct Pretrain {
+    #[command(flatten)]
+    pub stage: Stage,
+    #[command(flatten)]
+    pub stale: StaleArg,
+}
+
+#[derive(Args)]
+pub struct Finetune {
+    #[command(flatten)]
+    pub row: Row,
+    #[command(flatten)]
+    pub stale: StaleArg,
+}
+
+#[derive(Args)]
+pub struct Fork {
+    /// Run folder to copy from; it stays as it is
+    #[arg(value_name = "RUN")]
+    pub from: PathBuf,
+    /// Run folder to make
+    #[arg(value_name = "NEW")]
+    pub to: PathBuf,
+}
+
 #[derive(Args)]
 pub struct Evaluate {
     #[command(flatten)]
     pub row: Row,
+    /// Evaluate classifiers as they are, also those that contradict the recipe
+    #[arg(long)]
+    pub reuse: bool,
     /// Attack with this beside PGD: autoattack, rand, or one of apgd-ce, apgd-dlr, apgd-t, fab-t, square, fgsm, …;
     /// the same as --set 'evaluate.attack = "NAME"'
     #[arg(long, value_name = "NAME")]
@@ -231,6 +295,8 @@ pub struct Import {
 pub struct Compare {
     #[command(flatten)]
     pub recipe: RecipeArg,
+    #[command(flatten)]
+    pub stale: StaleArg,
     /// How the tables are printed; all but text are written to the run folder too
     #[arg(long, value_enum)]
     pub format: Option<Format>,

@@ -5,7 +5,7 @@ use advcl::{Error, device};
 use anyhow::Result;
 
 use crate::args::{self, Shared};
-use crate::commands::{print, print_json};
+use crate::output::{print, print_json};
 use crate::table;
 
 pub fn import(what: &args::Import, shared: &Shared) -> Result<()> {

@@ -5,10 +5,13 @@ mod bench;
 mod commands;
 mod compare;
 mod evaluate;
+mod format;
 mod import;
 mod measures;
+mod output;
 mod progress;
 mod report;
+mod session;
 mod table;
 mod tensorboard;
 

@@ -18,7 +18,7 @@ use rand::rngs::ChaCha8Rng;
 use rand_distr::{Distribution, Poisson, StandardNormal};
 use rayon::prelude::*;
 
-use super::Images;
+use super::images::{Images, unit};
 use crate::error::Result;
 use crate::random;
 use change::{bend, brighten, each, glass, jpeg, shear};
@@ -91,7 +91,7 @@ pub fn corrupt(
     let one = |&index: &usize| {
         let mut rng = random::generator(seed, &purpose, index as u64);
         let plane = |values: &[u8]| Plane {
-            values: values.iter().map(|&v| f32::from(v) / 255.0).collect(),
+            values: values.iter().copied().map(unit).collect(),
             height,
             width,
         };

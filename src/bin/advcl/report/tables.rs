@@ -1,0 +1,234 @@
+//! The report without pictures: Markdown, JSON, CSV.
+
+use advcl::compare::pgd_on_attacked;
+use advcl::report::{ReportedComparison, ReportedRow, ReportedRun};
+use anyhow::Result;
+use serde::Serialize;
+
+use super::comparisons::shown_differences;
+use super::headline::{HeadlineFigure, HeadlineRow, title};
+use super::trust::verdict;
+use crate::format::comparison::{differences, gaps};
+use crate::format::{NONE, Table, Verdicts, clock, printable, share, suite_title};
+
+/// Everything that was measured.
+#[derive(Serialize)]
+pub struct ReportJson<'a> {
+    /// The headline.
+    pub lines: &'a [HeadlineRow],
+    /// Means and tests of each comparison.
+    pub comparisons: &'a [ReportedComparison],
+    /// All figures, run by run.
+    pub runs: &'a [ReportedRun],
+}
+
+impl ReportJson<'_> {
+    /// Indented, with a line's end.
+    pub fn text(&self) -> Result<String> {
+        Ok(serde_json::to_string_pretty(self)? + "\n")
+    }
+}
+
+/// "55.2 (53.0–57.4) of 2000", or "55.2 ± 1.0 of 2000".
+fn figure(figure: &HeadlineFigure) -> String {
+    let (share, images) = (100.0 * figure.share, figure.images);
+    match figure.deviation {
+        Some(deviation) => format!("{share:.1} ± {:.1} of {images}", 100.0 * deviation),
+        None => {
+            let (low, high) = (100.0 * figure.low, 100.0 * figure.high);
+            format!("{share:.1} ({low:.1}–{high:.1}) of {images}")
+        }
+    }
+}
+
+/// The headline, and what there is of tests, attacks and checks.
+pub fn markdown(
+    rows: &[HeadlineRow],
+    comparisons: &[ReportedComparison],
+    runs: &[ReportedRun],
+) -> String {
+    let mut text = format!(
+        "# Robustness report\n\nAccuracy in %. In brackets: 95 % intervals (Wilson) for the number of images; ±: standard deviation \
+         over seeds. Time: pretraining (with the pseudo-labels and encoders it learns from), finetuning and evaluation.\n\n{}",
+        headline_table(rows).markdown()
+    );
+    if rows.iter().any(|row| !row.current) {
+        text += "\n\\*: measured with other settings than the recipe has now.\n";
+    }
+    for reported in comparisons {
+        let comparison = &reported.comparison;
+        let name = printable(&reported.name);
+        text += &format!("\n## {name}: differences and their tests\n\n");
+        for sentence in shown_differences(comparison) {
+            text += &format!("- {}\n", printable(&sentence));
+        }
+        for (title, table) in [differences(comparison), gaps(comparison)] {
+            if !table.is_empty() {
+                text += &format!("\n{}\n\n{}", printable(&title), table.markdown());
+            }
+        }
+    }
+    for run in runs {
+        for row in &run.rows {
+            text += &details(run, row);
+        }
+    }
+    text
+}
+
+fn headline_table(rows: &[HeadlineRow]) -> Table {
+    let several = rows.iter().any(|row| row.run != rows[0].run);
+    let suite = rows.iter().find_map(|row| row.attacked.as_ref());
+    let suite = suite.map(|attacked| suite_title(&attacked.suite));
+    let on_same = |row: &HeadlineRow| row.attacked.as_ref().is_some_and(|a| a.pgd.is_some());
+    let on_same = rows.iter().any(on_same);
+    let mut table = Table::new().left("classifier").right("clean").right("PGD");
+    if on_same {
+        table = table.right("PGD on the attacked images");
+    }
+    if let Some(suite) = &suite {
+        table = table.right(suite);
+    }
+    table = table.right("radius").right("seeds").right("time");
+    for row in rows {
+        let mark = if row.current { "" } else { "*" };
+        let name = if several {
+            format!("{}: {}{mark}", row.run, row.title())
+        } else {
+            format!("{}{mark}", row.title())
+        };
+        let mut cells = vec![
+            name,
+            figure(&row.clean),
+            format!("{} (PGD-{})", figure(&row.robust), row.steps),
+        ];
+        let attacked = row.attacked.as_ref();
+        let or_none = |value: Option<&HeadlineFigure>| value.map_or(NONE.to_owned(), figure);
+        if on_same {
+            cells.push(or_none(attacked.and_then(|attacked| attacked.pgd.as_ref())));
+        }
+        if suite.is_some() {
+            cells.push(or_none(attacked.map(|attacked| &attacked.robust)));
+        }
+        cells.extend([
+            row.radius.clone(),
+            row.seeds.to_string(),
+            clock(row.seconds),
+        ]);
+        table.row(cells);
+    }
+    table
+}
+
+/// The attacks and the checks of one classifier.
+fn details(run: &ReportedRun, row: &ReportedRow) -> String {
+    let outcome = &row.outcome;
+    let name = title(&outcome.method, &outcome.finetuning);
+    let name = printable(&format!("{}, {name}", run.name));
+    let mut text = String::new();
+    if let Some(attacked) = &outcome.attacked {
+        let mut table = Table::new()
+            .left("attack")
+            .right("images")
+            .right("broken")
+            .right("time");
+        for tried in &attacked.attacks {
+            table.row([
+                tried.attack.to_string(),
+                tried.images.to_string(),
+                tried.broken.to_string(),
+                clock(tried.seconds),
+            ]);
+        }
+        let robust = share(attacked.robust, attacked.images);
+        text += &format!(
+            "\n## {name}: {}\n\nRobust: {robust}",
+            suite_title(&attacked.suite)
+        );
+        if let Some(pgd) = pgd_on_attacked(outcome) {
+            let (steps, robust) = (outcome.attack_steps, share(pgd.robust, pgd.images));
+            text += &format!("; PGD-{steps} on the same images: {robust}");
+        }
+        text += &format!(".\n\n{}", table.markdown());
+    }
+    if let Some(soundness) = &outcome.soundness {
+        let mut table = Table::new()
+            .left("check")
+            .left("outcome")
+            .left("found")
+            .left("consequence");
+        for finding in &soundness.findings {
+            let warns = soundness.warnings().any(|warning| warning == finding);
+            let meaning = if warns { finding.meaning.as_str() } else { "" };
+            table.row([
+                finding.check.to_string(),
+                verdict(finding.verdict).to_owned(),
+                finding.found.clone(),
+                meaning.to_owned(),
+            ]);
+        }
+        let verdicts = Verdicts::of(&soundness.findings);
+        let verdicts = printable(&verdicts.to_string());
+        text += &format!(
+            "\n## {name}: soundness\n\n{verdicts}.\n\n{}",
+            table.markdown()
+        );
+    }
+    text
+}
+
+/// A line for each classifier; shares in [0, 1], each with its interval and its number of images.
+pub fn csv(rows: &[HeadlineRow]) -> String {
+    let mut heads: Vec<String> = ["run", "method", "finetuning", "seeds", "radius", "current"]
+        .map(str::to_owned)
+        .to_vec();
+    let figures = ["clean", "robust", "attacked", "robust_on_attacked"];
+    heads.push("pgd_steps".to_owned());
+    heads.push("attack".to_owned());
+    for name in figures {
+        let ends = ["", "_low", "_high", "_images"].map(|end| format!("{name}{end}"));
+        heads.extend(ends);
+    }
+    let times = [
+        "pretrain_seconds",
+        "finetune_seconds",
+        "evaluate_seconds",
+        "seconds",
+    ];
+    heads.extend(times.map(str::to_owned));
+    let mut table = heads.into_iter().fold(Table::new(), Table::left);
+    for row in rows {
+        let attacked = row.attacked.as_ref();
+        let mut cells = vec![
+            row.run.clone(),
+            row.method.clone(),
+            row.finetuning.clone(),
+            row.seeds.to_string(),
+            row.radius.clone(),
+            row.current.to_string(),
+            row.steps.to_string(),
+            attacked.map_or(String::new(), |attacked| attacked.suite.clone()),
+        ];
+        let figures = [
+            Some(&row.clean),
+            Some(&row.robust),
+            attacked.map(|attacked| &attacked.robust),
+            attacked.and_then(|attacked| attacked.pgd.as_ref()),
+        ];
+        for figure in figures {
+            match figure {
+                Some(figure) => {
+                    let numbers = [figure.share, figure.low, figure.high];
+                    cells.extend(numbers.map(|value| format!("{value:.6}")));
+                    cells.push(figure.images.to_string());
+                }
+                None => cells.extend(std::iter::repeat_n(String::new(), 4)),
+            }
+        }
+        let times = &row.times;
+        let times = [times.pretrain, times.finetune, times.evaluate, row.seconds];
+        cells.extend(times.map(|seconds| format!("{seconds:.1}")));
+        table.row(cells);
+    }
+    table.csv()
+}
