@@ -95,8 +95,7 @@ impl FolderRecipe {
     /// together with them; then where they were; then relative to the working directory.
     ///
     /// # Errors
-    /// [`Error::Recipe`], [`Error::Io`]; [`Error::Run`] for a folder of a later version;
-    /// [`Error::Data`] for images that are in none of these places.
+    /// [`Error::Recipe`], [`Error::Io`]; [`Error::Run`] for a folder of a later version.
     pub fn load(folder: &Path, overrides: &[String]) -> Result<Option<Self>> {
         let layout = Layout::new(folder);
         let Some(source) = source(&layout)? else {
@@ -109,14 +108,24 @@ impl FolderRecipe {
         };
         let relocate = |table: &mut Table| places.relocate(table);
         let recipe = Recipe::parse_relocated(&place, &source.text, relocate, overrides)?;
-        for source in recipe.sources() {
-            places.require(source)?;
-        }
         Ok(Some(Self {
             recipe,
             path: source.path,
         }))
     }
+}
+
+/// Refuses images of a folder's recipe that are in none of the places where they were, naming these.
+///
+/// # Errors
+/// [`Error::Data`]; [`Error::Io`], [`Error::Run`] for a folder that cannot be read.
+pub fn require_images(folder: &Path, recipe: &Recipe) -> Result<()> {
+    let about = About::load(&Layout::new(folder))?;
+    let places = Places {
+        folder,
+        about: about.as_ref(),
+    };
+    recipe.sources().try_for_each(|source| places.require(source))
 }
 
 /// Where the files of a folder's recipe were.

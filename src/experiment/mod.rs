@@ -22,7 +22,7 @@ use crate::run::{About, FolderKind, Layout, Model, Run};
 use crate::session::Context;
 
 pub use data::{Data, Purpose, Sources};
-pub use folder::{FolderRecipe, has_begun, has_recipe, save as save_recipe};
+pub use folder::{FolderRecipe, has_begun, has_recipe, require_images, save as save_recipe};
 pub use fork::Forked;
 pub use kept::kept_outcomes;
 pub use outcome::{Evaluated, Outcome, Seconds, Summary};

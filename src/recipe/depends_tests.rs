@@ -40,6 +40,7 @@ fn full() -> Recipe {
             "evaluate.measure_limit = 10",
             "evaluate.step_size = 0.01",
             "evaluate.soundness = false",
+            "finetune.standard-full = { plan = { epochs = 1, batch_size = 50, lr = 0.1, momentum = 0.9, weight_decay = 0.0, schedule.cosine = {} } }",
             "finetune.semi-supervised = { plan = { epochs = 1, batch_size = 50, lr = 0.1, momentum = 0.9, weight_decay = 0.0, schedule.cosine = {} }, labels = 0.5, augment = true }",
         ],
     )

@@ -6,7 +6,7 @@ use super::{ReportedRow, ReportedRun};
 use crate::attack::Pgd;
 use crate::data::SplitFingerprint;
 use crate::error::{Error, Result};
-use crate::experiment::{Data, Purpose};
+use crate::experiment::{Data, Purpose, require_images};
 use crate::nn::{FrozenClassifier, FrozenEncoder};
 use crate::recipe::Recipe;
 use crate::run::{Layout, Model};
@@ -49,6 +49,7 @@ impl<'a> ReportData<'a> {
                 "only data.source and downstream.source may change, where the images were moved";
             return Err(Error::recipe("--set", problem, hint));
         }
+        require_images(&run.path, &now)?;
         let data = Data::load(&now, Purpose::Evaluate)?;
         Ok(Self {
             run,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use advcl::experiment::{Cell, Experiment, FolderRecipe, Purpose, Stale, has_begun, has_recipe};
+use advcl::experiment::{Cell, Experiment, FolderRecipe, Purpose, Stale, has_begun, has_recipe, require_images};
 use advcl::recipe::Recipe;
 use advcl::run::Layout;
 use advcl::session::{Context, Event};
@@ -35,7 +35,9 @@ pub fn listen() -> Result<()> {
 pub fn resolve(arg: &args::RecipeArg, shared: &Shared) -> Result<(Recipe, PathBuf)> {
     let of_folder = |folder: &Path| -> Result<Recipe> {
         let found = FolderRecipe::load(folder, &shared.set)?;
-        Ok(found.expect("it has one").recipe)
+        let recipe = found.expect("it has one").recipe;
+        require_images(folder, &recipe)?;
+        Ok(recipe)
     };
     if let Some(given) = arg.recipe.as_deref().map(Path::new)
         && given.is_dir()
