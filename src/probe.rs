@@ -7,7 +7,7 @@ use crate::data::Split;
 use crate::error::Result;
 use crate::finetune::features;
 use crate::nn::{Encoder, Route};
-use crate::session::{Context, Event};
+use crate::session::Context;
 use crate::tensor::to_vec;
 
 /// How sharply near neighbours outweigh far ones (Wu, Xiong, Yu, Lin, CVPR 2018, section 3.4).
@@ -79,10 +79,9 @@ impl Probe<'_> {
         }
         let accuracy = self.accuracy(stage, encoder, context)?;
         let (percent, images) = (100.0 * accuracy, self.held_out.images.len());
-        (context.observe)(&Event::Note {
-            stage: stage.to_owned(),
-            text: format!("nearest neighbours classify {percent:.1} % of {images} held-out images"),
-        });
+        let text =
+            format!("nearest neighbours classify {percent:.1} % of {images} held-out images");
+        context.note(stage, text);
         Ok(vec![("knn", accuracy)])
     }
 }

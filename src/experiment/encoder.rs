@@ -11,7 +11,7 @@ use crate::cluster::{Points, PseudoLabels, Settings};
 use crate::error::{Error, Result};
 use crate::finetune::features;
 use crate::nn::Route;
-use crate::pretrain::{Inputs, Trainer};
+use crate::pretrain::{Inputs, Stage, Trainer};
 use crate::probe::Probe;
 use crate::recipe::{Artifact, CLUSTERED_METHOD, differences, from_text, in_words, title, to_text};
 use crate::run::{MODEL_FORMAT, Model, ModelInfo};
@@ -77,11 +77,6 @@ impl Experiment {
         let source = source.transpose()?;
         let expected = self.expected_encoder(name)?;
         let (text, begun) = (to_text(&expected), self.checkpoint_text(&expected));
-        let resume = Resume {
-            recipe: &begun,
-            continues: continues.as_deref(),
-            replaces,
-        };
         let inputs = Inputs {
             train: &data.train,
             classes: data.classes.len(),
@@ -90,8 +85,16 @@ impl Experiment {
             encoder: &recipe.encoder,
             ball: recipe.threat.ball(),
         };
-        let folder = self.run.stage(name)?;
-        let mut trainer = Trainer::new(name, &folder, resume, inputs, context);
+        let stage = Stage {
+            name,
+            folder: &self.run.stage(name)?,
+            resume: Resume {
+                recipe: &begun,
+                continues: continues.as_deref(),
+                replaces,
+            },
+        };
+        let mut trainer = Trainer::new(stage, inputs, context);
         trainer.probe = self.probe(method.route())?;
         let trained = method.pretrain(&mut trainer)?;
         let seconds = trainer.seconds();

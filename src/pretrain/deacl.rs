@@ -70,7 +70,7 @@ impl Method for Settings {
         let teacher = inputs.source.expect("the method names a source");
         let (wide, own) = (teacher.info.encoder.features(), inputs.encoder.features());
         if wide != own {
-            let check = Check::new("").within("pretrain", trainer.name);
+            let check = Check::new("").within("pretrain", trainer.stage.name);
             let problem = format!("the teacher has {wide} features, the encoder {own}");
             return check.refuse(
                 "teacher",

@@ -95,12 +95,12 @@ impl Method for Settings {
         let source = inputs.source.expect("the method names a source");
         if source.info.encoder != *inputs.encoder {
             let problem = "the encoder to begin with is built otherwise than the recipe's";
-            let key = format!("pretrain.{}.encoder", trainer.name);
+            let key = format!("pretrain.{}.encoder", trainer.stage.name);
             return Err(Error::recipe(key, problem, "choose [encoder] alike"));
         }
         if source.backbone.head_proj.is_none() {
             let problem = "the encoder to begin with was trained with labels";
-            let key = format!("pretrain.{}.encoder", trainer.name);
+            let key = format!("pretrain.{}.encoder", trainer.stage.name);
             return Err(Error::recipe(
                 key,
                 problem,
@@ -115,10 +115,10 @@ impl Method for Settings {
         let task =
             |augment| Task::new(images, labels, self.clusters, augment, inputs.ball, &device);
         let encoder = encoder.on_route(source.info.route);
-        let mut rng = random::generator(trainer.context.seed, trainer.name, 0);
+        let mut rng = random::generator(trainer.context.seed, trainer.stage.name, 0);
         let fresh =
             Linear::new(inputs.encoder.features(), self.clusters, &mut rng, &device).zeros();
-        let (name, context) = (trainer.name, &mut *trainer.context);
+        let (name, context) = (trainer.stage.name, &mut *trainer.context);
         let cached = features(name, &encoder, Route::Normal, images, BATCH, context)?;
         let head = HeadOnly::new(
             &encoder,
@@ -159,10 +159,10 @@ impl Settings {
         images: &Images,
         trainer: &mut Trainer,
     ) -> Result<PseudoLabels> {
-        let path = trainer.folder.join(layout::PSEUDO_LABELS);
-        let (count, name) = (self.clusters, trainer.name);
+        let path = trainer.stage.folder.join(layout::PSEUDO_LABELS);
+        let (count, name) = (self.clusters, trainer.stage.name);
         // Those of another training, which are replaced, do not count.
-        if PseudoLabels::recorded(&path)?.as_deref() == Some(trainer.resume.recipe) {
+        if PseudoLabels::recorded(&path)?.as_deref() == Some(trainer.stage.resume.recipe) {
             return PseudoLabels::load(&path, images.len(), &[count]);
         }
         let context = &mut *trainer.context;
@@ -188,7 +188,7 @@ impl Settings {
                 self.encoder, context.seed
             ),
         };
-        labels.save(&path, trainer.resume.recipe)?;
+        labels.save(&path, trainer.stage.resume.recipe)?;
         Ok(labels)
     }
 }

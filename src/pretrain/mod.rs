@@ -30,7 +30,7 @@ use crate::pixels::Pixels;
 use crate::train::Plan;
 
 pub use registry::{About, Entry, METHODS, Pretrain, Settings, title};
-pub use trainer::{HasEncoder, Inputs, Trained, Trainer};
+pub use trainer::{HasEncoder, Inputs, Stage, Trained, Trainer};
 
 /// A way to make an encoder: what its settings need, and what it does with them.
 pub trait Method {

@@ -17,7 +17,7 @@ use crate::nn::{self, Backbone, Classifier, Encoder, EncoderConfig, Linear, Prec
 use crate::probe::Probe;
 use crate::random;
 use crate::run::{Model, layout};
-use crate::session::{Context, Event};
+use crate::session::Context;
 use crate::train::{self, Checkpoint, Loss, Objective, Plan, Resume, Step};
 
 /// Everything that a method learns from.
@@ -63,14 +63,21 @@ impl From<Classifier> for Trained {
     }
 }
 
-/// Trains the parts of a method, each with a checkpoint in the method's folder.
-pub struct Trainer<'a, 'b> {
+/// Name and files of a method in a run.
+#[derive(Clone, Copy)]
+pub struct Stage<'a> {
     /// The method's name in the recipe, which is also its stage in logs.
     pub name: &'a str,
-    /// The method's folder.
+    /// Folder of the checkpoints.
     pub folder: &'a Path,
     /// Checkpoints that the training continues.
     pub resume: Resume<'a>,
+}
+
+/// Trains the parts of a method, each with a checkpoint in the method's folder.
+pub struct Trainer<'a, 'b> {
+    /// Name and files of the method.
+    pub stage: Stage<'a>,
     /// What the method learns from.
     pub inputs: Inputs<'a>,
     /// A probe of the encoder after some of the epochs.
@@ -81,18 +88,10 @@ pub struct Trainer<'a, 'b> {
 }
 
 impl<'a, 'b> Trainer<'a, 'b> {
-    /// A trainer of the method `name`, without a probe.
-    pub fn new(
-        name: &'a str,
-        folder: &'a Path,
-        resume: Resume<'a>,
-        inputs: Inputs<'a>,
-        context: &'a mut Context<'b>,
-    ) -> Self {
+    /// A trainer without a probe.
+    pub fn new(stage: Stage<'a>, inputs: Inputs<'a>, context: &'a mut Context<'b>) -> Self {
         Self {
-            name,
-            folder,
-            resume,
+            stage,
             inputs,
             probe: None,
             context,
@@ -120,7 +119,7 @@ impl<'a, 'b> Trainer<'a, 'b> {
 
     /// The generator of initial weights.
     fn init(&self) -> ChaCha8Rng {
-        random::generator(self.context.seed, &format!("{}/init", self.name), 0)
+        random::generator(self.context.seed, &format!("{}/init", self.stage.name), 0)
     }
 
     /// A backbone with random weights; `clusters` are the numbers of its pseudo-classes.
@@ -197,10 +196,10 @@ impl<'a, 'b> Trainer<'a, 'b> {
         O: Objective,
         O::Model: HasEncoder,
     {
-        let (stage, file) = layout::part(self.name, part);
+        let (name, file) = layout::part(self.stage.name, part);
         let checkpoint = Checkpoint {
-            path: &self.folder.join(file),
-            resume: self.resume,
+            path: &self.stage.folder.join(file),
+            resume: self.stage.resume,
         };
         let objective = Probed {
             objective,
@@ -214,13 +213,10 @@ impl<'a, 'b> Trainer<'a, 'b> {
             } else {
                 "this processor does not multiply bf16: convolutions are f32"
             };
-            (context.observe)(&Event::Note {
-                stage: stage.clone(),
-                text: text.to_owned(),
-            });
+            context.note(&name, text);
         }
         let (model, seconds) = nn::with_precision(precision, || {
-            train::fit(&stage, &objective, fresh, plan, images, checkpoint, context)
+            train::fit(&name, &objective, fresh, plan, images, checkpoint, context)
         })?;
         self.seconds += seconds;
         Ok(model)
