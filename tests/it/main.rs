@@ -12,6 +12,7 @@ mod import;
 mod measures;
 mod methods;
 mod modes;
+mod own_output;
 mod parity;
 mod report;
 mod resume;
