@@ -14,6 +14,9 @@ use rayon::prelude::*;
 use super::own_output::{HEAD, is_own, may_be_own, without_own};
 use crate::error::{Error, Result};
 
+/// Folders below the given one that are looked into: an optional top folder, split, class, and one more to
+/// say what is wrong there. It also ends loops of links.
+const DEPTH: usize = 4;
 /// A tar archive's unit.
 const BLOCK: usize = 512;
 
@@ -21,8 +24,6 @@ const BLOCK: usize = 512;
 pub(super) struct Store {
     path: PathBuf,
     is_tar: bool,
-    /// Levels of a folder that are looked into.
-    depth: usize,
 }
 
 /// A file or folder in a [`Store`].
@@ -36,12 +37,11 @@ pub(super) struct Entry {
 }
 
 impl Store {
-    /// The folder at `path`, down to `depth` levels. The limit also ends loops of links.
-    pub(super) fn folder(path: &Path, depth: usize) -> Self {
+    /// The folder at `path`.
+    pub(super) fn folder(path: &Path) -> Self {
         Self {
             path: path.into(),
             is_tar: false,
-            depth,
         }
     }
 
@@ -57,7 +57,6 @@ impl Store {
             return Ok(Self {
                 path: path.into(),
                 is_tar: true,
-                depth: 0,
             });
         }
         let hint = match start.as_slice() {
@@ -112,7 +111,7 @@ impl Store {
                 Ok(())
             })?;
         } else {
-            self.walk("", &mut entries, self.depth)?;
+            self.walk("", &mut entries, DEPTH)?;
             entries.par_iter_mut().try_for_each(|entry| {
                 let path = self.path.join(&entry.name);
                 let is_own = !entry.is_folder && wrote(&entry.name, &path, || File::open(&path))?;

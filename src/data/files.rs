@@ -5,14 +5,11 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::archive::Store;
 use super::decode::decode;
 use super::filename::{is_image, is_junk};
 use super::images::Images;
+use super::own_output::{is_own_picture, is_run_folder};
 use crate::error::{Error, Result};
-
-/// Levels of folders that are looked into. More than anybody has; it ends loops of links.
-const DEPTH: usize = 32;
 
 /// Reads PNG and JPEG files, which must all be of `shape` (`[channels, height, width]`). A folder stands for the
 /// images in it and below, in the order of their names; hidden files and this program's own output are passed over. Returns the files read, and their images.
@@ -68,14 +65,21 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         files.push(path.to_path_buf());
         return Ok(());
     }
-    let mut names: Vec<String> = Store::folder(path, DEPTH)
-        .list()?
-        .into_iter()
-        .filter(|entry| !entry.is_folder && is_image(&entry.name) && !is_junk(&entry.name))
-        .map(|entry| entry.name)
-        .collect();
-    // Part by part, so that the images of a folder stay together.
-    names.sort_unstable_by(|a, b| a.split('/').cmp(b.split('/')));
-    files.extend(names.iter().map(|name| path.join(name)));
+    let mut inside = Vec::new();
+    for entry in fs::read_dir(path).map_err(Error::io("read", path))? {
+        inside.push(entry.map_err(Error::io("read", path))?.path());
+    }
+    inside.sort();
+    for path in inside {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let wanted = if path.is_dir() {
+            !is_run_folder(&path)
+        } else {
+            is_image(&name) && !is_own_picture(&path)?
+        };
+        if wanted && !is_junk(&name) {
+            collect(&path, files)?;
+        }
+    }
     Ok(())
 }

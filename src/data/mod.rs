@@ -36,10 +36,6 @@ pub use fingerprint::SplitFingerprint;
 pub use images::Images;
 pub use own_output::is_own_picture;
 
-/// Levels of a data set's folder that are looked into: an optional top folder, split, class, and one more to say
-/// what is wrong there.
-const DEPTH: usize = 4;
-
 /// The names of the data sets inside the program, as [`load`] takes them.
 pub const EMBEDDED: &[&str] = &[embedded::NAME];
 
@@ -61,7 +57,7 @@ pub fn load(source: &str) -> Result<Dataset> {
     }
     let path = Path::new(source);
     let store = match fs::metadata(path) {
-        Ok(meta) if meta.is_dir() => Store::folder(path, DEPTH),
+        Ok(meta) if meta.is_dir() => Store::folder(path),
         Ok(meta) if meta.is_file() => Store::tar(path)?,
         Ok(_) => {
             return Err(Error::data(

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::archive::Entry;
@@ -48,11 +48,21 @@ pub(super) fn mark_png(mut png: Vec<u8>) -> Vec<u8> {
 /// # Errors
 /// [`Error::Io`].
 pub fn is_own_picture(path: &Path) -> Result<bool> {
-    let mut head = Vec::with_capacity(HEAD);
-    File::open(path)
-        .and_then(|file| file.take(HEAD as u64).read_to_end(&mut head))
-        .map_err(Error::io("read", path))?;
+    let head = head(path).map_err(Error::io("read", path))?;
     Ok(has_png_mark(&head))
+}
+
+/// Whether the folder at `path` is a run folder.
+pub(super) fn is_run_folder(path: &Path) -> bool {
+    let noted = head(&path.join(RUN_NOTE)).is_ok_and(|head| is_own(RUN_NOTE, &head));
+    noted || RUN_FILES.iter().all(|name| path.join(name).is_file())
+}
+
+/// The beginning of a file.
+fn head(path: &Path) -> io::Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(HEAD);
+    File::open(path)?.take(HEAD as u64).read_to_end(&mut head)?;
+    Ok(head)
 }
 
 /// Whether a file of this name can be told apart by its content; all others need not be opened.
