@@ -53,9 +53,19 @@ impl<'a> ReportData<'a> {
         }
         require_images(&run.path, &now)?;
         let data = Data::load(&now, Purpose::Evaluate)?;
+        let evaluated = SplitFingerprint::new(&data.judged, &data.target().classes);
+        let known = |row: &ReportedRow| row.outcome.evaluated.fingerprint == evaluated.order;
+        if !overrides.is_empty() && !run.rows.iter().any(known) {
+            let problem = format!(
+                "expected the images that {} was evaluated on, found others",
+                run.path.display()
+            );
+            let hint = "name the place that they were moved to";
+            return Err(Error::data(&data.target().name, problem, hint));
+        }
         Ok(Self {
             run,
-            evaluated: SplitFingerprint::new(&data.judged, &data.target().classes),
+            evaluated,
             data,
         })
     }
