@@ -1,6 +1,6 @@
 //! Refusing impossible values at the door, each by the key that has it.
 
-use crate::error::{Error, Result, nearest};
+use crate::error::{Error, Result};
 use crate::train::{Plan, Schedule};
 
 /// Where keys stand: a recipe, and a table of it.
@@ -134,70 +134,5 @@ impl<'a> Check<'a> {
         let most = images.min(batch / 2).max(2);
         let hint = format!("--set '{} = {most}'", self.key(&key));
         self.refuse(&key, problem, hint)
-    }
-}
-
-/// Which of the `known` names a table's name is, or goes on from with a hyphen: a variant of it. The longest one.
-pub fn base<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let goes_on = |known: &&str| {
-        let rest = name.strip_prefix(known);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-') && rest.len() > 1)
-    };
-    known
-        .into_iter()
-        .filter(goes_on)
-        .max_by_key(|known| known.len())
-}
-
-/// As written for people, of a table's `name` whose [`base`] is called `title`: "AdvCL (without-clusters)".
-pub fn title(name: &str, base: &str, title: &str) -> String {
-    match name
-        .strip_prefix(base)
-        .map(|rest| rest.trim_start_matches('-'))
-    {
-        None | Some("") => title.to_owned(),
-        Some(variant) => format!("{title} ({variant})"),
-    }
-}
-
-/// What tables are named after: "pretraining method" or "finetuning mode", and the names that there are.
-pub struct Kind<'a> {
-    /// In words.
-    pub what: &'a str,
-    /// The tables are below this one: "pretrain".
-    pub table: &'a str,
-    /// How the command line calls one: "method".
-    pub option: &'a str,
-    /// All of them.
-    pub known: Vec<&'a str>,
-}
-
-impl Kind<'_> {
-    /// What is wrong with a name that none is called by, and the nearest that is right.
-    fn unknown(&self, name: &str) -> (String, String) {
-        let hint = nearest(name, self.known.iter().copied());
-        (format!("no {} {name:?}", self.what), hint)
-    }
-
-    /// What is wrong with a table's name, which becomes a folder's too.
-    pub fn wrong(&self, name: &str) -> Option<String> {
-        if base(name, self.known.iter().copied()).is_none() {
-            let (problem, hint) = self.unknown(name);
-            return Some(format!("{problem}; {hint}"));
-        }
-        let usual = |c: char| c.is_ascii_alphanumeric() || "-_+".contains(c);
-        let problem = format!("{name:?}: a variant is named with letters, digits, - and _");
-        (!name.chars().all(usual)).then_some(problem)
-    }
-
-    /// Why there is no table of that name among those `there`: a name that nothing has, or one that the recipe leaves out.
-    pub fn missing(&self, name: &str, there: &[&str]) -> Error {
-        if base(name, self.known.iter().copied()).is_none() {
-            let (problem, hint) = self.unknown(name);
-            return Error::recipe(self.option, problem, hint);
-        }
-        let problem = format!("no table [{}.{name}]", self.table);
-        let hint = format!("add it to the recipe, which has {}", there.join(", "));
-        Error::recipe(self.table, problem, hint)
     }
 }

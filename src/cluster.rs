@@ -8,7 +8,7 @@ use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result, first_difference};
+use crate::error::{Error, Result};
 use crate::tensor::{label_tensor, to_vec};
 use crate::weights::{self, Tensors};
 
@@ -102,31 +102,33 @@ impl PseudoLabels {
         weights::save(path, &tensors, &metadata)
     }
 
-    /// Reads what [`PseudoLabels::save`] wrote: one tensor `labels.K` of `images` integers below K for each count.
-    /// With `recipe`, the file must have been made by that one.
+    /// Everything that the labels in a file depend on, as [`PseudoLabels::save`] got it; empty where the
+    /// file does not say, none where there is no file.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Format`]; [`Error::Data`] when it is of another number of images, [`Error::Model`]
-    /// when of another recipe.
-    pub fn load(
-        path: &Path,
-        images: usize,
-        counts: &[usize],
-        recipe: Option<&str>,
-    ) -> Result<Self> {
+    /// [`Error::Io`], [`Error::Format`].
+    pub fn recorded(path: &Path) -> Result<Option<String>> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let metadata = weights::load_metadata(path)?;
+        let about = metadata
+            .get(ORIGIN)
+            .and_then(|about| about.split_once("\n\n"));
+        Ok(Some(
+            about.map_or(String::new(), |(_, recipe)| recipe.to_owned()),
+        ))
+    }
+
+    /// Reads what [`PseudoLabels::save`] wrote: one tensor `labels.K` of `images` integers below K for each count.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Format`]; [`Error::Data`] for another number of images.
+    pub fn load(path: &Path, images: usize, counts: &[usize]) -> Result<Self> {
         let (mut tensors, metadata) = weights::load(path)?;
         let about = metadata.get(ORIGIN).map(String::as_str);
-        let (origin, found) = about.map_or((None, ""), |about| match about.split_once("\n\n") {
-            Some((origin, recipe)) => (Some(origin), recipe),
-            None => (Some(about), ""),
-        });
-        if let Some(expected) = recipe.filter(|expected| *expected != found) {
-            let difference = first_difference(found, expected);
-            let problem = format!("pseudo-labels of another recipe ({difference})");
-            let hint =
-                "name them in cluster.labels_file to use them all the same, or delete the file";
-            return Err(Error::model(path, problem, hint));
-        }
+        let origin =
+            about.map(|about| about.split_once("\n\n").map_or(about, |(origin, _)| origin));
         let clusters = counts.iter().map(|&count| {
             let name = format!("labels.{count}");
             let (_, values) = tensors.remove(&name).ok_or_else(|| {
@@ -366,23 +368,18 @@ mod tests {
     }
 
     #[test]
-    fn labels_of_another_recipe_are_refused_and_those_of_a_file_are_not() {
+    fn a_file_keeps_the_labels_their_origin_and_what_they_depend_on() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("labels.safetensors");
         let labels = PseudoLabels {
             clusters: vec![(2, vec![0, 1, 1])],
             origin: "by hand".to_owned(),
         };
-        labels.save(&path, "seed = 1\nwidth = 4\n").expect("a file");
-        let load = |recipe| PseudoLabels::load(&path, 3, &[2], recipe);
-        assert_eq!(load(None).expect("labels"), labels);
-        assert_eq!(load(Some("seed = 1\nwidth = 4\n")).expect("labels"), labels);
-        let error = load(Some("seed = 1\nwidth = 5\n")).expect_err("another recipe");
-        assert!(
-            error
-                .to_string()
-                .contains("(it has `width = 4`, this one `width = 5`)"),
-            "{error}"
-        );
+        assert_eq!(PseudoLabels::recorded(&path).expect("no file"), None);
+        let depends_on = "seed = 1\nwidth = 4\n";
+        labels.save(&path, depends_on).expect("a file");
+        assert_eq!(PseudoLabels::load(&path, 3, &[2]).expect("labels"), labels);
+        let recorded = PseudoLabels::recorded(&path).expect("a file");
+        assert_eq!(recorded.as_deref(), Some(depends_on));
     }
 }

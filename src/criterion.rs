@@ -64,15 +64,17 @@ impl Criterion {
         *self != Self::Standard
     }
 
-    /// The loss of a batch. `attacked` says the logits of the weights as they are kept, for attacks; `live` those with
-    /// gradients.
+    /// The loss of a batch.
+    ///
+    /// Both functions map images to logits: `detached` without gradients of the weights, for the attack;
+    /// `tracked` with them, for the loss.
     ///
     /// # Shapes
     /// `images` `[batch, channels, height, width]`, `targets` `[batch, classes]`: probabilities.
     pub fn loss(
         &self,
-        attacked: impl Fn(Tensor<4>) -> Tensor<2>,
-        mut live: impl FnMut(Tensor<4>) -> Tensor<2>,
+        detached: impl Fn(Tensor<4>) -> Tensor<2>,
+        mut tracked: impl FnMut(Tensor<4>) -> Tensor<2>,
         (images, targets): (Tensor<4>, Tensor<2>),
         ball: Ball,
         rng: &mut ChaCha8Rng,
@@ -80,7 +82,7 @@ impl Criterion {
         let images = match self {
             Self::Standard => images,
             Self::Pgd { steps, step_size } => {
-                let climb = |x| soft_cross_entropy(attacked(x), targets.clone());
+                let climb = |x| soft_cross_entropy(detached(x), targets.clone());
                 let pgd = Pgd::new(*steps, step_size.as_ref(), ball);
                 pgd.maximize(climb, &images, ball, rng)
             }
@@ -90,16 +92,16 @@ impl Criterion {
                 step_size,
             } => {
                 let pgd = Pgd::new(*steps, step_size.as_ref(), ball);
-                let said = attacked(images.clone());
-                let climb = |x| trades_kl(said.clone(), attacked(x));
+                let logits = detached(images.clone());
+                let climb = |x| trades_kl(logits.clone(), detached(x));
                 // At the image itself the divergence is least, and its gradient zero: the attack begins beside it.
                 // The deviation is that of TRADES' released code.
                 let beside = images.clone() + gaussian(&images, rng) * 1e-3;
                 let start = ball.project(beside, &images);
                 let x = pgd.climb(climb, start, &images, ball);
-                let clean = live(images);
+                let clean = tracked(images);
                 let natural = soft_cross_entropy(clean.clone(), targets);
-                let robust = trades_kl(clean, live(x));
+                let robust = trades_kl(clean, tracked(x));
                 return Loss {
                     total: natural.clone() + robust.clone() * *beta,
                     parts: vec![("natural", natural), ("robust", robust)],
@@ -107,7 +109,7 @@ impl Criterion {
             }
         };
         Loss {
-            total: soft_cross_entropy(live(images), targets),
+            total: soft_cross_entropy(tracked(images), targets),
             parts: Vec::new(),
         }
     }
@@ -188,21 +190,21 @@ impl Objective for EndToEnd<'_> {
 
     fn loss(&self, step: Step<Classifier>) -> Loss {
         let batch = self.task.batch(step.indices, step.rng);
-        let (plain, mut mode) = (step.plain, Mode::Train(step.statistics));
-        let live = |x| step.live.forward(x, &mut mode);
+        let mut mode = Mode::Train(step.statistics);
+        let tracked = |x| step.tracked.forward(x, &mut mode);
         let ball = self.task.ball;
         match self.criterion {
             // The attack sees the batch's statistics, as in Madry's released code: it climbs the very loss that is then
             // minimized, and early in training the running ones say little.
             Criterion::Standard | Criterion::Pgd { .. } => {
-                let attacked = |x| plain.forward(x, &mut Mode::Batch);
-                (self.criterion).loss(attacked, live, batch, ball, step.rng)
+                let detached = |x| step.detached.forward(x, &mut Mode::Batch);
+                (self.criterion).loss(detached, tracked, batch, ball, step.rng)
             }
             // TRADES' released code attacks in evaluation mode.
             Criterion::Trades { .. } => {
-                let frozen = plain.frozen();
-                let attacked = |x| frozen.logits(x);
-                (self.criterion).loss(attacked, live, batch, ball, step.rng)
+                let frozen = step.detached.frozen();
+                let detached = |x| frozen.logits(x);
+                (self.criterion).loss(detached, tracked, batch, ball, step.rng)
             }
         }
     }

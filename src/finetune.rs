@@ -1,20 +1,17 @@
 //! From an encoder to a classifier. A mode is data: what trains, by which loss, on which labels.
 
-use std::fmt;
-
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde::ser::Serializer;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::check::{self, Check, Kind};
+use crate::check::Check;
 use crate::criterion::{Criterion, Task};
 use crate::data::Images;
 use crate::error::Result;
 use crate::loss::soft_cross_entropy;
 use crate::nn::{Classifier, Encoder, FrozenEncoder, Linear, Route};
 use crate::session::Context;
+use crate::tables::{self, Registered, Tables};
 use crate::tensor::{label_tensor, to_tensor};
 use crate::train::{Loss, Objective, Plan, Step};
 
@@ -59,10 +56,15 @@ fn trades6() -> Criterion {
     }
 }
 
+/// The name of standard linear finetuning.
+pub const SLF: &str = "slf";
+/// The name of adversarial full finetuning.
+pub const AFF: &str = "aff";
+
 /// The modes, cheapest first.
 pub const MODES: &[Mode] = &[
     Mode {
-        name: "slf",
+        name: SLF,
         title: "SLF",
         about: "standard linear: the head, on clean images",
         trains: Trains::Head,
@@ -89,7 +91,7 @@ pub const MODES: &[Mode] = &[
         soft_labels: false,
     },
     Mode {
-        name: "aff",
+        name: AFF,
         title: "AFF",
         about: "adversarial full: everything, by TRADES (or PGD: loss = { pgd = { steps = 10 } })",
         trains: Trains::Everything,
@@ -132,18 +134,37 @@ pub struct Settings {
     pub soft_labels: Option<bool>,
 }
 
+impl Registered for Settings {
+    const WHAT: &'static str = "finetuning mode";
+    const PARENT: &'static str = "finetune";
+    const OPTION: &'static str = "mode";
+
+    fn registry() -> impl Iterator<Item = (&'static str, &'static str)> {
+        MODES.iter().map(|mode| (mode.name, mode.title))
+    }
+
+    fn read<'de, D: Deserializer<'de>>(_: &'static str, table: D) -> Result<Self, D::Error> {
+        Self::deserialize(table)
+    }
+}
+
+/// The tables below `[finetune]`, cheapest mode first.
+pub type Finetune = Tables<Settings>;
+
 /// A mode as a recipe has it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
-    /// The mode's name; a variant goes on with a hyphen and a name of its own: "slf-tenth".
-    pub name: String,
-    /// What its table says.
-    pub settings: Settings,
+pub type Entry = tables::Entry<Settings>;
+
+/// A table's name as written for people: "SLF", "AFF (pgd)"; "end to end" where none was finetuned.
+pub fn title(name: &str) -> String {
+    tables::title::<Settings>(name).unwrap_or_else(|| name.replace('-', " "))
 }
 
 impl Entry {
     fn mode(&self) -> &'static Mode {
-        mode_of(&self.name).expect("checked when it was read")
+        let mut modes = MODES.iter();
+        modes
+            .find(|mode| mode.name == self.base())
+            .expect("the registry's")
     }
 
     /// What trains.
@@ -185,102 +206,6 @@ impl Entry {
             return check.refuse("soft_labels", problem, hint);
         }
         Ok(())
-    }
-}
-
-/// The mode of a table's name.
-fn mode_of(name: &str) -> Option<&'static Mode> {
-    let base = check::base(name, MODES.iter().map(|mode| mode.name))?;
-    MODES.iter().find(|mode| mode.name == base)
-}
-
-/// A table's name as written for people: "SLF", "AFF (pgd)"; "end to end" where none was finetuned.
-pub fn title(name: &str) -> String {
-    match mode_of(name) {
-        Some(mode) => check::title(name, mode.name, mode.title),
-        None => name.replace('-', " "),
-    }
-}
-
-fn kind() -> Kind<'static> {
-    Kind {
-        what: "finetuning mode",
-        table: "finetune",
-        option: "mode",
-        known: MODES.iter().map(|mode| mode.name).collect(),
-    }
-}
-
-/// The tables below `[finetune]`, cheapest mode first.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Finetune(Vec<Entry>);
-
-impl Finetune {
-    /// All of them.
-    pub fn entries(&self) -> &[Entry] {
-        &self.0
-    }
-
-    /// The table of that name.
-    ///
-    /// # Errors
-    /// [`Error::Recipe`](crate::Error::Recipe), which tells a name that no mode has from a mode that the recipe has no table for.
-    pub fn require(&self, name: &str) -> Result<&Entry> {
-        let found = self.0.iter().find(|entry| entry.name == name);
-        found.ok_or_else(|| {
-            let there: Vec<&str> = self.0.iter().map(|entry| entry.name.as_str()).collect();
-            kind().missing(name, &there)
-        })
-    }
-}
-
-impl Serialize for Finetune {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_map(self.0.iter().map(|entry| (&entry.name, &entry.settings)))
-    }
-}
-
-impl<'de> Deserialize<'de> for Finetune {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_map(Tables)
-    }
-}
-
-/// A table's name. It is refused while it is read, so that the error has its line.
-struct Name(String);
-
-impl<'de> Deserialize<'de> for Name {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(from)?;
-        match kind().wrong(&name) {
-            Some(problem) => Err(serde::de::Error::custom(problem)),
-            None => Ok(Self(name)),
-        }
-    }
-}
-
-struct Tables;
-
-impl<'de> Visitor<'de> for Tables {
-    type Value = Finetune;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("tables named after finetuning modes")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Finetune, A::Error> {
-        let mut entries = Vec::new();
-        while let Some(Name(name)) = map.next_key()? {
-            let settings = map.next_value()?;
-            entries.push(Entry { name, settings });
-        }
-        let place = |entry: &Entry| {
-            let mode = entry.mode().name;
-            let place = MODES.iter().position(|other| other.name == mode);
-            (place, entry.name.clone())
-        };
-        entries.sort_by_key(place);
-        Ok(Finetune(entries))
     }
 }
 
@@ -363,13 +288,13 @@ impl Objective for HeadOnly<'_> {
             let features = all.clone().select(0, label_tensor(step.indices, &device));
             let targets = self.task.targets_of(step.indices);
             return Loss {
-                total: soft_cross_entropy(step.live.forward(features), targets),
+                total: soft_cross_entropy(step.tracked.forward(features), targets),
                 parts: Vec::new(),
             };
         }
         let batch = self.task.batch(step.indices, step.rng);
-        let attacked = |x| step.plain.forward(self.encoder.features(x));
-        let live = |x| step.live.forward(self.encoder.features(x));
-        (self.criterion).loss(attacked, live, batch, self.task.ball, step.rng)
+        let detached = |x| step.detached.forward(self.encoder.features(x));
+        let tracked = |x| step.tracked.forward(self.encoder.features(x));
+        (self.criterion).loss(detached, tracked, batch, self.task.ball, step.rng)
     }
 }

@@ -41,6 +41,8 @@ pub struct Probe<'a> {
     pub held_out: &'a Split,
     /// How many classes.
     pub classes: usize,
+    /// The BatchNorm branch whose features are probed.
+    pub route: Route,
 }
 
 impl Probe<'_> {
@@ -48,15 +50,9 @@ impl Probe<'_> {
     ///
     /// # Errors
     /// [`Error::Interrupted`](crate::Error::Interrupted) when asked to stop.
-    pub fn accuracy(
-        &self,
-        stage: &str,
-        encoder: &Encoder,
-        route: Route,
-        context: &mut Context,
-    ) -> Result<f32> {
+    pub fn accuracy(&self, stage: &str, encoder: &Encoder, context: &mut Context) -> Result<f32> {
         let stage = format!("{stage}/knn");
-        let mut features = |images| features(&stage, encoder, route, images, BATCH, context);
+        let mut features = |images| features(&stage, encoder, self.route, images, BATCH, context);
         let (known, asked) = (
             features(&self.train.images)?,
             features(&self.held_out.images)?,
@@ -64,6 +60,29 @@ impl Probe<'_> {
         let known = Known::new(known, &self.train.labels, self.classes);
         let count = self.settings.neighbours;
         Ok(known.accuracy(asked, &self.held_out.labels, count) as f32)
+    }
+
+    /// Probes the encoder if `epoch`, counted from 0, is one of those after which it is due: the
+    /// accuracy under the name "knn", for the log.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`](crate::Error::Interrupted) when asked to stop.
+    pub fn after_epoch(
+        &self,
+        stage: &str,
+        encoder: &Encoder,
+        epoch: usize,
+        context: &mut Context,
+    ) -> Result<Vec<(&'static str, f32)>> {
+        if !(epoch + 1).is_multiple_of(self.settings.every) {
+            return Ok(Vec::new());
+        }
+        let accuracy = self.accuracy(stage, encoder, context)?;
+        let (percent, images) = (100.0 * accuracy, self.held_out.images.len());
+        let text =
+            format!("nearest neighbours classify {percent:.1} % of {images} held-out images");
+        context.note(stage, text);
+        Ok(vec![("knn", accuracy)])
     }
 }
 

@@ -10,6 +10,8 @@ pub mod square;
 mod suite;
 mod victim;
 
+use std::fmt;
+
 use burn::tensor::{Tensor, TensorData};
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
@@ -32,6 +34,15 @@ pub enum Norm {
     Linf,
     /// The Euclidean length of the change of an image.
     L2,
+}
+
+impl fmt::Display for Norm {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(match self {
+            Self::Linf => "L∞",
+            Self::L2 => "L2",
+        })
+    }
 }
 
 /// The threat model: images no further than `radius` from the original, and inside [0, 1].

@@ -44,6 +44,7 @@ pub fn step(setup: &Setup, device: &Device) -> Result<Timing> {
             momentum: 0.9,
             weight_decay: 1e-4,
             optimizer: Optimizer::Sgd,
+            stretched: Vec::new(),
         },
         temperature: 0.5,
         cluster_weight: 0.2,

@@ -56,15 +56,15 @@ pub(super) fn load() -> Result<Dataset> {
 
 #[cfg(test)]
 mod tests {
-    use crate::data::{inspect::counts, load};
+    use crate::data::load;
 
     #[test]
     fn the_embedded_set_is_balanced_and_of_the_documented_size() {
         let set = load("fashion-mnist-12k").unwrap();
         let images = &set.train.images;
         assert_eq!((images.channels, images.height, images.width), (1, 28, 28));
-        assert_eq!(counts(&set.train, 10), [1000; 10]);
-        assert_eq!(counts(&set.test, 10), [200; 10]);
+        assert_eq!(set.train.counts(10), [1000; 10]);
+        assert_eq!(set.test.counts(10), [200; 10]);
         assert_eq!(set.classes.len(), 10);
         set.require_labels().unwrap();
     }

@@ -1,5 +1,11 @@
 //! What a file's name alone says: an image, something to pass over, or a known mistake.
 
+use super::archive::Entry;
+use crate::error::{Error, Result};
+
+const PUT_IMAGES: &str = "put them into train/<class>/ and test/<class>/, or all into one folder where there are no labels";
+const MOVE_OUT: &str = "move it out of the data set, or give it a name that starts with a dot";
+
 /// Left by systems and editors, or beside the images for people: nobody's data.
 const JUNK: [&str; 4] = ["thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"];
 const JUNK_STEMS: [&str; 4] = ["readme", "license", "licence", "copying"];
@@ -29,7 +35,7 @@ pub(super) fn is_image(name: &str) -> bool {
 }
 
 /// What to do about a file of a known kind that is no image.
-pub(super) fn hint_for(name: &str) -> Option<&'static str> {
+fn hint_for(name: &str) -> Option<&'static str> {
     let file = name.rsplit('/').next().unwrap_or(name).to_lowercase();
     let extension = file.rsplit('.').next().unwrap_or_default();
     Some(match extension {
@@ -41,4 +47,37 @@ pub(super) fn hint_for(name: &str) -> Option<&'static str> {
         "zip" | "tar" | "gz" | "tgz" => "unpack it, or give the archive itself",
         _ => return None,
     })
+}
+
+/// Refuses files that are no images, images that come twice, and having none.
+pub(super) fn check_files(source: &str, entries: &[Entry]) -> Result<()> {
+    let (images, others): (Vec<&Entry>, Vec<&Entry>) = entries
+        .iter()
+        .filter(|entry| !entry.is_folder)
+        .partition(|entry| is_image(&entry.name));
+    if let Some(file) = others.first() {
+        let general = if images.is_empty() {
+            PUT_IMAGES
+        } else {
+            MOVE_OUT
+        };
+        let problem = format!("expected PNG and JPEG images only, found {}", file.name);
+        return Err(Error::data(
+            source,
+            problem,
+            hint_for(&file.name).unwrap_or(general),
+        ));
+    }
+    if images.is_empty() {
+        return Err(Error::data(
+            source,
+            "expected PNG or JPEG images, found none",
+            PUT_IMAGES,
+        ));
+    }
+    if let Some(pair) = images.windows(2).find(|pair| pair[0].name == pair[1].name) {
+        let problem = format!("expected each image once, found {} twice", pair[0].name);
+        return Err(Error::data(source, problem, "pack the archive anew"));
+    }
+    Ok(())
 }

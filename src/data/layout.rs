@@ -3,15 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::archive::Entry;
-use super::filename::{hint_for, is_image, is_junk};
+use super::filename::{check_files, is_junk};
 use crate::error::{Error, Result};
 
 /// The folder for testing is the first of these that there is.
 const TEST: [&str; 3] = ["test", "val", "valid"];
 
-const PUT_IMAGES: &str = "put them into train/<class>/ and test/<class>/, or all into one folder where there are no labels";
 const CLASS_FOLDERS: &str = "labeled images go into train/<class>/ and test/<class>/";
-const MOVE_OUT: &str = "move it out of the data set, or give it a name that starts with a dot";
 
 /// Which images there are, in the order in which the data set holds them.
 #[derive(Debug, PartialEq)]
@@ -140,39 +138,6 @@ impl Layout {
     }
 }
 
-/// Refuses files that are no images, images that come twice, and having none.
-fn check_files(source: &str, entries: &[Entry]) -> Result<()> {
-    let (images, others): (Vec<&Entry>, Vec<&Entry>) = entries
-        .iter()
-        .filter(|entry| !entry.is_folder)
-        .partition(|entry| is_image(&entry.name));
-    if let Some(file) = others.first() {
-        let general = if images.is_empty() {
-            PUT_IMAGES
-        } else {
-            MOVE_OUT
-        };
-        let problem = format!("expected PNG and JPEG images only, found {}", file.name);
-        return Err(Error::data(
-            source,
-            problem,
-            hint_for(&file.name).unwrap_or(general),
-        ));
-    }
-    if images.is_empty() {
-        return Err(Error::data(
-            source,
-            "expected PNG or JPEG images, found none",
-            PUT_IMAGES,
-        ));
-    }
-    if let Some(pair) = images.windows(2).find(|pair| pair[0].name == pair[1].name) {
-        let problem = format!("expected each image once, found {} twice", pair[0].name);
-        return Err(Error::data(source, problem, "pack the archive anew"));
-    }
-    Ok(())
-}
-
 /// Refuses a split without images, a class of it without images, and one that the other split has not.
 fn check_classes(
     source: &str,
@@ -247,6 +212,7 @@ mod tests {
         let entry = |name: &&str| Entry {
             name: name.trim_end_matches('/').into(),
             is_folder: name.ends_with('/'),
+            is_own: false,
         };
         Layout::of("set", names.iter().map(entry).collect())
     }

@@ -125,6 +125,7 @@ impl Split {
                 classes
             }
         };
+        // Not `random::generator`: it draws other numbers, and every recorded split and limit with them.
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         for class in &mut classes {
             shuffle(class, &mut rng);
@@ -145,7 +146,7 @@ fn shuffle(items: &mut [usize], rng: &mut impl rand::Rng) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Images, inspect::counts};
+    use crate::data::Images;
 
     /// `counts[c]` one-pixel images of class c, interleaved; the pixel is the image's own number.
     fn dataset(class_counts: &[usize], labeled: bool) -> Dataset {
@@ -177,8 +178,8 @@ mod tests {
     fn holdout_is_stratified_disjoint_and_seeded() {
         let set = dataset(&[50, 20, 4, 1], true);
         let (kept, held) = set.holdout(0.1, 3).unwrap();
-        assert_eq!(counts(&held, 4), [5, 2, 1, 0]);
-        assert_eq!(counts(&kept, 4), [45, 18, 3, 1]);
+        assert_eq!(held.counts(4), [5, 2, 1, 0]);
+        assert_eq!(kept.counts(4), [45, 18, 3, 1]);
         let mut all = [kept.images.pixels.clone(), held.images.pixels.clone()].concat();
         assert!(held.images.pixels.is_sorted() && kept.images.pixels.is_sorted());
         all.sort_unstable();
@@ -221,7 +222,7 @@ mod tests {
             (100, [60, 30, 10]),
         ] {
             let small = set.clone().limit_train(n, 1).unwrap();
-            assert_eq!(counts(&small.train, 3), expected);
+            assert_eq!(small.train.counts(3), expected);
             assert_eq!(small.test, set.test);
         }
         assert_ne!(

@@ -14,8 +14,7 @@ use burn::tensor::Tensor;
 use rand::rngs::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{Given, Method, Trained, Trainer, frozen_embedding};
-use crate::attack::{Ball, Pgd};
+use super::{Method, Trained, Trainer, ViewAttack, frozen_embedding};
 use crate::check::Check;
 use crate::data::Images;
 use crate::data::augment::Strong;
@@ -79,14 +78,14 @@ impl Method for Settings {
         Route::Pgd
     }
 
-    fn pretrain(&self, given: &Given, trainer: &mut Trainer) -> Result<Trained> {
+    fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
+        let (inputs, step_size) = (trainer.inputs, self.attack_step_size.as_ref());
         let objective = Acl {
-            images: &given.train.images,
+            images: &inputs.train.images,
             settings: self,
-            ball: given.ball,
+            attack: ViewAttack::new(inputs.ball, self.attack_steps, step_size),
         };
-        let fresh = trainer.fresh_backbone(self.routes(), &[]);
-        Ok(trainer.fit("", &objective, &self.plan, fresh)?.into())
+        trainer.train_backbone(self, &[], &objective)
     }
 }
 
@@ -94,7 +93,7 @@ impl Method for Settings {
 struct Acl<'a> {
     images: &'a Images,
     settings: &'a Settings,
-    ball: Ball,
+    attack: ViewAttack,
 }
 
 impl Objective for Acl<'_> {
@@ -107,31 +106,26 @@ impl Objective for Acl<'_> {
             to_tensor(view, step.device)
         };
         let views = [view(), view()];
-        let pgd = Pgd::new(
-            settings.attack_steps,
-            settings.attack_step_size.as_ref(),
-            self.ball,
-        );
         let temperature = settings.temperature;
         let mut mode = Mode::Train(step.statistics);
 
         if settings.streams == Streams::AdversarialStandard {
             let [first, second] = views;
-            let target = frozen_embedding(step.plain, Route::Normal)(second.clone());
+            let target = frozen_embedding(step.detached, Route::Normal)(second.clone());
             let fixed = FixedViews::new(vec![target], temperature);
-            let attacked = frozen_embedding(step.plain, Route::Pgd);
+            let attacked = frozen_embedding(step.detached, Route::Pgd);
             let climb = |x| fixed.contrastive(attacked(x));
-            let first = pgd.maximize(climb, &first, self.ball, step.rng);
-            let first = step.live.embed(first, Route::Pgd, &mut mode);
-            let second = step.live.embed(second, Route::Normal, &mut mode);
+            let first = self.attack.maximize(climb, &first, step.rng);
+            let first = step.tracked.embed(first, Route::Pgd, &mut mode);
+            let second = step.tracked.embed(second, Route::Normal, &mut mode);
             return Loss {
                 total: contrastive(vec![first, second], temperature),
                 parts: Vec::new(),
             };
         }
-        let attacked = attack_both(step.plain, &views, temperature, (pgd, self.ball), step.rng);
+        let attacked = attack_both(step.detached, &views, temperature, self.attack, step.rng);
         let mut stream = |views: &[Tensor<4>], route| {
-            let views = step.live.embed_together(views, route, &mut mode);
+            let views = step.tracked.embed_together(views, route, &mut mode);
             contrastive(views, temperature)
         };
         let adversarial = stream(&attacked, Route::Pgd);
@@ -162,12 +156,12 @@ fn attack_both(
     model: &Backbone,
     views: &[Tensor<4>; 2],
     temperature: f64,
-    (pgd, ball): (Pgd, Ball),
+    attack: ViewAttack,
     rng: &mut ChaCha8Rng,
 ) -> [Tensor<4>; 2] {
     let climb = both_views(model, temperature);
     let both = Tensor::cat(views.to_vec(), 0);
-    let mut both = pgd.maximize(climb, &both, ball, rng).chunk(2, 0);
+    let mut both = attack.maximize(climb, &both, rng).chunk(2, 0);
     let second = both.pop().expect("two views");
     [both.pop().expect("two views"), second]
 }

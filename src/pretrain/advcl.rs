@@ -9,8 +9,8 @@
 use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{Given, Method, Trained, Trainer};
-use crate::attack::{Ball, Pgd};
+use super::{Method, Trained, Trainer, ViewAttack};
+use crate::attack::Ball;
 use crate::check::Check;
 use crate::cluster::PseudoLabels;
 use crate::data::augment::{Strong, Weak};
@@ -110,15 +110,14 @@ impl Method for Settings {
         Route::Pgd
     }
 
-    fn pretrain(&self, given: &Given, trainer: &mut Trainer) -> Result<Trained> {
+    fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
+        let inputs = trainer.inputs;
         let labels = match &self.clusters {
-            Some(counts) => &given.labels.only(counts),
-            None => given.labels,
+            Some(counts) => &inputs.pseudo_labels.only(counts),
+            None => inputs.pseudo_labels,
         };
-        let images = &given.train.images;
-        let objective = AdvCl::new(images, self, labels, given.ball);
-        let fresh = trainer.fresh_backbone(self.routes(), &labels.counts());
-        Ok(trainer.fit("", &objective, &self.plan, fresh)?.into())
+        let objective = AdvCl::new(&inputs.train.images, self, labels, inputs.ball);
+        trainer.train_backbone(self, &labels.counts(), &objective)
     }
 }
 
@@ -127,7 +126,7 @@ pub struct AdvCl<'a> {
     images: &'a Images,
     settings: &'a Settings,
     labels: &'a PseudoLabels,
-    ball: Ball,
+    attack: ViewAttack,
     high_frequency: Option<HighFrequency>,
 }
 
@@ -151,12 +150,13 @@ impl<'a> AdvCl<'a> {
         ball: Ball,
     ) -> Self {
         let filter = |radius| HighFrequency::new(images.height, images.width, radius);
+        let step_size = settings.attack_step_size.as_ref();
         Self {
             high_frequency: settings.high_frequency_radius.map(filter),
             images,
             settings,
             labels,
-            ball,
+            attack: ViewAttack::new(ball, settings.attack_steps, step_size),
         }
     }
 }
@@ -187,23 +187,21 @@ impl Objective for AdvCl<'_> {
         // attack iteration; their projections are the same each time, so they are computed once.
         let embed = |view| {
             let view = to_tensor(view, step.device);
-            step.live.embed(view, Route::Normal, &mut mode)
+            step.tracked.embed(view, Route::Normal, &mut mode)
         };
         let clean: Vec<Tensor<2>> = clean_views.into_iter().map(embed).collect();
         let fixed = clean.iter().cloned().map(Tensor::inner).collect();
         let fixed = FixedViews::new(fixed, *temperature);
 
-        let step_size = self.settings.attack_step_size.as_ref();
-        let pgd = Pgd::new(self.settings.attack_steps, step_size, self.ball);
-        let climb = |x| fixed.contrastive(step.plain.embed(x, Route::Pgd, &mut Mode::Batch));
-        let x_cl = pgd.maximize(climb, &original, self.ball, rng);
+        let climb = |x| fixed.contrastive(step.detached.embed(x, Route::Pgd, &mut Mode::Batch));
+        let x_cl = self.attack.maximize(climb, &original, rng);
         let x_ce = (!labels.is_empty()).then(|| {
-            let climb = |x| cluster_term(step.plain, x, &labels, &mut Mode::Batch);
-            pgd.maximize(climb, &original, self.ball, rng)
+            let climb = |x| cluster_term(step.detached, x, &labels, &mut Mode::Batch);
+            self.attack.maximize(climb, &original, rng)
         });
 
         let mut views = clean;
-        views.push(step.live.embed(x_cl, Route::Pgd, &mut mode));
+        views.push(step.tracked.embed(x_cl, Route::Pgd, &mut mode));
         let contrastive = contrastive(views, *temperature);
         let Some(x_ce) = x_ce else {
             return Loss {
@@ -211,7 +209,7 @@ impl Objective for AdvCl<'_> {
                 parts: Vec::new(),
             };
         };
-        let cluster = cluster_term(step.live, x_ce, &labels, &mut mode);
+        let cluster = cluster_term(step.tracked, x_ce, &labels, &mut mode);
         Loss {
             total: contrastive.clone() + cluster.clone() * *cluster_weight,
             parts: vec![("contrastive", contrastive), ("cluster", cluster)],

@@ -9,8 +9,7 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Given, Method, Trained, Trainer};
-use crate::attack::{Ball, Pgd};
+use super::{Method, Trained, Trainer, ViewAttack};
 use crate::check::Check;
 use crate::data::Images;
 use crate::data::augment::Weak;
@@ -66,11 +65,12 @@ impl Method for Settings {
         Some(&self.teacher)
     }
 
-    fn pretrain(&self, given: &Given, trainer: &mut Trainer) -> Result<Trained> {
-        let teacher = given.source.expect("it asked for one");
-        let (wide, own) = (teacher.info.encoder.features(), trainer.encoder.features());
+    fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
+        let (inputs, step_size) = (trainer.inputs, self.attack_step_size.as_ref());
+        let teacher = inputs.source.expect("the method names a source");
+        let (wide, own) = (teacher.info.encoder.features(), inputs.encoder.features());
         if wide != own {
-            let check = Check::new("").within("pretrain", trainer.name);
+            let check = Check::new("").within("pretrain", trainer.stage.name);
             let problem = format!("the teacher has {wide} features, the encoder {own}");
             return check.refuse(
                 "teacher",
@@ -79,14 +79,14 @@ impl Method for Settings {
             );
         }
         let objective = Deacl {
-            images: &given.train.images,
+            images: &inputs.train.images,
             settings: self,
             teacher: FrozenEncoder::new(&teacher.backbone.encoder, teacher.info.route),
-            ball: given.ball,
+            attack: ViewAttack::new(inputs.ball, self.attack_steps, step_size),
         };
         // The student starts as its teacher, where it is built alike.
         let mut fresh = trainer.fresh_backbone(self.routes(), &[]);
-        if teacher.info.encoder == *trainer.encoder {
+        if teacher.info.encoder == *inputs.encoder {
             fresh.encoder = teacher.backbone.encoder.on_route(teacher.info.route);
         }
         Ok(trainer.fit("", &objective, &self.plan, fresh)?.into())
@@ -98,7 +98,7 @@ struct Deacl<'a> {
     images: &'a Images,
     settings: &'a Settings,
     teacher: FrozenEncoder,
-    ball: Ball,
+    attack: ViewAttack,
 }
 
 impl Objective for Deacl<'_> {
@@ -110,14 +110,12 @@ impl Objective for Deacl<'_> {
         let images = to_tensor(images, step.device);
         let taught = self.teacher.features(images.clone());
 
-        let student = FrozenEncoder::new(&step.plain.encoder, Route::Normal);
-        let step_size = settings.attack_step_size.as_ref();
-        let pgd = Pgd::new(settings.attack_steps, step_size, self.ball);
+        let student = FrozenEncoder::new(&step.detached.encoder, Route::Normal);
         let climb = |x| away(student.features(x), taught.clone());
-        let attacked = pgd.maximize(climb, &images, self.ball, step.rng);
+        let attacked = self.attack.maximize(climb, &images, step.rng);
 
         let mut mode = Mode::Train(step.statistics);
-        let encoder = &step.live.encoder;
+        let encoder = &step.tracked.encoder;
         let mut features = |x: Tensor<4>| encoder.features(x, Route::Normal, &mut mode);
         // One batch, as in the released code.
         let mut both = features(Tensor::cat(vec![images, attacked], 0)).chunk(2, 0);

@@ -14,8 +14,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Given, HasEncoder, Method, Trained, Trainer, frozen_embedding};
-use crate::attack::{Ball, Pgd};
+use super::{HasEncoder, Method, Trained, Trainer, ViewAttack, frozen_embedding};
 use crate::check::Check;
 use crate::data::Images;
 use crate::data::augment::{Jitter, Strong};
@@ -124,11 +123,17 @@ impl Method for Settings {
         Route::Pgd
     }
 
-    fn pretrain(&self, given: &Given, trainer: &mut Trainer) -> Result<Trained> {
+    // Strength of the augmentation and weights of the terms follow the share of the epochs that is done.
+    fn depends_on_epochs(&self) -> bool {
+        true
+    }
+
+    fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
+        let (inputs, step_size) = (trainer.inputs, self.attack_step_size.as_ref());
         let objective = DynAcl {
-            images: &given.train.images,
+            images: &inputs.train.images,
             settings: self,
-            ball: given.ball,
+            attack: ViewAttack::new(inputs.ball, self.attack_steps, step_size),
         };
         let fresh = WithAverage::new(trainer.fresh_backbone(self.routes(), &[]));
         let trained = trainer.fit("", &objective, &self.plan, fresh)?;
@@ -165,7 +170,7 @@ impl HasEncoder for WithAverage {
 struct DynAcl<'a> {
     images: &'a Images,
     settings: &'a Settings,
-    ball: Ball,
+    attack: ViewAttack,
 }
 
 impl Objective for DynAcl<'_> {
@@ -182,10 +187,8 @@ impl Objective for DynAcl<'_> {
         };
         let (first, second) = (view(), view());
 
-        let step_size = settings.attack_step_size.as_ref();
-        let pgd = Pgd::new(settings.attack_steps, step_size, self.ball);
-        let online = frozen_embedding(&step.plain.online, Route::Pgd);
-        let average = frozen_embedding(&step.plain.average, Route::Pgd);
+        let online = frozen_embedding(&step.detached.online, Route::Pgd);
+        let average = frozen_embedding(&step.detached.average, Route::Pgd);
         let count = first.dims()[0];
         // In evaluation mode images do not see each other: both views are one batch, and each goes its way.
         let climb = |x: Tensor<4>| {
@@ -193,12 +196,12 @@ impl Objective for DynAcl<'_> {
             contrastive(vec![online(first), average(second)], temperature)
         };
         let both = Tensor::cat(vec![first.clone(), second.clone()], 0);
-        let attacked = pgd.maximize(climb, &both, self.ball, step.rng);
+        let attacked = self.attack.maximize(climb, &both, step.rng);
 
         let mut mode = Mode::Train(step.statistics);
         let mut stream = |first, second, route| {
-            let second = step.plain.average.embed(second, route, &mut mode);
-            let first = step.live.online.embed(first, route, &mut mode);
+            let second = step.detached.average.embed(second, route, &mut mode);
+            let first = step.tracked.online.embed(first, route, &mut mode);
             // The average gets no gradient: its half of the pair is a constant.
             contrastive(vec![first, second.autodiff()], temperature)
         };

@@ -6,11 +6,10 @@
 //! code begins at the image itself, at which the divergence has no gradient.
 
 use std::path::PathBuf;
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Given, Method, Trained, Trainer};
+use super::{Method, Trained, Trainer};
 use crate::check::Check;
 use crate::cluster::{self, Points, PseudoLabels};
 use crate::criterion::{Criterion, EndToEnd, Task};
@@ -21,6 +20,7 @@ use crate::finetune::{HeadOnly, features};
 use crate::nn::{Backbone, Classifier, Encoder, Linear, Route};
 use crate::pixels::Pixels;
 use crate::random;
+use crate::run::layout;
 use crate::train::Plan;
 
 /// What a recipe says of it.
@@ -85,37 +85,40 @@ impl Method for Settings {
         Some(&self.encoder)
     }
 
-    fn pretrain(&self, given: &Given, trainer: &mut Trainer) -> Result<Trained> {
-        let source = given.source.expect("it asked for one");
-        if source.info.encoder != *trainer.encoder {
+    // Pseudo-labels and head, which are kept in the method's folder, belong to the whole of its recipe.
+    fn depends_on_epochs(&self) -> bool {
+        true
+    }
+
+    fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
+        let inputs = trainer.inputs;
+        let source = inputs.source.expect("the method names a source");
+        if source.info.encoder != *inputs.encoder {
             let problem = "the encoder to begin with is built otherwise than the recipe's";
-            let key = format!("pretrain.{}.encoder", trainer.name);
+            let key = format!("pretrain.{}.encoder", trainer.stage.name);
             return Err(Error::recipe(key, problem, "choose [encoder] alike"));
         }
         if source.backbone.head_proj.is_none() {
             let problem = "the encoder to begin with was trained with labels";
-            let key = format!("pretrain.{}.encoder", trainer.name);
+            let key = format!("pretrain.{}.encoder", trainer.stage.name);
             return Err(Error::recipe(
                 key,
                 problem,
                 "name one of DynACL's or its like",
             ));
         }
-        let (encoder, images) = (&source.backbone.encoder, &given.train.images);
-        let started = Instant::now();
-        let labels = self.pseudo_labels(encoder, images, trainer)?;
-        trainer.seconds += started.elapsed().as_secs_f64();
+        let (encoder, images) = (&source.backbone.encoder, &inputs.train.images);
+        let labels = trainer.timed(|trainer| self.pseudo_labels(encoder, images, trainer))?;
         let labels = &labels.clusters[0].1;
 
-        let task = |augment| {
-            let (ball, device) = (given.ball, &given.device);
-            Task::new(images, labels, self.clusters, augment, ball, device)
-        };
+        let device = trainer.device().clone();
+        let task =
+            |augment| Task::new(images, labels, self.clusters, augment, inputs.ball, &device);
         let encoder = encoder.on_route(source.info.route);
-        let wide = trainer.encoder.features();
-        let mut rng = random::generator(trainer.context.seed, trainer.name, 0);
-        let fresh = Linear::new(wide, self.clusters, &mut rng, &given.device).zeros();
-        let (name, context) = (trainer.name, &mut *trainer.context);
+        let mut rng = random::generator(trainer.context.seed, trainer.stage.name, 0);
+        let fresh =
+            Linear::new(inputs.encoder.features(), self.clusters, &mut rng, &device).zeros();
+        let (name, context) = (trainer.stage.name, &mut *trainer.context);
         let cached = features(name, &encoder, Route::Normal, images, BATCH, context)?;
         let head = HeadOnly::new(
             &encoder,
@@ -156,10 +159,11 @@ impl Settings {
         images: &Images,
         trainer: &mut Trainer,
     ) -> Result<PseudoLabels> {
-        let path = trainer.folder.join("pseudo_labels.safetensors");
-        let (count, name) = (self.clusters, trainer.name);
-        if path.exists() {
-            return PseudoLabels::load(&path, images.len(), &[count], Some(trainer.recipe));
+        let path = trainer.stage.folder.join(layout::PSEUDO_LABELS);
+        let (count, name) = (self.clusters, trainer.stage.name);
+        // Those of another training, which are replaced, do not count.
+        if PseudoLabels::recorded(&path)?.as_deref() == Some(trainer.stage.resume.recipe) {
+            return PseudoLabels::load(&path, images.len(), &[count]);
         }
         let context = &mut *trainer.context;
         let clean = features(name, encoder, Route::Normal, images, BATCH, context)?;
@@ -184,7 +188,7 @@ impl Settings {
                 self.encoder, context.seed
             ),
         };
-        labels.save(&path, trainer.recipe)?;
+        labels.save(&path, trainer.stage.resume.recipe)?;
         Ok(labels)
     }
 }

@@ -13,8 +13,7 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Given, Method, Trained, Trainer, frozen_embedding};
-use crate::attack::{Ball, Pgd};
+use super::{Method, Trained, Trainer, ViewAttack, frozen_embedding};
 use crate::check::Check;
 use crate::data::Images;
 use crate::data::augment::Strong;
@@ -63,14 +62,14 @@ impl Method for Settings {
         check.views("strong", self.strong.check())
     }
 
-    fn pretrain(&self, given: &Given, trainer: &mut Trainer) -> Result<Trained> {
+    fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
+        let (inputs, step_size) = (trainer.inputs, self.attack_step_size.as_ref());
         let objective = Rocl {
-            images: &given.train.images,
+            images: &inputs.train.images,
             settings: self,
-            ball: given.ball,
+            attack: ViewAttack::new(inputs.ball, self.attack_steps, step_size),
         };
-        let fresh = trainer.fresh_backbone(self.routes(), &[]);
-        Ok(trainer.fit("", &objective, &self.plan, fresh)?.into())
+        trainer.train_backbone(self, &[], &objective)
     }
 }
 
@@ -78,7 +77,7 @@ impl Method for Settings {
 struct Rocl<'a> {
     images: &'a Images,
     settings: &'a Settings,
-    ball: Ball,
+    attack: ViewAttack,
 }
 
 impl Objective for Rocl<'_> {
@@ -92,16 +91,14 @@ impl Objective for Rocl<'_> {
         };
         let (first, target) = (view(), view());
         let temperature = settings.temperature;
-        let embed = frozen_embedding(step.plain, Route::Normal);
+        let embed = frozen_embedding(step.detached, Route::Normal);
         let fixed = FixedViews::new(vec![embed(target.clone())], temperature);
-        let step_size = settings.attack_step_size.as_ref();
-        let pgd = Pgd::new(settings.attack_steps, step_size, self.ball);
         let climb = |x| fixed.contrastive(embed(x));
-        let attacked = pgd.maximize(climb, &first, self.ball, step.rng);
+        let attacked = self.attack.maximize(climb, &first, step.rng);
 
         let mut mode = Mode::Train(step.statistics);
         let mut term = |views: &[Tensor<4>]| {
-            let views = step.live.embed_together(views, Route::Normal, &mut mode);
+            let views = step.tracked.embed_together(views, Route::Normal, &mut mode);
             contrastive(views, temperature)
         };
         let pair = term(&[attacked.clone(), target.clone()]);

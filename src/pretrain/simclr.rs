@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Given, Method, Trained, Trainer};
+use super::{Method, Trained, Trainer};
 use crate::check::Check;
 use crate::data::Images;
 use crate::data::augment::Strong;
@@ -40,13 +40,12 @@ impl Method for Settings {
         false
     }
 
-    fn pretrain(&self, given: &Given, trainer: &mut Trainer) -> Result<Trained> {
+    fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
         let objective = SimClr {
-            images: &given.train.images,
+            images: &trainer.inputs.train.images,
             settings: self,
         };
-        let fresh = trainer.fresh_backbone(self.routes(), &[]);
-        Ok(trainer.fit("", &objective, &self.plan, fresh)?.into())
+        trainer.train_backbone(self, &[], &objective)
     }
 }
 
@@ -68,7 +67,7 @@ impl Objective for SimClr<'_> {
                 .settings
                 .strong
                 .apply(self.images, step.indices, step.rng);
-            step.live
+            step.tracked
                 .embed(to_tensor(view, step.device), Route::Normal, &mut mode)
         };
         let total = contrastive(vec![embed(), embed()], self.settings.temperature);

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Given, Method, Trained, Trainer};
+use super::{Method, Trained, Trainer};
 use crate::check::Check;
-use crate::criterion::{Criterion, EndToEnd, Task};
+use crate::criterion::Criterion;
 use crate::data::augment::Weak;
 use crate::error::Result;
 use crate::train::Plan;
@@ -37,33 +37,7 @@ impl Method for Settings {
         false
     }
 
-    fn pretrain(&self, given: &Given, trainer: &mut Trainer) -> Result<Trained> {
-        fit(given, trainer, &self.plan, &self.weak, Criterion::Standard)
+    fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
+        trainer.train_classifier(&self.plan, &self.weak, Criterion::Standard)
     }
-}
-
-/// Trains an encoder and its classifier together, with all labels.
-pub(super) fn fit(
-    given: &Given,
-    trainer: &mut Trainer,
-    plan: &Plan,
-    weak: &Weak,
-    criterion: Criterion,
-) -> Result<Trained> {
-    let (train, classes) = (given.train, given.classes);
-    let augment = Some(weak.clone());
-    let device = &given.device;
-    let objective = EndToEnd {
-        task: Task::new(
-            &train.images,
-            &train.labels,
-            classes,
-            augment,
-            given.ball,
-            device,
-        ),
-        criterion,
-    };
-    let fresh = trainer.fresh_classifier(classes);
-    Ok(trainer.fit("", &objective, plan, fresh)?.into())
 }

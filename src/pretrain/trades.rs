@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Given, Method, Trained, Trainer, supervised};
+use super::{Method, Trained, Trainer};
 use crate::check::Check;
 use crate::criterion::Criterion;
 use crate::data::augment::Weak;
@@ -48,12 +48,12 @@ impl Method for Settings {
         true
     }
 
-    fn pretrain(&self, given: &Given, trainer: &mut Trainer) -> Result<Trained> {
+    fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
         let criterion = Criterion::Trades {
             beta: self.beta,
             steps: self.attack_steps,
             step_size: self.attack_step_size.clone(),
         };
-        supervised::fit(given, trainer, &self.plan, &self.weak, criterion)
+        trainer.train_classifier(&self.plan, &self.weak, criterion)
     }
 }

@@ -1,7 +1,7 @@
 //! Typed recipes: what changes the numbers of a run. Read, overridden, checked once, never changed after.
 
 mod check;
-mod part;
+mod depends;
 
 use std::path::Path;
 
@@ -10,6 +10,7 @@ use toml::{Table, Value};
 
 use crate::attack::{Ball, Norm, Suite};
 use crate::cluster;
+use crate::data;
 use crate::error::{Error, Result, nearest};
 use crate::finetune::Finetune;
 use crate::nn::EncoderConfig;
@@ -17,7 +18,14 @@ use crate::pixels::Pixels;
 use crate::pretrain::Pretrain;
 use crate::probe;
 
-pub use part::{Fingerprint, Fingerprints, Part, hash};
+pub use check::is_path;
+pub use depends::{
+    Artifact, CLASSIFIER, CLUSTERED, Difference, Fingerprints, PRETRAINED, PSEUDO_LABELS, SOURCE,
+    Upstream, differences, from_text, in_words, title, to_text,
+};
+
+/// Method whose encoder's features are clustered, where a recipe names no other.
+pub const CLUSTERED_METHOD: &str = "simclr";
 
 /// The recipes inside the binary: name, one line about it, text.
 pub const SHIPPED: [(&str, &str, &str); 8] = [
@@ -244,6 +252,17 @@ impl Recipe {
     /// # Errors
     /// [`Error::Recipe`] with line and column.
     pub fn parse(place: &str, text: &str, overrides: &[String]) -> Result<Self> {
+        Self::parse_relocated(place, text, |_| (), overrides)
+    }
+
+    /// [`Recipe::parse`] with a change of the text's tables before the overrides: paths of files that
+    /// were moved.
+    pub(crate) fn parse_relocated(
+        place: &str,
+        text: &str,
+        relocate: impl Fn(&mut Table),
+        overrides: &[String],
+    ) -> Result<Self> {
         let at = |error: toml::de::Error, text: &str, place: &str| {
             let offset = error.span().map_or(0, |span| span.start.min(text.len()));
             let before = &text[..offset];
@@ -257,12 +276,9 @@ impl Recipe {
             )
         };
         // Read once without overrides, so that errors have a line and a column.
-        let as_written: Self = toml::from_str(text).map_err(|error| at(error, text, place))?;
-        if overrides.is_empty() {
-            as_written.check(place)?;
-            return Ok(as_written);
-        }
+        let _: Self = toml::from_str(text).map_err(|error| at(error, text, place))?;
         let mut table: Table = toml::from_str(text).map_err(|error| at(error, text, place))?;
+        relocate(&mut table);
         for line in overrides {
             let place = format!("--set {line:?}");
             let change: Table = toml::from_str(line).map_err(|error| at(error, line, &place))?;
@@ -282,7 +298,22 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// The recipe as a file's text, every key written out.
+    /// Sources of images: names of embedded data sets, or paths.
+    pub fn sources(&self) -> impl Iterator<Item = &str> {
+        let downstream = self.downstream.as_ref();
+        let downstream = downstream.map(|downstream| downstream.source.as_str());
+        std::iter::once(self.data.source.as_str()).chain(downstream)
+    }
+
+    /// Paths of everything that the recipe names: images that are not embedded, and files of other runs.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        let embedded = |source: &&str| data::EMBEDDED.contains(source);
+        self.sources()
+            .filter(move |source| !embedded(source))
+            .chain(self.files())
+    }
+
+    /// Text of the recipe, every key written out.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("tables of plain values")
     }

@@ -81,14 +81,14 @@ pub fn acl(file: &mut Golden) -> Result<()> {
     let climb = acl::both_views(&setting.model, temperature);
     setting.compare_attack(file, 2, |x| climb(x) * scale)?;
 
-    let live = setting.model.clone().train();
+    let tracked = setting.model.clone().train();
     let steps = setting.steps;
     let attacked = [
         file.tensor::<4>(&format!("iterate_1.{steps}"))?,
         file.tensor::<4>(&format!("iterate_2.{steps}"))?,
     ];
     let stream = |views: &[Tensor<4>], route| {
-        let views = live.embed_together(views, route, &mut Mode::Batch);
+        let views = tracked.embed_together(views, route, &mut Mode::Batch);
         contrastive(views, temperature) * scale
     };
     let clean = stream(&setting.views, Route::Normal);
@@ -98,7 +98,7 @@ pub fn acl(file: &mut Golden) -> Result<()> {
     file.compare_tensor("loss.clean", clean, OUTPUT)?;
     file.compare_tensor("loss.adversarial", adversarial, OUTPUT)?;
     file.compare_tensor("loss.total", total, OUTPUT)?;
-    compare_gradients(file, "grad.", &named_gradients(&live, &gradients))?;
+    compare_gradients(file, "grad.", &named_gradients(&tracked, &gradients))?;
 
     let [first, _] = attacked;
     let [_, second] = setting.views.clone();
@@ -121,10 +121,10 @@ pub fn rocl(file: &mut Golden) -> Result<()> {
     // A pair has one positive an anchor: its sum is its mean.
     setting.compare_attack(file, 1, |x| fixed.contrastive(embed(x)) * scale)?;
 
-    let live = setting.model.clone().train();
+    let tracked = setting.model.clone().train();
     let attacked = file.tensor::<4>(&format!("iterate_1.{}", setting.steps))?;
     let term = |views: &[Tensor<4>]| {
-        let views = live.embed_together(views, Route::Normal, &mut Mode::Batch);
+        let views = tracked.embed_together(views, Route::Normal, &mut Mode::Batch);
         contrastive(views, temperature) * scale
     };
     let pair = term(&[attacked.clone(), target.clone()]);
@@ -135,7 +135,7 @@ pub fn rocl(file: &mut Golden) -> Result<()> {
     file.compare_tensor("loss.contrastive", three * 2.0, OUTPUT)?;
     file.compare_tensor("loss.target", pair, OUTPUT)?;
     file.compare_tensor("loss.total", total, OUTPUT)?;
-    compare_gradients(file, "grad.", &named_gradients(&live, &gradients))
+    compare_gradients(file, "grad.", &named_gradients(&tracked, &gradients))
 }
 
 /// DeACL: the loss and what its attack climbs, with their gradients.
@@ -190,14 +190,14 @@ pub fn lars(file: &mut Golden) -> Result<()> {
     let (momentum, decay) = (file.number("momentum")?, file.number("weight_decay")?);
     let mut sgd = Sgd::new(momentum, decay, Optimizer::Lars);
     for step in 0..file.count("steps")? {
-        let live = model.clone().train();
+        let tracked = model.clone().train();
         let gradient = |name: &str| format!("grad.{step}.{name}");
         // A loss with just these gradients.
-        let loss = (live.matrix.val() * file.tensor::<2>(&gradient(NAMES[0].1))?).sum()
-            + (live.kernel.val() * file.tensor::<4>(&gradient(NAMES[1].1))?).sum()
-            + (live.bias.val() * file.tensor::<1>(&gradient(NAMES[2].1))?).sum()
-            + (live.scale.val() * file.tensor::<1>(&gradient(NAMES[3].1))?).sum();
-        model = sgd.step(file.number("lr")?, model, &live, &loss.backward());
+        let loss = (tracked.matrix.val() * file.tensor::<2>(&gradient(NAMES[0].1))?).sum()
+            + (tracked.kernel.val() * file.tensor::<4>(&gradient(NAMES[1].1))?).sum()
+            + (tracked.bias.val() * file.tensor::<1>(&gradient(NAMES[2].1))?).sum()
+            + (tracked.scale.val() * file.tensor::<1>(&gradient(NAMES[3].1))?).sum();
+        model = sgd.step(file.number("lr")?, model, &tracked, &loss.backward());
         let now = weights::export(&model);
         for (field, name) in NAMES {
             let (before, after) = (&start[field].1, &now[field].1);
@@ -228,6 +228,7 @@ pub fn dynacl(file: &mut Golden) -> Result<()> {
                 momentum: 0.9,
                 weight_decay: 0.0,
                 optimizer: Optimizer::Sgd,
+                stretched: Vec::new(),
             },
             temperature: 0.5,
             period,

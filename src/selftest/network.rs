@@ -80,11 +80,11 @@ pub fn encoder(file: &mut Golden) -> Result<()> {
             .features(input.clone(), route, &mut Mode::Eval);
         file.compare_tensor(&format!("eval.{name}.features"), features, OUTPUT)?;
 
-        let live = model.clone().train();
+        let tracked = model.clone().train();
         let images = input.clone().autodiff().require_grad();
         let mut statistics = Statistics::default();
         let mut mode = Mode::Train(&mut statistics);
-        let features = live.encoder.features(images.clone(), route, &mut mode);
+        let features = tracked.encoder.features(images.clone(), route, &mut mode);
         let shape = features.dims();
         let count = shape[0] * shape[1];
         let probe = (0..count)
@@ -105,7 +105,7 @@ pub fn encoder(file: &mut Golden) -> Result<()> {
         if route == Route::Pgd {
             compare_gradients(file, "train.pgd.grad.", &{
                 // `grad.input` has the same prefix.
-                let mut ours = named_gradients(&live, &gradients);
+                let mut ours = named_gradients(&tracked, &gradients);
                 ours.insert("input".to_owned(), of_images);
                 ours
             })?;
@@ -169,7 +169,7 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
     };
     let high = crate::tensor::to_tensor(filter.apply(&host), &file.device);
     let views = [file.tensor::<4>("view1")?, file.tensor::<4>("view2")?, high];
-    let live = model.clone().train();
+    let tracked = model.clone().train();
     let clean = |model: &Backbone| {
         views
             .clone()
@@ -203,11 +203,13 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
 
     let x_cl = file.tensor::<4>(&format!("iterate_cl.{steps}"))?;
     let x_ce = file.tensor::<4>(&format!("iterate_ce.{steps}"))?;
-    let mut all = clean(&live).to_vec();
-    all.push(live.embed(x_cl, Route::Pgd, &mut Mode::Batch));
+    let mut all = clean(&tracked).to_vec();
+    all.push(tracked.embed(x_cl, Route::Pgd, &mut Mode::Batch));
     let loss_cl = contrastive(all, temperature) * scale;
-    let features = live.encoder.features(x_ce, Route::PgdCe, &mut Mode::Batch);
-    let loss_ce = mean_cross_entropy(live.cluster_logits(&features), &labels);
+    let features = tracked
+        .encoder
+        .features(x_ce, Route::PgdCe, &mut Mode::Batch);
+    let loss_ce = mean_cross_entropy(tracked.cluster_logits(&features), &labels);
     let total = loss_cl.clone() + loss_ce.clone() * file.number("cluster_weight")?;
     let reached = [
         to_vec(loss_cl.clone().inner())[0],
@@ -225,14 +227,15 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
     file.compare_tensor("loss.contrastive", loss_cl, OUTPUT)?;
     file.compare_tensor("loss.cluster", loss_ce, OUTPUT)?;
     file.compare_tensor("loss.total", total, OUTPUT)?;
-    compare_gradients(file, "grad.", &named_gradients(&live, &gradients))?;
+    compare_gradients(file, "grad.", &named_gradients(&tracked, &gradients))?;
 
     let mut sgd = Sgd::new(
         file.number("momentum")?,
         file.number("weight_decay")?,
         Optimizer::Sgd,
     );
-    let updated = weights::export(&sgd.step(file.number("lr")?, model.clone(), &live, &gradients));
+    let updated =
+        weights::export(&sgd.step(file.number("lr")?, model.clone(), &tracked, &gradients));
     let updated = updated
         .into_iter()
         .map(|(name, (_, values))| (name, values))

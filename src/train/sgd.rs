@@ -54,20 +54,20 @@ impl Sgd {
         }
     }
 
-    /// One update of `plain` with the gradients that `live`'s parameters have; the others stay as they are.
-    pub fn step<M: Module>(&mut self, lr: f64, plain: M, live: &M, gradients: &Gradients) -> M {
+    /// Updates the parameters of `model` that have a gradient in `tracked`, the same model with autodiff.
+    pub fn step<M: Module>(&mut self, lr: f64, model: M, tracked: &M, gradients: &Gradients) -> M {
         let mut found = Collect {
             gradients,
             by_id: HashMap::new(),
         };
-        live.visit(&mut found);
+        tracked.visit(&mut found);
         let mut update = Update {
             sgd: self,
             lr,
             gradients: found.by_id,
             convolutions: false,
         };
-        let model = plain.map(&mut update);
+        let model = model.map(&mut update);
         // A linear probe leaves them alone, and goes on using what was made of them.
         if update.convolutions {
             nn::weights_replaced();
@@ -119,14 +119,14 @@ impl ModuleMapper for Update<'_> {
 }
 
 /// Each parameter's gradient, by its published name; parameters without one are left out.
-pub fn named_gradients<M: Module>(live: &M, gradients: &Gradients) -> HashMap<String, Vec<f32>> {
+pub fn named_gradients<M: Module>(tracked: &M, gradients: &Gradients) -> HashMap<String, Vec<f32>> {
     let mut found = Collect {
         gradients,
         by_id: HashMap::new(),
     };
-    live.visit(&mut found);
+    tracked.visit(&mut found);
     let take = |(name, id): (String, ParamId)| Some((name, to_vec(found.by_id.remove(&id)?)));
-    ids(live).into_iter().filter_map(take).collect()
+    ids(tracked).into_iter().filter_map(take).collect()
 }
 
 /// Each parameter's identity, by its published name.
@@ -237,4 +237,52 @@ pub struct Plan {
     /// SGD, or LARS, whose learning rates are larger: 1.5 for RoCL, 5 for ACL and DynACL.
     #[serde(default, skip_serializing_if = "Optimizer::is_usual")]
     pub optimizer: Optimizer,
+    /// Epochs at which a finished training was continued for more: until each of them the schedule ran as
+    /// if it were the last epoch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stretched: Vec<usize>,
+}
+
+impl Plan {
+    /// Learning rate at `progress` epochs, whole and fraction.
+    pub fn rate(&self, progress: f64) -> f64 {
+        let end = self.stretched.iter().find(|end| progress < **end as f64);
+        self.schedule
+            .rate(self.lr, progress, *end.unwrap_or(&self.epochs))
+    }
+
+    /// Whether training by `self` up to `epoch` has done just what training by `longer` does up to
+    /// there, so that it can be continued by it.
+    ///
+    /// # Errors
+    /// The reason why not, in words.
+    pub fn continues_as(&self, longer: &Self, epoch: usize) -> Result<(), String> {
+        let unchanged = Self {
+            epochs: longer.epochs,
+            schedule: longer.schedule.clone(),
+            stretched: longer.stretched.clone(),
+            ..self.clone()
+        };
+        if unchanged != *longer {
+            return Err("more than the number of epochs and the schedule changed".to_owned());
+        }
+        if longer.epochs < epoch {
+            let asked = longer.epochs;
+            return Err(format!(
+                "{epoch} epochs are done already, {asked} are asked for"
+            ));
+        }
+        // A schedule moves smoothly between milestones and warm-up's end, which lie on whole epochs.
+        const FRACTIONS: usize = 8;
+        for step in 0..epoch * FRACTIONS {
+            let progress = step as f64 / FRACTIONS as f64;
+            let (then, now) = (self.rate(progress), longer.rate(progress));
+            if then != now {
+                return Err(format!(
+                    "the learning rate at epoch {progress} was {then:.4}, by this schedule it would have been {now:.4}"
+                ));
+            }
+        }
+        Ok(())
+    }
 }

@@ -198,13 +198,13 @@ fn a_pretraining_step_changes_nothing_but_through_its_statistics() {
         radius: 0.1,
     };
     let objective = AdvCl::new(&images, &settings, &labels, ball);
-    let plain = backbone(3, 1);
-    let live = plain.clone().train();
-    let before = weights::export(&plain);
+    let detached = backbone(3, 1);
+    let tracked = detached.clone().train();
+    let before = weights::export(&detached);
     let mut statistics = Statistics::default();
     let loss = objective.loss(Step {
-        live: &live,
-        plain: &plain,
+        tracked: &tracked,
+        detached: &detached,
         indices: &(0..16).collect::<Vec<_>>(),
         epoch: 0,
         rng: &mut random::generator(0, "step", 0),
@@ -212,11 +212,17 @@ fn a_pretraining_step_changes_nothing_but_through_its_statistics() {
         statistics: &mut statistics,
     });
     let gradients = loss.total.backward();
-    assert!(!advcl::train::named_gradients(&live, &gradients).is_empty());
-    assert!(before == weights::export(&plain), "the plain model changed");
-    assert!(before == weights::export(&live), "the live model changed");
+    assert!(!advcl::train::named_gradients(&tracked, &gradients).is_empty());
+    assert!(
+        before == weights::export(&detached),
+        "the detached model changed"
+    );
+    assert!(
+        before == weights::export(&tracked),
+        "the tracked model changed"
+    );
 
-    let after = weights::export(&statistics.absorb_into(plain));
+    let after = weights::export(&statistics.absorb_into(detached));
     for (name, value) in &before {
         let statistic = name.contains(".running_");
         // Every branch was used, so every statistic follows its batch; no parameter does.

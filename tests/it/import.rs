@@ -97,7 +97,7 @@ fn a_teacher_from_elsewhere_teaches() {
     let mut transcript = Transcript::new(path);
     transcript.refuse_after_a_start("run deacl.toml --run run");
     transcript.check("a_teacher_for_images_of_another_size");
-    advcl(path, &format!("{import} --image-size 20")).expect(0);
+    advcl(path, &format!("{import} --image-size 20 --replace")).expect(0);
     advcl(path, "run deacl.toml --run run").expect(0);
     // The student began as its teacher, so it normalises its images too; so does its classifier.
     let device = device::open("cpu").expect("the CPU");

@@ -126,16 +126,19 @@ fn make(folder: &Path, name: &str, stopping: bool) -> Vec<&'static str> {
             seed: 3,
             precision: Default::default(),
             stop: &stop,
-            observe: &mut observe,
+            observe: Box::new(&mut observe),
         };
         let needs = match name {
             "deacl" => vec!["simclr"],
             "dynacl++" => vec!["dynacl"],
-            "advcl" => vec!["simclr"],
+            "advcl" => vec!["simclr", "labels"],
             _ => vec![],
         };
         let each = needs.into_iter().chain([name]);
-        let made = each.map(|name| experiment.make_encoder(name, &mut context));
+        let made = each.map(|name| match name {
+            "labels" => experiment.cluster(&mut context),
+            name => experiment.pretrain(Some(name), &mut context),
+        });
         match made.collect::<Result<(), Error>>() {
             Ok(()) => break,
             Err(Error::Interrupted { .. }) if stopping => {}

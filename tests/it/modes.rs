@@ -186,9 +186,11 @@ fn sittings(recipe: &Recipe, run: &Path, stops: &[usize]) -> Vec<u8> {
             seed: 3,
             precision: Default::default(),
             stop: &stop,
-            observe: &mut observe,
+            observe: Box::new(&mut observe),
         };
-        match experiment.finetune(&cell, &mut context) {
+        let finetuned = experiment.finetune(std::slice::from_ref(&cell), &mut context);
+        drop(context);
+        match finetuned {
             Ok(()) => assert_eq!(sitting, stops.len(), "a stop had no effect"),
             Err(Error::Interrupted { .. }) => assert_eq!(steps.len(), stops[sitting]),
             Err(other) => panic!("{other}"),

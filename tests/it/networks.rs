@@ -85,6 +85,7 @@ pub fn plan(epochs: usize, lr: f64) -> Plan {
         momentum: 0.9,
         weight_decay: 1e-4,
         optimizer: Optimizer::Sgd,
+        stretched: Vec::new(),
     }
 }
 

@@ -54,7 +54,7 @@ fn sit<O: Objective>(
         seed: 7,
         precision: Default::default(),
         stop: &stop,
-        observe: &mut observe,
+        observe: Box::new(&mut observe),
     };
     Ok(fit(
         "stage",
@@ -62,10 +62,7 @@ fn sit<O: Objective>(
         fresh,
         plan,
         IMAGES,
-        Checkpoint {
-            path: checkpoint,
-            recipe: &format!("lr = {}", plan.lr),
-        },
+        Checkpoint::new(checkpoint, &format!("lr = {}", plan.lr)),
         &mut context,
     )?
     .0)
@@ -218,7 +215,7 @@ fn classifier_on_a_frozen_encoder() {
             seed: 7,
             precision: Default::default(),
             stop: &stop,
-            observe: &mut observe,
+            observe: Box::new(&mut observe),
         };
         let route = Route::Pgd;
         let mut all = || features("slf", &encoder, route, &split.images, 20, &mut context);

@@ -91,7 +91,7 @@ fn examine(
         seed: 0,
         precision: Precision::F32,
         stop: &AtomicBool::new(false),
-        observe: &mut |_| (),
+        observe: Box::new(|_| ()),
     };
     suspect.examine(&mut context).expect("findings")
 }

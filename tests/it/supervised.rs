@@ -29,8 +29,8 @@ fn loss(split: &Split, settings: &Settings, radius: f64, model: &Classifier) -> 
     let objective = end_to_end(split, settings, linf(radius));
     let mut statistics = Statistics::default();
     let Loss { total, parts } = objective.loss(Step {
-        live: &model.clone().train(),
-        plain: model,
+        tracked: &model.clone().train(),
+        detached: model,
         indices: &(0..16).collect::<Vec<_>>(),
         epoch: 0,
         rng: &mut random::generator(1, "step", 0),
@@ -128,7 +128,7 @@ fn what_a_recipe_says_is_what_is_trained() {
         seed: 3,
         precision: Default::default(),
         stop: &stop,
-        observe: &mut observe,
+        observe: Box::new(&mut observe),
     };
     let train = &experiment.data.pretraining.train;
     let pgd = Criterion::Pgd {
@@ -155,10 +155,8 @@ fn what_a_recipe_says_is_what_is_trained() {
         let (images, labels) = (&train.images, &train.labels);
         let task = Task::new(images, labels, 10, augment, linf(0.1), &device());
         let entry = experiment.recipe.pretrain.require(name).expect("a table");
-        let checkpoint = Checkpoint {
-            path: &folder.path().join(name).with_extension("checkpoint"),
-            recipe: "",
-        };
+        let path = folder.path().join(name).with_extension("checkpoint");
+        let checkpoint = Checkpoint::new(&path, "");
         let objective = EndToEnd { task, criterion };
         let plan = entry.method().plan();
         let trained = fit(name, &objective, fresh, plan, 64, checkpoint, &mut context);
@@ -167,7 +165,9 @@ fn what_a_recipe_says_is_what_is_trained() {
         for (part, tensor) in weights::export(&trained.linear) {
             expected.insert(format!("linear.{part}"), tensor);
         }
-        experiment.pretrain(name, &mut context).expect("training");
+        experiment
+            .pretrain(Some(name), &mut context)
+            .expect("training");
         let (found, _) = weights::load(&experiment.encoder_path(name)).expect("a model");
         assert!(found == expected, "{name}: another training");
     }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use advcl::nn::{Precision, Route};
+use advcl::experiment::Stale;
+use advcl::nn::{self, Route};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -30,35 +31,36 @@ pub struct Shared {
     /// Compute device: cpu, vulkan, cuda:1, …
     #[arg(long, default_value = "cpu", global = true, display_order = 101)]
     pub device: String,
-    /// Instructions that the CPU uses: auto, avx512, avx2, neon, portable
+    /// Instruction set of the CPU kernels; auto is the best that the processor has
     #[arg(
         long,
+        value_enum,
         value_name = "SET",
         default_value = "auto",
         global = true,
         display_order = 101
     )]
-    pub cpu_kernels: String,
-    /// Convolutions on the CPU: winograd, direct, or auto (direct in selftest)
+    pub cpu_kernels: CpuKernels,
+    /// Convolution algorithm on the CPU; auto is winograd, and direct in selftest
     #[arg(
         long,
+        value_enum,
         value_name = "HOW",
         default_value = "auto",
-        value_parser = ["auto", "winograd", "direct"],
         global = true,
         display_order = 101
     )]
-    pub conv: String,
-    /// Products of convolutions in pretraining on the CPU: f32, or bf16 where the processor has it
+    pub conv: Conv,
+    /// Precision of the products in pretraining's convolutions; bf16 where the processor has it
     #[arg(
         long,
+        value_enum,
         value_name = "P",
         default_value = "f32",
-        value_parser = ["f32", "bf16"],
         global = true,
         display_order = 101
     )]
-    pub precision: String,
+    pub precision: Precision,
     /// Write TensorBoard event files too, to RUN/tensorboard
     #[arg(long, global = true, display_order = 102)]
     pub tensorboard: bool,
@@ -82,23 +84,64 @@ pub struct Shared {
     pub quiet: bool,
 }
 
+/// Instruction set of the CPU kernels. All are offered everywhere; one that the processor lacks is refused.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum CpuKernels {
+    Auto,
+    Avx512,
+    Avx2,
+    Neon,
+    Portable,
+}
+
+impl CpuKernels {
+    /// The name in `advcl::nn`; none for the best one.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Auto => None,
+            Self::Avx512 => Some("avx512"),
+            Self::Avx2 => Some("avx2"),
+            Self::Neon => Some("neon"),
+            Self::Portable => Some("portable"),
+        }
+    }
+}
+
+/// Convolution algorithm on the CPU.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Conv {
+    Auto,
+    Winograd,
+    Direct,
+}
+
+/// Precision of the products in convolutions.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Precision {
+    F32,
+    Bf16,
+}
+
 #[derive(Subcommand)]
 pub enum Command {
     /// Pretrain, cluster, finetune, attack; end with a table
     #[command(after_help = "Example: advcl run quickstart --set 'seed = 1' --run runs/seed1")]
-    Run(RecipeArg),
+    Run(Run),
     /// Pretrain the recipe's encoders, or one of them
     #[command(after_help = "Example: advcl pretrain quickstart --method simclr --run runs/a")]
-    Pretrain(Stage),
+    Pretrain(Pretrain),
     /// Cluster the standard encoder's features into pseudo-labels
     #[command(after_help = "Example: advcl cluster --run runs/a")]
-    Cluster(RecipeArg),
+    Cluster(Run),
     /// Make a classifier of each encoder in each of the recipe's modes, or of one in one
     #[command(after_help = "Example: advcl finetune --method advcl --mode slf --run runs/a")]
-    Finetune(Row),
+    Finetune(Finetune),
     /// Clean and robust accuracy of the classifiers, or of one: PGD, and AutoAttack where asked
     #[command(after_help = "Example: advcl evaluate runs/a --method advcl --attack autoattack")]
     Evaluate(Evaluate),
+    /// Copy what still holds under a changed recipe to a new run folder
+    #[command(after_help = "Example: advcl fork runs/a runs/b --set 'threat.radius = \"8/255\"'")]
+    Fork(Fork),
     /// All methods and modes of a recipe, over several seeds
     #[command(after_help = "Example: advcl compare compare-quick --format md")]
     Compare(Compare),
@@ -176,10 +219,70 @@ pub struct Row {
     pub mode: Option<String>,
 }
 
+/// Answer to results that were made with other settings or images than the command's.
+#[derive(Args)]
+pub struct StaleArg {
+    /// Make results again that were made with other settings or images, however long they took
+    #[arg(long, conflicts_with = "reuse")]
+    pub replace: bool,
+    /// Use such results as they are
+    #[arg(long)]
+    pub reuse: bool,
+}
+
+impl StaleArg {
+    pub fn answer(&self) -> Stale {
+        if self.replace {
+            Stale::Replace
+        } else if self.reuse {
+            Stale::Reuse
+        } else {
+            Stale::Ask
+        }
+    }
+}
+
+#[derive(Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub recipe: RecipeArg,
+    #[command(flatten)]
+    pub stale: StaleArg,
+}
+
+#[derive(Args)]
+pub struct Pretrain {
+    #[command(flatten)]
+    pub stage: Stage,
+    #[command(flatten)]
+    pub stale: StaleArg,
+}
+
+#[derive(Args)]
+pub struct Finetune {
+    #[command(flatten)]
+    pub row: Row,
+    #[command(flatten)]
+    pub stale: StaleArg,
+}
+
+#[derive(Args)]
+pub struct Fork {
+    /// Run folder to copy from; it stays as it is
+    #[arg(value_name = "RUN")]
+    pub from: PathBuf,
+    /// Run folder to make
+    #[arg(value_name = "NEW")]
+    pub to: PathBuf,
+}
+
 #[derive(Args)]
 pub struct Evaluate {
     #[command(flatten)]
     pub row: Row,
+    /// Evaluate classifiers as they are, also those that contradict the recipe
+    #[arg(long)]
+    pub reuse: bool,
     /// Attack with this beside PGD: autoattack, rand, or one of apgd-ce, apgd-dlr, apgd-t, fab-t, square, fgsm, …;
     /// the same as --set 'evaluate.attack = "NAME"'
     #[arg(long, value_name = "NAME")]
@@ -202,7 +305,7 @@ pub struct Evaluate {
 pub struct Import {
     /// A state dict: safetensors, .pt or .pth, with the names of torchvision or of AdvCL's released code
     pub weights: PathBuf,
-    /// The model file to write
+    /// Model file to write
     #[arg(
         short,
         long,
@@ -210,9 +313,12 @@ pub struct Import {
         default_value = "imported.safetensors"
     )]
     pub output: PathBuf,
-    /// The first layer: cifar (3 × 3, stride 1) or strided (3 × 3, stride 2)
-    #[arg(long, default_value = "cifar", value_parser = ["cifar", "strided"])]
-    pub stem: String,
+    /// Replace the model file if it exists
+    #[arg(long)]
+    pub replace: bool,
+    /// First layer: 3 × 3 with stride 1 (cifar) or 2 (strided)
+    #[arg(long, value_enum, default_value = "cifar")]
+    pub stem: Stem,
     /// Height and width of the images that it takes
     #[arg(long, value_name = "PIXELS", default_values_t = [32], num_args = 1..=2)]
     pub image_size: Vec<usize>,
@@ -227,10 +333,28 @@ pub struct Import {
     pub std: Vec<f32>,
 }
 
+/// First layer of an encoder.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Stem {
+    Cifar,
+    Strided,
+}
+
+impl From<Stem> for nn::Stem {
+    fn from(stem: Stem) -> Self {
+        match stem {
+            Stem::Cifar => Self::Cifar,
+            Stem::Strided => Self::Strided,
+        }
+    }
+}
+
 #[derive(Args)]
 pub struct Compare {
     #[command(flatten)]
     pub recipe: RecipeArg,
+    #[command(flatten)]
+    pub stale: StaleArg,
     /// How the tables are printed; all but text are written to the run folder too
     #[arg(long, value_enum)]
     pub format: Option<Format>,
@@ -350,19 +474,22 @@ pub struct Inspect {
     /// Also attack this model, for the adversarial view
     #[arg(long)]
     pub model: Option<PathBuf>,
-    /// Where the contact sheet goes [default: views.png, if there is none yet]
+    /// Contact sheet to write; a sheet of an earlier call is replaced [default: views.png]
     #[arg(long, value_name = "PNG")]
     pub sheet: Option<PathBuf>,
+    /// Replace any other file of that name too
+    #[arg(long)]
+    pub replace: bool,
     /// Rows of the contact sheet
     #[arg(long, default_value_t = 10)]
     pub rows: usize,
 }
 
 impl Shared {
-    pub fn precision(&self) -> Precision {
-        match self.precision.as_str() {
-            "bf16" => Precision::Bf16,
-            _ => Precision::F32,
+    pub fn precision(&self) -> nn::Precision {
+        match self.precision {
+            Precision::F32 => nn::Precision::F32,
+            Precision::Bf16 => nn::Precision::Bf16,
         }
     }
 }

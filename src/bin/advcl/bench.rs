@@ -5,8 +5,9 @@ use advcl::{Error, device, nn};
 use anyhow::Result;
 
 use crate::args::{Bench, BenchSetup, Shared};
-use crate::commands::{print, print_json};
-use crate::table::{aligned, cells, pairs};
+use crate::format::Table;
+use crate::output::{print, print_json};
+use crate::table::pairs;
 
 pub fn bench(what: &Bench, shared: &Shared) -> Result<()> {
     match what {
@@ -95,30 +96,30 @@ fn kernels_text(outcome: &KernelSpeeds) -> String {
         ("GEMM peak", gemm_text(&outcome.gemm)),
     ];
     let mut text = pairs(&about.map(|(name, value)| (name.to_owned(), value)));
-    let head = [
-        "convolution",
-        "input",
-        "layers",
-        "forward",
-        "of peak",
-        "to input",
-        "of peak",
-        "to weight",
-        "of peak",
-    ];
-    let mut rows = vec![cells(head)];
-    rows.extend(outcome.layers.iter().map(layer_row));
+    let mut table = Table::new()
+        .left("convolution")
+        .left("input")
+        .right("layers");
+    for head in ["forward", "to input", "to weight"] {
+        table = table.right(head).right("of peak");
+    }
+    for layer in &outcome.layers {
+        table.row(layer_row(layer));
+    }
     text += &format!(
         "\nGFLOP/s in direct-equivalent operations: forward, and the gradients\n{}",
-        aligned(&rows)
+        table.text()
     );
-    let mut rows = vec![cells(["BatchNorm + ReLU", "input", "forward", "backward"])];
-    rows.extend(outcome.batch_norm.iter().map(norm_row));
+    let mut table = Table::new().left("BatchNorm + ReLU").left("input");
+    table = table.right("forward").right("backward");
+    for speed in &outcome.batch_norm {
+        table.row(norm_row(speed));
+    }
     text += &format!(
         "\nGB/s: {} bytes a value forward, {} backward\n{}",
         bench::BATCH_NORM_BYTES[0],
         bench::BATCH_NORM_BYTES[1],
-        aligned(&rows)
+        table.text()
     );
     text
 }

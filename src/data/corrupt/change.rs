@@ -5,6 +5,7 @@ use rand::rngs::ChaCha8Rng;
 
 use super::filter::{Border, Plane, gaussian};
 use super::{Canvas, byte};
+use crate::data::images::unit;
 use crate::error::{Error, Result};
 
 /// Changes each value by itself, in order.
@@ -41,7 +42,7 @@ pub(super) fn glass(
     image
         .iter_mut()
         .for_each(|p| *p = p.blurred(&weights, Border::Edge));
-    each(image, |value| f32::from(byte(value)) / 255.0);
+    each(image, |value| unit(byte(value)));
     for _ in 0..rounds {
         for y in (reach + 1..=height.saturating_sub(reach)).rev() {
             for x in (reach + 1..=width.saturating_sub(reach)).rev() {
@@ -140,7 +141,7 @@ pub(super) fn jpeg(image: &mut Canvas, quality: u8) -> Result<()> {
     };
     for (channel, plane) in image.iter_mut().enumerate() {
         for (value, pixel) in plane.values.iter_mut().zip(back.chunks_exact(channels)) {
-            *value = f32::from(pixel[channel]) / 255.0;
+            *value = unit(pixel[channel]);
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use rand_distr::StandardNormal;
 
 use super::Canvas;
 use super::filter::{Border, Plane, gaussian};
-use crate::data::augment::luma;
+use crate::data::images::luma;
 
 /// Fog: a cloud is mixed in, `amount` of it; it gets the smoother the larger `decay` is.
 pub(super) fn fog(image: &mut Canvas, (amount, decay): (f32, f32), rng: &mut ChaCha8Rng) {

@@ -63,7 +63,13 @@ impl Measure {
         Ok(all.map(|(_, measure)| measure).collect())
     }
 
-    /// Its name.
+    /// Measure of that name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        let own = MEASURES.iter().find(|(other, _)| *other == name);
+        own.map(|(_, measure)| *measure)
+    }
+
+    /// Name of the measure.
     pub fn name(self) -> &'static str {
         let own = MEASURES.iter().find(|(_, measure)| *measure == self);
         own.expect("the table has them all").0
@@ -168,19 +174,23 @@ pub struct Measures {
 }
 
 impl Measures {
-    /// Takes a part away.
-    pub fn clear(&mut self, part: Measure) {
-        match part {
-            Measure::Radius => self.radius.clear(),
-            Measure::Steps => self.steps.clear(),
-            Measure::Corruptions => self.corruptions.clear(),
+    /// Takes one measure over from others.
+    pub fn take(&mut self, measure: Measure, from: &Self) {
+        match measure {
+            Measure::Radius => self.radius.clone_from(&from.radius),
+            Measure::Steps => self.steps.clone_from(&from.steps),
+            Measure::Corruptions => self.corruptions.clone_from(&from.corruptions),
             Measure::Confusion => {
-                self.confusion.clear();
-                self.confusion_attacked.clear();
+                self.confusion.clone_from(&from.confusion);
+                self.confusion_attacked.clone_from(&from.confusion_attacked);
             }
-            Measure::Features => self.neighbours = None,
-            Measure::Calibration => (self.calibration, self.calibration_attacked) = (None, None),
-            Measure::Transfer => {} // Of several rows: not kept here.
+            Measure::Features => self.neighbours = from.neighbours,
+            Measure::Calibration => {
+                self.calibration.clone_from(&from.calibration);
+                self.calibration_attacked
+                    .clone_from(&from.calibration_attacked);
+            }
+            Measure::Transfer => {} // Between rows: kept elsewhere.
         }
     }
 }

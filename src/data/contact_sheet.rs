@@ -1,11 +1,12 @@
-//! What is in a data set: figures for a table, and a picture to look at.
+//! A contact sheet: views of images side by side, as one PNG to look at.
 
 use std::path::Path;
 
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 
-use super::{Batch, Images, Split};
+use super::Batch;
+use super::own_output::mark_png;
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
 
@@ -13,42 +14,6 @@ use crate::files::write_atomic;
 const GAP: usize = 2;
 /// A sheet above this many bytes is a mistake in `scale`, not a picture to look at.
 const MAX_SHEET: usize = 1 << 30;
-
-/// Mean and standard deviation (of the population) a channel, of pixels in [0, 1]; zeros for no images.
-pub fn channel_means(images: &Images) -> Vec<(f64, f64)> {
-    let plane = images.height * images.width;
-    let mut sums = vec![(0u64, 0u64); images.channels];
-    for i in 0..images.len() {
-        for (sum, values) in sums.iter_mut().zip(images.image(i).chunks_exact(plane)) {
-            for &value in values {
-                let value = u64::from(value);
-                sum.0 += value;
-                sum.1 += value * value;
-            }
-        }
-    }
-    // Integer sums are exact: 2^64 / 255^2 is 2.8e14 pixels.
-    let count = (images.len() * plane).max(1) as f64;
-    sums.into_iter()
-        .map(|(sum, squares)| {
-            let mean = sum as f64 / count;
-            let variance = (squares as f64 / count - mean * mean).max(0.0);
-            (mean / 255.0, variance.sqrt() / 255.0)
-        })
-        .collect()
-}
-
-/// Images a class, for labels `0..classes`; all zeros where the split is unlabeled.
-///
-/// # Panics
-/// Where a label is not below `classes`.
-pub fn counts(split: &Split, classes: usize) -> Vec<usize> {
-    let mut counts = vec![0; classes];
-    for &label in &split.labels {
-        counts[label] += 1;
-    }
-    counts
-}
 
 /// Writes a PNG grid: one row an image, one column a view (`columns[view]` is
 /// `[images, 1 or 3 channels, height, width]`), each pixel enlarged to `scale` × `scale`, two white pixels
@@ -138,7 +103,7 @@ pub fn contact_sheet(columns: &[&Batch], scale: usize, path: &Path) -> Result<()
     PngEncoder::new(&mut png)
         .write_image(&sheet, sheet_width, sheet_height, kind)
         .map_err(|error| Error::io("write", path)(std::io::Error::other(error)))?;
-    write_atomic(path, &png)
+    write_atomic(path, &mark_png(png))
 }
 
 /// One value of a view as a byte; a gray view has the same value in every channel. NaN is black.
@@ -159,27 +124,6 @@ mod tests {
             data: data.to_vec(),
             shape,
         }
-    }
-
-    #[test]
-    fn means_and_deviations_are_of_pixels_in_0_1() {
-        let images = Images {
-            pixels: vec![0, 255, 51, 51, 255, 0, 51, 51],
-            channels: 2,
-            height: 1,
-            width: 2,
-        };
-        let means = channel_means(&images);
-        assert_eq!(means[0], (0.5, 0.5));
-        assert!(
-            (means[1].0 - 0.2).abs() < 1e-12 && means[1].1 < 1e-6,
-            "{means:?}"
-        );
-        let none = Images {
-            pixels: vec![],
-            ..images
-        };
-        assert_eq!(channel_means(&none), [(0.0, 0.0); 2]);
     }
 
     #[test]

@@ -1,172 +1,104 @@
-//! The run folder: recipe, checkpoints, metrics, models. The folder is the run; running again resumes.
+//! The model file: weights under their published names, with a JSON description in the metadata.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result, first_difference};
-use crate::files::write_atomic;
+use super::layout::{MODEL, RECIPE};
+use crate::error::{Error, Result};
 use crate::nn::{Backbone, Classifier, Encoder, EncoderConfig, Linear, Normalize, Route};
 use crate::random;
-use crate::session::Event;
 use crate::weights::{self, Tensors};
 
-/// A run folder, held by this process.
-pub struct Run {
-    path: PathBuf,
-    metrics: File,
-    // Unlocked when dropped.
-    _lock: File,
-}
-
-impl Run {
-    /// Opens the folder, making it where it is missing, and locks it. `recipe` is the resolved recipe's text: a
-    /// folder that holds another one is refused. Only the table `[evaluate]` may change: nothing that is made
-    /// depends on it, and figures are measured anew.
-    ///
-    /// # Errors
-    /// [`Error::Run`] for another recipe or another process at work; [`Error::Io`].
-    pub fn open(path: &Path, recipe: &str) -> Result<Self> {
-        fs::create_dir_all(path).map_err(Error::io("create", path))?;
-        let lock_path = path.join(".lock");
-        let lock = File::create(&lock_path).map_err(Error::io("create", &lock_path))?;
-        if let Err(fs::TryLockError::WouldBlock) = lock.try_lock() {
-            let hint = "wait for it, or name another folder with --run";
-            return Err(Error::run(
-                path,
-                "another advcl is at work in this folder",
-                hint,
-            ));
-        }
-        let saved = path.join("recipe.toml");
-        if saved.exists() {
-            let found = fs::read_to_string(&saved).map_err(Error::io("read", &saved))?;
-            let (fixed, wanted) = (
-                without_evaluate(&found, &saved)?,
-                without_evaluate(recipe, &saved)?,
-            );
-            if fixed != wanted {
-                let difference = first_difference(&fixed, &wanted);
-                let problem = format!("made with another recipe ({difference})");
-                let hint = "name another folder with --run, or delete this one to start anew";
-                return Err(Error::run(path, problem, hint));
-            }
-            if found != recipe {
-                write_atomic(&saved, recipe.as_bytes())?;
-            }
-        } else {
-            write_atomic(&saved, recipe.as_bytes())?;
-        }
-        let metrics_path = path.join("metrics.jsonl");
-        let metrics = File::options()
-            .create(true)
-            .append(true)
-            .open(&metrics_path);
-        let metrics = metrics.map_err(Error::io("write", &metrics_path))?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            metrics,
-            _lock: lock,
-        })
-    }
-
-    /// The folder.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The folder of one stage, made where it is missing.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn stage(&self, name: &str) -> Result<PathBuf> {
-        let path = self.path.join(name);
-        fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
-        Ok(path)
-    }
-
-    /// Appends an event to `metrics.jsonl`; steps and progress within a stage are for people, not for the log.
-    pub fn log(&self, event: &Event) {
-        if matches!(event, Event::Step { .. } | Event::Progress { .. }) {
-            return;
-        }
-        let line = serde_json::to_string(event).expect("plain values");
-        // The log is for reading along; a full disk stops the run at the next checkpoint.
-        let _ = writeln!(&self.metrics, "{line}");
-    }
-}
-
-/// A recipe's text without the one table that may change.
-fn without_evaluate(recipe: &str, path: &Path) -> Result<String> {
-    let parsed = toml::from_str::<toml::Table>(recipe);
-    let mut table = parsed.map_err(|error| {
-        let found = error.message().trim().replace('\n', "; ");
-        Error::format(path, "recipe", "the recipe that this program wrote", found)
-    })?;
-    table.remove("evaluate");
-    Ok(toml::to_string(&table).expect("it was parsed"))
-}
-
-/// What a model file says of itself: enough to build the model and to use it.
+/// Description of a model in its file: enough to build it and to use it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelInfo {
-    /// Of this description.
+    /// Format of this description: in 1, `recipe` is in a form that cannot be compared with today's.
     pub format: usize,
-    /// How it was pretrained.
+    /// Table of the pretraining method in the recipe.
     pub method: String,
-    /// Depth, width, stem.
+    /// Depth, width and stem.
     #[serde(flatten)]
     pub encoder: EncoderConfig,
-    /// Of the images: 1 or 3.
+    /// Channels of the images: 1 or 3.
     pub channels: usize,
     /// Height and width of the images, in pixels.
     pub image_size: [usize; 2],
-    /// In label order; empty while no classifier was fitted.
+    /// Names of the classes in label order; empty while no classifier was fitted.
     pub classes: Vec<String>,
-    /// The BatchNorm branches, in order.
+    /// BatchNorm branches, in order.
     pub routes: Vec<Route>,
-    /// The one to use.
+    /// BatchNorm branch to use.
     pub route: Route,
     /// Whether the projection head `head_proj` is there: methods that compare no projections have none.
     #[serde(default = "usual_projection")]
     pub projection: bool,
-    /// Numbers of clusters, one head `fc_K` each.
+    /// Numbers of pseudo-classes, one head `fc_K` each.
     pub clusters: Vec<usize>,
-    /// Where the pseudo-labels came from.
+    /// Origin of the pseudo-labels, in words.
     pub pseudo_labels: Option<String>,
-    /// How the classifier was fitted: "slf", or "end-to-end" where it was trained together with the encoder.
+    /// Finetuning mode of the classifier: "slf", or "end-to-end" where it was trained together with the encoder.
     pub finetuning: Option<String>,
-    /// By what images are normalised inside the encoder; weights that were made here do without.
+    /// Mean and deviation by which the encoder normalises images; weights that were made here do without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub normalize: Option<Normalize>,
-    /// All that the weights depend on, as TOML: the recipe's part, how many images, their fingerprint.
+    /// Everything that the weights depend on, as TOML: parts of the recipe, fingerprints of the images.
     pub recipe: String,
-    /// The program that wrote it.
+    /// Version of the program that wrote the file.
     pub advcl_version: String,
 }
 
-/// Files from before there were methods without a projection head do not say that they have one.
+/// Default of files from before there were methods without a projection head.
 fn usual_projection() -> bool {
     true
 }
 
-/// The method of a model whose weights were made elsewhere.
+/// Method of a model whose weights were imported.
 pub const IMPORTED: &str = "imported";
+
+/// Format of the descriptions that this version writes.
+pub const MODEL_FORMAT: usize = 2;
 
 const METADATA: &str = "advcl";
 const LINEAR: &str = "linear.";
 
-/// A model file read back.
+/// Model of a file.
 pub struct Model {
-    /// What it says of itself.
+    /// Description.
     pub info: ModelInfo,
     /// Encoder and heads of pretraining.
     pub backbone: Backbone,
     /// The classifier, where one was fitted.
     pub linear: Option<Linear>,
+}
+
+impl ModelInfo {
+    /// Reads the description alone, without the weights; none where there is no file.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Format`], [`Error::Model`].
+    pub fn load(path: &Path) -> Result<Option<Self>> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let metadata = weights::load_metadata(path)?;
+        Self::parse(path, &metadata).map(Some)
+    }
+
+    fn parse(path: &Path, metadata: &BTreeMap<String, String>) -> Result<Self> {
+        let Some(text) = metadata.get(METADATA) else {
+            let problem = "no advcl metadata: this is not a model.safetensors of a run folder";
+            let hint = "give the path of a model in a run folder: advcl/slf/model.safetensors, say";
+            return Err(Error::model(path, problem, hint));
+        };
+        serde_json::from_str(text).map_err(|error| {
+            let expected = "a description that this version understands";
+            Error::format(path, "metadata advcl", expected, error.to_string())
+        })
+    }
 }
 
 impl Model {
@@ -200,27 +132,7 @@ impl Model {
     /// [`Error::Io`], [`Error::Format`], [`Error::Model`].
     pub fn load(path: &Path, device: &Device) -> Result<Self> {
         let (mut tensors, metadata) = weights::load(path)?;
-        let info: ModelInfo = match metadata
-            .get(METADATA)
-            .map(|text| serde_json::from_str(text))
-        {
-            Some(Ok(info)) => info,
-            Some(Err(error)) => {
-                let expected = "a description that this version understands";
-                return Err(Error::format(
-                    path,
-                    "metadata advcl",
-                    expected,
-                    error.to_string(),
-                ));
-            }
-            None => {
-                let problem = "no advcl metadata: this is not a model.safetensors of a run folder";
-                let hint =
-                    "give the path of a model in a run folder: advcl/slf/model.safetensors, say";
-                return Err(Error::model(path, problem, hint));
-            }
-        };
+        let info = ModelInfo::parse(path, &metadata)?;
         if !info.routes.contains(&info.route) {
             let expected = format!("one of the routes {:?}", info.routes);
             let found = info.route.name();
@@ -281,7 +193,7 @@ impl Model {
             let below = path.parent().map(models_below).unwrap_or_default();
             let hint = if below.is_empty() {
                 let folder = path.ancestors().nth(2);
-                let folder = folder.filter(|run| run.join("recipe.toml").exists());
+                let folder = folder.filter(|run| run.join(RECIPE).exists());
                 let run = folder.map_or("DIR".to_owned(), |run| run.display().to_string());
                 format!("make one first: advcl finetune --run {run}")
             } else {
@@ -300,11 +212,11 @@ impl Model {
     }
 }
 
-/// The folders in `folder` that have a model, in order of their names.
+/// Folders in `folder` that have a model, in order of their names.
 pub fn models_below(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-    found.retain(|path| path.join("model.safetensors").exists());
+    found.retain(|path| path.join(MODEL).exists());
     found.sort();
     found
 }
@@ -313,24 +225,6 @@ pub fn models_below(folder: &Path) -> Vec<PathBuf> {
 mod tests {
     use super::*;
     use crate::nn::{Depth, Stem};
-
-    #[test]
-    fn only_evaluate_may_change() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let text =
-            |seed: u64, steps: usize| format!("seed = {seed}\n\n[evaluate]\nsteps = {steps}\n");
-        let open = |seed, steps| Run::open(folder.path(), &text(seed, steps)).map(drop);
-        open(1, 20).expect("a new folder");
-        open(1, 50).expect("the same but for evaluate");
-        let saved = folder.path().join("recipe.toml");
-        assert_eq!(fs::read_to_string(&saved).expect("a recipe"), text(1, 50));
-        let error = open(2, 50).expect_err("another seed").to_string();
-        assert!(
-            error.contains("(it has `seed = 1`, this one `seed = 2`)"),
-            "{error}"
-        );
-        assert_eq!(fs::read_to_string(&saved).expect("a recipe"), text(1, 50));
-    }
 
     #[test]
     fn weights_that_are_not_finite_are_never_saved() {

@@ -2,8 +2,6 @@
 
 use burn::tensor::{Device, Tensor};
 
-pub use crate::data::inspect::{channel_means, contact_sheet, counts};
-
 use crate::attack::Pgd;
 use crate::data::{Batch, Dataset};
 use crate::error::{Error, Result};
