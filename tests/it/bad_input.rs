@@ -1,5 +1,5 @@
-//! Bad input: recipes and arguments. Each is refused with exit code 2 and one clear message that says where, and no file
-//! is touched ([`Transcript::refuse`]).
+//! Bad input: recipes and arguments. Each is refused with exit code 2 and one clear message that
+//! says where, and no file is touched ([`Transcript::refuse`]).
 
 use crate::{TINY, Transcript, folder, put};
 

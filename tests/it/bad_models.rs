@@ -41,15 +41,16 @@ fn models_and_images_that_predict_cannot_use() {
     transcript.check("models_and_images_that_predict_cannot_use");
 }
 
-/// Where files cannot grow past a limit, a run names the file that it could not write and keeps those that it has; with
-/// space again it goes on.
+/// Where files cannot grow past a limit, a run names the file that it could not write and keeps
+/// those that it has; with space again it goes on.
 #[cfg(unix)]
 #[test]
 fn a_full_disk_stops_a_run_that_can_go_on_later() {
     let folder = crate::folder();
     let path = folder.path();
     let mut transcript = Transcript::new(path);
-    // Without the signal that would end the process, writing past the limit fails as on a full disk.
+    // Without the signal that would end the process, writing past the limit fails as on a full
+    // disk.
     for blocks in [1, 16] {
         let mut command = std::process::Command::new("bash");
         command.arg("-c").arg(format!(

@@ -116,8 +116,8 @@ const LABELS: &str = "pseudo_labels.safetensors";
 const SLF: &str = "simclr/slf/model.safetensors";
 const SLF_CHECKPOINT: &str = "simclr/slf/checkpoint.safetensors";
 
-/// Files of the folder `run` below `path`, each spoiled in its own way. Beside it are `another`, of another temperature, and
-/// `wide`, of another width.
+/// Files of the folder `run` below `path`, each spoiled in its own way. Beside it are `another`, of
+/// another temperature, and `wide`, of another width.
 fn spoiled(path: &Path) -> Vec<Spoiled> {
     let file = |name: &str| get(path.join("run").join(name));
     let another = |name: &str| get(path.join("another").join(name));

@@ -126,8 +126,8 @@ fn impossible_comparisons_are_refused() {
     ] {
         transcript.refuse(&format!("compare many.toml --run run --set {set}"));
     }
-    // No training can mend these, so they are refused before any: a share of the labels that leaves a class without, a
-    // teacher that is not there.
+    // No training can mend these, so they are refused before any: a share of the labels that leaves
+    // a class without, a teacher that is not there.
     let plan = "plan = { epochs = 1, batch_size = 16, lr = 0.1, momentum = 0.9, weight_decay = 2e-4, schedule.cosine = {} }";
     let more = [
         "[finetune.semi-supervised]\nlabels = 0.02",

@@ -11,7 +11,8 @@ use crate::{Transcript, advcl, contents, folder, folder_after, get, put};
 
 const ROW: &str = "evaluate run --method advcl --mode slf";
 
-/// A trained row in `run`, whose classifier predicts more than one class: one that does not is robust.
+/// A trained row in `run`, whose classifier predicts more than one class: one that does not is
+/// robust.
 fn trained() -> tempfile::TempDir {
     folder_after("run tiny.toml --run run --set finetune.slf.plan.epochs=30")
 }

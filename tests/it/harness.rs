@@ -1,6 +1,7 @@
 //! Runs the program, and compares its answers with the snapshots in `snapshots/`.
 //!
-//! `INSTA_UPDATE=always cargo test --test it` writes the snapshots anew; the difference is read in the version control.
+//! `INSTA_UPDATE=always cargo test --test it` writes the snapshots anew; the difference is read in
+//! the version control.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -36,7 +37,8 @@ impl Answer {
     }
 }
 
-/// The command, its standard output as it is, its standard error after `2>`, and the exit code unless that is 0.
+/// The command, its standard output as it is, its standard error after `2>`, and the exit code
+/// unless that is 0.
 impl std::fmt::Display for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         writeln!(f, "$ {}", self.command)?;
@@ -87,7 +89,8 @@ pub fn answer(command: &mut Command) -> Answer {
     }
 }
 
-/// Runs the program in `folder` to its end; arguments as on a command line, none with a space in it.
+/// Runs the program in `folder` to its end; arguments as on a command line, none with a space in
+/// it.
 pub fn advcl(folder: &Path, args: &str) -> Answer {
     Answer {
         command: format!("advcl {args}"),
@@ -102,8 +105,8 @@ enum Files {
     MayBeAdded,
 }
 
-/// Runs a command that must be refused: exit code 2, nothing on standard output, an error, no panic, no file changed or
-/// taken away, no temporary file left.
+/// Runs a command that must be refused: exit code 2, nothing on standard output, an error, no
+/// panic, no file changed or taken away, no temporary file left.
 #[track_caller]
 fn refused(folder: &Path, args: &str, files: Files) -> Answer {
     let before = contents(folder);
@@ -142,7 +145,8 @@ impl<'a> Transcript<'a> {
         let _ = writeln!(self.text, "# {words}");
     }
 
-    /// Adds an answer, without what no two runs share: times and rates, and accuracies, which depend on the processor.
+    /// Adds an answer, without what no two runs share: times and rates, and accuracies, which
+    /// depend on the processor.
     pub fn add(&mut self, answer: &Answer) {
         let text = without_surroundings(&answer.to_string(), self.folder);
         let lines = text.lines().map(|line| masked(line, Numbers::Measured));
@@ -187,7 +191,8 @@ impl<'a> Transcript<'a> {
         });
     }
 
-    /// Adds the shape of an answer in JSON: a line for each path, with the kinds of values that are found there.
+    /// Adds the shape of an answer in JSON: a line for each path, with the kinds of values that are
+    /// found there.
     #[track_caller]
     pub fn add_shape(&mut self, answer: &Answer) {
         let mut paths: Vec<(String, Vec<&str>)> = Vec::new();
@@ -221,7 +226,8 @@ impl<'a> Transcript<'a> {
         self.add(&refused(self.folder, args, Files::Untouched));
     }
 
-    /// Runs commands that must be refused with the same words and their folder untouched, and adds their answer.
+    /// Runs commands that must be refused with the same words and their folder untouched, and adds
+    /// their answer.
     #[track_caller]
     pub fn refuse_all(&mut self, commands: &[String]) {
         let refused = |args: &String| refused(self.folder, args, Files::Untouched);
@@ -234,7 +240,8 @@ impl<'a> Transcript<'a> {
         self.add(last);
     }
 
-    /// Runs a command that must be refused, though it may have begun a run folder, and adds its answer.
+    /// Runs a command that must be refused, though it may have begun a run folder, and adds its
+    /// answer.
     #[track_caller]
     pub fn refuse_after_a_start(&mut self, args: &str) {
         self.add(&refused(self.folder, args, Files::MayBeAdded));
@@ -309,7 +316,8 @@ fn masked(line: &str, which: Numbers) -> String {
     out
 }
 
-/// The length of a number at the start of a text: "12", "0.5", "-1.5e-7", "0:07". 0 where it is part of a word.
+/// The length of a number at the start of a text: "12", "0.5", "-1.5e-7", "0:07". 0 where it is
+/// part of a word.
 fn number_at(text: &str) -> usize {
     let digits = |at: usize| {
         let digit = |c: &char| c.is_ascii_digit();

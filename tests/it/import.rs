@@ -1,4 +1,5 @@
-//! Weights that PyTorch wrote, imported as encoders: the same features, and refusals of other files.
+//! Weights that PyTorch wrote, imported as encoders: the same features, and refusals of other
+//! files.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
-//! Every pretraining method on the tiny recipe: what it trains, and that it resumes to the same bits.
+//! Every pretraining method on the tiny recipe: what it trains, and that it resumes to the same
+//! bits.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,8 @@ use advcl::weights;
 
 use crate::{TINY, TINY_SUPERVISED, device, get};
 
-/// What is added to the tiny recipe, so that every method has a table, and ACL one for each of its forms.
+/// What is added to the tiny recipe, so that every method has a table, and ACL one for each of its
+/// forms.
 const REST: &str = r#"
 [pretrain.rocl]
 temperature = 0.5
@@ -71,8 +73,8 @@ attack_steps = 2
 plan = { epochs = 2, batch_size = 16, lr = 0.1, momentum = 0.9, weight_decay = 1e-4, schedule.cosine = {} }
 "#;
 
-/// A test for each method: its name in Rust, its table, the parts of its loss in the log, and those of its BatchNorm
-/// branches that it does not train.
+/// A test for each method: its name in Rust, its table, the parts of its loss in the log, and those
+/// of its BatchNorm branches that it does not train.
 macro_rules! methods {
     ($($test:ident: $name:literal, $parts:expr, untrained $untrained:expr;)*) => {
         /// The tables that have a test.
@@ -102,8 +104,8 @@ methods! {
     trades: "trades", ["natural", "robust"], untrained [];
 }
 
-/// Makes an encoder and those that it needs; if `stopping`, it stops after each step of this method and goes on. Returns
-/// the parts of the last epoch's loss.
+/// Makes an encoder and those that it needs; if `stopping`, it stops after each step of this method
+/// and goes on. Returns the parts of the last epoch's loss.
 fn make(folder: &Path, name: &str, stopping: bool) -> Vec<&'static str> {
     let text = [TINY, TINY_SUPERVISED, REST].concat();
     let recipe = Recipe::parse("tiny", &text, &[]).expect("a recipe");

@@ -165,7 +165,8 @@ fn labels_that_leave_a_class_without_any_are_refused_before_the_work() {
     transcript.check("labels_that_leave_a_class_without_any");
 }
 
-/// Finetunes semi-supervised in as many sittings as `stops` (steps, counted over all of them) make necessary.
+/// Finetunes semi-supervised in as many sittings as `stops` (steps, counted over all of them) make
+/// necessary.
 fn sittings(recipe: &Recipe, run: &Path, stops: &[usize]) -> Vec<u8> {
     let experiment = Experiment::open(recipe.clone(), run).expect("an experiment");
     let cell = Cell {
@@ -213,7 +214,8 @@ fn semi_supervised_interrupted_in_either_part_ends_like_one_that_was_not() {
         crate::copy(&path.join("alone/simclr"), &path.join(run).join("simclr"));
     }
     let whole = sittings(&recipe, &path.join("whole"), &[]);
-    // Within an epoch of the teacher, its end, the first step after it, the end of an epoch, the very last.
+    // Within an epoch of the teacher, its end, the first step after it, the end of an epoch, the
+    // very last.
     let resumed = sittings(&recipe, &path.join("run"), &[1, 4, 5, 8, 12]);
     assert!(whole == resumed, "resumed, it differs");
 }

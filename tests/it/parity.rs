@@ -53,7 +53,8 @@ fn change(path: &Path, tensor: &str, change: impl Fn(f32) -> f32) {
 #[test]
 fn every_golden_vector_is_reproduced() {
     let folder = folder();
-    // Other sizes, widths, channels and seeds than the embedded ones, each on its own and both at once.
+    // Other sizes, widths, channels and seeds than the embedded ones, each on its own and both at
+    // once.
     copy(&golden("rgb32"), &folder.path().join("colour"));
     copy(&golden("gray28"), &folder.path().join("gray"));
     let cases = [
@@ -90,7 +91,8 @@ fn every_golden_vector_is_reproduced() {
 
 #[test]
 fn a_wrong_number_fails_its_check_and_no_other() {
-    // One quantity of each kind that a check compares: an output, a statistic, a gradient, an iterate, a label.
+    // One quantity of each kind that a check compares: an output, a statistic, a gradient, an
+    // iterate, a label.
     type Case = (&'static str, &'static str, fn(f32) -> f32);
     let cases: [Case; 6] = [
         ("encoder", "eval.pgd.features", |value| value * 1.01),

@@ -73,8 +73,8 @@ pub fn only_simclr() -> String {
     .concat()
 }
 
-/// A temporary folder with the recipes `tiny.toml`, `supervised.toml`, which has one method more, and `simclr.toml`, which
-/// has one less.
+/// A temporary folder with the recipes `tiny.toml`, `supervised.toml`, which has one method more,
+/// and `simclr.toml`, which has one less.
 pub fn folder() -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     write_recipes(folder.path());
@@ -90,8 +90,8 @@ fn write_recipes(folder: &Path) {
     put(folder.join("simclr.toml"), only_simclr());
 }
 
-/// A temporary folder as of [`folder`], in which `advcl COMMAND` was run. The command is run once for all tests that
-/// begin with it; each gets a copy.
+/// A temporary folder as of [`folder`], in which `advcl COMMAND` was run. The command is run once
+/// for all tests that begin with it; each gets a copy.
 pub fn folder_after(command: &str) -> TempDir {
     static MADE: Mutex<BTreeMap<String, Arc<OnceLock<PathBuf>>>> = Mutex::new(BTreeMap::new());
     let original = {
@@ -110,8 +110,9 @@ pub fn folder_after(command: &str) -> TempDir {
     folder
 }
 
-/// The folder of the originals, below `target/tmp`. Nothing is run at the end of all tests, so each run of the tests
-/// deletes what earlier ones left; one that is still at work holds the lock in its folder.
+/// The folder of the originals, below `target/tmp`. Nothing is run at the end of all tests, so each
+/// run of the tests deletes what earlier ones left; one that is still at work holds the lock in its
+/// folder.
 fn originals() -> &'static Path {
     static FOLDER: OnceLock<(PathBuf, File)> = OnceLock::new();
     let make = || {

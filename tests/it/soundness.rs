@@ -40,7 +40,8 @@ const BALL: Ball = Ball {
 /// A classifier.
 type Logits<'a> = &'a dyn Fn(Tensor<4>) -> Tensor<2>;
 
-/// A linear classifier of 12 × 12 pixels and 4 classes: its gradients say all that there is to know.
+/// A linear classifier of 12 × 12 pixels and 4 classes: its gradients say all that there is to
+/// know.
 fn linear() -> impl Fn(Tensor<4>) -> Tensor<2> {
     let mut rng = random::generator(1, "linear", 0);
     let values: Vec<f32> = (0..144 * 4)

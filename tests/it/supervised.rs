@@ -1,4 +1,5 @@
-//! Adversarial training with labels: its loss, its place beside the methods without labels, its end without them.
+//! Adversarial training with labels: its loss, its place beside the methods without labels, its end
+//! without them.
 
 use advcl::attack::{Ball, Norm, Pgd};
 use advcl::criterion::{Criterion, EndToEnd, Task};
@@ -81,8 +82,8 @@ fn the_loss_is_the_cross_entropy_of_attacked_images() {
         assert_eq!(found, clean, "padding {padding}");
         weights_equal(&moved, &statistics.absorb_into(model.clone()));
 
-        // One who can do something: PGD on the same loss, with the batch's statistics; the running ones see its
-        // outcome, and nothing on the way.
+        // One who can do something: PGD on the same loss, with the batch's statistics; the running
+        // ones see its outcome, and nothing on the way.
         let climb = |x| cross_entropy(model.forward(x, &mut Mode::Batch), labels.clone());
         let pgd = Pgd::new(2, settings.attack_step_size.as_ref(), linf(0.1));
         let attacked = pgd.maximize(climb, &images, linf(0.1), &mut rng);
@@ -186,7 +187,8 @@ fn it_stands_beside_the_others_with_the_classifier_that_it_trained() {
     );
     assert!(outcome["seconds"]["finetune"] == 0.0 && outcome["seconds"]["pretrain"] != 0.0);
 
-    // The file has an encoder with one BatchNorm branch and the classifier; no head that nothing trained.
+    // The file has an encoder with one BatchNorm branch and the classifier; no head that nothing
+    // trained.
     let file = path.join(format!("run/{METHOD}/model.safetensors"));
     let (tensors, _) = weights::load(&file).expect("a model");
     let heads = ["head_proj.", "fc_"];

@@ -241,7 +241,8 @@ fn bench_measures_every_kernel() {
 
 #[test]
 fn operations_are_those_of_a_resnet18() {
-    // Its usual figures for 32 × 32 colour images at width 64: 0.555 · 10⁹ multiplications, 11.16 million weights.
+    // Its usual figures for 32 × 32 colour images at width 64: 0.555 · 10⁹ multiplications, 11.16
+    // million weights.
     let layers = resnet18(64, 3, 32);
     let forward = Passes {
         forward: 1,
