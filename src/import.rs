@@ -1,5 +1,5 @@
-//! Weights of other programs (PyTorch state dicts of ResNets for small images) as a model file of ours: to cluster their
-//! features, or to learn from as DeACL does.
+//! Weights of other programs (PyTorch state dicts of ResNets for small images) as a model file of
+//! ours: to cluster their features, or to learn from as DeACL does.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -34,15 +34,17 @@ pub struct Imported {
     pub left_out: Vec<String>,
 }
 
-/// Reads a ResNet encoder out of a state dict, in safetensors or PyTorch's own format (`.pt`, `.pth`; nothing in it is
-/// executed).
+/// Reads a ResNet encoder out of a state dict, in safetensors or PyTorch's own format (`.pt`,
+/// `.pth`; nothing in it is executed).
 ///
-/// Names are those of torchvision, timm, solo-learn, and of the released code of AdvCL, ACL and DynACL, below any common
-/// prefix (`module.`, `state_dict.backbone.`). Depth, width, channels and BatchNorm branches are read off the tensors'
-/// shapes. Every tensor of the encoder must be there in its shape, and none may be left over.
+/// Names are those of torchvision, timm, solo-learn, and of the released code of AdvCL, ACL and
+/// DynACL, below any common prefix (`module.`, `state_dict.backbone.`). Depth, width, channels and
+/// BatchNorm branches are read off the tensors' shapes. Every tensor of the encoder must be there
+/// in its shape, and none may be left over.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Format`] for a file that is neither; [`Error::Model`] for weights that are no such encoder.
+/// [`Error::Io`]; [`Error::Format`] for a file that is neither; [`Error::Model`] for weights that
+/// are no such encoder.
 pub fn import(path: &Path, settings: &Settings, device: &Device) -> Result<Imported> {
     let (tensors, left_out) = encoder_tensors(read(path)?, path)?;
     let shape = Shape::of(&tensors, path)?;
@@ -104,7 +106,8 @@ pub fn import(path: &Path, settings: &Settings, device: &Device) -> Result<Impor
 /// All tensors of a file.
 fn read(path: &Path) -> Result<Tensors> {
     let content = std::fs::read(path).map_err(Error::io("read", path))?;
-    // A zip archive, a pickle, or a tar as early PyTorch wrote them; safetensors begins with a length.
+    // A zip archive, a pickle, or a tar as early PyTorch wrote them; safetensors begins with a
+    // length.
     let pytorch = content.starts_with(b"PK") || content.starts_with(&[0x80]);
     if !pytorch {
         return Ok(weights::parse(&content, path)?.0);
@@ -173,7 +176,8 @@ fn is_part(name: &str) -> bool {
     first == "conv1" || first == "bn1" || stage.is_some_and(|n| n.parse::<usize>().is_ok())
 }
 
-/// A shortcut's convolution and BatchNorm are the first and second of a `Sequential` elsewhere, and one BatchNorm is no list.
+/// A shortcut's convolution and BatchNorm are the first and second of a `Sequential` elsewhere, and
+/// one BatchNorm is no list.
 fn our_name(name: &str) -> String {
     let mut parts: Vec<&str> = name.split('.').collect();
     if let Some(at) = parts

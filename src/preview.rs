@@ -1,4 +1,5 @@
-//! A look at a data set through a recipe's eyes: its figures, and the views that pretraining makes of it.
+//! A look at a data set through a recipe's eyes: its figures, and the views that pretraining makes
+//! of it.
 
 use burn::tensor::{Device, Tensor};
 
@@ -15,11 +16,12 @@ use crate::run::Model;
 use crate::tensor::{label_tensor, to_tensor, to_vec};
 use crate::view::HighFrequency;
 
-/// The views of `rows` training images: the image, two strong ones, the weak one, its high frequencies (shifted
-/// to gray) and, where a model is given, the weak one attacked by PGD in the recipe's ball.
+/// The views of `rows` training images: the image, two strong ones, the weak one, its high
+/// frequencies (shifted to gray) and, where a model is given, the weak one attacked by PGD in the
+/// recipe's ball.
 ///
-/// The model's classifier is attacked where it has one (away from what it says of the clean view), else its
-/// contrastive loss against a strong view.
+/// The model's classifier is attacked where it has one (away from what it says of the clean view),
+/// else its contrastive loss against a strong view.
 ///
 /// # Errors
 /// [`Error::Recipe`] for a recipe without AdvCL, [`Error::Data`] for a model of other images.

@@ -15,9 +15,9 @@ const CLASSES: usize = 10;
 const ATTACK_STEPS: usize = 20;
 
 /// Times the predictions for a batch as it is and under PGD-20 on the cross-entropy, as
-/// [`accuracy`](crate::evaluate::accuracy) makes them: a frozen ResNet-18 with a linear head, in evaluation mode. Unlike
-/// there every image is attacked, since random weights classify few correctly. One run to warm up, then the timed
-/// ones.
+/// [`accuracy`](crate::evaluate::accuracy) makes them: a frozen ResNet-18 with a linear head, in
+/// evaluation mode. Unlike there every image is attacked, since random weights classify few
+/// correctly. One run to warm up, then the timed ones.
 ///
 /// # Errors
 /// [`Error::Recipe`](crate::Error::Recipe) for an impossible shape.

@@ -31,9 +31,9 @@ pub struct LayerSpeed {
     pub weight_gradient: Speed,
 }
 
-/// Bytes that each value costs, forward and backward. What does not fit the caches must pass this often: the statistics
-/// need all values before the first output. So forward reads its input twice and writes the output; backward reads gradient
-/// and input twice and writes a gradient.
+/// Bytes that each value costs, forward and backward. What does not fit the caches must pass this
+/// often: the statistics need all values before the first output. So forward reads its input twice
+/// and writes the output; backward reads gradient and input twice and writes a gradient.
 pub const BATCH_NORM_BYTES: [usize; 2] = [12, 20];
 
 /// Of one way through a BatchNorm.
@@ -67,7 +67,8 @@ pub struct KernelSpeeds {
     pub shape: [usize; 4],
     /// "avx512", "avx2", "neon" or "portable".
     pub instructions: &'static str,
-    /// "winograd" (for 3 × 3 kernels of stride 1 with 8 channels or more, "direct" for the others) or "direct".
+    /// "winograd" (for 3 × 3 kernels of stride 1 with 8 channels or more, "direct" for the others)
+    /// or "direct".
     pub algorithm: &'static str,
     /// That the kernels and the matrix product use.
     pub threads: usize,
@@ -82,8 +83,8 @@ pub struct KernelSpeeds {
 /// Times each distinct layer of a ResNet-18 on the CPU; all figures are medians of `setup.runs`.
 ///
 /// # Errors
-/// [`Error::Recipe`](crate::Error::Recipe) for an impossible shape, [`Error::Device`](crate::Error::Device) in a
-/// build without the CPU.
+/// [`Error::Recipe`](crate::Error::Recipe) for an impossible shape,
+/// [`Error::Device`](crate::Error::Device) in a build without the CPU.
 pub fn kernels(setup: &Setup) -> Result<KernelSpeeds> {
     setup.check("bench kernels", 1)?;
     let device = device::open("cpu")?;
@@ -103,7 +104,8 @@ mod timed {
     use crate::bench::{gemm_peak, median, seconds};
     use crate::nn;
 
-    /// A run of a short call repeats it for about as long: the clock and the threads' waking are coarser.
+    /// A run of a short call repeats it for about as long: the clock and the threads' waking are
+    /// coarser.
     const RUN_SECONDS: f64 = 0.003;
 
     /// The median time of a call, after one to warm up.
@@ -183,7 +185,8 @@ mod timed {
         let (channels, epsilon) = (layer.output, 1e-5);
         let count = layer.size * layer.size * setup.batch * channels;
         let (x, mut dy) = (values(count), values(count));
-        // About the input's deviation, so that a gradient that is transformed in place keeps its size.
+        // About the input's deviation, so that a gradient that is transformed in place keeps its
+        // size.
         let (weight, bias) = (vec![0.29; channels], vec![0.0; channels]);
         let forward = || kernels::batch_norm(&x, &weight, &bias, None, true, epsilon);
         let out = forward();

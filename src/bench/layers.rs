@@ -20,17 +20,18 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// Operations of one pass over one image, as a direct convolution: two (multiply, add) for each output value,
-    /// input channel and place of the kernel, the padding's zeros included. The gradient of the input and that of
-    /// the weight are sums of the same products, so each is as many again.
+    /// Operations of one pass over one image, as a direct convolution: two (multiply, add) for each
+    /// output value, input channel and place of the kernel, the padding's zeros included. The
+    /// gradient of the input and that of the weight are sums of the same products, so each is as
+    /// many again.
     pub fn operations(&self) -> f64 {
         let pixels = self.size.div_ceil(self.stride).pow(2);
         2.0 * (pixels * self.output * self.input * self.kernel.pow(2)) as f64
     }
 }
 
-/// The distinct convolutions of a ResNet-18 with a 3 × 3 stem of stride 1, in its order, for images of `size` × `size`
-/// pixels. The stem is first.
+/// The distinct convolutions of a ResNet-18 with a 3 × 3 stem of stride 1, in its order, for images
+/// of `size` × `size` pixels. The stem is first.
 pub fn resnet18(width: usize, channels: usize, size: usize) -> Vec<Layer> {
     let layer = |input, output, size, kernel, stride, count| Layer {
         input,
@@ -67,9 +68,9 @@ pub struct Passes {
 }
 
 impl Passes {
-    /// An AdvCL step. The three clean views are forwarded once, as they do not depend on the perturbation; each
-    /// of the two adversarial views is forwarded and differentiated in each attack step; then both are forwarded
-    /// once more, and the update differentiates all five.
+    /// An AdvCL step. The three clean views are forwarded once, as they do not depend on the
+    /// perturbation; each of the two adversarial views is forwarded and differentiated in each
+    /// attack step; then both are forwarded once more, and the update differentiates all five.
     pub fn advcl_step(attack_steps: usize) -> Self {
         Self {
             forward: 3 + 2 * attack_steps + 2,
@@ -87,10 +88,12 @@ impl Passes {
         }
     }
 
-    /// Direct-equivalent operations of the convolutions for one image; the first of `layers` is the stem.
+    /// Direct-equivalent operations of the convolutions for one image; the first of `layers` is the
+    /// stem.
     ///
-    /// Every way back goes through the gradient of every layer's input, but the stem's is the image's. BatchNorm, heads,
-    /// losses and augmentation are not counted: they have few operations, and are bound by memory.
+    /// Every way back goes through the gradient of every layer's input, but the stem's is the
+    /// image's. BatchNorm, heads, losses and augmentation are not counted: they have few
+    /// operations, and are bound by memory.
     pub fn operations(&self, layers: &[Layer]) -> f64 {
         let of = |(index, layer): (usize, &Layer)| {
             let updates = if index == 0 { 0 } else { self.to_weights };

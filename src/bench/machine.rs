@@ -5,13 +5,13 @@ use serde::Serialize;
 
 use crate::tensor::to_vec;
 
-/// Sides of the square products: which is faster depends on caches and threads. Larger ones were no faster, and their
-/// memory would show beside what is measured.
+/// Sides of the square products: which is faster depends on caches and threads. Larger ones were no
+/// faster, and their memory would show beside what is measured.
 const SIDES: [usize; 2] = [512, 1024];
 const RUNS: usize = 5;
 
-/// The fastest f32 matrix product that was seen in this process: Burn's, on the same device and threads. No bound of
-/// the processor, but what well-made dense code reaches on it.
+/// The fastest f32 matrix product that was seen in this process: Burn's, on the same device and
+/// threads. No bound of the processor, but what well-made dense code reaches on it.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct GemmPeak {
     /// 10⁹ operations a second.
@@ -20,8 +20,9 @@ pub struct GemmPeak {
     pub side: usize,
 }
 
-/// Measures [`GemmPeak`]: the best of all runs, not a median, since it is a bound. Under a second on two cores. On
-/// the CPU it takes the best instructions that Burn finds, whatever was chosen for our kernels.
+/// Measures [`GemmPeak`]: the best of all runs, not a median, since it is a bound. Under a second
+/// on two cores. On the CPU it takes the best instructions that Burn finds, whatever was chosen for
+/// our kernels.
 pub fn gemm_peak(device: &Device) -> GemmPeak {
     let mut best = GemmPeak {
         gflops: 0.0,
@@ -46,7 +47,8 @@ pub fn gemm_peak(device: &Device) -> GemmPeak {
     best
 }
 
-/// The largest resident memory that this process has had, in MiB; none where the system is not Linux.
+/// The largest resident memory that this process has had, in MiB; none where the system is not
+/// Linux.
 pub fn peak_memory_mib() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status

@@ -1,5 +1,6 @@
-//! Speed, on random images: of the CPU's kernels, of whole pretraining steps, of evaluation. Each beside the
-//! fastest matrix product of the same process, so that a figure says how much of the machine it uses.
+//! Speed, on random images: of the CPU's kernels, of whole pretraining steps, of evaluation. Each
+//! beside the fastest matrix product of the same process, so that a figure says how much of the
+//! machine it uses.
 
 mod evaluate;
 mod kernels;
@@ -56,12 +57,13 @@ pub struct Timing {
     pub median_seconds: f64,
     /// Batch over median.
     pub images_per_second: f64,
-    /// The convolutions' direct-equivalent operations ([`Passes::operations`]) over the median, in 10⁹ a second. A
-    /// sum of products counts as two operations a product, however it is computed.
+    /// The convolutions' direct-equivalent operations ([`Passes::operations`]) over the median, in
+    /// 10⁹ a second. A sum of products counts as two operations a product, however it is computed.
     pub gflops: f64,
     /// The fastest matrix product, measured after the runs.
     pub gemm: GemmPeak,
-    /// `gflops` over the peak's. Fewer operations than the direct ones (Winograd) can bring it above 1.
+    /// `gflops` over the peak's. Fewer operations than the direct ones (Winograd) can bring it
+    /// above 1.
     pub of_gemm_peak: f64,
     /// The process's largest resident memory until the runs' end, in MiB; Linux only.
     pub peak_memory_mib: Option<f64>,

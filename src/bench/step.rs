@@ -16,8 +16,8 @@ use crate::train::{Optimizer, Plan, Schedule, Sgd, update};
 const COUNTS: [usize; 5] = [2, 10, 50, 100, 500];
 const ATTACK_STEPS: usize = 5;
 
-/// Times whole AdvCL pretraining steps: augmentation, attack, forward, backward, update. ResNet-18, 5 attack
-/// steps, K = 2, 10, 50, 100, 500; one step to warm up, then the timed ones.
+/// Times whole AdvCL pretraining steps: augmentation, attack, forward, backward, update. ResNet-18,
+/// 5 attack steps, K = 2, 10, 50, 100, 500; one step to warm up, then the timed ones.
 ///
 /// # Errors
 /// [`Error::Recipe`](crate::Error::Recipe) for an impossible shape.

@@ -1,7 +1,7 @@
 //! This program's own output among images: it is recognized and never read as data.
 //!
-//! Somebody who works inside an image folder finds a contact sheet, a report, a model file and a folder of runs
-//! there afterwards. The same commands must still find the same images.
+//! Somebody who works inside an image folder finds a contact sheet, a report, a model file and a
+//! folder of runs there afterwards. The same commands must still find the same images.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -71,8 +71,8 @@ pub(super) fn may_be_own(name: &str) -> bool {
     file == RUN_NOTE || matches!(extension.as_str(), "png" | "html" | "safetensors")
 }
 
-/// Whether this program wrote the file called `name` that begins with `head`: a contact sheet, a report, weights or
-/// adversarial examples, the note of a run folder.
+/// Whether this program wrote the file called `name` that begins with `head`: a contact sheet, a
+/// report, weights or adversarial examples, the note of a run folder.
 pub(super) fn is_own(name: &str, head: &[u8]) -> bool {
     let holds = |mark: &str| head.windows(mark.len()).any(|part| part == mark.as_bytes());
     let (file, extension) = file_and_extension(name);
@@ -96,8 +96,8 @@ fn file_and_extension(name: &str) -> (&str, String) {
     (file, extension.to_lowercase())
 }
 
-/// Removes what this program wrote: files, run folders, and folders in which there are run folders and no images
-/// beside them, as in `runs/`.
+/// Removes what this program wrote: files, run folders, and folders in which there are run folders
+/// and no images beside them, as in `runs/`.
 pub(super) fn without_own(mut entries: Vec<Entry>) -> Vec<Entry> {
     let runs = run_folders(&entries);
     let is_in = |name: &str, folders: &HashSet<String>| {
@@ -175,7 +175,8 @@ mod tests {
             ("runs/r/run.json", note.clone()),
             ("runs/r/recipe.toml", b"seed = 1".to_vec()),
             ("runs/r/simclr/model.safetensors", b"weights".to_vec()),
-            // A comparison, whose runs have its tables beside them; and a run that was stopped at its beginning.
+            // A comparison, whose runs have its tables beside them; and a run that was stopped at
+            // its beginning.
             ("runs/c/comparison.md", b"| method |".to_vec()),
             ("runs/c/seed-1/run.json", note),
             ("runs/stopped/recipe.toml", b"seed = 1".to_vec()),

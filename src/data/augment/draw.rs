@@ -1,4 +1,5 @@
-//! What both augmentations share: random choices, their limits, and the batch that is filled in parallel.
+//! What both augmentations share: random choices, their limits, and the batch that is filled in
+//! parallel.
 
 use std::fmt::Debug;
 

@@ -14,7 +14,8 @@ pub(super) fn each(image: &mut Canvas, mut change: impl FnMut(f32) -> f32) {
     values.for_each(|value| *value = change(*value));
 }
 
-/// Adds to the value of hue, saturation, value: all channels by the same factor; black becomes gray.
+/// Adds to the value of hue, saturation, value: all channels by the same factor; black becomes
+/// gray.
 pub(super) fn brighten(image: &mut Canvas, amount: f32) {
     for i in 0..image[0].values.len() {
         let value = image.iter().map(|p| p.values[i]).fold(0.0, f32::max);
@@ -30,7 +31,8 @@ pub(super) fn brighten(image: &mut Canvas, amount: f32) {
 
 /// A blur before and after pixels take the values of others near by.
 ///
-/// The published code means to swap them; since its pixels are views of one array, its images have copies. So have these.
+/// The published code means to swap them; since its pixels are views of one array, its images have
+/// copies. So have these.
 pub(super) fn glass(
     image: &mut Canvas,
     sigma: f32,

@@ -49,7 +49,8 @@ pub(super) fn gaussian(sigma: f32, reach: usize) -> Vec<f32> {
         .collect()
 }
 
-/// A disc of uniform weight, its edge softened by a Gaussian that reaches `soften` pixels. Both lengths in pixels.
+/// A disc of uniform weight, its edge softened by a Gaussian that reaches `soften` pixels. Both
+/// lengths in pixels.
 pub(super) fn disc(radius: f32, sigma: f32, soften: usize) -> Plane {
     // Wide enough that the softening meets no border.
     let middle = radius.floor() as isize + 2 * soften as isize;
@@ -128,7 +129,8 @@ impl Plane {
         })
     }
 
-    /// Smeared to one side, along whole pixels: weights are half a Gaussian's over `2 · radius + 1` of them.
+    /// Smeared to one side, along whole pixels: weights are half a Gaussian's over `2 · radius + 1`
+    /// of them.
     pub fn smeared(&self, radius: usize, sigma: f32, degrees: f64) -> Self {
         let weights = &gaussian(sigma, 2 * radius)[2 * radius..];
         let total: f32 = weights.iter().sum();
@@ -164,7 +166,8 @@ impl Plane {
         })
     }
 
-    /// Another size: each pixel is the mean of those whose centres it covers, of the nearest where there is none.
+    /// Another size: each pixel is the mean of those whose centres it covers, of the nearest where
+    /// there is none.
     pub fn boxed(&self, height: usize, width: usize) -> Self {
         let axis = |from: usize, to: usize| {
             let scale = from as f64 / to as f64;

@@ -1,13 +1,15 @@
-//! Common corruptions: 15 kinds, 5 severities (Hendrycks and Dietterich, ICLR 2019), of images of any size.
+//! Common corruptions: 15 kinds, 5 severities (Hendrycks and Dietterich, ICLR 2019), of images of
+//! any size.
 //!
-//! Parameters are those of CIFAR-10-C, published for 32 × 32 pixels. Larger images have the same lengths in shares of their
-//! shorter side (blurs, displacements, flakes), smaller ones the same in pixels; noise is a pixel's own, whatever the size.
-//! Gray images are treated as colour ones whose channels are alike, noise included. What comes out is bytes again, rounded
-//! down as published.
+//! Parameters are those of CIFAR-10-C, published for 32 × 32 pixels. Larger images have the same
+//! lengths in shares of their shorter side (blurs, displacements, flakes), smaller ones the same in
+//! pixels; noise is a pixel's own, whatever the size. Gray images are treated as colour ones whose
+//! channels are alike, noise included. What comes out is bytes again, rounded down as published.
 //!
-//! Two things depart from the published images: frost has a drawn texture in place of photographs, and motion blur (and
-//! snow's) follows whole pixels, as the package imagecorruptions does it, in place of ImageMagick.
-//! `scripts/check_corruptions.py` measures how near each kind is to that package.
+//! Two things depart from the published images: frost has a drawn texture in place of photographs,
+//! and motion blur (and snow's) follows whole pixels, as the package imagecorruptions does it, in
+//! place of ImageMagick. `scripts/check_corruptions.py` measures how near each kind is to that
+//! package.
 
 mod change;
 mod filter;
@@ -70,8 +72,8 @@ pub const KINDS: [(&str, Kind); 15] = [
 /// An image while it is changed: its channels.
 type Canvas = Vec<Plane>;
 
-/// The images at `indices`, corrupted. Random numbers come from the seed, the kind, the severity and the index, so that an
-/// image is always corrupted in the same way.
+/// The images at `indices`, corrupted. Random numbers come from the seed, the kind, the severity
+/// and the index, so that an image is always corrupted in the same way.
 ///
 /// # Errors
 /// [`Error::Data`](crate::Error::Data) for images that JPEG cannot hold.
@@ -165,7 +167,8 @@ impl Kind {
                 image.iter_mut().for_each(smear);
             }
             Self::ZoomBlur => {
-                // From 1 in steps of 0.01, as NumPy counts them: 1.2500000000000002 shows a pixel more than 1.25.
+                // From 1 in steps of 0.01, as NumPy counts them: 1.2500000000000002 shows a pixel
+                // more than 1.25.
                 let (steps, step) = ([7, 12, 16, 21, 26][s], 1.01 - 1.0);
                 for plane in image {
                     let whole = plane.clone();
@@ -252,7 +255,8 @@ impl Kind {
 mod tests {
     use super::*;
 
-    /// Real images, gray and coloured by turning the gray value differently in each channel; some not square.
+    /// Real images, gray and coloured by turning the gray value differently in each channel; some
+    /// not square.
     fn images() -> Vec<Images> {
         let gray = crate::data::load("fashion-mnist-12k")
             .expect("the embedded set")
@@ -328,9 +332,9 @@ mod tests {
         assert_eq!(drawn, expected);
     }
 
-    /// The distance falls somewhere for three kinds, by their published parameters: with as many swaps, a wider
-    /// glass blur softens them more; the elastic transform shears less the more it bends; and the first two
-    /// sizes of pixelate differ by one pixel of 28.
+    /// The distance falls somewhere for three kinds, by their published parameters: with as many
+    /// swaps, a wider glass blur softens them more; the elastic transform shears less the more it
+    /// bends; and the first two sizes of pixelate differ by one pixel of 28.
     #[test]
     fn distance_grows_with_severity_but_for_three_kinds() {
         for images in &images()[..2] {

@@ -23,7 +23,8 @@ pub(super) fn fog(image: &mut Canvas, (amount, decay): (f32, f32), rng: &mut Cha
     }
 }
 
-/// A plasma fractal on a torus, by the diamond-square algorithm, in [0, 1]; `side` is a power of two.
+/// A plasma fractal on a torus, by the diamond-square algorithm, in [0, 1]; `side` is a power of
+/// two.
 fn cloud(side: usize, decay: f32, rng: &mut ChaCha8Rng) -> Plane {
     let mut map = Plane::from_fn(side, side, |_, _| 0.0);
     let (mut step, mut amplitude) = (side, 100.0f32);
@@ -64,8 +65,8 @@ fn cloud(side: usize, decay: f32, rng: &mut ChaCha8Rng) -> Plane {
     map
 }
 
-/// Mean and deviation of the noise that flakes are cut from, their size, where it is cut, radius and deviation of their
-/// smear, and how much of the image stays as it is.
+/// Mean and deviation of the noise that flakes are cut from, their size, where it is cut, radius
+/// and deviation of their smear, and how much of the image stays as it is.
 pub(super) type Snow = (f32, f32, f64, f32, usize, f32, f32);
 
 /// Snow: smeared flakes, and the same turned upside down, over an image that is whitened.
@@ -102,8 +103,9 @@ pub(super) fn snow(image: &mut Canvas, snow: Snow, rng: &mut ChaCha8Rng) {
 
 /// Frost: `stays` of the image and `amount` of an ice texture.
 ///
-/// The published images take the texture out of photographs. Ours is drawn: needles in three directions, as ice grows, on
-/// fine grain, with the mean, the deviation within a picture and the tint that the photographs have.
+/// The published images take the texture out of photographs. Ours is drawn: needles in three
+/// directions, as ice grows, on fine grain, with the mean, the deviation within a picture and the
+/// tint that the photographs have.
 pub(super) fn frost(image: &mut Canvas, (stays, amount): (f32, f32), rng: &mut ChaCha8Rng) {
     let (height, width) = (image[0].height, image[0].width);
     let level = rng.random_range(0.38..0.9f32);
