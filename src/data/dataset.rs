@@ -31,9 +31,10 @@ impl Split {
     /// # Panics
     /// If an index is not below the number of images.
     pub fn select(&self, indices: &[usize]) -> Self {
-        let labels = match self.labels.is_empty() {
-            true => Vec::new(),
-            false => indices.iter().map(|&i| self.labels[i]).collect(),
+        let labels = if self.labels.is_empty() {
+            Vec::new()
+        } else {
+            indices.iter().map(|&i| self.labels[i]).collect()
         };
         Self {
             images: self.images.select(indices),

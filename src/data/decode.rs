@@ -134,12 +134,13 @@ fn agree(set: &str, first: &Like, like: &Like) -> Result<()> {
 }
 
 fn unusable(path: &Path, kind: ColorType) -> Error {
-    let (found, hint) = match kind.has_alpha() {
-        true => (
+    let (found, hint) = if kind.has_alpha() {
+        (
             "an alpha channel",
             "remove the alpha channel: the colour behind the image is not known",
-        ),
-        false => ("16 bits or more", "convert it to 8 bits per channel"),
+        )
+    } else {
+        ("16 bits or more", "convert it to 8 bits per channel")
     };
     Error::data(
         path.display().to_string(),

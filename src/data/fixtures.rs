@@ -46,9 +46,10 @@ pub(super) fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
         let mut header = tar::Header::new_ustar();
         // Bypasses the checks of the crate, which refuse absolute names.
         header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
-        header.set_entry_type(match name.ends_with('/') {
-            true => tar::EntryType::Directory,
-            false => tar::EntryType::Regular,
+        header.set_entry_type(if name.ends_with('/') {
+            tar::EntryType::Directory
+        } else {
+            tar::EntryType::Regular
         });
         header.set_size(bytes.len() as u64);
         header.set_mode(0o644);

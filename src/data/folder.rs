@@ -97,9 +97,10 @@ impl ImageCollector<'_> {
             let image_len = like.channels * like.height * like.width;
             (CHUNK_BYTES / image_len).clamp(1, CHUNK_LEN)
         });
-        match self.chunk.len() >= most || self.chunk_bytes >= CHUNK_BYTES {
-            true => self.flush(),
-            false => Ok(()),
+        if self.chunk.len() >= most || self.chunk_bytes >= CHUNK_BYTES {
+            self.flush()
+        } else {
+            Ok(())
         }
     }
 
@@ -169,9 +170,10 @@ impl ImageCollector<'_> {
                 height: like.height,
                 width: like.width,
             },
-            labels: match labeled {
-                true => items.into_iter().map(|item| item.label).collect(),
-                false => Vec::new(),
+            labels: if labeled {
+                items.into_iter().map(|item| item.label).collect()
+            } else {
+                Vec::new()
             },
         };
         Ok(Dataset {

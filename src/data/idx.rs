@@ -226,14 +226,15 @@ fn class_names(folder: &Path) -> Result<Vec<String>> {
         .filter(|line| !line.is_empty())
         .map(String::from)
         .collect();
-    match names.is_empty() {
-        true => Err(Error::format(
+    if names.is_empty() {
+        Err(Error::format(
             path,
             "text",
             "one class name per line",
             "no names",
-        )),
-        false => Ok(names),
+        ))
+    } else {
+        Ok(names)
     }
 }
 

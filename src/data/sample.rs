@@ -116,15 +116,14 @@ impl Split {
     /// labels.
     fn shuffled_classes(&self, classes: usize, seed: u64) -> Vec<Vec<usize>> {
         let labels = &self.labels;
-        let mut classes = match labels.is_empty() {
-            true => vec![(0..self.images.len()).collect()],
-            false => {
-                let mut classes = vec![Vec::new(); classes];
-                for (i, &label) in labels.iter().enumerate() {
-                    classes[label].push(i);
-                }
-                classes
+        let mut classes = if labels.is_empty() {
+            vec![(0..self.images.len()).collect()]
+        } else {
+            let mut classes = vec![Vec::new(); classes];
+            for (i, &label) in labels.iter().enumerate() {
+                classes[label].push(i);
             }
+            classes
         };
         // Not `random::generator`: it draws other numbers, and every recorded split and limit with
         // them.
@@ -168,9 +167,10 @@ mod tests {
         };
         Dataset {
             name: "toy".into(),
-            classes: match labeled {
-                true => (0..class_counts.len()).map(|c| c.to_string()).collect(),
-                false => vec![],
+            classes: if labeled {
+                (0..class_counts.len()).map(|c| c.to_string()).collect()
+            } else {
+                vec![]
             },
             train: split(labels.clone(), labels.len() as u8),
             test: split(vec![], 0),

@@ -45,9 +45,10 @@ pub fn model_file(path: &Path) -> advcl::Result<PathBuf> {
         return Ok(path.to_path_buf());
     }
     let file = path.join("model.safetensors");
-    let encoders = match file.exists() {
-        true => Vec::new(),
-        false => models_below(path),
+    let encoders = if file.exists() {
+        Vec::new()
+    } else {
+        models_below(path)
     };
     if !encoders.is_empty() {
         let with_classifiers = encoders.into_iter().flat_map(|folder| {
