@@ -1,6 +1,5 @@
-//! Speed, on random images: of the CPU's kernels, of whole pretraining steps, of evaluation. Each
-//! beside the fastest matrix product of the same process, so that a figure says how much of the
-//! machine it uses.
+//! Benchmarks on random images: CPU kernels, pretraining steps, evaluation. Each is compared with
+//! the fastest matrix product of the same process, which shows how much of the machine it uses.
 
 mod evaluate;
 mod kernels;
@@ -27,52 +26,53 @@ use crate::data::Images;
 use crate::error::{Error, Result};
 use crate::nn::{Depth, EncoderConfig, Stem};
 
-/// What is timed, of a ResNet-18 with a 3 × 3 stem of stride 1.
+/// Sizes of a benchmark with a ResNet-18 that has a 3 × 3 stem of stride 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setup {
     /// Channels of the first stage.
     pub width: usize,
-    /// Images at a time.
+    /// Images per batch.
     pub batch: usize,
     /// Height and width of the images, in pixels.
     pub size: usize,
-    /// Of the images: 1 or 3.
+    /// Channels of the images: 1 or 3.
     pub channels: usize,
-    /// Measurements, of which the median counts.
+    /// Number of measurements; the median is reported.
     pub runs: usize,
 }
 
-/// The outcome for something that is done to a batch of images.
+/// Timing of an operation on a batch of images.
 #[derive(Clone, Debug, Serialize)]
 pub struct Timing {
     /// Channels of the first stage.
     pub width: usize,
     /// Batch, channels, height, width.
     pub shape: [usize; 4],
-    /// Of PGD.
+    /// Steps of PGD.
     pub attack_steps: usize,
-    /// Of each timed run.
+    /// Duration of each measurement.
     pub seconds: Vec<f64>,
-    /// Their median.
+    /// Median of `seconds`.
     pub median_seconds: f64,
-    /// Batch over median.
+    /// Images per second, by the median.
     pub images_per_second: f64,
-    /// The convolutions' direct-equivalent operations ([`Passes::operations`]) over the median, in
-    /// 10⁹ a second. A sum of products counts as two operations a product, however it is computed.
+    /// Direct-equivalent operations of the convolutions ([`Passes::operations`]) divided by the
+    /// median, in 10⁹ per second. Each product of a sum counts as two operations, however it is
+    /// computed.
     pub gflops: f64,
-    /// The fastest matrix product, measured after the runs.
+    /// Fastest matrix product, measured after the runs.
     pub gemm: GemmPeak,
-    /// `gflops` over the peak's. Fewer operations than the direct ones (Winograd) can bring it
-    /// above 1.
+    /// `gflops` relative to the matrix product. Winograd, which needs fewer operations, can exceed
+    /// 1.
     pub of_gemm_peak: f64,
-    /// The process's largest resident memory until the runs' end, in MiB; Linux only.
+    /// Peak resident memory of the process until the end of the runs, in MiB; Linux only.
     pub peak_memory_mib: Option<f64>,
-    /// That the CPU's operations use.
+    /// Threads of the operations on the CPU.
     pub threads: usize,
 }
 
 impl Setup {
-    /// Refuses what cannot be timed, before memory is asked for.
+    /// Refuses sizes that cannot be timed, before memory is allocated.
     fn check(&self, what: &str, least_batch: usize) -> Result<()> {
         let Self {
             width,
@@ -86,7 +86,7 @@ impl Setup {
             && (8..=1024).contains(&size)
             && (1..=1024).contains(&width)
             && (1..=10_000).contains(&runs);
-        // None of these overflows; together they may still ask for more memory than anybody has.
+        // None of these overflows, but together they could still need too much memory.
         if bounded && batch * size * size * channels.max(width) <= 1 << 30 {
             return Ok(());
         }
@@ -99,10 +99,12 @@ impl Setup {
         Err(Error::recipe(what, problem, hint))
     }
 
+    /// Shape of a batch: `[batch, channels, height, width]`.
     fn shape(&self) -> [usize; 4] {
         [self.batch, self.channels, self.size, self.size]
     }
 
+    /// Configuration of the encoder.
     fn encoder(&self) -> EncoderConfig {
         EncoderConfig {
             depth: Depth::D18,
@@ -111,11 +113,12 @@ impl Setup {
         }
     }
 
-    /// The layers of [`Setup::encoder`].
+    /// Convolution layers of the encoder.
     fn layers(&self) -> Vec<Layer> {
         resnet18(self.width, self.channels, self.size)
     }
 
+    /// Draws a batch of random images.
     fn images(&self, rng: &mut ChaCha8Rng) -> Images {
         let mut pixels = vec![0; self.shape().iter().product()];
         rng.fill_bytes(&mut pixels);
@@ -127,7 +130,7 @@ impl Setup {
         }
     }
 
-    /// Does `work` once to warm up and then `runs` times; `work` waits for the device itself.
+    /// Times `work`: one warm-up, then `runs` measurements. `work` must wait for the device.
     fn time(
         &self,
         (attack_steps, passes): (usize, Passes),
@@ -136,7 +139,7 @@ impl Setup {
     ) -> Timing {
         work();
         let seconds: Vec<f64> = (0..self.runs).map(|_| seconds(&mut work)).collect();
-        // Before the matrix products, which are no part of what is measured.
+        // Read before the matrix products, which do not belong to the measurement.
         let peak_memory_mib = peak_memory_mib();
         let gemm = gemm_peak(device);
         let median_seconds = median(&seconds);
@@ -158,14 +161,14 @@ impl Setup {
     }
 }
 
-/// How long `work` takes.
+/// Measures the duration of `work`.
 fn seconds(work: &mut impl FnMut()) -> f64 {
     let started = Instant::now();
     work();
     started.elapsed().as_secs_f64()
 }
 
-/// The middle one, the larger of two.
+/// Median; the larger of the two middle values if there are two.
 fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -147,10 +147,13 @@ fn weights_of_something_else_are_refused() {
         ("import nowhere.pt", "cannot read nowhere.pt"),
         ("import cut.pt", "cut.pt: "),
         ("import text.pth", "expected a complete safetensors file"),
-        ("import stem.safetensors", "a first layer of 7 × 7"),
+        (
+            "import stem.safetensors",
+            "the first layer has a kernel of 7 × 7",
+        ),
         (
             "import blocks.safetensors",
-            "stages of [0, 0, 0, 0] basic blocks",
+            "its stages have [0, 0, 0, 0] basic blocks",
         ),
         ("import other.safetensors", "no tensor conv1.weight"),
         (
@@ -163,7 +166,7 @@ fn weights_of_something_else_are_refused() {
         ),
         (
             "import theirs/bare.pt --mean 0.5 --std 0.2",
-            "mean and deviation of 1 channels, weights for 3",
+            "mean and standard deviation for 1 channels, weights for 3",
         ),
         (
             "import theirs/bare.pt --mean 0.5,0.5,0.5 --std 0.2,0,0.2",

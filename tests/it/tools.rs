@@ -193,7 +193,7 @@ fn bench_says_what_it_timed() {
     let text = advcl(folder.path(), one).expect(0).stdout;
     let words = [
         "width 1; batch 1, 8 × 8 pixels, 1 channel\n",
-        "a second",
+        "per second",
         "GEMM peak",
         "peak memory",
     ];
