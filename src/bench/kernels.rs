@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 
-use super::{GemmPeak, Layer, Setup};
+use super::layers::Layer;
+use super::machine::GemmPeak;
+use super::setup::Setup;
 use crate::device;
 use crate::error::Result;
 
@@ -105,7 +107,8 @@ mod timed {
     use burn::tensor::Device;
 
     use super::*;
-    use crate::bench::{gemm_peak, median, seconds};
+    use crate::bench::machine::{gemm_peak, seconds};
+    use crate::bench::setup::median;
     use crate::nn;
 
     /// Duration of a measurement: a short call is repeated, because the clock and the wake-up of

@@ -1,5 +1,7 @@
 //! Peak speed of the machine, and peak memory of the process.
 
+use std::time::Instant;
+
 use burn::tensor::{Device, Tensor};
 use serde::Serialize;
 
@@ -39,7 +41,7 @@ pub fn gemm_peak(device: &Device) -> GemmPeak {
         };
         multiply();
         for _ in 0..RUNS {
-            let gflops = 2.0 * (side as f64).powi(3) / super::seconds(&mut multiply) / 1e9;
+            let gflops = 2.0 * (side as f64).powi(3) / seconds(&mut multiply) / 1e9;
             if gflops > best.gflops {
                 best = GemmPeak { gflops, side };
             }
@@ -56,4 +58,11 @@ pub fn peak_memory_mib() -> Option<f64> {
         .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib / 1024.0)
+}
+
+/// Measures the duration of `work`.
+pub(super) fn seconds(work: &mut impl FnMut()) -> f64 {
+    let started = Instant::now();
+    work();
+    started.elapsed().as_secs_f64()
 }

@@ -2,7 +2,8 @@
 
 use burn::tensor::Device;
 
-use super::{Passes, Setup, Timing};
+use super::layers::Passes;
+use super::setup::{Setup, Timing};
 use crate::attack::{Ball, Norm};
 use crate::cluster::PseudoLabels;
 use crate::error::Result;

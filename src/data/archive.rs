@@ -13,6 +13,7 @@ use std::rc::Rc;
 use flate2::bufread::MultiGzDecoder;
 use rayon::prelude::*;
 
+use super::entry::Entry;
 use super::own_output::{HEAD, is_own, may_be_own, without_own};
 use crate::error::{Error, Result};
 
@@ -26,16 +27,6 @@ const BLOCK: usize = 512;
 pub(super) struct Store {
     path: PathBuf,
     is_tar: bool,
-}
-
-/// A file or folder in a [`Store`].
-pub(super) struct Entry {
-    /// Path relative to the store, with `/` between the parts and without `.` and `..`.
-    pub(super) name: String,
-    /// Whether it is a folder, not a file.
-    pub(super) is_folder: bool,
-    /// Whether it is a file that this program wrote.
-    pub(super) is_own: bool,
 }
 
 impl Store {

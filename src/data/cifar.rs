@@ -7,8 +7,10 @@ use std::collections::HashMap;
 use std::io::{BufReader, Read};
 use std::path::PathBuf;
 
-use super::archive::{Entry, Store, read_error};
-use super::{Dataset, Images, Split};
+use super::archive::{Store, read_error};
+use super::dataset::{Dataset, Split};
+use super::entry::Entry;
+use super::images::Images;
 use crate::error::{Error, Result};
 
 const SIDE: usize = 32;

@@ -5,10 +5,10 @@ use std::path::Path;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 
-use super::Batch;
 use super::own_output::mark_png;
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
+use crate::tensor::Batch;
 
 /// Width of the gap between two pictures, in pixels.
 const GAP: usize = 2;

@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use super::{Dataset, idx};
+use super::dataset::Dataset;
+use super::idx;
 use crate::error::Result;
 
 /// Name of the data set.

@@ -1,6 +1,6 @@
 //! Kinds of files by their names: images, files to skip, and known mistakes.
 
-use super::archive::Entry;
+use super::entry::Entry;
 use crate::error::{Error, Result};
 
 const PUT_IMAGES: &str = "put them into train/<class>/ and test/<class>/, or all into one folder where there are no labels";

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::Split;
+use super::dataset::Split;
 use crate::random;
 
 /// Fingerprint of a split: tells whether a result was computed from the same images and labels.

@@ -7,10 +7,12 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use super::archive::{Entry, Store, read_error};
+use super::archive::{Store, read_error};
+use super::dataset::{Dataset, Split};
 use super::decode::{Like, decode};
+use super::entry::Entry;
+use super::images::Images;
 use super::layout::{Item, Layout};
-use super::{Dataset, Images, Split};
 use crate::error::{Error, Result};
 
 /// Largest image file in bytes.

@@ -7,8 +7,10 @@ use std::fs;
 use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 
-use super::archive::{Entry, Store, gunzip, read_error};
-use super::{Dataset, Images, Split};
+use super::archive::{Store, gunzip, read_error};
+use super::dataset::{Dataset, Split};
+use super::entry::Entry;
+use super::images::Images;
 use crate::error::{Error, Result};
 
 /// Magic number of images: unsigned bytes in three dimensions.

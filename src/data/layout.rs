@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::archive::Entry;
+use super::entry::Entry;
 use super::filename::{check_files, is_junk};
 use crate::error::{Error, Result};
 

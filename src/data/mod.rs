@@ -11,6 +11,7 @@ pub mod corrupt;
 mod dataset;
 mod decode;
 mod embedded;
+mod entry;
 mod filename;
 mod files;
 mod fingerprint;

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::archive::Entry;
+use super::entry::Entry;
 use super::filename::{is_image, is_junk};
 use crate::error::{Error, Result};
 

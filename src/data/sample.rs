@@ -3,7 +3,7 @@
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
-use super::{Dataset, Split};
+use super::dataset::{Dataset, Split};
 use crate::error::{Error, Result};
 
 impl Dataset {

@@ -286,7 +286,7 @@ fn without_labels_it_is_refused_before_any_work_and_the_others_are_not() {
     let words = [
         "data set flat: expected labeled images, found images without classes",
         "hint: put the images into train/<class>/",
-        "without labels only pretraining by methods that need none is possible",
+        "without labels, only self-supervised pretraining is possible",
     ];
     let only = format!("pretrain {flat} --method {METHOD}");
     for command in [format!("run {flat}"), format!("pretrain {flat}"), only] {

@@ -6,8 +6,8 @@ use rand::{Rng, RngExt};
 use rayon::prelude::*;
 
 use super::geometry::Resizer;
-use crate::data::images::unit;
-use crate::data::{Batch, Images};
+use crate::data::images::{Images, unit};
+use crate::tensor::Batch;
 
 /// Refuses a number that is not a probability.
 pub(super) fn check_probability(key: &str, value: f32) -> Result<(), String> {

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::colour::{adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, grayscale};
 use super::draw::{chance, check_probability, require, uniform, views};
 use super::geometry::{Window, hflip};
-use crate::data::{Batch, Images};
+use crate::data::images::Images;
+use crate::tensor::Batch;
 
 /// Settings of strong views: random resized crop, flip, colour jitter, grayscale, in this order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

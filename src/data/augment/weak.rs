@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::draw::{chance, check_probability, require, views};
 use super::geometry::{Window, hflip, pad_crop_into};
-use crate::data::{Batch, Images};
+use crate::data::images::Images;
+use crate::tensor::Batch;
 
 /// Settings of weak views: random crop with zero padding, then flip.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

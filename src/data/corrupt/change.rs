@@ -3,8 +3,7 @@
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
-use super::filter::{Border, Plane, gaussian};
-use super::{Planes, byte};
+use super::filter::{Border, Plane, Planes, byte, gaussian};
 use crate::data::images::unit;
 use crate::error::{Error, Result};
 

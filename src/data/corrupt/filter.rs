@@ -8,6 +8,9 @@ pub(super) struct Plane {
     pub width: usize,
 }
 
+/// Channels of an image that is being corrupted.
+pub(super) type Planes = Vec<Plane>;
+
 /// Extension of an image beyond its edge: `aaa|abc|ccc`, `cba|abc|cba`, `.cb|abc|ba.`.
 #[derive(Clone, Copy)]
 pub(super) enum Border {
@@ -34,6 +37,11 @@ impl Border {
         };
         folded as usize
     }
+}
+
+/// Converts a value into a byte, rounding down. A rounding error of f32 does not lower the result.
+pub(super) fn byte(value: f32) -> u8 {
+    (value.clamp(0.0, 1.0) * 255.0 + 1e-3) as u8
 }
 
 /// Weights of a Gaussian from `-reach` to `reach`, with sum 1.

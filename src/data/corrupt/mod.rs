@@ -24,7 +24,7 @@ use super::images::{Images, unit};
 use crate::error::Result;
 use crate::random;
 use change::{bend, brighten, each, glass, jpeg, shear};
-use filter::{Plane, disc};
+use filter::{Plane, Planes, byte, disc};
 
 /// Number of severities, which count from 1.
 pub const SEVERITIES: usize = 5;
@@ -69,9 +69,6 @@ pub const KINDS: [(&str, Corruption); 15] = [
     ("jpeg_compression", Corruption::JpegCompression),
 ];
 
-/// Channels of an image that is being corrupted.
-type Planes = Vec<Plane>;
-
 /// Corrupts the images at `indices`. Random numbers depend on seed, kind, severity and index, so
 /// that an image is always corrupted in the same way.
 ///
@@ -110,11 +107,6 @@ pub fn corrupt(
         pixels: corrupted.concat(),
         ..*images
     })
-}
-
-/// Converts a value into a byte, rounding down. A rounding error of f32 does not lower the result.
-fn byte(value: f32) -> u8 {
-    (value.clamp(0.0, 1.0) * 255.0 + 1e-3) as u8
 }
 
 impl Corruption {

@@ -4,8 +4,7 @@ use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
-use super::Planes;
-use super::filter::{Border, Plane, gaussian};
+use super::filter::{Border, Plane, Planes, gaussian};
 use crate::data::images::luma;
 
 /// Fog: mixes in `amount` of a random cloud, which is the smoother the larger `decay` is.
