@@ -125,7 +125,9 @@ pub fn require_images(folder: &Path, recipe: &Recipe) -> Result<()> {
         folder,
         about: about.as_ref(),
     };
-    recipe.sources().try_for_each(|source| places.require(source))
+    recipe
+        .sources()
+        .try_for_each(|source| places.require(source))
 }
 
 /// Where the files of a folder's recipe were.

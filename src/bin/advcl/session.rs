@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use advcl::experiment::{Cell, Experiment, FolderRecipe, Purpose, Stale, has_begun, has_recipe, require_images};
+use advcl::experiment::{
+    Cell, Experiment, FolderRecipe, Purpose, Stale, has_begun, has_recipe, require_images,
+};
 use advcl::recipe::Recipe;
 use advcl::run::Layout;
 use advcl::session::{Context, Event};
