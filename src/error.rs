@@ -72,6 +72,16 @@ pub enum Error {
         /// Way out.
         hint: String,
     },
+    /// An output that would overwrite something.
+    #[error("cannot write {}: {problem}", path.display())]
+    Output {
+        /// The output as named.
+        path: PathBuf,
+        /// What is there.
+        problem: String,
+        /// Another way to write it.
+        hint: String,
+    },
     /// A compute device that is unknown, or not compiled in.
     #[error("device {name:?}: {problem}")]
     Device {
@@ -223,6 +233,7 @@ impl Error {
             | Self::Recipe { hint, .. }
             | Self::Model { hint, .. }
             | Self::Run { hint, .. }
+            | Self::Output { hint, .. }
             | Self::Device { hint, .. } => (!hint.is_empty()).then_some(hint),
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => Some("check the path"),

@@ -36,6 +36,45 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
     write().map_err(Error::io("write", path))
 }
 
+/// Refuses an output where writing it would lose a file.
+///
+/// A file that is one of the `inputs`, or lies in a folder among them, is never replaced, whatever links and
+/// spellings lead to it; any other existing file only where `replace` is true, and only if it is a regular file.
+/// `option` is the option that names the output, for the hint.
+///
+/// # Errors
+/// [`Error::Output`].
+pub fn check_output(path: &Path, option: &str, inputs: &[&Path], replace: bool) -> Result<()> {
+    // Of the path itself: a link would be replaced, even one that leads nowhere.
+    if fs::symlink_metadata(path).is_err() {
+        return Ok(());
+    }
+    let refuse = |problem: String, hint: String| {
+        Err(Error::Output {
+            path: path.to_path_buf(),
+            problem,
+            hint,
+        })
+    };
+    let another = format!("name another file with {option}");
+    if fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+        return refuse("it exists and is no regular file".to_owned(), another);
+    }
+    let is_in = |input: &Path| match (fs::canonicalize(path), fs::canonicalize(input)) {
+        (Ok(output), Ok(input)) => output.starts_with(input),
+        _ => false,
+    };
+    if let Some(input) = inputs.iter().find(|input| is_in(input)) {
+        let problem = format!("it belongs to the input {}", input.display());
+        return refuse(problem, another);
+    }
+    if !replace {
+        let hint = format!("{another}, or replace this one with --replace");
+        return refuse("the file exists already".to_owned(), hint);
+    }
+    Ok(())
+}
+
 /// Writes a value as indented JSON, atomically.
 ///
 /// # Errors

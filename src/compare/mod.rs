@@ -1,5 +1,7 @@
-//! Methods and modes side by side: the rows of one recipe over several seeds, and which differences exceed their noise.
+//! Methods and modes side by side: the rows of one recipe over several seeds, and which differences
+//! exceed their noise.
 
+mod comparison;
 mod statistics;
 mod summary;
 
@@ -13,24 +15,27 @@ use crate::recipe::{Recipe, in_words};
 use crate::run::{About, FolderKind, Layout, layout};
 use crate::session::{Context, Event};
 
-pub use statistics::{Spread, holm, paired};
-pub use summary::{
+pub use comparison::{
     ComparedAccuracy, Comparison, ComparisonRow, DifferenceVerdict, FailedRow, FinetuningGap,
-    LEVEL, MethodDifference, RowFinding, pgd_on_attacked,
+    LEVEL, MethodDifference, RowFinding,
 };
+pub use statistics::{Spread, holm, paired};
+pub use summary::pgd_on_attacked;
 
 /// The run folder of a seed.
 pub fn folder_of(folder: &Path, seed: u64) -> PathBuf {
     Layout::new(folder).seed(seed).root().to_path_buf()
 }
 
-/// Carries out `recipe` for each of its seeds below `folder`, and compares. What is there is not computed again. A row
-/// that fails is reported, and the others go on.
+/// Runs `recipe` for each of its seeds, in folders below `folder`, and compares the results.
+/// Existing results are not computed again. A row that fails is reported, and the others continue.
 ///
-/// `device` is the device's name, for the log; `on_failure` is called with each failure as it happens.
+/// `device` is the device's name, for the log; `on_failure` is called with each failure as it
+/// happens.
 ///
 /// # Errors
-/// [`Error::Interrupted`]; what is wrong with the recipe, its data, or a folder, before anything is computed.
+/// [`Error::Interrupted`]; what is wrong with the recipe, its data, or a folder, before anything is
+/// computed.
 pub fn compare(
     recipe: &Recipe,
     folder: &Path,
@@ -56,7 +61,7 @@ pub fn compare(
         let experiment = Experiment::with_data(own, data, folder_of(folder, seed))?;
         Ok::<_, Error>(experiment.with_stale(stale))
     };
-    // All of them now: a folder of another recipe is better known before hours of work.
+    // All folders are checked now: one of another recipe is better refused before hours of work.
     for &seed in &seeds {
         let experiment = open(seed)?;
         experiment.check_ready(context)?;

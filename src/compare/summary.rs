@@ -1,212 +1,19 @@
-//! The tables of a comparison: means over the seeds, differences from the baseline, and their tests.
+//! Means over the seeds, differences from the baseline, and their tests, computed from the outcomes
+//! of all runs.
 
-use std::fmt;
-
-use serde::Serialize;
-
+use super::comparison::{
+    ComparedAccuracy, Comparison, ComparisonRow, FailedRow, FinetuningGap, LEVEL, MethodDifference,
+    RowFinding,
+};
 use super::{Spread, holm, paired};
 use crate::evaluate::Tally;
-use crate::evaluate::soundness::{Finding, Soundness, Verdict};
+use crate::evaluate::soundness::{Soundness, Verdict};
 use crate::experiment::Outcome;
 use crate::finetune::{AFF, SLF};
 use crate::recipe::Recipe;
 
-/// Significance level for the corrected p-values.
-pub const LEVEL: f64 = 0.05;
-
-/// A row that could not be computed.
-#[derive(Clone, Debug, Serialize)]
-pub struct FailedRow {
-    /// Seed of the run.
-    pub seed: u64,
-    /// The method's table.
-    pub method: String,
-    /// The mode's table, or "end-to-end".
-    pub finetuning: String,
-    /// The error's message.
-    pub error: String,
-    /// What to do about it.
-    pub hint: Option<String>,
-}
-
-/// A row of the comparison, over the seeds.
-#[derive(Clone, Debug, Serialize)]
-pub struct ComparisonRow {
-    /// The method's table.
-    pub method: String,
-    /// The mode's table, or "end-to-end".
-    pub finetuning: String,
-    /// The seeds that it was computed for.
-    pub seeds: Vec<u64>,
-    /// Images evaluated for each seed: clean, and under PGD.
-    pub images: usize,
-    /// Clean accuracy in percent.
-    pub clean: Spread,
-    /// Accuracy under PGD in percent.
-    pub robust: Spread,
-    /// Images for each seed that the recipe's attacks beside PGD ran on.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub attacked_images: Option<usize>,
-    /// Accuracy under these attacks in percent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub attacked: Option<Spread>,
-    /// Accuracy under PGD in percent, on the same images as these attacks.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub robust_on_attacked: Option<Spread>,
-    /// Seconds of pretraining: the encoder, its pseudo-labels, and the encoders that either learns from.
-    pub pretrain: Spread,
-    /// Seconds of finetuning; none where the method trained the classifier itself.
-    pub finetune: Option<Spread>,
-    /// Seconds of clean and PGD accuracy.
-    pub evaluate: Spread,
-    /// Soundness checks of all its seeds, made or not.
-    pub checks: usize,
-}
-
-/// Robust accuracy under PGD after adversarial full finetuning less that after standard linear finetuning, in points.
-#[derive(Clone, Debug, Serialize)]
-pub struct FinetuningGap {
-    /// The method's table.
-    pub method: String,
-    /// Points, over the seeds that have both.
-    pub points: Spread,
-}
-
-/// An accuracy by which methods are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ComparedAccuracy {
-    /// Under the recipe's attacks beside PGD.
-    Attacked,
-    /// Under PGD.
-    Robust,
-    /// On clean images.
-    Clean,
-}
-
-impl ComparedAccuracy {
-    /// All of them, in the order of the table.
-    pub const ALL: [Self; 3] = [Self::Attacked, Self::Robust, Self::Clean];
-
-    /// The accuracy in percent; none where the attacks did not run.
-    pub fn of(self, outcome: &Outcome) -> Option<f64> {
-        match self {
-            Self::Attacked => {
-                let attacked = outcome.attacked.as_ref()?;
-                Some(100.0 * attacked.robust_accuracy())
-            }
-            Self::Robust => Some(100.0 * outcome.robust_accuracy),
-            Self::Clean => Some(100.0 * outcome.clean_accuracy),
-        }
-    }
-}
-
-/// A method's accuracy less the baseline's, by the same mode, seed by seed.
-#[derive(Clone, Debug, Serialize)]
-pub struct MethodDifference {
-    /// The mode's table.
-    pub finetuning: String,
-    /// The method's table.
-    pub method: String,
-    /// The accuracy that is compared.
-    pub measure: ComparedAccuracy,
-    /// Points, over the seeds that have both.
-    pub points: Spread,
-    /// p-value of a paired, two-sided t-test; none where there are fewer than two seeds, or no spread.
-    pub p: Option<f64>,
-    /// The p-value corrected for all differences of the comparison (Holm).
-    pub p_corrected: Option<f64>,
-    /// Whether the corrected p-value is below [`LEVEL`].
-    pub significant: bool,
-}
-
-/// What the test of a difference shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DifferenceVerdict {
-    /// There is no test: fewer than two seeds, or no spread.
-    Unknown,
-    /// The difference does not exceed the noise of the seeds.
-    NotShown,
-    /// The method's accuracy is higher than the baseline's.
-    Higher,
-    /// The method's accuracy is lower than the baseline's.
-    Lower,
-}
-
-impl fmt::Display for DifferenceVerdict {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.pad(match self {
-            Self::Unknown => "unknown",
-            Self::NotShown => "not shown",
-            Self::Higher => "higher",
-            Self::Lower => "lower",
-        })
-    }
-}
-
-impl MethodDifference {
-    /// What its test shows.
-    pub fn verdict(&self) -> DifferenceVerdict {
-        if self.p.is_none() {
-            DifferenceVerdict::Unknown
-        } else if !self.significant {
-            DifferenceVerdict::NotShown
-        } else if self.points.mean > 0.0 {
-            DifferenceVerdict::Higher
-        } else {
-            DifferenceVerdict::Lower
-        }
-    }
-}
-
-/// A soundness check of one row.
-#[derive(Clone, Debug, Serialize)]
-pub struct RowFinding {
-    /// Seed of the run.
-    pub seed: u64,
-    /// The method's table.
-    pub method: String,
-    /// The mode's table, or "end-to-end".
-    pub finetuning: String,
-    /// The check and its outcome.
-    #[serde(flatten)]
-    pub finding: Finding,
-}
-
-/// The outcome of a comparison.
-#[derive(Clone, Debug, Serialize)]
-pub struct Comparison {
-    /// This program's version.
-    pub advcl_version: String,
-    /// The data set.
-    pub data: String,
-    /// The recipe's seeds.
-    pub seeds: Vec<u64>,
-    /// The attacks beside PGD: "autoattack", "square", "custom".
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub attack: Option<String>,
-    /// Steps of PGD.
-    pub attack_steps: usize,
-    /// Methods and modes in the recipe's order.
-    pub rows: Vec<ComparisonRow>,
-    /// The gap of each method that has both modes.
-    pub gaps: Vec<FinetuningGap>,
-    /// The method that the others are compared with.
-    pub baseline: Option<String>,
-    /// Differences of each other method from the baseline, by mode.
-    pub differences: Vec<MethodDifference>,
-    /// Soundness checks, all rows and seeds together, made or not.
-    pub checks: usize,
-    /// Checks that were made and warn.
-    pub warnings: Vec<RowFinding>,
-    /// Checks that could not be made.
-    pub not_checked: Vec<RowFinding>,
-    /// Rows that could not be computed.
-    pub failures: Vec<FailedRow>,
-}
-
 impl Comparison {
-    /// Compares the outcomes of each seed, all of this recipe.
+    /// Compares outcomes of this recipe, each with its seed.
     pub fn new(recipe: &Recipe, outcomes: &[(u64, Outcome)], failures: Vec<FailedRow>) -> Self {
         let keys = keys(recipe, outcomes);
         let of = |method: &str, finetuning: &str| of(outcomes, method, finetuning);
@@ -250,7 +57,7 @@ fn keys(recipe: &Recipe, outcomes: &[(u64, Outcome)]) -> Vec<(String, String)> {
             keys.push(key);
         }
     }
-    // A row that only a later seed has comes where the recipe has it.
+    // A row that only a later seed has is sorted to its place in the recipe.
     let place = |method: &str| {
         let entries = recipe.pretrain.entries();
         entries.iter().position(|entry| entry.name == method)
@@ -364,7 +171,7 @@ fn row(outcomes: &[(u64, &Outcome)]) -> ComparisonRow {
         let values: Vec<f64> = outcomes.iter().map(|(_, o)| value(o)).collect();
         Spread::of(&values)
     };
-    // A mean of what only some seeds have would be of other seeds than its neighbours in the table.
+    // A mean of some of the seeds could not be compared with its neighbours in the table.
     let of_all = |value: &dyn Fn(&Outcome) -> Option<f64>| {
         let values: Option<Vec<f64>> = outcomes.iter().map(|(_, o)| value(o)).collect();
         values.map(|values| Spread::of(&values))
@@ -389,5 +196,62 @@ fn row(outcomes: &[(u64, &Outcome)]) -> ComparisonRow {
         finetune: finetuned.then(|| spread(&|o| o.seconds.finetune)),
         evaluate: spread(&|o| o.seconds.evaluate),
         checks: checks(outcomes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::compare::DifferenceVerdict;
+
+    /// An outcome on 1000 images.
+    fn outcome(method: &str, clean: usize, robust: usize) -> Outcome {
+        let share = |count: usize| count as f64 / 1000.0;
+        let outcome = json!({
+            "method": method, "finetuning": "slf", "images": 1000, "split": "test",
+            "clean_accuracy": share(clean), "robust_accuracy": share(robust),
+            "threat": {"norm": "linf", "radius": "8/255"},
+            "attack_steps": 20, "attack_step_size": 0.01,
+            "seconds": {"pretrain": 60.0, "finetune": 1.0, "evaluate": 2.0},
+            "accuracy": {
+                "total": {"images": 1000, "clean": clean, "robust": robust}, "classes": [],
+            },
+        });
+        serde_json::from_value(outcome).expect("an outcome")
+    }
+
+    #[test]
+    fn differences_are_paired_by_seed_and_only_clear_ones_are_shown() {
+        let recipe = Recipe::load("smoke", &["compare.seeds = [1, 2, 3, 4]".to_owned()]);
+        let recipe = recipe.expect("a recipe");
+        let mut outcomes = Vec::new();
+        for (seed, less, more) in [(1, 50, 3), (2, 52, 0), (3, 49, 4), (4, 51, 1)] {
+            let noise = 10 * seed as usize;
+            outcomes.push((seed, outcome("advcl", 800 + noise, 500 + noise)));
+            let other = outcome("simclr", 798 + noise + more, 500 + noise - less);
+            outcomes.push((seed, other));
+        }
+        // A seed that the other method lacks counts in the baseline's mean alone.
+        outcomes.push((5, outcome("advcl", 0, 0)));
+        let found = Comparison::new(&recipe, &outcomes, Vec::new());
+        let seeds: Vec<usize> = found.rows.iter().map(|row| row.seeds.len()).collect();
+        assert_eq!(seeds, [4, 5], "in the recipe's order");
+        assert_eq!((found.rows[0].images, found.checks), (1000, 0));
+        let [robust, clean] = &found.differences[..] else {
+            panic!("two differences: {:?}", found.differences);
+        };
+        assert_eq!(robust.measure, ComparedAccuracy::Robust);
+        assert_eq!(robust.points.count, 4);
+        assert!((robust.points.mean + 5.05).abs() < 1e-9, "{robust:?}");
+        assert_eq!(robust.verdict(), DifferenceVerdict::Lower);
+        assert_eq!(clean.measure, ComparedAccuracy::Clean);
+        assert_eq!(clean.verdict(), DifferenceVerdict::NotShown);
+        // One seed tests nothing.
+        let found = Comparison::new(&recipe, &outcomes[..2], Vec::new());
+        for difference in &found.differences {
+            assert_eq!(difference.verdict(), DifferenceVerdict::Unknown);
+        }
     }
 }

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use flate2::bufread::MultiGzDecoder;
+use rayon::prelude::*;
 
+use super::own_output::{HEAD, is_own, may_be_own, without_own};
 use crate::error::{Error, Result};
 
 /// Folders below the given one that are looked into: an optional top folder, split, class, and one more to
@@ -28,8 +30,10 @@ pub(super) struct Store {
 pub(super) struct Entry {
     /// Relative, with `/` between the parts and no `.` or `..`.
     pub(super) name: String,
-    /// A folder, not a file.
+    /// Whether it is a folder, not a file.
     pub(super) is_folder: bool,
+    /// Whether this program wrote it; only files are looked at.
+    pub(super) is_own: bool,
 }
 
 impl Store {
@@ -92,22 +96,30 @@ impl Store {
         stem.unwrap_or(&name).to_string()
     }
 
-    /// All files and folders, in no order that means anything. Links in an archive, and names in it that are
-    /// absolute or contain `..`, are passed over.
+    /// All files and folders, in no order that means anything. What this program wrote is passed over; so are
+    /// links in an archive, and names in it that are absolute or contain `..`.
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::Format`] for a damaged archive or a name that is not UTF-8.
     pub(super) fn list(&self) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
         if self.is_tar {
-            self.visit(&mut |entry, _| {
+            self.visit(&mut |mut entry, content| {
+                let path = self.path.join(&entry.name);
+                entry.is_own = !entry.is_folder && wrote(&entry.name, &path, || Ok(content))?;
                 entries.push(entry);
                 Ok(())
             })?;
         } else {
             self.walk("", &mut entries, DEPTH)?;
+            entries.par_iter_mut().try_for_each(|entry| {
+                let path = self.path.join(&entry.name);
+                let is_own = !entry.is_folder && wrote(&entry.name, &path, || File::open(&path))?;
+                entry.is_own = is_own;
+                Ok(())
+            })?;
         }
-        Ok(entries)
+        Ok(without_own(entries))
     }
 
     /// Calls `each(index, content)` for every file in `wanted` (name to index); in the archive's own order,
@@ -162,7 +174,12 @@ impl Store {
             if is_folder && depth > 1 {
                 self.walk(&name, entries, depth - 1)?;
             }
-            entries.push(Entry { name, is_folder });
+            let is_own = false;
+            entries.push(Entry {
+                name,
+                is_folder,
+                is_own,
+            });
         }
         Ok(())
     }
@@ -192,7 +209,13 @@ impl Store {
                 continue;
             }
             if let Some(name) = clean(&name) {
-                each(Entry { name, is_folder }, &mut entry)?;
+                let is_own = false;
+                let found = Entry {
+                    name,
+                    is_folder,
+                    is_own,
+                };
+                each(found, &mut entry)?;
             }
         }
         // Without this a plain archive cut between two members would look like a smaller data set.
@@ -238,6 +261,19 @@ pub(super) fn read_error(
         Some(_) => Error::io("read", path)(error),
         None => Error::format(path, place, expected, error.to_string()),
     }
+}
+
+/// Whether this program wrote the file `name`. Only the beginning of its content is read, and only where the
+/// name says that this can be.
+fn wrote<R: Read>(name: &str, path: &Path, open: impl FnOnce() -> io::Result<R>) -> Result<bool> {
+    if !may_be_own(name) {
+        return Ok(false);
+    }
+    let mut head = Vec::with_capacity(HEAD);
+    open()
+        .and_then(|content| content.take(HEAD as u64).read_to_end(&mut head))
+        .map_err(|error| read_error(path, "beginning", "a readable file", error))?;
+    Ok(is_own(name, &head))
 }
 
 fn not_utf8(path: &Path) -> Error {

@@ -6,6 +6,7 @@ use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 
 use super::Batch;
+use super::own_output::mark_png;
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
 
@@ -102,7 +103,7 @@ pub fn contact_sheet(columns: &[&Batch], scale: usize, path: &Path) -> Result<()
     PngEncoder::new(&mut png)
         .write_image(&sheet, sheet_width, sheet_height, kind)
         .map_err(|error| Error::io("write", path)(std::io::Error::other(error)))?;
-    write_atomic(path, &png)
+    write_atomic(path, &mark_png(png))
 }
 
 /// One value of a view as a byte; a gray view has the same value in every channel. NaN is black.

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::Images;
 use super::decode::decode;
-use super::filename::is_image;
+use super::filename::{is_image, is_junk};
+use super::images::Images;
+use super::own_output::{is_own_picture, is_run_folder};
 use crate::error::{Error, Result};
 
 /// Reads PNG and JPEG files, which must all be of `shape` (`[channels, height, width]`). A folder stands for the
-/// images in it and below, in the order of their names. Returns the files read, and their images.
+/// images in it and below, in the order of their names; hidden files and this program's own output are passed over. Returns the files read, and their images.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Format`]; [`Error::Data`] for another shape, or a folder without images.
@@ -71,7 +72,12 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     inside.sort();
     for path in inside {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if path.is_dir() || is_image(&name) {
+        let wanted = if path.is_dir() {
+            !is_run_folder(&path)
+        } else {
+            is_image(&name) && !is_own_picture(&path)?
+        };
+        if wanted && !is_junk(&name) {
             collect(&path, files)?;
         }
     }

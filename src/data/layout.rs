@@ -212,6 +212,7 @@ mod tests {
         let entry = |name: &&str| Entry {
             name: name.trim_end_matches('/').into(),
             is_folder: name.ends_with('/'),
+            is_own: false,
         };
         Layout::of("set", names.iter().map(entry).collect())
     }

@@ -20,6 +20,7 @@ mod folder;
 mod idx;
 mod images;
 mod layout;
+mod own_output;
 mod sample;
 
 use std::fs;
@@ -33,6 +34,7 @@ pub use dataset::{Dataset, Split};
 pub use files::read_images;
 pub use fingerprint::SplitFingerprint;
 pub use images::Images;
+pub use own_output::is_own_picture;
 
 /// The names of the data sets inside the program, as [`load`] takes them.
 pub const EMBEDDED: &[&str] = &[embedded::NAME];

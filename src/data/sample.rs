@@ -125,6 +125,7 @@ impl Split {
                 classes
             }
         };
+        // Not `random::generator`: it draws other numbers, and every recorded split and limit with them.
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         for class in &mut classes {
             shuffle(class, &mut rng);

@@ -13,7 +13,7 @@ use crate::random;
 use crate::recipe::{Artifact, title, to_text};
 use crate::run::{MODEL_FORMAT, Model, ModelInfo, layout};
 use crate::session::Context;
-use crate::train::{self, Checkpoint};
+use crate::train::{self, Checkpoint, Resume};
 use burn::tensor::Tensor;
 
 impl Experiment {
@@ -92,9 +92,11 @@ impl Experiment {
             experiment: self,
             cell,
             entry,
-            begun: &begun,
-            continues: continues.as_deref(),
-            replaces,
+            resume: Resume {
+                recipe: &begun,
+                continues: continues.as_deref(),
+                replaces,
+            },
             trained: 0.0,
             looped: 0.0,
         };
@@ -196,12 +198,8 @@ struct Fitting<'a> {
     experiment: &'a Experiment,
     cell: &'a Cell,
     entry: &'a Entry,
-    /// Everything that its checkpoints depend on, as TOML.
-    begun: &'a str,
-    /// Dependencies of a shorter finetuning to continue.
-    continues: Option<&'a str>,
-    /// Whether checkpoints of another finetuning are replaced.
-    replaces: bool,
+    /// Checkpoints that it continues.
+    resume: Resume<'a>,
     /// Seconds of training, over all sittings.
     trained: f64,
     /// Seconds of this sitting in the training loop.
@@ -311,9 +309,7 @@ impl Fitting<'_> {
         let (stage, file) = layout::part(&stage, part);
         let checkpoint = Checkpoint {
             path: &folder.join(file),
-            recipe: self.begun,
-            continues: self.continues,
-            replaces: self.replaces,
+            resume: self.resume,
         };
         let mut plan = self.entry.settings.plan.clone();
         // Few labels: one step an epoch.

@@ -16,6 +16,7 @@ use crate::probe::Probe;
 use crate::recipe::{Artifact, CLUSTERED_METHOD, differences, from_text, in_words, title, to_text};
 use crate::run::{MODEL_FORMAT, Model, ModelInfo};
 use crate::session::Context;
+use crate::train::Resume;
 use crate::{files, random};
 
 impl Experiment {
@@ -87,9 +88,11 @@ impl Experiment {
         let stage = Stage {
             name,
             folder: &self.run.stage(name)?,
-            recipe: &begun,
-            continues: continues.as_deref(),
-            replaces,
+            resume: Resume {
+                recipe: &begun,
+                continues: continues.as_deref(),
+                replaces,
+            },
         };
         let mut trainer = Trainer::new(stage, inputs, context);
         trainer.probe = self.probe(method.route())?;

@@ -166,7 +166,7 @@ impl DynAclPlusPlusSettings {
         let path = trainer.stage.folder.join(layout::PSEUDO_LABELS);
         let (count, name) = (self.clusters, trainer.stage.name);
         // Those of another training, which are replaced, do not count.
-        if PseudoLabels::recorded(&path)?.as_deref() == Some(trainer.stage.recipe) {
+        if PseudoLabels::recorded(&path)?.as_deref() == Some(trainer.stage.resume.recipe) {
             return PseudoLabels::load(&path, images.len(), &[count]);
         }
         let context = &mut *trainer.context;
@@ -189,7 +189,7 @@ impl DynAclPlusPlusSettings {
                 self.encoder, context.seed
             ),
         };
-        labels.save(&path, trainer.stage.recipe)?;
+        labels.save(&path, trainer.stage.resume.recipe)?;
         Ok(labels)
     }
 }

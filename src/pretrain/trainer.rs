@@ -18,7 +18,7 @@ use crate::probe::Probe;
 use crate::random;
 use crate::run::{Model, layout};
 use crate::session::Context;
-use crate::train::{self, Checkpoint, Loss, Objective, Plan, Step};
+use crate::train::{self, Checkpoint, Loss, Objective, Plan, Resume, Step};
 
 /// Everything that a method learns from.
 #[derive(Clone, Copy)]
@@ -70,12 +70,8 @@ pub struct Stage<'a> {
     pub name: &'a str,
     /// Folder of the checkpoints.
     pub folder: &'a Path,
-    /// Everything that the checkpoints depend on, as TOML.
-    pub recipe: &'a str,
-    /// Dependencies of a shorter training whose checkpoints are continued.
-    pub continues: Option<&'a str>,
-    /// Whether checkpoints of another training are replaced.
-    pub replaces: bool,
+    /// Checkpoints that the training continues.
+    pub resume: Resume<'a>,
 }
 
 /// Trainer of the parts of a method, each with a checkpoint in the method's folder.
@@ -203,9 +199,7 @@ impl<'a, 'b> Trainer<'a, 'b> {
         let (name, file) = layout::part(self.stage.name, part);
         let checkpoint = Checkpoint {
             path: &self.stage.folder.join(file),
-            recipe: self.stage.recipe,
-            continues: self.stage.continues,
-            replaces: self.stage.replaces,
+            resume: self.stage.resume,
         };
         let objective = Probed {
             objective,

@@ -242,10 +242,10 @@ fn remove_all(picked: &mut Table, names: &[&str]) {
     picked.retain(|name, _| !names.contains(&name));
 }
 
-/// Leaves only one entry of a table.
+/// Leaves only one entry of a table of entries; a key that is none stays.
 fn only(picked: &mut Table, table: &str, name: &str) {
     if let Some(Value::Table(entries)) = picked.get_mut(table) {
-        entries.retain(|key, _| key == name);
+        entries.retain(|key, value| key == name || !value.is_table());
     }
 }
 

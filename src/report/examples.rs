@@ -38,8 +38,9 @@ pub struct Example {
     pub probabilities_attacked: Vec<f32>,
 }
 
-/// Chooses `count` images to show, or as many as there are: images that every model classifies correctly, of different classes
-/// as far as there are classes, and others where these do not suffice. The choice is random and depends on the seed alone.
+/// Chooses `count` images to show, or as many as there are: images that every model classifies
+/// correctly, of different classes as far as there are classes, and others where these do not
+/// suffice. The choice is random and depends on the seed alone.
 ///
 /// # Errors
 /// [`crate::Error::Interrupted`]; [`crate::Error::Logits`].

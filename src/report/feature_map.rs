@@ -1,5 +1,5 @@
-//! A map of the features in two dimensions: t-SNE (van der Maaten and Hinton, JMLR 2008) of clean and adversarial images
-//! together, so that both are on one map.
+//! A map of the features in two dimensions: t-SNE (van der Maaten and Hinton, JMLR 2008) of clean
+//! and adversarial images together, so that both are on one map.
 
 use bhtsne::tSNE;
 use rand::RngExt;
@@ -44,10 +44,12 @@ pub struct FeatureMap {
     pub points: Vec<MapPoint>,
 }
 
-/// Maps the features of the chosen images and of their PGD images. None where there are too few images.
+/// Maps the features of the chosen images and of their PGD images. None where there are too few
+/// images.
 ///
-/// Features are compared by direction, as the contrastive losses and nearest neighbours do. The map is computed on one thread,
-/// from a start that depends on the seed alone, and is the same each time.
+/// Features are compared by direction, as the contrastive losses and nearest neighbours do. The map
+/// is computed on one thread, from a start that depends on the seed alone, and is the same each
+/// time.
 ///
 /// # Errors
 /// [`crate::Error::Interrupted`].

@@ -1,4 +1,4 @@
-//! A run folder or a comparison read back: recipes and whatever was measured.
+//! Reads run folders and comparisons: recipes and all that was measured.
 
 use std::path::{Path, PathBuf};
 
@@ -31,7 +31,7 @@ pub struct ReportedRun {
     pub recipe: Recipe,
     /// Version, device, cores: `run.json`.
     pub machine: Option<Value>,
-    /// What was evaluated, in the recipe's order.
+    /// Evaluated rows, in the recipe's order.
     pub rows: Vec<ReportedRow>,
     /// Rows of the recipe that were not evaluated: METHOD/MODE.
     pub missing: Vec<String>,
@@ -105,8 +105,8 @@ pub struct ReportedComparison {
 /// Reads a run folder, or the folder of a comparison with the run of each seed.
 ///
 /// # Errors
-/// [`Error::Run`] for a folder that is no run, or has nothing to show yet; [`Error::Format`] for files that this version does
-/// not understand.
+/// [`Error::Run`] for a folder that is no run, or has nothing to show yet; [`Error::Format`] for
+/// files that this version does not understand.
 pub fn read(path: &Path) -> Result<(Vec<ReportedRun>, Option<ReportedComparison>)> {
     if !path.is_dir() {
         let problem = if path.exists() {
@@ -163,7 +163,7 @@ fn read_comparison(
         let mut run = ReportedRun::read(&folder, recipe)?;
         run.comparison = Some(path.to_path_buf());
         run.name = format!("{}, {}", name_of(path), run.name);
-        // A mean is of figures that were measured alike.
+        // A mean must not mix figures that were measured by different settings.
         let (current, stale) = run.rows.into_iter().partition(|row| row.current);
         run.rows = current;
         let stale: Vec<ReportedRow> = stale;
@@ -186,7 +186,7 @@ fn read_comparison(
 }
 
 impl ReportedRun {
-    /// Reads a run's results, of which those are shown that belong to `recipe`.
+    /// Reads a run's results as far as they belong to `recipe`.
     fn read(path: &Path, recipe: Recipe) -> Result<Self> {
         let layout = Layout::new(path);
         let machine: Option<Value> = optional(&layout.about())?;

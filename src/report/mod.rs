@@ -1,5 +1,5 @@
-//! What a report needs of run folders: figures and curves read back, pictures computed from the models. Nothing in the folders
-//! changes.
+//! Data of reports about run folders: figures and curves that are read, and pictures that are
+//! computed from the models. The folders are not changed.
 
 mod examples;
 mod feature_map;

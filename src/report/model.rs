@@ -20,7 +20,7 @@ pub struct ReportData<'a> {
     evaluated: SplitFingerprint,
 }
 
-/// A classifier, loaded.
+/// A loaded classifier.
 pub struct ReportedModel<'a> {
     /// Its figures.
     pub row: &'a ReportedRow,
@@ -31,10 +31,12 @@ pub struct ReportedModel<'a> {
 }
 
 impl<'a> ReportData<'a> {
-    /// Reads the images of the run. `overrides` name their place where they were moved: `data.source = "…"`.
+    /// Reads the images of the run. `overrides` name their place where they were moved:
+    /// `data.source = "…"`.
     ///
     /// # Errors
-    /// Whatever is wrong with the data, or with the recipe for this data; [`Error::Recipe`] for an override of anything else.
+    /// Whatever is wrong with the data, or with the recipe for this data; [`Error::Recipe`] for an
+    /// override of anything else.
     pub fn open(run: &'a ReportedRun, overrides: &[String]) -> Result<Self> {
         let place = run.path.display().to_string();
         let now = Recipe::parse(&place, &run.recipe.to_toml(), overrides)?;
@@ -51,14 +53,24 @@ impl<'a> ReportData<'a> {
         }
         require_images(&run.path, &now)?;
         let data = Data::load(&now, Purpose::Evaluate)?;
+        let evaluated = SplitFingerprint::new(&data.judged, &data.target().classes);
+        let known = |row: &ReportedRow| row.outcome.evaluated.fingerprint == evaluated.order;
+        if !overrides.is_empty() && !run.rows.iter().any(known) {
+            let problem = format!(
+                "expected the images that {} was evaluated on, found others",
+                run.path.display()
+            );
+            let hint = "name the place that they were moved to";
+            return Err(Error::data(&data.target().name, problem, hint));
+        }
         Ok(Self {
             run,
-            evaluated: SplitFingerprint::new(&data.judged, &data.target().classes),
+            evaluated,
             data,
         })
     }
 
-    /// PGD as the run is evaluated by.
+    /// PGD with the settings of the run's evaluation.
     pub fn pgd(&self) -> Pgd {
         let recipe = &self.run.recipe;
         let step_size = recipe.evaluate.step_size.as_ref();

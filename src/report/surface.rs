@@ -1,5 +1,5 @@
-//! The loss around an image: along the sign of its gradient, where an attack goes, and along a random direction (AdvCL, Fan
-//! et al., NeurIPS 2021, section 5, figure on loss landscapes).
+//! The loss around an image: along the sign of its gradient, as attacks change it, and along a
+//! random direction (AdvCL, Fan et al., NeurIPS 2021, section 5, figure on loss landscapes).
 
 use burn::tensor::{Tensor, TensorData};
 use rand::RngExt;
@@ -32,8 +32,9 @@ pub struct LossSurface {
     pub margin: Vec<Vec<f32>>,
 }
 
-/// Evaluates the loss up to `reach` pixels from the image at `index`, along the sign of its gradient and along a random sign for
-/// each value. Points are clamped into [0, 1], since a classifier gets images only.
+/// Evaluates the loss up to `reach` pixels from the image at `index`, along the sign of its
+/// gradient and along a random sign for each value. Points are clamped into [0, 1], since a
+/// classifier gets images only.
 ///
 /// # Errors
 /// [`crate::Error::Interrupted`]; [`crate::Error::Logits`].

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// What the log says of one epoch.
+/// One epoch in the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoggedEpoch {
-    /// Counted from 1.
+    /// Number of the epoch, from 1.
     pub epoch: usize,
     /// Mean losses over the epoch, by name; none where a value was no number.
     pub losses: Vec<(String, Option<f64>)>,
@@ -46,8 +46,9 @@ struct EpochEvent {
     epoch: LoggedEpoch,
 }
 
-/// Reads the stages of training in the order in which they began. Of an epoch that was repeated after an interruption the last
-/// line counts; a line that a crash cut off is skipped. There are no stages where there is no log.
+/// Reads the stages of training in the order in which they began. Of an epoch that was repeated
+/// after an interruption the last line counts; a line that a crash cut off is skipped. There are no
+/// stages where there is no log.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -95,7 +96,7 @@ mod tests {
     use crate::session::Event;
 
     #[test]
-    fn a_log_is_read_as_it_was_written_and_repeated_epochs_count_once() {
+    fn logs_are_read_and_repeated_epochs_count_once() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("metrics.jsonl");
         let epoch = |stage: &str, epoch: usize, loss: f32| {

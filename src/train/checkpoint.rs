@@ -49,12 +49,10 @@ impl Position {
     }
 }
 
-/// Checkpoint file of a training: weights, statistics, velocities and position.
+/// Checkpoints that a training continues.
 #[derive(Clone, Copy)]
-pub struct Checkpoint<'a> {
-    /// The file.
-    pub path: &'a Path,
-    /// Everything that the weights depend on, as TOML.
+pub struct Resume<'a> {
+    /// Everything that the weights depend on, as TOML: a checkpoint of the same text is continued.
     pub recipe: &'a str,
     /// Another text whose checkpoints are continued too: a shorter training that did the same so far.
     pub continues: Option<&'a str>,
@@ -63,17 +61,26 @@ pub struct Checkpoint<'a> {
     pub replaces: bool,
 }
 
+/// Checkpoint file of a training: weights, statistics, velocities and position.
+#[derive(Clone, Copy)]
+pub struct Checkpoint<'a> {
+    /// The file.
+    pub path: &'a Path,
+    /// Which content is continued.
+    pub resume: Resume<'a>,
+}
+
 const METADATA: &str = "advcl_checkpoint";
 
 impl<'a> Checkpoint<'a> {
     /// Checkpoint that continues what has the same dependencies, and refuses anything else.
     pub fn new(path: &'a Path, recipe: &'a str) -> Self {
-        Self {
-            path,
+        let resume = Resume {
             recipe,
             continues: None,
             replaces: false,
-        }
+        };
+        Self { path, resume }
     }
 
     /// Saves; [`Error::Diverged`] for weights that are not finite, and nothing is written.
@@ -126,8 +133,9 @@ impl<'a> Checkpoint<'a> {
         let (mut tensors, metadata) = weights::load(self.path)?;
         let mut position = Position::parse(self.path, &metadata)?;
         let same = position.stage == wanted.stage
-            && (position.recipe == wanted.recipe || self.continues == Some(&position.recipe));
-        if !same && self.replaces {
+            && (position.recipe == wanted.recipe
+                || self.resume.continues == Some(&position.recipe));
+        if !same && self.resume.replaces {
             return Ok(model);
         }
         let hint = "it belongs to another training: train in another folder";

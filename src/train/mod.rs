@@ -17,7 +17,7 @@ use crate::random;
 use crate::session::{Context, Event};
 use crate::tensor::to_vec;
 
-pub use checkpoint::{Checkpoint, Position};
+pub use checkpoint::{Checkpoint, Position, Resume};
 pub use sgd::{Optimizer, Plan, Schedule, Sgd, named_gradients};
 
 /// What a training step is given.
@@ -126,7 +126,7 @@ pub fn fit<O: Objective>(
         stage: stage.to_owned(),
         epoch: 0,
         step: 0,
-        recipe: checkpoint.recipe.to_owned(),
+        recipe: checkpoint.resume.recipe.to_owned(),
         seconds: 0.0,
     };
     let mut sgd = Sgd::new(plan.momentum, plan.weight_decay, plan.optimizer);

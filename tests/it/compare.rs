@@ -42,7 +42,7 @@ fn rows_over_seeds_failures_beside_them_and_nothing_twice() {
     // One mode diverges: its rows fail, the others go on.
     let first = advcl(path, "compare many.toml --run run").expect(1);
     assert!(first.stderr.contains("4 rows failed"), "{first}");
-    let words = "failed, and the rest goes on: seed 1, simclr/standard-full: \
+    let words = "seed 1, simclr/standard-full failed, continuing with the rest: \
                  simclr/standard-full: ";
     assert!(first.stderr.contains(words), "{first}");
     let rows: Vec<(&str, &str)> = first
@@ -64,8 +64,8 @@ fn rows_over_seeds_failures_beside_them_and_nothing_twice() {
     ];
     assert_eq!(rows, expected, "{first}");
     for title in [
-        "What cheap finetuning loses",
-        "Less ACL, seed by seed",
+        "Robust accuracy lost by cheap finetuning",
+        "Difference from ACL, paired by seed",
         "Failed",
     ] {
         assert!(first.stdout.contains(title), "{title}: {first}");

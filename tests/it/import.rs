@@ -107,7 +107,7 @@ fn a_teacher_from_elsewhere_teaches() {
         "run deacl.toml --run run",
         &["expected a model of images (3, [20, 20]), found (3, [32, 32])"],
     );
-    advcl(path, &format!("{import} --image-size 20")).expect(0);
+    advcl(path, &format!("{import} --image-size 20 --replace")).expect(0);
     advcl(path, "run deacl.toml --run run").expect(0);
     // The student began as its teacher, so it normalises its images too; so does its classifier.
     let device = device::open("cpu").expect("the CPU");

@@ -13,6 +13,7 @@ mod import;
 mod measures;
 mod methods;
 mod modes;
+mod own_output;
 mod parity;
 mod report;
 mod resume;

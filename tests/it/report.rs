@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use advcl::evaluate::measures::{Bin, Calibration, Corrupted, Curve, Measures, Neighbours, Point};
+use advcl::evaluate::measures::{
+    Bin, Calibration, Corrupted, Curve, MEASURES, Measures, Neighbours, Point,
+};
 use advcl::evaluate::soundness::{Finding, Soundness, Verdict};
 use serde_json::{Value, json};
 
@@ -20,11 +22,59 @@ fn text(path: &Path) -> String {
     String::from_utf8(get(path)).expect("UTF-8")
 }
 
-/// A file's content with what its figures depend on, as the program writes it.
-fn with_recipe(value: impl serde::Serialize) -> Vec<u8> {
+/// A file of one result that depends on `depends_on`, as the program writes it.
+fn results(value: impl serde::Serialize, depends_on: &Value) -> Vec<u8> {
     let mut value = serde_json::to_value(value).expect("plain values");
-    value["recipe"] = json!("made up");
-    serde_json::to_vec(&value).expect("plain values")
+    value["depends_on"] = depends_on.clone();
+    serde_json::to_vec(&json!({"format": 2, "results": [value]})).expect("plain values")
+}
+
+fn json_of(path: &Path) -> Value {
+    serde_json::from_slice(&get(path)).expect("JSON")
+}
+
+/// Puts attacks, checks, measures and transfer, all made up, into the tiny run.
+fn put_results(run: &Path) {
+    let row = run.join("advcl/slf");
+    let own = json_of(&row.join("result.json"))["results"][0]["depends_on"].clone();
+    let all: Vec<Value> = MEASURES
+        .iter()
+        .map(|(name, _)| {
+            let mut value = serde_json::to_value(measures()).expect("plain values");
+            value["measure"] = json!(name);
+            // Each depends on what it measures, too.
+            value["depends_on"] = json!(format!("{}# {name}\n", own.as_str().expect("text")));
+            value
+        })
+        .collect();
+    let measured = json!({"format": 2, "results": all});
+    put(row.join("measures.json"), measured.to_string());
+    let finding = |check: &str, verdict| Finding {
+        check: check.to_owned(),
+        verdict,
+        found: "a figure < 3".to_owned(),
+        meaning: "attacks are <blind> here".to_owned(),
+    };
+    let soundness = Soundness {
+        findings: vec![
+            finding("deterministic", Verdict::Holds),
+            finding("gradients", Verdict::Warns),
+            finding("loss", Verdict::NotChecked),
+        ],
+    };
+    put(row.join("soundness.json"), results(soundness, &own));
+    let attacked = json!({
+        "suite": "autoattack", "images": 20, "clean": 12, "robust": 3,
+        "attacks": [{"attack": "apgd-ce", "images": 12, "broken": 9, "seconds": 61.0}],
+        "key": "autoattack-0", "outside": 0, "examples": 9,
+    });
+    put(row.join("attack.json"), results(attacked, &own));
+    let mut summary = json_of(&run.join("summary.json"));
+    summary["transfer"] = json!({
+        "images": 20, "classifiers": ["simclr/slf", "advcl/slf"],
+        "clean": [0.5, 0.6], "accuracy": [[0.1, 0.55], [0.4, 0.2]],
+    });
+    put(run.join("summary.json"), summary.to_string());
 }
 
 /// All that can be measured of a row, made up: 20 images of 10 classes.
@@ -130,37 +180,7 @@ fn whole(page: &str) {
 fn a_page_has_everything_that_was_measured() {
     let folder = trained();
     let path = folder.path();
-    let row = path.join("run/advcl/slf");
-    put(row.join("measures.json"), with_recipe(measures()));
-    let finding = |check: &str, verdict| Finding {
-        check: check.to_owned(),
-        verdict,
-        found: "a figure < 3".to_owned(),
-        meaning: "attacks are <blind> here".to_owned(),
-    };
-    let soundness = Soundness {
-        findings: vec![
-            finding("deterministic", Verdict::Holds),
-            finding("gradients", Verdict::Warns),
-        ],
-    };
-    put(row.join("soundness.json"), with_recipe(soundness));
-    put(
-        row.join("attack.json"),
-        with_recipe(json!({
-            "suite": "autoattack", "images": 20, "clean": 12, "robust": 3,
-            "attacks": [{"attack": "apgd-ce", "images": 12, "broken": 9, "seconds": 61.0}],
-        })),
-    );
-    put(
-        path.join("run/transfer.json"),
-        with_recipe(json!({
-            "images": 20, "classifiers": ["simclr/slf", "advcl/slf"],
-            "clean": [0.5, 0.6], "accuracy": [[0.1, 0.55], [0.4, 0.2]],
-        })),
-    );
-    // Without a summary, the rows' files are read.
-    std::fs::remove_file(path.join("run/summary.json")).expect("was there");
+    put_results(&path.join("run"));
     let before = snapshot(&path.join("run"));
     let answer = advcl(path, "report run").expect(0);
     assert_eq!(answer.stdout, "", "{answer}");
@@ -196,13 +216,15 @@ fn a_page_has_everything_that_was_measured() {
     for words in [
         "attacks are &lt;blind&gt; here",
         "Read this first",
-        "1 of 2 checks do not hold",
+        "1 of 3 checks hold, 1 warns, 1 not checked (a figure &lt; 3)",
         "AutoAttack",
-        "expected calibration error as they are 12.3\u{a0}%",
+        "PGD-2 on the same images",
+        "of\u{a0}20 (5.2–36.0)",
+        "expected calibration error clean 12.3\u{a0}%",
         "jpeg compression",
         "[pretrain.advcl]",
         "advcl run recipe.toml --run run",
-        "made on \\ shown to",
+        "made on \\ evaluated on",
     ] {
         assert!(page.contains(words), "{words:?} is not in the page");
     }
@@ -214,6 +236,45 @@ fn a_page_has_everything_that_was_measured() {
     );
     advcl(path, "report run -o report.html --quiet").expect(0);
     assert!(text(&path.join("report.html")) == page, "another page");
+}
+
+#[test]
+fn results_of_an_earlier_classifier_are_not_shown_and_other_conditions_are() {
+    let folder = trained();
+    let path = folder.path();
+    let run = path.join("run");
+    put_results(&run);
+    let rows = || {
+        let json = advcl(path, "report run --json").expect(0).json();
+        json["runs"][0]["rows"].as_array().expect("rows").clone()
+    };
+    let row = rows()[1].clone();
+    assert_eq!(
+        (&row["current"], &row["classifier"]),
+        (&json!(true), &json!("advcl/slf"))
+    );
+    let outcome = &row["outcome"];
+    assert!(
+        !outcome["attacked"].is_null() && !outcome["soundness"].is_null(),
+        "{row}"
+    );
+    assert_eq!(outcome["measures"]["images"], 20);
+    // Another radius stands beside it, as what it is; the attack was within the first.
+    advcl(path, "evaluate run --method advcl --set threat.radius=0.2").expect(0);
+    let found = rows();
+    assert_eq!(found.len(), 3);
+    assert_eq!(found[1], row);
+    assert_eq!(found[2]["current"], false);
+    assert_eq!(found[2]["outcome"]["threat"]["radius"], "0.2");
+    assert!(found[2]["outcome"]["attacked"].is_null(), "{}", found[2]);
+    // Another classifier: nothing of the first is left in the report, and its files stay.
+    advcl(path, "run --run run --set finetune.slf.plan.lr=0.2").expect(0);
+    let found = rows();
+    assert_eq!(found.len(), 2);
+    assert!(found[1]["outcome"]["attacked"].is_null(), "{}", found[1]);
+    assert!(found[1]["outcome"]["measures"].is_null(), "{}", found[1]);
+    let kept = json_of(&run.join("advcl/slf/attack.json"));
+    assert_eq!(kept["results"].as_array().map(Vec::len), Some(1));
 }
 
 #[test]
@@ -260,7 +321,9 @@ fn runs_and_seeds_side_by_side() {
     for words in [
         "run: AdvCL · SLF",
         "both: AdvCL · SLF",
-        "<span class=\"range\"> ± ",
+        "<span class=\"inline\"> ± ",
+        "Differences and their tests",
+        "No difference from AdvCL is shown",
     ] {
         assert!(page.contains(words), "{words:?} is not in the page");
     }
@@ -297,6 +360,18 @@ fn runs_and_seeds_side_by_side() {
     assert!(!markdown.contains("SimCLR"), "{markdown}");
     advcl(path, "report both --format md -o table.md").expect(0);
     assert!(text(&path.join("table.md")).starts_with("# Robustness report"));
+
+    // Figures of other settings are in no mean and in no test.
+    let file = path.join("both/seed-2/simclr/slf/result.json");
+    let other = text(&file).replace("\\nsteps = 2\\n", "\\nsteps = 3\\n");
+    assert_ne!(text(&file), other);
+    put(file, other);
+    let json = advcl(path, "report both --json").expect(0).json();
+    assert_eq!(json["lines"][0]["seeds"], 1);
+    assert_eq!(json["runs"][1]["missing"], json!(["simclr/slf"]));
+    let compared = &json["comparisons"][0];
+    assert_eq!(compared["rows"][0]["seeds"], json!([1]));
+    assert_eq!(compared["differences"][0]["points"]["count"], 1);
 }
 
 #[test]
@@ -314,7 +389,7 @@ fn what_is_no_run_is_refused() {
         ("report tiny.toml", "run tiny.toml: a file, not a folder"),
         ("report empty", "run empty: no run: it has no recipe.toml"),
         ("report begun", "run begun: nothing was evaluated yet"),
-        ("report begun", "hint: go on with it: advcl run begun"),
+        ("report begun", "hint: continue it: advcl run begun"),
         ("report run begun", "run begun: nothing was evaluated yet"),
         ("report run --method advlc", "did you mean \"advcl\"?"),
         ("report run --mode aff", "nothing of it was evaluated"),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use advcl::experiment::Stale;
-use advcl::nn::{Precision, Route};
+use advcl::nn::{self, Route};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -31,35 +31,36 @@ pub struct Shared {
     /// Compute device: cpu, vulkan, cuda:1, …
     #[arg(long, default_value = "cpu", global = true, display_order = 101)]
     pub device: String,
-    /// Instructions that the CPU uses: auto, avx512, avx2, neon, portable
+    /// Instruction set of the CPU kernels; auto is the best that the processor has
     #[arg(
         long,
+        value_enum,
         value_name = "SET",
         default_value = "auto",
         global = true,
         display_order = 101
     )]
-    pub cpu_kernels: String,
-    /// Convolutions on the CPU: winograd, direct, or auto (direct in selftest)
+    pub cpu_kernels: CpuKernels,
+    /// Convolution algorithm on the CPU; auto is winograd, and direct in selftest
     #[arg(
         long,
+        value_enum,
         value_name = "HOW",
         default_value = "auto",
-        value_parser = ["auto", "winograd", "direct"],
         global = true,
         display_order = 101
     )]
-    pub conv: String,
-    /// Products of convolutions in pretraining on the CPU: f32, or bf16 where the processor has it
+    pub conv: Conv,
+    /// Precision of the products in pretraining's convolutions; bf16 where the processor has it
     #[arg(
         long,
+        value_enum,
         value_name = "P",
         default_value = "f32",
-        value_parser = ["f32", "bf16"],
         global = true,
         display_order = 101
     )]
-    pub precision: String,
+    pub precision: Precision,
     /// Write TensorBoard event files too, to RUN/tensorboard
     #[arg(long, global = true, display_order = 102)]
     pub tensorboard: bool,
@@ -81,6 +82,44 @@ pub struct Shared {
         display_order = 105
     )]
     pub quiet: bool,
+}
+
+/// Instruction set of the CPU kernels. All are offered everywhere; one that the processor lacks is refused.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum CpuKernels {
+    Auto,
+    Avx512,
+    Avx2,
+    Neon,
+    Portable,
+}
+
+impl CpuKernels {
+    /// The name in `advcl::nn`; none for the best one.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Auto => None,
+            Self::Avx512 => Some("avx512"),
+            Self::Avx2 => Some("avx2"),
+            Self::Neon => Some("neon"),
+            Self::Portable => Some("portable"),
+        }
+    }
+}
+
+/// Convolution algorithm on the CPU.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Conv {
+    Auto,
+    Winograd,
+    Direct,
+}
+
+/// Precision of the products in convolutions.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Precision {
+    F32,
+    Bf16,
 }
 
 #[derive(Subcommand)]
@@ -266,7 +305,7 @@ pub struct Evaluate {
 pub struct Import {
     /// A state dict: safetensors, .pt or .pth, with the names of torchvision or of AdvCL's released code
     pub weights: PathBuf,
-    /// The model file to write
+    /// Model file to write
     #[arg(
         short,
         long,
@@ -274,9 +313,12 @@ pub struct Import {
         default_value = "imported.safetensors"
     )]
     pub output: PathBuf,
-    /// The first layer: cifar (3 × 3, stride 1) or strided (3 × 3, stride 2)
-    #[arg(long, default_value = "cifar", value_parser = ["cifar", "strided"])]
-    pub stem: String,
+    /// Replace the model file if it exists
+    #[arg(long)]
+    pub replace: bool,
+    /// First layer: 3 × 3 with stride 1 (cifar) or 2 (strided)
+    #[arg(long, value_enum, default_value = "cifar")]
+    pub stem: Stem,
     /// Height and width of the images that it takes
     #[arg(long, value_name = "PIXELS", default_values_t = [32], num_args = 1..=2)]
     pub image_size: Vec<usize>,
@@ -289,6 +331,22 @@ pub struct Import {
     /// Deviations that the images were normalised by
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', requires = "mean")]
     pub std: Vec<f32>,
+}
+
+/// First layer of an encoder.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Stem {
+    Cifar,
+    Strided,
+}
+
+impl From<Stem> for nn::Stem {
+    fn from(stem: Stem) -> Self {
+        match stem {
+            Stem::Cifar => Self::Cifar,
+            Stem::Strided => Self::Strided,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -416,19 +474,22 @@ pub struct Inspect {
     /// Also attack this model, for the adversarial view
     #[arg(long)]
     pub model: Option<PathBuf>,
-    /// Where the contact sheet goes [default: views.png, if there is none yet]
+    /// Contact sheet to write; a sheet of an earlier call is replaced [default: views.png]
     #[arg(long, value_name = "PNG")]
     pub sheet: Option<PathBuf>,
+    /// Replace any other file of that name too
+    #[arg(long)]
+    pub replace: bool,
     /// Rows of the contact sheet
     #[arg(long, default_value_t = 10)]
     pub rows: usize,
 }
 
 impl Shared {
-    pub fn precision(&self) -> Precision {
-        match self.precision.as_str() {
-            "bf16" => Precision::Bf16,
-            _ => Precision::F32,
+    pub fn precision(&self) -> nn::Precision {
+        match self.precision {
+            Precision::F32 => nn::Precision::F32,
+            Precision::Bf16 => nn::Precision::Bf16,
         }
     }
 }

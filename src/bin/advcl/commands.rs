@@ -1,25 +1,23 @@
 //! Commands of the program, one short function each.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use advcl::data::contact_sheet::contact_sheet;
-use advcl::data::read_images;
 use advcl::experiment::{Data, Purpose, Stale};
 use advcl::finetune::MODES;
 use advcl::pretrain::METHODS;
-use advcl::recipe::{Recipe, SHIPPED};
-use advcl::run::{Model, layout, models_below};
-use advcl::tensor::{to_tensor, to_vec};
-use advcl::{Error, device, nn, preview, selftest};
+use advcl::recipe::SHIPPED;
+use advcl::{device, nn, selftest};
 use anyhow::Result;
 
-use crate::args::{self, Cli, Command, Shared};
+use crate::args::{self, Cli, Command, Conv, Shared};
 use crate::bench::bench;
 use crate::compare::compare;
 use crate::evaluate::{evaluate, print_summary};
 use crate::import::import;
+use crate::inspect::inspect;
 use crate::output::{print, print_json, print_paths};
-use crate::progress::talk;
+use crate::predict::predict;
+use crate::progress::print_status;
 use crate::report::report;
 use crate::session::{Access, check_names, resolve, with_experiment, with_rows};
 use crate::table;
@@ -27,10 +25,12 @@ use crate::table;
 pub fn dispatch(cli: &Cli) -> Result<()> {
     let shared = &cli.shared;
     // Winograd is off by about 1e-5: fine for training, not for the last digit.
-    let direct = shared.conv == "direct"
-        || shared.conv == "auto" && matches!(cli.command, Command::Selftest { .. });
-    let instructions = Some(shared.cpu_kernels.as_str()).filter(|name| *name != "auto");
-    nn::choose_cpu_kernels(instructions, !direct)?;
+    let winograd = match shared.conv {
+        Conv::Auto => !matches!(cli.command, Command::Selftest { .. }),
+        Conv::Winograd => true,
+        Conv::Direct => false,
+    };
+    nn::choose_cpu_kernels(shared.cpu_kernels.name(), winograd)?;
     match &cli.command {
         Command::Info => info(shared),
         Command::Run(arg) => run(arg, shared),
@@ -131,7 +131,7 @@ fn fork(what: &args::Fork, shared: &Shared) -> Result<()> {
         .map(|(what, why)| format!("left    {what}: {why}\n"));
     print(&copied.chain(left).collect::<String>())?;
     if !shared.quiet {
-        talk(&format!("go on with it: advcl run {}", what.to.display()));
+        print_status(&format!("go on with it: advcl run {}", what.to.display()));
     }
     Ok(())
 }
@@ -187,95 +187,6 @@ fn selftest(dirs: &[PathBuf], shared: &Shared) -> Result<()> {
     }
     failure.map_or(Ok(()), Err)?;
     Ok(outcome?)
-}
-
-/// A model file, or the one in a folder.
-fn model_file(path: &Path) -> advcl::Result<PathBuf> {
-    if !path.is_dir() {
-        return Ok(path.to_path_buf());
-    }
-    let file = path.join(layout::MODEL);
-    let encoders = match file.exists() {
-        true => Vec::new(),
-        false => models_below(path),
-    };
-    if !encoders.is_empty() {
-        let with_classifiers = encoders.into_iter().flat_map(|folder| {
-            let below = models_below(&folder);
-            std::iter::once(folder).chain(below)
-        });
-        let named: Vec<String> = with_classifiers
-            .map(|folder| folder.display().to_string())
-            .collect();
-        let problem = "a run folder, with a folder for each of its models";
-        return Err(Error::run(
-            path,
-            problem,
-            format!("name one: {}", named.join(", ")),
-        ));
-    }
-    Ok(file)
-}
-
-fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
-    let device = device::open(&shared.device)?;
-    let path = model_file(&what.model)?;
-    let model = Model::load(&path, &device)?;
-    let classifier = model.classifier(&path)?.frozen();
-    let [height, width] = model.info.image_size;
-    let (files, images) = read_images(&what.images, [model.info.channels, height, width])?;
-    let indices: Vec<usize> = (0..files.len()).collect();
-    let mut predictions = Vec::with_capacity(files.len());
-    for chunk in indices.chunks(256) {
-        let logits = classifier.logits(to_tensor(images.batch(chunk), &device));
-        let classes = logits.dims()[1];
-        for (&index, row) in chunk.iter().zip(to_vec(logits).chunks(classes)) {
-            let ranked = table::ranked(row, &model.info.classes);
-            predictions.push(table::Prediction {
-                image: files[index].clone(),
-                classes: ranked,
-            });
-        }
-    }
-    if shared.json {
-        return print_json(&predictions);
-    }
-    let shown = if shared.verbose { usize::MAX } else { 3 };
-    print(&table::predictions(&predictions, shown))
-}
-
-/// Where a contact sheet goes unless it is named; nothing is overwritten there.
-const SHEET: &str = "views.png";
-
-fn inspect(what: &args::Inspect, shared: &Shared) -> Result<()> {
-    let device = device::open(&shared.device)?;
-    let usual = PathBuf::from(SHEET);
-    let sheet = what.sheet.as_ref().unwrap_or(&usual);
-    if what.sheet.is_none() && sheet.exists() {
-        let hint = format!("--sheet {SHEET} replaces it; another name leaves it");
-        return Err(Error::data(SHEET, "a file of this name is there already", hint).into());
-    }
-    let recipe = Recipe::load(&what.recipe, &shared.set)?;
-    let data = advcl::data::load(what.source.as_ref().unwrap_or(&recipe.data.source))?;
-    let model = what
-        .model
-        .as_deref()
-        .map(|path| Model::load(&model_file(path)?, &device));
-    let views = preview::views(
-        &data,
-        &recipe,
-        model.transpose()?.as_ref(),
-        what.rows,
-        &device,
-    )?;
-    let columns: Vec<_> = views.iter().map(|(_, batch)| batch).collect();
-    contact_sheet(&columns, 4, sheet)?;
-    let summary = table::data(&data, &views, sheet);
-    if shared.json {
-        print_json(&summary)
-    } else {
-        print(&table::data_text(&summary))
-    }
 }
 
 fn yes_or_no(there: bool) -> String {

@@ -12,7 +12,7 @@ use crate::args::{self, Format, Shared};
 use crate::format::comparison::{note, soundness, tables};
 use crate::format::{Table, printable};
 use crate::output::{print, print_json};
-use crate::progress::{Progress, talk};
+use crate::progress::{Progress, print_status};
 use crate::session::{STOP, listen, resolve, tensorboard};
 
 pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
@@ -27,18 +27,18 @@ pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
     let mut progress = Progress::new(shared.quiet);
     let mut board = None;
     let observe = |event: &Event| {
-        progress.hear(event);
+        progress.on_event(event);
         if let Event::Seed { folder, .. } = event {
-            // That the first event cannot be written is heard by the run's own files soon enough.
+            // A folder that cannot be written to fails with the run's own files soon after.
             board = tensorboard(folder, shared).ok().flatten();
         }
-        board.iter_mut().for_each(|board| board.hear(event));
+        board.iter_mut().for_each(|board| board.on_event(event));
     };
     let mut context = Context::new(device).stopped_by(&STOP).observed(observe);
     context.precision = shared.precision();
     let stale = what.stale.answer();
     let on_failure = |failure: &FailedRow| {
-        talk(&format!(
+        print_status(&format!(
             "seed {}, {}/{} failed, continuing with the rest: {}",
             failure.seed, failure.method, failure.finetuning, failure.error
         ));
@@ -50,7 +50,7 @@ pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
     let outcome = outcome?;
     save(&outcome, &folder)?;
     if !shared.quiet {
-        talk(&format!(
+        print_status(&format!(
             "tables: {}/comparison.md, .csv, .json",
             folder.display()
         ));
@@ -81,7 +81,7 @@ fn save(outcome: &Comparison, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The tables with their titles, and what there is to say about them.
+/// Joins the tables with their titles and the notes about them.
 fn document(outcome: &Comparison, table: impl Fn(&str, &Table) -> String) -> String {
     let mut parts: Vec<String> = tables(outcome)
         .iter()
@@ -101,7 +101,7 @@ fn markdown(outcome: &Comparison) -> String {
     document(outcome, table)
 }
 
-/// The means alone, in plain numbers: percent and seconds.
+/// The means as plain numbers: percent and seconds.
 fn csv(outcome: &Comparison) -> String {
     let heads = [
         "method",

@@ -1,9 +1,9 @@
-//! What was measured beside accuracy and attacks, as text: every share with its 95 % interval.
+//! Measures beside accuracy and attacks, as text: every share with its 95 % interval.
 
 use advcl::evaluate::measures::{Measures, Point, Transfer};
 use advcl::experiment::Summary;
 
-use crate::format::{NONE, Table, brief, interval, percent, range, row_title, share};
+use crate::format::{NONE, Table, brief_share, interval, percent, range, row_title, share};
 
 /// The tables of every measure, row by row, and the transfer between rows.
 pub fn tables(summary: &Summary) -> Vec<String> {
@@ -57,7 +57,7 @@ fn parts(measures: &Measures, classes: &[String]) -> Vec<(String, Table)> {
     parts
 }
 
-/// A figure of the clean images and the same of the attacked ones.
+/// The same figure for clean and for adversarial images.
 fn clean_and_attacked(clean: String, attacked: String) -> Table {
     let mut table = Table::new().right("clean").right("attacked");
     table.row([clean, attacked]);
@@ -80,8 +80,8 @@ fn points((name, at): (&str, fn(f64) -> String), points: &[Point], images: usize
     table
 }
 
-/// Accuracy by kind and severity. A mean over kinds is of the same images, so that the interval of as many independent
-/// images is a wide one for it.
+/// Accuracy by kind and severity. Means over kinds are of the same images; the interval that is
+/// given for them is that of as many images, which is conservative.
 fn corruptions(measures: &Measures) -> Table {
     let mut table = Table::new().left("corruption");
     for head in ["1", "2", "3", "4", "5", "mean"] {
@@ -94,18 +94,20 @@ fn corruptions(measures: &Measures) -> Table {
         let values = accuracy.iter().copied().chain([mean]);
         let mut row = vec![corrupted.kind.replace('_', " ")];
         for (value, sum) in values.zip(&mut sums) {
-            row.push(brief(value, measures.images));
+            row.push(brief_share(value, measures.images));
             *sum += value;
         }
         table.row(row);
     }
     let count = measures.corruptions.len() as f64;
-    let means = sums.iter().map(|sum| brief(sum / count, measures.images));
+    let means = sums
+        .iter()
+        .map(|sum| brief_share(sum / count, measures.images));
     table.row(std::iter::once("mean".to_owned()).chain(means));
     table
 }
 
-/// How many images of a class are classified correctly, and which other class is predicted most often; the whole matrix is
+/// Accuracy of each class, and the class that is most often predicted instead. The whole matrix is
 /// in the JSON.
 fn confusion(measures: &Measures, classes: &[String]) -> Table {
     let mut table = Table::new()
@@ -120,7 +122,7 @@ fn confusion(measures: &Measures, classes: &[String]) -> Table {
             let predicted = &matrix[class];
             let wrong = |other: &usize| *other != class && predicted[*other] > 0;
             let others = (0..predicted.len()).filter(wrong);
-            // The first of those that are predicted equally often.
+            // Of classes that are predicted equally often, the first.
             let most = others.max_by_key(|&other| (predicted[other], std::cmp::Reverse(other)));
             row.push(share(predicted[class], predicted.iter().sum()));
             row.push(most.map_or(String::new(), |other| {
@@ -140,7 +142,9 @@ fn transfer(transfer: &Transfer) -> String {
     let none = ("none (clean)", &transfer.clean);
     let names = transfer.classifiers.iter().map(String::as_str);
     for (name, accuracy) in std::iter::once(none).chain(names.zip(&transfer.accuracy)) {
-        let shares = accuracy.iter().map(|&value| brief(value, transfer.images));
+        let shares = accuracy
+            .iter()
+            .map(|&value| brief_share(value, transfer.images));
         table.row(std::iter::once(name.to_owned()).chain(shares));
     }
     format!(

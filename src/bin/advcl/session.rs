@@ -14,7 +14,7 @@ use advcl::{Error, device};
 use anyhow::{Context as _, Result};
 
 use crate::args::{self, Shared};
-use crate::progress::{Progress, talk};
+use crate::progress::{Progress, print_status};
 use crate::table;
 use crate::tensorboard::TensorBoard;
 
@@ -27,7 +27,7 @@ pub fn listen() -> Result<()> {
         if STOP.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        talk("\nstopping after this step; press Ctrl-C again to stop at once");
+        print_status("\nstopping after this step; press Ctrl-C again to stop at once");
     })
     .context("cannot listen for Ctrl-C")
 }
@@ -104,8 +104,8 @@ pub fn with_experiment<T>(
     let mut board = tensorboard(&folder, shared)?;
     let outcome = {
         let observe = |event: &Event| {
-            progress.hear(event);
-            board.iter_mut().for_each(|board| board.hear(event));
+            progress.on_event(event);
+            board.iter_mut().for_each(|board| board.on_event(event));
         };
         let mut context = Context::new(device).stopped_by(&STOP).observed(observe);
         context.precision = shared.precision();
@@ -115,7 +115,7 @@ pub fn with_experiment<T>(
     let outcome = outcome?;
     if !shared.quiet {
         let seconds = table::clock(started.elapsed().as_secs_f64());
-        talk(&format!(
+        print_status(&format!(
             "run folder: {}, after {seconds}",
             folder.display()
         ));

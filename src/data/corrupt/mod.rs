@@ -328,20 +328,25 @@ mod tests {
         assert_eq!(drawn, expected);
     }
 
+    /// The distance falls somewhere for three kinds, by their published parameters: with as many swaps, a wider
+    /// glass blur softens them more; the elastic transform shears less the more it bends; and the first two
+    /// sizes of pixelate differ by one pixel of 28.
     #[test]
-    fn distance_grows_with_severity() {
+    fn distance_grows_with_severity_but_for_three_kinds() {
         for images in &images()[..2] {
             let all: Vec<usize> = (0..images.len()).collect();
-            for kind in KINDS {
-                let far: Vec<f64> = (1..=SEVERITIES)
+            let distances = |kind| -> Vec<f64> {
+                (1..=SEVERITIES)
                     .map(|severity| corrupt(images, &all, kind, severity, 0).expect("small images"))
                     .map(|made| distance(&made, images))
-                    .collect();
-                eprintln!("{}: {far:.2?}", kind.0);
-                if !far.is_sorted() {
-                    eprintln!("NOT SORTED")
-                }
-            }
+                    .collect()
+            };
+            let falling: Vec<&str> = KINDS
+                .iter()
+                .filter(|kind| !distances(**kind).is_sorted())
+                .map(|kind| kind.0)
+                .collect();
+            assert_eq!(falling, ["glass_blur", "elastic_transform", "pixelate"]);
         }
     }
 

@@ -10,7 +10,8 @@ use super::{NONE, Table, Verdicts, clock, interval, range, suite_title};
 /// A table with its title.
 pub type Titled = (String, Table);
 
-/// "55.2 ± 1.0"; with one seed, the interval of its images: "55.2 (53.0–57.4)".
+/// Accuracy in percent: "55.2 ± 1.0", or the interval of the images for one seed: "55.2
+/// (53.0–57.4)".
 fn accuracy(spread: &Spread, images: usize) -> String {
     match spread.deviation {
         Some(_) => points(spread),
@@ -21,7 +22,7 @@ fn accuracy(spread: &Spread, images: usize) -> String {
     }
 }
 
-/// "4.1 ± 2.3"; a single value has no deviation.
+/// A mean with its deviation: "4.1 ± 2.3". A single value has no deviation.
 fn points(spread: &Spread) -> String {
     match spread.deviation {
         Some(deviation) => format!("{:.1} ± {deviation:.1}", spread.mean),
@@ -66,7 +67,7 @@ pub fn tables(comparison: &Comparison) -> Vec<Titled> {
     tables
 }
 
-/// The means over the seeds; each row is of the same number of images.
+/// Means over the seeds. Each row has the same number of images.
 fn means(comparison: &Comparison) -> Titled {
     let rows = &comparison.rows;
     let title = |measure| accuracy_title(measure, comparison);
@@ -125,13 +126,13 @@ fn means(comparison: &Comparison) -> Titled {
     (about(comparison), table)
 }
 
-/// The data and the seeds.
+/// Names of the data and the seeds.
 fn about(comparison: &Comparison) -> String {
     let seeds: Vec<String> = comparison.seeds.iter().map(u64::to_string).collect();
     format!("{}, seeds {}", comparison.data, seeds.join(", "))
 }
 
-/// What the figures of the means are.
+/// Explanation of the figures in the table of means.
 pub fn note(comparison: &Comparison) -> String {
     let images = if comparison.seeds.len() > 1 {
         "mean ± standard deviation over the seeds"
@@ -143,7 +144,7 @@ pub fn note(comparison: &Comparison) -> String {
     )
 }
 
-/// Robust accuracy of both finetunings of each method.
+/// Robust accuracy lost by linear finetuning, for each method with both modes.
 pub fn gaps(comparison: &Comparison) -> Titled {
     let mut table = Table::new().left("method").right("points");
     for gap in &comparison.gaps {
@@ -153,7 +154,7 @@ pub fn gaps(comparison: &Comparison) -> Titled {
     (title.to_owned(), table)
 }
 
-/// Every method against the baseline, with the tests.
+/// Differences of every method from the baseline, with their tests.
 pub fn differences(comparison: &Comparison) -> Titled {
     let mut table = Table::new()
         .left("finetuning")
@@ -224,7 +225,8 @@ fn failures(comparison: &Comparison) -> Titled {
     ("Failed".to_owned(), table)
 }
 
-/// How many checks hold, warn, or could not be made; none where the checks were turned off.
+/// Counts of the checks that hold, warn, or could not be made; none where the checks were turned
+/// off.
 pub fn soundness(comparison: &Comparison) -> Option<String> {
     let finding = |row: &'_ RowFinding| row.finding.clone();
     let others = comparison.warnings.iter().chain(&comparison.not_checked);

@@ -1,4 +1,4 @@
-//! Numbers and tables as text, the same everywhere: terminal, Markdown, CSV, page.
+//! Numbers and tables as text, shared by terminal, Markdown, CSV and the report's page.
 
 pub mod comparison;
 mod table;
@@ -14,7 +14,7 @@ use advcl::{finetune, pretrain};
 pub use table::{Align, Table};
 pub use verdicts::Verdicts;
 
-/// What stands where there is no value.
+/// Placeholder for a missing value.
 pub const NONE: &str = "–";
 
 /// A share in percent: "76.8 %".
@@ -35,7 +35,8 @@ pub fn range(interval: &Interval) -> String {
     format!("{:.1}–{:.1}", 100.0 * interval.low, 100.0 * interval.high)
 }
 
-/// Images that were classified correctly, with their number and the 95 % interval: "76.8 % of 2000 (74.9–78.6)".
+/// Images that were classified correctly, with their number and the 95 % interval: "76.8 % of 2000
+/// (74.9–78.6)".
 pub fn share(hits: usize, images: usize) -> String {
     match Interval::wilson(hits, images) {
         Some(interval) => {
@@ -46,17 +47,25 @@ pub fn share(hits: usize, images: usize) -> String {
     }
 }
 
-/// A share of `images` without its sign, its interval in whole percent, for tables with many: "53.2 (49–58)".
-pub fn brief(share: f64, images: usize) -> String {
-    let number = format!("{:.1}", 100.0 * share);
-    match interval(share, images) {
-        Some(ends) => format!(
-            "{number} ({:.0}–{:.0})",
-            100.0 * ends.low,
-            100.0 * ends.high
-        ),
-        None => number,
+/// Images that were classified correctly, in percent without its sign, with the interval in whole
+/// percent, for tables with many: "53.2 (49–58)".
+pub fn brief(hits: usize, images: usize) -> String {
+    match Interval::wilson(hits, images) {
+        Some(ends) => brief_interval(&ends),
+        None => NONE.to_owned(),
     }
+}
+
+/// A measured share of `images` in the same form.
+pub fn brief_share(share: f64, images: usize) -> String {
+    interval(share, images).map_or(NONE.to_owned(), |ends| {
+        brief_interval(&Interval { share, ..ends })
+    })
+}
+
+fn brief_interval(ends: &Interval) -> String {
+    let [share, low, high] = [ends.share, ends.low, ends.high].map(|share| 100.0 * share);
+    format!("{share:.1} ({low:.0}–{high:.0})")
 }
 
 /// The interval of a measured share of `images`.
@@ -64,7 +73,7 @@ pub fn interval(share: f64, images: usize) -> Option<Interval> {
     Interval::wilson((share * images as f64).round() as usize, images)
 }
 
-/// Seconds as minutes and seconds: "3:05".
+/// A duration as minutes and seconds: "3:05".
 pub fn clock(seconds: f64) -> String {
     let seconds = seconds.round() as u64;
     format!("{}:{:02}", seconds / 60, seconds % 60)

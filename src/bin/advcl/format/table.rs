@@ -21,7 +21,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table without columns.
+    /// Creates a table without columns.
     pub fn new() -> Self {
         Self::default()
     }
@@ -43,7 +43,7 @@ impl Table {
         self
     }
 
-    /// Adds a row, a cell a column.
+    /// Adds a row with a cell for each column.
     pub fn row<T: Into<String>>(&mut self, cells: impl IntoIterator<Item = T>) {
         let cells: Vec<String> = cells.into_iter().map(Into::into).collect();
         debug_assert_eq!(cells.len(), self.heads.len(), "{cells:?}");
@@ -70,7 +70,7 @@ impl Table {
         self.rows.is_empty()
     }
 
-    /// For a terminal: every column is as wide as its widest cell.
+    /// Formats the table for a terminal. Every column is as wide as its widest cell.
     pub fn text(&self) -> String {
         let headless = self.heads.iter().all(String::is_empty);
         let head = (!headless).then_some(&self.heads);
@@ -98,7 +98,7 @@ impl Table {
         text
     }
 
-    /// As GitHub-flavoured Markdown. Whatever a cell contains, it stays one cell of plain text.
+    /// Formats the table as GitHub-flavoured Markdown. A cell is always one cell of plain text.
     pub fn markdown(&self) -> String {
         let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
         let escaped = |row: &Vec<String>| line(row.iter().map(|cell| in_markdown(cell)).collect());
@@ -111,7 +111,7 @@ impl Table {
         text
     }
 
-    /// As comma-separated values (RFC 4180), with the heads as the first line.
+    /// Formats the table as comma-separated values (RFC 4180), with the heads as the first line.
     pub fn csv(&self) -> String {
         let line = |row: &Vec<String>| {
             let cells: Vec<String> = row.iter().map(|cell| in_csv(cell)).collect();
@@ -124,7 +124,7 @@ impl Table {
     }
 }
 
-/// A cell with all that Markdown gives a meaning escaped.
+/// Escapes the characters of a cell that have a meaning in Markdown.
 fn in_markdown(text: &str) -> String {
     let mut escaped = String::new();
     for character in printable(text).chars() {
@@ -138,7 +138,7 @@ fn in_markdown(text: &str) -> String {
     escaped
 }
 
-/// A cell, in quotes where it needs them.
+/// Quotes a cell where CSV requires it.
 fn in_csv(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", text.replace('"', "\"\""))

@@ -1,13 +1,14 @@
-//! How many soundness checks hold, warn, or could not be made.
+//! Counts of soundness checks that hold, warn, or could not be made.
 
 use std::fmt;
 
 use advcl::evaluate::soundness::{Finding, Verdict};
 
-/// Reasons that are named; there may be one for each row of a table.
+/// Number of reasons that are printed; there may be one for each row of a table.
 const REASONS: usize = 2;
 
-/// Counts of soundness checks by their outcome. One that could not be made is never counted as one that holds.
+/// Counts of soundness checks by their outcome. One that could not be made is never counted as one
+/// that holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdicts {
     /// All checks, made or not.

@@ -4,11 +4,11 @@ use maud::{Markup, html};
 
 use super::headline::{HeadlineFigure, HeadlineRow};
 use super::html::{count, legend, percent};
-use super::model::{Report, distinct};
+use super::model::{ReportPage, distinct};
 use super::plots::{Whisker, whiskers};
 use crate::format::{NONE, clock, quoted, suite_title};
 
-/// "76.8 % 74.9–78.6 of 2,000", or "76.8 ± 0.5 % of 2,000".
+/// A cell: "76.8 % 74.9–78.6 of 2,000", or "76.8 ± 0.5 % of 2,000".
 fn cell(figure: &HeadlineFigure) -> Markup {
     html! {
         @match figure.deviation {
@@ -26,7 +26,7 @@ fn cell(figure: &HeadlineFigure) -> Markup {
 }
 
 /// The row's name, after that of its run where there are several.
-fn name(report: &Report, row: &HeadlineRow) -> String {
+fn name(report: &ReportPage, row: &HeadlineRow) -> String {
     if report.leads.len() > 1 {
         format!("{}: {}", row.run, row.title())
     } else {
@@ -35,14 +35,14 @@ fn name(report: &Report, row: &HeadlineRow) -> String {
 }
 
 /// Clean and robust accuracy of every classifier.
-pub fn accuracy(report: &Report) -> Markup {
+pub fn accuracy(report: &ReportPage) -> Markup {
     let thorough = report.rows.iter().any(|row| row.attacked.is_some());
     html! {
         p { "Share of the images that are classified correctly: clean images, and adversarial ones, which an attack changed within the radius." }
         @if !thorough {
             div.notice role="note" {
                 p { strong { "An upper bound. " } "Only PGD attacked here, and PGD alone overestimates robustness. "
-                    code { (report.evaluate(" --attack autoattack")) } " runs the standard attack." }
+                    code { (report.autoattack()) } " runs the standard attack." }
             }
         }
         div.pair {
@@ -65,7 +65,7 @@ pub fn accuracy(report: &Report) -> Markup {
     }
 }
 
-fn plot(report: &Report) -> Markup {
+fn plot(report: &ReportPage) -> Markup {
     let whisker = |style: usize, figure: &HeadlineFigure| Whisker {
         style,
         value: figure.share,
@@ -106,18 +106,18 @@ fn plot(report: &Report) -> Markup {
     }
 }
 
-fn table(report: &Report) -> Markup {
+fn table(report: &ReportPage) -> Markup {
     let rows = report.rows;
     let suite = rows.iter().find_map(|row| row.attacked.as_ref());
     let suite = suite.map(|attacked| suite_title(&attacked.suite));
     let attacks = distinct(rows.iter().map(|row| format!("PGD-{}", row.steps))).join(", ");
-    // PGD on other images than the attacks beside it cannot be compared with them.
+    // PGD on all images cannot be compared with attacks on some of them.
     let fewer = |row: &HeadlineRow| {
         let attacked = row.attacked.as_ref();
         attacked.is_some_and(|a| a.pgd.is_some() && a.robust.images != row.robust.images)
     };
     let fewer = rows.iter().any(fewer);
-    // In the header, where all have the same.
+    // Printed in the header only where all rows have the same.
     let radii = rows.iter().any(|row| row.radius != rows[0].radius);
     let seeds = rows.iter().any(|row| row.seeds > 1);
     html! {

@@ -2,19 +2,20 @@
 
 use maud::{Markup, html};
 
-use super::html::{count, figure, legend, percent, share, table};
-use super::model::{PICTURED, Report, ShownClassifier};
+use super::html::{count, figure, heat_cell, legend, percent, share, table};
+use super::model::{PICTURED, ReportPage, ShownClassifier};
 use super::plots::{Whisker, whiskers};
 use crate::format::{NONE, Table};
 
-/// Of more classes than this, the extremes and the most frequent confusions are shown.
+/// Largest number of classes that are shown in full; of more, the extremes and the most frequent
+/// errors.
 const MANY: usize = 20;
 
 /// Accuracy by class, and which class is predicted instead.
-pub fn classes(report: &Report) -> Markup {
+pub fn classes(report: &ReportPage) -> Markup {
     let confused = report.measured(|m| (!m.confusion.is_empty()).then_some(m));
     html! {
-        p { "Some classes lose far more than others, which an average hides." }
+        p { "Some classes lose far more accuracy than others, which an average hides." }
         div.grid { @for shown in report.shown.iter().take(PICTURED) { (by_class(shown)) } }
         details {
             summary { "Table: accuracy by class" }
@@ -36,7 +37,7 @@ pub fn classes(report: &Report) -> Markup {
 }
 
 /// A row for each class, with clean and robust accuracy of every classifier.
-fn class_table(report: &Report) -> Table {
+fn class_table(report: &ReportPage) -> Table {
     let mut rows = Table::new().left("class");
     for shown in report.shown {
         rows = rows
@@ -59,14 +60,14 @@ fn class_table(report: &Report) -> Table {
     rows
 }
 
-/// A class's name with its number of images, its clean and its robust accuracy.
+/// Accuracy of a class, with its name and its number of images.
 struct ClassAccuracy {
     name: String,
     clean: f64,
     robust: f64,
 }
 
-/// How far the accuracy of each class falls.
+/// Plot of how far the accuracy of each class falls.
 fn by_class(shown: &ShownClassifier) -> Markup {
     let all = shown.row.outcome.accuracy.classes.iter().enumerate();
     let mut classes: Vec<ClassAccuracy> = all
@@ -120,7 +121,7 @@ fn by_class(shown: &ShownClassifier) -> Markup {
 fn confusion(shown: &ShownClassifier, kind: &str, matrix: &[Vec<usize>]) -> Markup {
     let all: usize = matrix.iter().flatten().sum();
     let caption = format!(
-        "Predictions for {} {kind}, {}: a row for each true class, a column for each predicted one",
+        "Predictions for {} {kind}, {}; rows: true class and its images; columns: predicted class",
         count(all),
         shown.label
     );
@@ -135,18 +136,18 @@ fn confusion(shown: &ShownClassifier, kind: &str, matrix: &[Vec<usize>]) -> Mark
                     thead { tr {
                         th scope="col" { "true \\ predicted" }
                         @for predicted in 0..matrix.len() { th scope="col" { span.tall { (shown.class(predicted)) } } }
-                        th scope="col" { "correct" }
+                        th scope="col" { "correct %" }
                     } }
                     tbody {
                         @for (class, row) in matrix.iter().enumerate() {
                             @let all = row.iter().sum::<usize>();
                             tr {
-                                th scope="row" { (shown.class(class)) }
+                                th scope="row" { (shown.class(class)) " (" (count(all)) ")" }
                                 @for (predicted, &images) in row.iter().enumerate() {
                                     @let shade = images as f64 / all.max(1) as f64;
                                     td.own[predicted == class].zero[images == 0] style=(format!("--v:{shade:.2}")) { (images) }
                                 }
-                                td.sum { (share(row[class], all)) }
+                                (heat_cell(row[class] as f64 / all.max(1) as f64, all, false))
                             }
                         }
                     }

@@ -6,11 +6,11 @@ use maud::{Markup, html};
 
 use super::headline::title;
 use super::html::table;
-use super::model::Report;
+use super::model::ReportPage;
 use crate::format::comparison::{accuracy_title, differences, gaps};
 
 /// The differences of every comparison.
-pub fn comparisons(report: &Report) -> Markup {
+pub fn comparisons(report: &ReportPage) -> Markup {
     html! {
         p { "Accuracy of each method less that of the baseline, by the same finetuning, paired by seed. A difference counts as shown where its "
             "two-sided paired t-test, corrected for all differences of the comparison (Holm), is below the level of " (LEVEL) "." }
@@ -25,7 +25,7 @@ pub fn comparisons(report: &Report) -> Markup {
     }
 }
 
-/// What the tests show, in sentences.
+/// The results of the tests in sentences.
 pub fn shown_differences(comparison: &Comparison) -> Vec<String> {
     let Some(baseline) = comparison.baseline.as_deref().map(pretrain::title) else {
         return vec!["The recipe has no baseline to compare with.".to_owned()];

@@ -5,11 +5,11 @@ use advcl::evaluate::measures::{Measures, Point};
 use maud::{Markup, html};
 
 use super::html::{figure, folded, legend, percent, with_range};
-use super::model::{Measured, Part, Report};
+use super::model::{Measured, ReportPage, SectionBody};
 use super::plots::{Axis, PlotPoint, STYLES, Series, lines};
 use crate::format::{NONE, Table, interval};
 
-/// What accuracy is plotted against.
+/// The quantity that accuracy is plotted against.
 pub enum Against {
     /// Counts: steps, severities.
     Counts(&'static str),
@@ -39,7 +39,7 @@ pub fn plot(caption: &str, against: &Against, all: &[Measured<Vec<Point>>]) -> M
         all.iter()
             .flat_map(|curve| curve.value.iter().map(|p| p.at))
     };
-    // More cannot be told apart; the table has them all.
+    // More cannot be distinguished; the table has them all.
     let drawn = || all.iter().take(STYLES);
     let series: Vec<Series> = drawn().map(series).collect();
     let words: Vec<String> = all.iter().filter_map(in_words).collect();
@@ -74,7 +74,7 @@ pub fn plot(caption: &str, against: &Against, all: &[Measured<Vec<Point>>]) -> M
     figure(caption, svg, below)
 }
 
-/// How many images each of several measures is of.
+/// The number of images of several measures.
 pub fn images<T>(all: &[Measured<T>]) -> String {
     let counts = super::model::distinct(all.iter().map(|one| super::html::count(one.images)));
     format!("{} images", counts.join(" or "))
@@ -104,14 +104,14 @@ fn in_words(curve: &Measured<Vec<Point>>) -> Option<String> {
     ))
 }
 
-/// Up to four digits.
+/// A number with up to four digits.
 fn short(value: f64) -> String {
     let text = format!("{value:.4}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// The curves of every classifier that has some.
-pub fn curves(report: &Report) -> Part {
+pub fn curves(report: &ReportPage) -> SectionBody {
     let mut figures = Vec::new();
     for norm in [Norm::Linf, Norm::L2] {
         let all = report.measured(|measures: &Measures| {

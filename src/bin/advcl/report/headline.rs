@@ -52,8 +52,8 @@ pub struct HeadlineRow {
     pub radius: String,
     /// Whether the figures belong to the recipe as it is now.
     pub current: bool,
-    /// Seconds of pretraining (with the pseudo-labels and encoders it learns from), finetuning and evaluation; means over the
-    /// seeds.
+    /// Seconds of pretraining (with the pseudo-labels and encoders it learns from), finetuning and
+    /// evaluation; means over the seeds.
     pub times: Seconds,
     /// Their sum.
     pub seconds: f64,

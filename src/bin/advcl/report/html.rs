@@ -122,7 +122,8 @@ fn symbol(style: usize) -> Markup {
     }
 }
 
-/// Pixels along a side of a picture, at most: larger images are reduced, so that the page stays small.
+/// Pixels along a side of a picture, at most: larger images are reduced, so that the page stays
+/// small.
 const SIDE: usize = 64;
 
 /// An image, `[channels, height, width]`, inside the page; values are clamped into [0, 1].

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use super::curves::{Against, images, plot};
 use super::headline::title;
 use super::html::{count, figure, folded, heat_cell, legend, percent, table, with_range};
-use super::model::{Measured, Part, Report};
+use super::model::{Measured, ReportPage, SectionBody};
 use super::plots::{Axis, PlotPoint, Series, lines};
 use crate::format::{Table, interval};
 
@@ -16,7 +16,7 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 /// Accuracy on corrupted images.
-pub fn corruptions(report: &Report) -> Part {
+pub fn corruptions(report: &ReportPage) -> SectionBody {
     let all = report.measured(|m| (!m.corruptions.is_empty()).then_some(&m.corruptions));
     if all.is_empty() {
         return Err(report.not_measured("corruptions"));
@@ -79,7 +79,7 @@ fn corruption_table(one: &Measured<&Vec<Corrupted>>) -> Markup {
 }
 
 /// Confidence against accuracy, and nearest neighbours.
-pub fn calibration(report: &Report) -> Part {
+pub fn calibration(report: &ReportPage) -> SectionBody {
     let all = report.measured(|m| Some((m.calibration.as_ref()?, m.calibration_attacked.as_ref())));
     if all.is_empty() {
         return Err(report.not_measured("calibration,features"));
@@ -169,7 +169,7 @@ fn reliability(one: &Measured<(&Calibration, Option<&Calibration>)>) -> Markup {
 }
 
 /// Adversarial examples of one classifier on the others.
-pub fn transfer(report: &Report) -> Part {
+pub fn transfer(report: &ReportPage) -> SectionBody {
     let all: Vec<_> = report
         .leads
         .iter()

@@ -31,10 +31,10 @@ use anyhow::Result;
 
 use crate::args::{self, ReportFormat, Shared};
 use crate::output::{print, print_json};
-use crate::progress::{Progress, talk};
+use crate::progress::{Progress, print_status};
 use crate::session::{STOP, listen};
 use headline::{HeadlineRow, headline};
-use model::{PICTURED, Pictures, Report, SIDE_BY_SIDE, ShownClassifier, ShownViews, run_name};
+use model::{PICTURED, Pictures, ReportPage, SIDE_BY_SIDE, ShownClassifier, ShownViews, run_name};
 
 /// Name of the page unless another is given; an existing file of this name is not overwritten.
 const PAGE: &str = "report.html";
@@ -167,7 +167,7 @@ fn write_page(
     for run in &leads {
         opened.push(ReportData::open(run, &shared.set)?);
     }
-    let observe = |event: &Event| progress.hear(event);
+    let observe = |event: &Event| progress.on_event(event);
     let mut context = Context::new(device).stopped_by(&STOP).observed(observe);
     let (mut shown, mut views) = (Vec::new(), Vec::new());
     let mut compute = || -> Result<()> {
@@ -184,7 +184,7 @@ fn write_page(
     drop(context);
     progress.finish();
     computed?;
-    let page = page::page(&Report {
+    let page = page::page(&ReportPage {
         runs: &reported.runs,
         comparisons: &reported.comparisons,
         leads: &leads,
@@ -198,7 +198,7 @@ fn write_page(
     }
     if !shared.quiet {
         let size = page.len().div_ceil(1000);
-        talk(&format!("report: {} ({size} kB)", path.display()));
+        print_status(&format!("report: {} ({size} kB)", path.display()));
     }
     Ok(())
 }

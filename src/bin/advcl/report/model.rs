@@ -11,13 +11,13 @@ use maud::Markup;
 use super::headline::HeadlineRow;
 use crate::format::quoted;
 
-/// Classifiers that are shown with pictures: each takes its time and its part of the page.
+/// Number of classifiers with pictures: each takes time and space on the page.
 pub const PICTURED: usize = 6;
-/// Runs whose views and training curves are shown.
+/// Number of runs with views and training curves.
 pub const SIDE_BY_SIDE: usize = 4;
 
 /// Everything that is on the page.
-pub struct Report<'a> {
+pub struct ReportPage<'a> {
     /// All runs, those of a comparison seed by seed.
     pub runs: &'a [ReportedRun],
     /// The tests of each comparison.
@@ -48,7 +48,7 @@ pub struct ShownClassifier<'a> {
     pub up_to_date: bool,
 }
 
-/// What is computed from a classifier.
+/// Pictures that are computed from a classifier.
 pub struct Pictures {
     pub examples: Vec<Example>,
     pub map: Option<FeatureMap>,
@@ -61,14 +61,14 @@ pub struct ShownViews<'a> {
     pub columns: Vec<(&'static str, Batch)>,
 }
 
-/// Why a section is not on the page, and the command that makes what it needs.
+/// The reason why a section is not on the page, and the command that would make it.
 pub struct Missing {
     pub why: String,
     pub command: Option<String>,
 }
 
 /// A section's content.
-pub type Part = Result<Markup, Missing>;
+pub type SectionBody = Result<Markup, Missing>;
 
 impl Missing {
     /// A section that no command makes.
@@ -103,7 +103,7 @@ impl ShownClassifier<'_> {
 
 /// One measure of a classifier.
 pub struct Measured<'a, T> {
-    /// Colour and shape by which the classifier is told apart.
+    /// Colour and shape of the classifier.
     pub style: usize,
     pub shown: &'a ShownClassifier<'a>,
     /// Number of images that it was measured on.
@@ -111,7 +111,7 @@ pub struct Measured<'a, T> {
     pub value: T,
 }
 
-impl Report<'_> {
+impl ReportPage<'_> {
     /// The classifiers of which `part` was measured.
     pub fn measured<'a, T>(
         &'a self,
@@ -129,12 +129,23 @@ impl Report<'_> {
         self.shown.iter().enumerate().filter_map(measured).collect()
     }
 
-    /// A command on the first run.
+    /// An `advcl evaluate` command on the first run.
     pub fn evaluate(&self, options: &str) -> String {
         format!("advcl evaluate {}{options}", quoted(&self.leads[0].path))
     }
 
-    /// Why a measure is not shown.
+    /// The command that runs AutoAttack on the first run, or on all runs of its comparison.
+    pub fn autoattack(&self) -> String {
+        match &self.leads[0].comparison {
+            Some(path) => format!(
+                "advcl compare --run {} --set 'evaluate.attack = \"autoattack\"'",
+                quoted(path)
+            ),
+            None => self.evaluate(" --attack autoattack"),
+        }
+    }
+
+    /// A section whose measures were not taken.
     pub fn not_measured(&self, names: &str) -> Missing {
         let command = self.evaluate(&format!(" --measure {names}"));
         Missing::until("not measured yet", command)

@@ -4,21 +4,21 @@ use advcl::recipe::SplitName;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::html::{count, percent};
-use super::model::{Missing, Part, Report, ShownClassifier, distinct, run_name};
+use super::model::{Missing, ReportPage, SectionBody, ShownClassifier, distinct, run_name};
 use super::{accuracy, classes, comparisons, curves, measured, pictures, repeat, training, trust};
 use crate::format::Verdicts;
 
-/// A section: its content, or what it takes to have it.
+/// A section: its content, or the reason why it is missing.
 struct Section {
     id: &'static str,
     title: &'static str,
-    body: Part,
+    body: SectionBody,
 }
 
 const STYLE: &str = include_str!("style.css");
 
 /// All sections in order.
-fn sections(report: &Report) -> Vec<Section> {
+fn sections(report: &ReportPage) -> Vec<Section> {
     let section = |id, title, body| Section { id, title, body };
     let mut sections = vec![section(
         "accuracy",
@@ -68,7 +68,7 @@ fn sections(report: &Report) -> Vec<Section> {
 }
 
 /// The whole page.
-pub fn page(report: &Report) -> String {
+pub fn page(report: &ReportPage) -> String {
     let sections = sections(report);
     let title = distinct(report.leads.iter().map(|run| run_name(run).to_owned())).join(", ");
     let missing: Vec<(&str, &Missing)> = sections
@@ -130,17 +130,18 @@ fn not_there(missing: &[(&str, &Missing)]) -> Markup {
     }
 }
 
-/// What the evaluated images are called.
-fn images(report: &Report) -> &'static str {
+/// Name of the evaluated images.
+fn images(report: &ReportPage) -> &'static str {
     match report.runs[0].rows[0].outcome.split {
         SplitName::Test => "test images",
         SplitName::Holdout => "held-out images",
     }
 }
 
-/// The robust accuracy of all rows in a sentence. It names no best row: which differences exceed the noise is for the tests.
-fn lede(report: &Report, radii: &[String]) -> Markup {
-    // Rows that were attacked most, so that all are under the same attack.
+/// The robust accuracy of all rows in a sentence. It names no best row, since only the tests show
+/// which differences exceed the noise.
+fn lede(report: &ReportPage, radii: &[String]) -> Markup {
+    // The rows with the strongest attacks, so that all are under the same attack.
     let thorough = report.rows.iter().any(|row| row.attacked.is_some());
     let alike = report.rows.iter();
     let alike: Vec<_> = alike
@@ -157,19 +158,24 @@ fn lede(report: &Report, radii: &[String]) -> Markup {
     }
     let shares = || alike.iter().map(|row| row.worst().1.share);
     let (low, high) = (shares().fold(1.0, f64::min), shares().fold(0.0, f64::max));
+    let accuracy = if report.rows.iter().any(|row| row.seeds > 1) {
+        "Mean accuracy"
+    } else {
+        "Accuracy"
+    };
     html! {
         (report.rows.len()) " classifiers. "
         @if let ([attack], [radius]) = (&attacks[..], radii) {
             @if alike.len() == 1 {
-                "Accuracy under " (attack) " within " (radius) ", which was run on one of them: " strong { (percent(low)) } "."
+                (accuracy) " under " (attack) " within " (radius) ", which was run on one of them: " strong { (percent(low)) } "."
             } @else {
-                "Accuracy under " (attack) " within " (radius) ": from " strong { (percent(low)) } " to " strong { (percent(high)) } "."
+                (accuracy) " under " (attack) " within " (radius) ": from " strong { (percent(low)) } " to " strong { (percent(high)) } "."
             }
         }
     }
 }
 
-fn header(report: &Report, title: &str, sections: &[Section]) -> Markup {
+fn header(report: &ReportPage, title: &str, sections: &[Section]) -> Markup {
     let sources = distinct(report.leads.iter().map(|run| {
         let target = run.recipe.downstream.as_ref().map(|d| &d.source);
         target.unwrap_or(&run.recipe.data.source).clone()

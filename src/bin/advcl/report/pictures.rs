@@ -1,16 +1,19 @@
-//! Pictures of classifiers: adversarial examples, views, maps of features, the loss around an image.
+//! Pictures of classifiers: adversarial examples, views, maps of features, the loss around an
+//! image.
 
 use advcl::attack::Norm;
 use advcl::report::{Example, FeatureMap, LossSurface, MapPoint};
 use maud::{Markup, html};
 
 use super::html::{figure, folded, legend, percent, picture};
-use super::model::{Missing, PICTURED, Part, Pictures, Report, ShownClassifier, run_name};
+use super::model::{
+    Missing, PICTURED, Pictures, ReportPage, SectionBody, ShownClassifier, run_name,
+};
 use super::plots::{self, Dot, Heat};
 use crate::format::{Table, radius};
 
 /// The classifiers with pictures.
-fn pictured<'a>(report: &'a Report) -> Vec<(&'a ShownClassifier<'a>, &'a Pictures)> {
+fn pictured<'a>(report: &'a ReportPage) -> Vec<(&'a ShownClassifier<'a>, &'a Pictures)> {
     let with = |shown: &'a ShownClassifier<'a>| Some((shown, shown.pictures.as_ref()?));
     report.shown.iter().filter_map(with).collect()
 }
@@ -20,7 +23,7 @@ fn too_few() -> Missing {
 }
 
 /// A note where some classifiers are not shown.
-fn left_out(report: &Report) -> Markup {
+fn left_out(report: &ReportPage) -> Markup {
     html! {
         @if report.shown.len() > PICTURED {
             p { "Shown for the first " (PICTURED) " of " (report.shown.len()) " classifiers; "
@@ -29,7 +32,7 @@ fn left_out(report: &Report) -> Markup {
     }
 }
 
-/// How much a perturbation is magnified so that its largest value is black or white.
+/// Factor by which a perturbation is magnified, so that its largest value is black or white.
 fn magnification(shown: &ShownClassifier, examples: &[Example]) -> f64 {
     let threat = &shown.run.recipe.threat;
     let largest = match threat.norm {
@@ -45,7 +48,7 @@ fn magnification(shown: &ShownClassifier, examples: &[Example]) -> f64 {
 }
 
 /// Clean and adversarial images of every classifier.
-pub fn examples(report: &Report) -> Part {
+pub fn examples(report: &ReportPage) -> SectionBody {
     let all = pictured(report);
     if all.iter().all(|(_, pictures)| pictures.examples.is_empty()) {
         return Err(too_few());
@@ -145,7 +148,7 @@ fn example_table(shown: &ShownClassifier, examples: &[Example]) -> Markup {
 }
 
 /// The views that AdvCL's pretraining compares.
-pub fn views(report: &Report) -> Part {
+pub fn views(report: &ReportPage) -> SectionBody {
     if report.views.is_empty() {
         let why = "views are those of AdvCL, and the recipe has no [pretrain.advcl]";
         return Err(Missing::because(why));
@@ -180,7 +183,7 @@ pub fn views(report: &Report) -> Part {
 }
 
 /// Maps of the features of clean and adversarial images.
-pub fn maps(report: &Report) -> Part {
+pub fn maps(report: &ReportPage) -> SectionBody {
     let all = pictured(report);
     let all: Vec<_> = all
         .iter()
@@ -265,7 +268,7 @@ fn map_block(shown: &ShownClassifier, map: &FeatureMap) -> Markup {
 }
 
 /// The loss around an image, for every classifier.
-pub fn surfaces(report: &Report) -> Part {
+pub fn surfaces(report: &ReportPage) -> SectionBody {
     let all = pictured(report);
     let all: Vec<_> = all
         .iter()

@@ -5,11 +5,11 @@ use advcl::report::ReportedRun;
 use maud::{Markup, html};
 
 use super::html::table;
-use super::model::{Report, distinct, run_name};
+use super::model::{ReportPage, distinct, run_name};
 use crate::format::{Table, quoted};
 
 /// Recipe, versions, commands.
-pub fn repeat(report: &Report) -> Markup {
+pub fn repeat(report: &ReportPage) -> Markup {
     html! {
         p { "The recipe and its seed determine every number; the same version on the same kind of processor repeats them to the bit." }
         @for run in report.runs {

@@ -23,13 +23,13 @@ pub struct ReportJson<'a> {
 }
 
 impl ReportJson<'_> {
-    /// Indented, with a line's end.
+    /// Formats it with indentation.
     pub fn text(&self) -> Result<String> {
         Ok(serde_json::to_string_pretty(self)? + "\n")
     }
 }
 
-/// "55.2 (53.0–57.4) of 2000", or "55.2 ± 1.0 of 2000".
+/// A cell: "55.2 (53.0–57.4) of 2000", or "55.2 ± 1.0 of 2000".
 fn figure(figure: &HeadlineFigure) -> String {
     let (share, images) = (100.0 * figure.share, figure.images);
     match figure.deviation {
@@ -41,7 +41,7 @@ fn figure(figure: &HeadlineFigure) -> String {
     }
 }
 
-/// The headline, and what there is of tests, attacks and checks.
+/// The headline, and the tests, attacks and checks that there are.
 pub fn markdown(
     rows: &[HeadlineRow],
     comparisons: &[ReportedComparison],
@@ -179,24 +179,14 @@ fn details(run: &ReportedRun, row: &ReportedRow) -> String {
 
 /// A line for each classifier; shares in [0, 1], each with its interval and its number of images.
 pub fn csv(rows: &[HeadlineRow]) -> String {
-    let mut heads: Vec<String> = ["run", "method", "finetuning", "seeds", "radius", "current"]
-        .map(str::to_owned)
-        .to_vec();
-    let figures = ["clean", "robust", "attacked", "robust_on_attacked"];
-    heads.push("pgd_steps".to_owned());
-    heads.push("attack".to_owned());
-    for name in figures {
-        let ends = ["", "_low", "_high", "_images"].map(|end| format!("{name}{end}"));
-        heads.extend(ends);
-    }
-    let times = [
-        "pretrain_seconds",
-        "finetune_seconds",
-        "evaluate_seconds",
-        "seconds",
-    ];
-    heads.extend(times.map(str::to_owned));
-    let mut table = heads.into_iter().fold(Table::new(), Table::left);
+    let head = "run method finetuning seeds current radius \
+                clean clean_low clean_high clean_images pgd_steps \
+                robust robust_low robust_high robust_images attack \
+                attacked attacked_low attacked_high attacked_images \
+                robust_on_attacked robust_on_attacked_low robust_on_attacked_high \
+                robust_on_attacked_images \
+                pretrain_seconds finetune_seconds evaluate_seconds seconds";
+    let mut table = head.split_whitespace().fold(Table::new(), Table::left);
     for row in rows {
         let attacked = row.attacked.as_ref();
         let mut cells = vec![
@@ -204,31 +194,28 @@ pub fn csv(rows: &[HeadlineRow]) -> String {
             row.method.clone(),
             row.finetuning.clone(),
             row.seeds.to_string(),
-            row.radius.clone(),
             row.current.to_string(),
-            row.steps.to_string(),
-            attacked.map_or(String::new(), |attacked| attacked.suite.clone()),
+            row.radius.clone(),
         ];
-        let figures = [
-            Some(&row.clean),
-            Some(&row.robust),
-            attacked.map(|attacked| &attacked.robust),
-            attacked.and_then(|attacked| attacked.pgd.as_ref()),
-        ];
-        for figure in figures {
-            match figure {
-                Some(figure) => {
-                    let numbers = [figure.share, figure.low, figure.high];
-                    cells.extend(numbers.map(|value| format!("{value:.6}")));
-                    cells.push(figure.images.to_string());
-                }
-                None => cells.extend(std::iter::repeat_n(String::new(), 4)),
-            }
-        }
+        cells.extend(numbers(Some(&row.clean)));
+        cells.push(row.steps.to_string());
+        cells.extend(numbers(Some(&row.robust)));
+        cells.push(attacked.map_or(String::new(), |attacked| attacked.suite.clone()));
+        cells.extend(numbers(attacked.map(|attacked| &attacked.robust)));
+        cells.extend(numbers(attacked.and_then(|attacked| attacked.pgd.as_ref())));
         let times = &row.times;
         let times = [times.pretrain, times.finetune, times.evaluate, row.seconds];
         cells.extend(times.map(|seconds| format!("{seconds:.1}")));
         table.row(cells);
     }
     table.csv()
+}
+
+/// The cells of a figure: share, ends of the interval, number of images.
+fn numbers(figure: Option<&HeadlineFigure>) -> [String; 4] {
+    figure.map_or_else(Default::default, |figure| {
+        let [share, low, high] =
+            [figure.share, figure.low, figure.high].map(|value| format!("{value:.6}"));
+        [share, low, high, figure.images.to_string()]
+    })
 }

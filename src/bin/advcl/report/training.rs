@@ -5,7 +5,7 @@ use advcl::{finetune, pretrain};
 use maud::{Markup, html};
 
 use super::html::{figure, folded, legend};
-use super::model::{Missing, Part, Report, SIDE_BY_SIDE, run_name};
+use super::model::{Missing, ReportPage, SIDE_BY_SIDE, SectionBody, run_name};
 use super::plots::{Axis, PlotPoint, Series, lines};
 use crate::format::{NONE, Table};
 
@@ -18,8 +18,8 @@ struct TrainingCurve {
     points: Vec<(f64, f64)>,
 }
 
-/// What a plot's vertical axis measures.
-enum Measures {
+/// The quantity on a plot's vertical axis.
+enum CurveAxis {
     /// A loss, by its name.
     Loss(&'static str),
     /// An accuracy.
@@ -27,7 +27,7 @@ enum Measures {
 }
 
 /// The training curves of the first runs.
-pub fn curves(report: &Report) -> Part {
+pub fn curves(report: &ReportPage) -> SectionBody {
     let runs = report.leads.iter().take(SIDE_BY_SIDE);
     let mut blocks: Vec<_> = runs.map(|run| (run, figures_of(run))).collect();
     blocks.retain(|(_, figures)| !figures.is_empty());
@@ -67,7 +67,7 @@ fn figures_of(run: &ReportedRun) -> Vec<Markup> {
             .map(|name| loss_curve(stage, &name, name.clone()))
             .collect();
         let title = named(stage, &stage.parts);
-        figures.extend(plot(&title, Measures::Loss("pretraining loss"), &all));
+        figures.extend(plot(&title, CurveAxis::Loss("pretraining loss"), &all));
     }
     for entry in entries {
         let stages = finetuned
@@ -77,7 +77,7 @@ fn figures_of(run: &ReportedRun) -> Vec<Markup> {
             .map(|stage| loss_curve(stage, "loss", named(stage, &stage.parts[1..])))
             .collect();
         let title = format!("Finetuning by {}", finetune::title(&entry.name));
-        figures.extend(plot(&title, Measures::Loss("loss"), &all));
+        figures.extend(plot(&title, CurveAxis::Loss("loss"), &all));
     }
     let probed = |stage: &&TrainingStage| {
         let value = |epoch: &LoggedEpoch| find(&epoch.figures, "knn");
@@ -92,7 +92,7 @@ fn figures_of(run: &ReportedRun) -> Vec<Markup> {
     };
     let probed: Vec<TrainingCurve> = pretrained.iter().map(probed).collect();
     let title = "Nearest neighbours, held-out images";
-    figures.extend(plot(title, Measures::Accuracy, &probed));
+    figures.extend(plot(title, CurveAxis::Accuracy, &probed));
     figures
 }
 
@@ -123,8 +123,8 @@ fn loss_curve(stage: &TrainingStage, loss: &str, name: String) -> TrainingCurve 
     }
 }
 
-/// None where there is nothing to draw.
-fn plot(title: &str, measures: Measures, all: &[TrainingCurve]) -> Option<Markup> {
+/// A plot with its table; none where there is nothing to draw.
+fn plot(title: &str, measures: CurveAxis, all: &[TrainingCurve]) -> Option<Markup> {
     let all: Vec<&TrainingCurve> = all
         .iter()
         .filter(|curve| !curve.points.is_empty())
@@ -135,8 +135,8 @@ fn plot(title: &str, measures: Measures, all: &[TrainingCurve]) -> Option<Markup
     let points = || all.iter().flat_map(|curve| curve.points.iter());
     let x = Axis::whole("epoch", points().map(|point| point.0));
     let y = match measures {
-        Measures::Accuracy => Axis::share("accuracy"),
-        Measures::Loss(name) => Axis::around(name, points().map(|point| point.1)),
+        CurveAxis::Accuracy => Axis::share("accuracy"),
+        CurveAxis::Loss(name) => Axis::around(name, points().map(|point| point.1)),
     };
     let series = all.iter().enumerate().map(|(style, curve)| {
         let point = |&(x, y): &(f64, f64)| PlotPoint {

@@ -1,4 +1,4 @@
-//! Whether the figures can be trusted, and what each attack did.
+//! Soundness checks of the figures, and the results of each attack.
 
 use advcl::compare::pgd_on_attacked;
 use advcl::evaluate::Attacked;
@@ -6,11 +6,11 @@ use advcl::evaluate::soundness::{Finding, Verdict};
 use maud::{Markup, html};
 
 use super::html::{count, folded, share, table};
-use super::model::{Missing, Part, Report, ShownClassifier};
+use super::model::{Missing, ReportPage, SectionBody, ShownClassifier};
 use crate::format::{NONE, Table, Verdicts, clock, suite_title};
 
 /// The soundness checks of every classifier.
-pub fn soundness(report: &Report) -> Part {
+pub fn soundness(report: &ReportPage) -> SectionBody {
     let checked: Vec<&ShownClassifier> = report
         .shown
         .iter()
@@ -28,7 +28,7 @@ pub fn soundness(report: &Report) -> Part {
     })
 }
 
-/// The word for an outcome.
+/// The outcome of a check in words.
 pub fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Holds => "holds",
@@ -83,12 +83,14 @@ fn checks(shown: &ShownClassifier) -> Markup {
 }
 
 /// The attacks beside PGD, one after the other.
-pub fn attacks(report: &Report) -> Part {
+pub fn attacks(report: &ReportPage) -> SectionBody {
     let attacked = |shown: &'_ ShownClassifier| shown.row.outcome.attacked.is_some();
     let attacked: Vec<&ShownClassifier> = report.shown.iter().filter(|s| attacked(s)).collect();
     if attacked.is_empty() {
-        let command = report.evaluate(" --attack autoattack");
-        return Err(Missing::until("PGD was the only attack", command));
+        return Err(Missing::until(
+            "PGD was the only attack",
+            report.autoattack(),
+        ));
     }
     Ok(html! {
         p { "Each attack runs on the images only that those before it did not break." }

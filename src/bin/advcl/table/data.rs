@@ -43,7 +43,7 @@ pub fn data(data: &Dataset, views: &[(&'static str, Batch)], sheet: &Path) -> Da
     }
 }
 
-/// The summary as text, and how many images each class has.
+/// Formats the summary, with the number of images of each class.
 pub fn data_text(data: &DataSummary) -> String {
     let [channels, height, width] = data.shape;
     let mut about = vec![

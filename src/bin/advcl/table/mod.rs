@@ -14,7 +14,7 @@ use advcl::selftest::GoldenCheck;
 use advcl::{finetune, pretrain};
 
 use crate::format::{
-    NONE, Table, Verdicts, percent, percent_of, radius, row_title, share, suite_title,
+    NONE, Table, Verdicts, brief, percent, percent_of, radius, row_title, share, suite_title,
 };
 
 pub use crate::format::clock;
@@ -88,8 +88,8 @@ pub fn attacked(outcome: &Outcome, attacked: &Attacked) -> String {
     format!("{title}\n{}", table.text())
 }
 
-/// Whether the figures can be believed: how many checks hold, then a line for each warning. Nothing where the checks were
-/// turned off.
+/// Soundness of the figures: how many checks hold, then a line for each warning. Empty where the
+/// checks were turned off.
 pub fn soundness(summary: &Summary) -> String {
     let checked = || {
         let outcomes = summary.outcomes.iter();
@@ -110,14 +110,14 @@ pub fn soundness(summary: &Summary) -> String {
     text
 }
 
-/// Whether stored adversarial examples are what they claim to be.
+/// Verification of stored adversarial examples.
 pub fn verification(found: &Verification) -> String {
     let of = |count: usize| format!("{count} of {}", found.examples);
     pairs(&[
         ("classifier".to_owned(), found.classifier.clone()),
         ("images".to_owned(), found.images.to_string()),
         (
-            "right as they are".to_owned(),
+            "clean accuracy".to_owned(),
             share(found.clean, found.images),
         ),
         ("examples".to_owned(), found.examples.to_string()),
@@ -127,7 +127,7 @@ pub fn verification(found: &Verification) -> String {
             format!("{}; the farthest {:.6}", of(found.in_ball), found.farthest),
         ),
         ("misclassified".to_owned(), of(found.fooled)),
-        ("all of this".to_owned(), of(found.valid)),
+        ("valid: all of these".to_owned(), of(found.valid)),
         (
             "robust accuracy at most".to_owned(),
             percent(found.robust_accuracy),
@@ -135,7 +135,7 @@ pub fn verification(found: &Verification) -> String {
     ])
 }
 
-/// What was made of weights, and what of them was not used.
+/// The model that was imported, and the weights that were not used.
 pub fn imported(imported: &Imported, path: &Path) -> String {
     let info = &imported.model.info;
     let (depth, width) = (usize::from(info.encoder.depth), info.encoder.width);
@@ -157,26 +157,27 @@ pub fn imported(imported: &Imported, path: &Path) -> String {
         ),
         (
             "BatchNorm branches".to_owned(),
-            format!("{}; {} is used", routes.join(", "), info.route.name()),
+            format!("{}; in use: {}", routes.join(", "), info.route.name()),
         ),
-        ("left out".to_owned(), left_out),
+        ("not used".to_owned(), left_out),
     ])
 }
 
 /// Accuracy by class, for each classifier.
 pub fn classes(summary: &Summary) -> String {
-    let mut table = Table::new().left("class");
+    let mut table = Table::new().left("class").right("images");
     for outcome in &summary.outcomes {
         table = table
-            .right(format!("{} clean", row_title(outcome)))
-            .right("robust");
+            .right(format!("{} clean %", row_title(outcome)))
+            .right("robust %");
     }
     for (class, name) in summary.classes.iter().enumerate() {
-        let mut row = vec![name.clone()];
-        for outcome in &summary.outcomes {
-            let tally = &outcome.accuracy.classes[class];
-            row.push(share(tally.clean, tally.images));
-            row.push(share(tally.robust, tally.images));
+        let tallies = summary.outcomes.iter().map(|o| &o.accuracy.classes[class]);
+        let images = tallies.clone().next().map_or(0, |tally| tally.images);
+        let mut row = vec![name.clone(), images.to_string()];
+        for tally in tallies {
+            row.push(brief(tally.clean, tally.images));
+            row.push(brief(tally.robust, tally.images));
         }
         table.row(row);
     }
@@ -192,7 +193,8 @@ pub fn pairs(pairs: &[(String, String)]) -> String {
     table.text()
 }
 
-/// A line a golden file with the quantity nearest to its tolerance; with `all`, a line a quantity below it.
+/// A line for a golden file with the quantity nearest to its tolerance; with `all`, a line for each
+/// quantity below it.
 pub fn check(check: &GoldenCheck, all: bool) -> String {
     let word = if check.passed() { "ok  " } else { "FAIL" };
     let mut text = format!(

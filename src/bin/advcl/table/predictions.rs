@@ -22,7 +22,7 @@ pub struct Ranked {
     pub probability: f32,
 }
 
-/// Classes by falling probability, from one image's logits.
+/// Ranks the classes by probability, from one image's logits.
 pub fn ranked(logits: &[f32], names: &[String]) -> Vec<Ranked> {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f32 = logits.iter().map(|logit| (logit - largest).exp()).sum();
@@ -36,7 +36,7 @@ pub fn ranked(logits: &[f32], names: &[String]) -> Vec<Ranked> {
     classes
 }
 
-/// A line an image: its file and its first classes.
+/// A line for each image: its file and its most probable classes.
 pub fn predictions(predictions: &[Prediction], shown: usize) -> String {
     let cell = |r: &Ranked| format!("{} {}", r.class, percent(f64::from(r.probability)));
     let mut table = Table::new().left("").left("");

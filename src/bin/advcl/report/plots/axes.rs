@@ -6,17 +6,17 @@ use super::drawing::{Anchor, Drawing, GRID, INK, MUTED};
 /// One axis.
 #[derive(Clone)]
 pub struct Axis {
-    /// What it measures, with its unit.
+    /// The measured quantity, with its unit.
     pub label: String,
     /// Where it begins.
     pub from: f64,
     /// Where it ends.
     pub to: f64,
-    /// How its ticks are written.
+    /// The format of its ticks.
     ticks: Ticks,
 }
 
-/// How ticks are written.
+/// Formats of ticks.
 #[derive(Clone, Copy, PartialEq)]
 enum Ticks {
     /// As numbers.
@@ -27,11 +27,11 @@ enum Ticks {
     Percent,
 }
 
-/// Ticks of an axis, at most.
+/// Largest number of tick intervals.
 const MOST: f64 = 6.0;
 
 impl Axis {
-    /// From 0 to 100 %.
+    /// An axis from 0 to 100 %.
     pub fn share(label: &str) -> Self {
         Self {
             ticks: Ticks::Percent,
@@ -39,7 +39,7 @@ impl Axis {
         }
     }
 
-    /// Between two numbers.
+    /// An axis between two numbers.
     pub fn between(label: &str, from: f64, to: f64) -> Self {
         Self {
             label: label.to_owned(),
@@ -49,7 +49,7 @@ impl Axis {
         }
     }
 
-    /// Around counts: epochs, steps.
+    /// An axis around counts, such as epochs or steps.
     pub fn whole(label: &str, values: impl Iterator<Item = f64>) -> Self {
         Self {
             ticks: Ticks::Whole,
@@ -57,7 +57,7 @@ impl Axis {
         }
     }
 
-    /// Around all of the values.
+    /// An axis around all of the values.
     pub fn around(label: &str, values: impl Iterator<Item = f64>) -> Self {
         let ends = values
             .filter(|v| v.is_finite())
@@ -86,11 +86,11 @@ impl Axis {
         }
     }
 
-    /// Values with a tick, and how they are written.
+    /// Values with a tick, and their text.
     fn ticks(&self) -> Vec<(f64, String)> {
         let step = self.step();
         let digits = (-step.log10().floor()).max(0.0) as usize;
-        // A tick at the end is not lost to rounding.
+        // Rounding must not lose a tick at an end.
         let (first, last) = (self.from / step - 1e-9, self.to / step + 1e-9);
         let numbers = (first.ceil() as i64)..=(last.floor() as i64);
         numbers
@@ -123,7 +123,7 @@ impl Frame {
             x,
             y,
             left: 60.0,
-            right: WIDTH - 14.0,
+            right: WIDTH - 20.0,
             top: 8.0,
             bottom: height - 46.0,
         }
@@ -142,7 +142,7 @@ impl Frame {
         }
     }
 
-    /// Where a point of the plot is in the picture.
+    /// Position of a point of the plot in the picture.
     pub fn place(&self, (x, y): (f64, f64)) -> (f64, f64) {
         let share = |axis: &Axis, value: f64| (value - axis.from) / (axis.to - axis.from);
         (
@@ -151,7 +151,7 @@ impl Frame {
         )
     }
 
-    /// Places of points.
+    /// Positions of points.
     pub fn places(&self, points: impl IntoIterator<Item = (f64, f64)>) -> Vec<(f64, f64)> {
         points.into_iter().map(|point| self.place(point)).collect()
     }

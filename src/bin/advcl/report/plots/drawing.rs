@@ -7,14 +7,14 @@ use super::style::{colour, shape};
 
 /// The page's colour of text.
 pub const INK: &str = "var(--ink)";
-/// The page's colour of what is beside the point.
+/// The page's colour of secondary text and lines.
 pub const MUTED: &str = "var(--muted)";
 /// The page's colour of grids.
 pub const GRID: &str = "var(--grid)";
 /// The page's colour behind plots.
 pub const CARD: &str = "var(--card)";
 
-/// Where a text is, relative to its position.
+/// The part of a text that is at its position.
 #[derive(Clone, Copy)]
 pub enum Anchor {
     Start,
@@ -22,13 +22,14 @@ pub enum Anchor {
     End,
 }
 
-/// A picture in the making: later shapes cover earlier ones. Positions are in the page's pixels, y downwards.
+/// Builder of a picture. Later shapes cover earlier ones. Positions are in the page's pixels, y
+/// downwards.
 #[derive(Default)]
 pub struct Drawing {
     body: String,
 }
 
-/// A coordinate: hundredths of a pixel are finer than any screen.
+/// A coordinate as text, to a hundredth of a pixel.
 fn number(value: f64) -> String {
     let text = format!("{value:.2}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
@@ -45,13 +46,21 @@ impl Drawing {
         self.body += &shape.into_string();
     }
 
-    /// A filled rectangle, by opposite corners.
-    pub fn rectangle(&mut self, a: (f64, f64), b: (f64, f64), fill: &str, opacity: f64) {
+    /// A filled rectangle between opposite corners, slightly larger so that there is no seam to the
+    /// next one.
+    pub fn cell(&mut self, a: (f64, f64), b: (f64, f64), fill: &str) {
         let (x, y) = (number(a.0.min(b.0)), number(a.1.min(b.1)));
-        let (w, h) = (number((a.0 - b.0).abs()), number((a.1 - b.1).abs()));
-        let opacity = (opacity < 1.0).then(|| number(opacity));
+        let side = |a: f64, b: f64| number((a - b).abs() + 0.4);
+        let (w, h) = (side(a.0, b.0), side(a.1, b.1));
         self.push(html! {
-            rect x=(x) y=(y) width=(w) height=(h) fill=(fill) opacity=[opacity] {}
+            rect x=(x) y=(y) width=(w) height=(h) fill=(fill) {}
+        });
+    }
+
+    /// Another picture as a translucent layer.
+    pub fn translucent(&mut self, other: Self, opacity: f64) {
+        self.push(html! {
+            g opacity=(number(opacity)) { (PreEscaped(other.body)) }
         });
     }
 
@@ -82,7 +91,8 @@ impl Drawing {
         });
     }
 
-    /// The marker of a style with an edge in the page's colour, which keeps it apart from lines below it.
+    /// The marker of a style with an edge in the page's colour, which keeps it apart from lines
+    /// below it.
     pub fn edged_marker(&mut self, at: (f64, f64), style: usize, radius: f64) {
         let corner = |(x, y): (f64, f64)| (at.0 + radius * x, at.1 + radius * y);
         let corners: Vec<(f64, f64)> = shape(style).into_iter().map(corner).collect();
@@ -106,7 +116,7 @@ impl Drawing {
         });
     }
 
-    /// The picture, and in words what it shows, for those who do not see it.
+    /// Finishes the picture, with its content in words for screen readers.
     pub fn finish(self, height: f64, alt: &str) -> Markup {
         let view = format!("0 0 {} {}", number(WIDTH), number(height));
         html! {
@@ -115,7 +125,7 @@ impl Drawing {
     }
 }
 
-/// The attribute's value; texts start at their position without it.
+/// Value of the attribute `text-anchor`; none for its default.
 fn anchored(anchor: Anchor) -> Option<&'static str> {
     match anchor {
         Anchor::Start => None,

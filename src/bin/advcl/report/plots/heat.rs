@@ -10,7 +10,8 @@ const HEIGHT: f64 = 392.0;
 /// Number of colours.
 const LEVELS: f64 = 40.0;
 
-/// A colour of viridis (Smith and van der Walt, matplotlib), by nine of its points.
+/// A colour of viridis (Smith and van der Walt, matplotlib), interpolated between nine of its
+/// colours.
 pub fn viridis(share: f64) -> [u8; 3] {
     const STOPS: [[u8; 3]; 9] = [
         [68, 1, 84],
@@ -41,14 +42,14 @@ pub struct Heat<'a> {
     pub values: &'a [Vec<f32>],
     /// The value of the last colour; the first is 0.
     pub most: f64,
-    /// Where these are 0 a heavy line is drawn.
+    /// Values whose zero line is drawn in bold.
     pub border: &'a [Vec<f32>],
     /// Half the side of the marked square.
     pub radius: f64,
 }
 
 impl Heat<'_> {
-    /// Draws it, with the labels of both axes. `alt` says in words what the plot shows.
+    /// Draws it, with the labels of both axes. `alt` describes the plot in words.
     pub fn draw(&self, alt: &str, x: &str, y: &str) -> Markup {
         let (Some(&first), Some(&last)) = (self.at.first(), self.at.last()) else {
             return Markup::default();
@@ -69,7 +70,7 @@ impl Heat<'_> {
                 start += run.len();
                 let corner = frame.place((left, bottom - half));
                 let opposite = frame.place((right, bottom + half));
-                drawing.rectangle(corner, opposite, &format!("rgb({r} {g} {b})"), 1.0);
+                drawing.cell(corner, opposite, &format!("rgb({r} {g} {b})"));
             }
         }
         for part in 1..8 {
@@ -83,7 +84,7 @@ impl Heat<'_> {
         }
         let r = self.radius;
         let square = frame.places([(-r, -r), (r, -r), (r, r), (-r, r), (-r, -r)]);
-        // White on black is seen on every colour.
+        // White on black is visible on every colour.
         for (ink, width, dot) in [("black", 2.25, 5.0), ("white", 1.0, 3.0)] {
             drawing.line(&square, ink, width, 1.0);
             drawing.disc(frame.place((0.0, 0.0)), dot, ink);

@@ -6,7 +6,7 @@ use super::axes::{Axis, Frame};
 use super::drawing::{Drawing, MUTED};
 use super::style::colour;
 
-/// Markers of a line, at most: few enough to be told apart.
+/// Largest number of markers on a line, so that they do not overlap.
 const MARKERS: usize = 12;
 const HEIGHT: f64 = 280.0;
 
@@ -29,7 +29,7 @@ pub struct Series {
     pub points: Vec<PlotPoint>,
 }
 
-/// Lines with markers. `alt` says in words what the plot shows.
+/// Lines with markers. `alt` describes the plot in words.
 pub fn lines(alt: &str, x: Axis, y: Axis, series: &[Series]) -> Markup {
     let mut drawing = Drawing::default();
     let frame = Frame::new(x, y, HEIGHT);

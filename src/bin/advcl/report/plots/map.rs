@@ -16,17 +16,17 @@ pub struct Dot {
     pub hollow: bool,
 }
 
-/// Cells of a map's background along each side.
+/// Number of cells along each side of a map's background.
 const CELLS: usize = 64;
-/// Neighbours that decide a cell's class.
+/// Number of neighbours that determine a cell's class.
 const VOTES: usize = 5;
 const HEIGHT: f64 = 400.0;
 
-/// Dots over the regions of the classes: each cell has the colour of most of the nearest of `anchors`. `alt` says in words what
-/// the plot shows.
+/// Dots over the regions of the classes: each cell has the colour of most of the nearest of
+/// `anchors`. `alt` describes the plot in words.
 pub fn map(alt: &str, anchors: &[Dot], dots: &[Dot], (x, y): ((f64, f64), (f64, f64))) -> Markup {
     let frame = Frame::bare(x, y, HEIGHT);
-    let mut drawing = Drawing::default();
+    let mut regions = Drawing::default();
     let cell = |i: usize, (from, to): (f64, f64)| from + (to - from) * i as f64 / CELLS as f64;
     for row in 0..CELLS {
         let (bottom, top) = (cell(row, y), cell(row + 1, y));
@@ -40,16 +40,19 @@ pub fn map(alt: &str, anchors: &[Dot], dots: &[Dot], (x, y): ((f64, f64), (f64, 
             let corner = frame.place((cell(start, x), bottom));
             start += run.len();
             let opposite = frame.place((cell(start, x), top));
-            drawing.rectangle(corner, opposite, &colour(run[0]), 0.16);
+            regions.cell(corner, opposite, &colour(run[0]));
         }
     }
+    let mut drawing = Drawing::default();
+    drawing.translucent(regions, 0.16);
     for dot in dots {
         drawing.marker(frame.place(dot.at), dot.style, 3.4, dot.hollow);
     }
     drawing.finish(HEIGHT, alt)
 }
 
-/// The style of most of the nearest dots; the nearest one's, where several are as many.
+/// The most frequent style among the nearest dots; of equally frequent ones, that of the nearest
+/// dot.
 fn nearest(anchors: &[Dot], at: (f64, f64)) -> usize {
     let squared = |dot: &Dot| (dot.at.0 - at.0).powi(2) + (dot.at.1 - at.1).powi(2);
     let mut near: Vec<(f64, usize)> = anchors
@@ -59,7 +62,7 @@ fn nearest(anchors: &[Dot], at: (f64, f64)) -> usize {
     near.sort_by(|a, b| a.0.total_cmp(&b.0));
     near.truncate(VOTES);
     let votes = |style: usize| near.iter().filter(|(_, other)| *other == style).count();
-    // The first of equals: the nearest.
+    // `max_by_key` returns the last of equals, here the nearest.
     let best = near.iter().rev().max_by_key(|(_, style)| votes(*style));
     best.map_or(0, |(_, style)| *style)
 }

@@ -1,4 +1,5 @@
-//! Plots as SVG inside the page. Their colours are the page's variables, so that a plot follows light and dark.
+//! Plots as SVG inside the page. Their colours are the page's variables, so that a plot follows
+//! light and dark.
 
 mod axes;
 mod drawing;

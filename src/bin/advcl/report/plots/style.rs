@@ -1,6 +1,6 @@
-//! Colours and shapes by which series and classes are told apart.
+//! Colours and shapes of series and classes.
 
-/// Number of colours and shapes; beyond, they begin anew.
+/// Number of colours and shapes; further styles repeat them.
 pub const STYLES: usize = 10;
 
 /// The colour of a style: a variable of the page.

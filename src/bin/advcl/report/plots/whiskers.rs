@@ -18,9 +18,9 @@ pub struct Whisker {
     pub high: f64,
 }
 
-/// Rows of values, each below its name. `alt` says in words what the plot shows.
+/// Rows of values, each below its name. `alt` describes the plot in words.
 pub fn whiskers(alt: &str, rows: &[(String, Vec<Whisker>)]) -> Markup {
-    let each = if rows.len() > 8 { 36.0 } else { 44.0 };
+    let each = if rows.len() > 8 { 38.0 } else { 46.0 };
     let bottom = each * rows.len() as f64 + 6.0;
     let (left, right) = (10.0, WIDTH - 22.0);
     let place = |share: f64| left + share * (right - left);
@@ -38,8 +38,8 @@ pub fn whiskers(alt: &str, rows: &[(String, Vec<Whisker>)]) -> Markup {
     }
     for (number, (name, values)) in rows.iter().enumerate() {
         let top = each * number as f64;
-        drawing.text((left, top + 17.0), name, 12.0, INK, Anchor::Start);
-        let y = top + each - 13.0;
+        drawing.text((left, top + 15.0), name, 12.0, INK, Anchor::Start);
+        let y = top + each - 13.5;
         drawing.line(&[(left, y), (right, y)], GRID, 1.0, 1.0);
         for one in values {
             let ends = [(place(one.low), y), (place(one.high), y)];
