@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::logits::predictions;
 use crate::loss::{FixedViews, cross_entropy_each};
 use crate::nn::{Classifier, Mode};
-use crate::pretrain::Settings;
+use crate::pretrain::MethodSettings;
 use crate::random;
 use crate::recipe::Recipe;
 use crate::run::Model;
@@ -42,7 +42,7 @@ pub fn views(
     }
     let images = &data.train.images;
     let settings = recipe.pretrain.entries().iter().find_map(|entry| {
-        let Settings::Advcl(settings) = &entry.settings else {
+        let MethodSettings::AdvCl(settings) = &entry.settings else {
             return None;
         };
         Some(settings)

@@ -8,7 +8,7 @@ use crate::attack::{Ball, Norm};
 use crate::cluster::PseudoLabels;
 use crate::error::Result;
 use crate::nn::{Backbone, Route};
-use crate::pretrain::advcl::{AdvCl, Settings};
+use crate::pretrain::advcl::{AdvCl, AdvClSettings};
 use crate::random;
 use crate::tensor::to_vec;
 use crate::train::{Optimizer, Plan, Schedule, Sgd, update};
@@ -34,7 +34,7 @@ pub fn step(setup: &Setup, device: &Device) -> Result<Timing> {
             .to_vec(),
         origin: "bench".to_owned(),
     };
-    let settings = Settings {
+    let settings = AdvClSettings {
         plan: Plan {
             epochs: 1,
             batch_size: batch,

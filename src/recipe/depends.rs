@@ -14,7 +14,7 @@ use toml::{Table, Value};
 
 use super::Recipe;
 use super::check::is_path;
-use crate::cluster;
+use crate::cluster::ClusterSettings;
 use crate::data::SplitFingerprint;
 use crate::error::{Error, Result};
 use crate::files;
@@ -82,7 +82,7 @@ impl Recipe {
         let sources = self.pretrain.entries().iter();
         let sources = sources.filter_map(|entry| entry.method().source());
         let mut files: Vec<&str> = sources.filter(|source| is_path(source)).collect();
-        files.extend(self.cluster.iter().flat_map(cluster::Settings::file));
+        files.extend(self.cluster.iter().flat_map(ClusterSettings::file));
         files
     }
 

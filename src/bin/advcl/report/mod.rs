@@ -19,7 +19,7 @@ mod trust;
 use std::path::PathBuf;
 
 use advcl::compare::Comparison;
-use advcl::pretrain::Settings;
+use advcl::pretrain::MethodSettings;
 use advcl::report::{
     ReportData, ReportedComparison, ReportedRow, ReportedRun, choose, examples, feature_map,
     surface,
@@ -286,7 +286,7 @@ fn mapped(data: &ReportData, seed: u64) -> Vec<usize> {
 fn views_of<'a>(data: &ReportData<'a>, context: &Context) -> Result<Option<ShownViews<'a>>> {
     let run = data.run;
     let mut entries = run.recipe.pretrain.entries().iter();
-    let advcl = entries.find(|entry| matches!(entry.settings, Settings::Advcl(_)));
+    let advcl = entries.find(|entry| matches!(entry.settings, MethodSettings::AdvCl(_)));
     let Some(entry) = advcl else { return Ok(None) };
     let path = Layout::new(&run.path).model(&entry.name);
     let model = if path.exists() {
