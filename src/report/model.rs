@@ -72,6 +72,17 @@ impl<'a> ReportData<'a> {
         now.as_ref() == Some(&row.recipe)
     }
 
+    /// Loads the encoder of a method; none where it was not trained yet.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Format`], [`Error::Model`].
+    pub fn encoder(&self, method: &str, device: &Device) -> Result<Option<Model>> {
+        let path = self.run.path.join(method).join(MODEL);
+        path.exists()
+            .then(|| Model::load(&path, device))
+            .transpose()
+    }
+
     /// Loads the row's classifier.
     ///
     /// # Errors

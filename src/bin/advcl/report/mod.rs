@@ -24,7 +24,6 @@ use advcl::report::{
     ReportData, ReportedComparison, ReportedRow, ReportedRun, choose, examples, feature_map,
     surface,
 };
-use advcl::run::Model;
 use advcl::session::{Context, Event};
 use advcl::{Error, device, files, inspect};
 use anyhow::Result;
@@ -32,8 +31,8 @@ use anyhow::Result;
 use crate::args::{self, ReportFormat, Shared};
 use crate::commands::{STOP, listen, print, print_json};
 use crate::progress::{Progress, print_status};
-use headline::{HeadlineRow, headline};
-use model::{PICTURED, Pictures, ReportPage, SIDE_BY_SIDE, ShownClassifier, ShownViews, run_name};
+use headline::{HeadlineRow, headline, run_name};
+use model::{PICTURED, Pictures, ReportPage, SIDE_BY_SIDE, ShownClassifier, ShownViews};
 
 /// Name of the page unless another is given; an existing file of this name is not overwritten.
 const PAGE: &str = "report.html";
@@ -292,12 +291,7 @@ fn views_of<'a>(data: &ReportData<'a>, context: &Context) -> Result<Option<Shown
     let mut entries = run.recipe.pretrain.entries().iter();
     let advcl = entries.find(|entry| matches!(entry.settings, Settings::Advcl(_)));
     let Some(entry) = advcl else { return Ok(None) };
-    let path = run.path.join(&entry.name).join("model.safetensors");
-    let model = if path.exists() {
-        Some(Model::load(&path, &context.device)?)
-    } else {
-        None
-    };
+    let model = data.encoder(&entry.name, &context.device)?;
     let images = &data.data.pretraining;
     let rows = EXAMPLES.min(images.train.images.len());
     let columns = inspect::views(images, &run.recipe, model.as_ref(), rows, &context.device)?;
