@@ -82,6 +82,17 @@ impl<'a> ReportData<'a> {
         row.outcome.evaluated.fingerprint == self.evaluated.order
     }
 
+    /// Loads the encoder of a method; none where it was not trained yet.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Format`], [`Error::Model`].
+    pub fn encoder(&self, method: &str, device: &Device) -> Result<Option<Model>> {
+        let path = Layout::new(&self.run.path).model(method);
+        path.exists()
+            .then(|| Model::load(&path, device))
+            .transpose()
+    }
+
     /// Loads the row's classifier.
     ///
     /// # Errors

@@ -24,7 +24,6 @@ use advcl::report::{
     ReportData, ReportedComparison, ReportedRow, ReportedRun, choose, examples, feature_map,
     surface,
 };
-use advcl::run::{Layout, Model};
 use advcl::session::{Context, Event};
 use advcl::{Error, device, files, preview};
 use anyhow::Result;
@@ -33,8 +32,8 @@ use crate::args::{self, ReportFormat, Shared};
 use crate::output::{print, print_json};
 use crate::progress::{Progress, print_status};
 use crate::session::{STOP, listen};
-use headline::{HeadlineRow, headline};
-use model::{PICTURED, Pictures, ReportPage, SIDE_BY_SIDE, ShownClassifier, ShownViews, run_name};
+use headline::{HeadlineRow, headline, run_name};
+use model::{PICTURED, Pictures, ReportPage, SIDE_BY_SIDE, ShownClassifier, ShownViews};
 
 /// Name of the page unless another is given; an existing file of this name is not overwritten.
 const PAGE: &str = "report.html";
@@ -288,12 +287,7 @@ fn views_of<'a>(data: &ReportData<'a>, context: &Context) -> Result<Option<Shown
     let mut entries = run.recipe.pretrain.entries().iter();
     let advcl = entries.find(|entry| matches!(entry.settings, MethodSettings::AdvCl(_)));
     let Some(entry) = advcl else { return Ok(None) };
-    let path = Layout::new(&run.path).model(&entry.name);
-    let model = if path.exists() {
-        Some(Model::load(&path, &context.device)?)
-    } else {
-        None
-    };
+    let model = data.encoder(&entry.name, &context.device)?;
     let images = &data.data.pretraining;
     let rows = EXAMPLES.min(images.train.images.len());
     let columns = preview::views(images, &run.recipe, model.as_ref(), rows, &context.device)?;
