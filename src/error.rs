@@ -72,6 +72,16 @@ pub enum Error {
         /// What to do.
         hint: String,
     },
+    /// A value that a library function cannot work with.
+    #[error("{what}: {problem}")]
+    Input {
+        /// Name of the value.
+        what: &'static str,
+        /// What was expected and what was found.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
     /// A compute device that is unknown, or not compiled in.
     #[error("device {name:?}: {problem}")]
     Device {
@@ -216,6 +226,15 @@ impl Error {
         }
     }
 
+    /// A value that a library function cannot work with.
+    pub fn input(what: &'static str, problem: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Input {
+            what,
+            problem: problem.into(),
+            hint: hint.into(),
+        }
+    }
+
     /// What the user can do about it, where there is something.
     pub fn hint(&self) -> Option<&str> {
         match self {
@@ -223,6 +242,7 @@ impl Error {
             | Self::Recipe { hint, .. }
             | Self::Model { hint, .. }
             | Self::Run { hint, .. }
+            | Self::Input { hint, .. }
             | Self::Device { hint, .. } => (!hint.is_empty()).then_some(hint),
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => Some("check the path"),

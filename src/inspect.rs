@@ -4,17 +4,17 @@ use burn::tensor::{Device, Tensor};
 
 pub use crate::data::inspect::{channel_means, contact_sheet, counts};
 
-use crate::attack::Pgd;
+use crate::attack::{Attacker, Victim};
 use crate::data::{Batch, Dataset};
 use crate::error::{Error, Result};
 use crate::logits::predictions;
-use crate::loss::{FixedViews, cross_entropy_each};
+use crate::loss::FixedViews;
 use crate::nn::{Classifier, Mode};
 use crate::pretrain::Settings;
 use crate::random;
 use crate::recipe::Recipe;
 use crate::run::Model;
-use crate::tensor::{label_tensor, to_tensor, to_vec};
+use crate::tensor::{to_tensor, to_vec};
 use crate::view::HighFrequency;
 
 /// The views of `rows` training images: the image, two strong ones, the weak one, its high frequencies (shifted
@@ -81,8 +81,9 @@ pub fn views(
                 "name a model of this data set",
             ));
         }
-        let (evaluate, ball) = (&recipe.evaluate, recipe.threat.ball());
-        let pgd = Pgd::new(evaluate.steps, evaluate.step_size.as_ref(), ball);
+        let evaluate = &recipe.evaluate;
+        let step_size = evaluate.step_size.as_ref();
+        let Attacker { ball, pgd } = Attacker::new(recipe.threat.ball(), evaluate.steps, step_size);
         let shape = weak.shape;
         let weak = to_tensor(weak, device);
         let encoder = &model.backbone.encoder;
@@ -93,9 +94,15 @@ pub fn views(
                 route: info.route,
             }
             .frozen();
-            let said = label_tensor(&predictions(classifier.logits(weak.clone())), device);
-            let climb = |x| cross_entropy_each(classifier.logits(x), said.clone()).sum();
-            pgd.maximize(climb, &weak, ball, &mut rng)
+            let victim = Victim {
+                logits: &|x| classifier.logits(x),
+                images: &weak,
+                labels: &predictions(classifier.logits(weak.clone())),
+                indices: &chosen,
+                ball,
+                seed: recipe.seed,
+            };
+            victim.last_iterates(pgd)
         } else {
             let embed = |x: Tensor<4>| model.backbone.embed(x, info.route, &mut Mode::Eval);
             let other = embed(to_tensor(strong, device));

@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use burn::tensor::Tensor;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Cell, Experiment, Outcome, Seconds, Summary};
-use crate::attack::Pgd;
+use crate::attack::Attacker;
 use crate::error::{Error, Result};
 use crate::evaluate::adversarial::{self, Adversarial, Verification};
-use crate::evaluate::soundness::{Soundness, Suspect};
-use crate::evaluate::{self, Attacked, Siege};
+use crate::evaluate::soundness::{Soundness, SoundnessChecks};
+use crate::evaluate::{Attacked, Evaluator, SuiteRun};
 use crate::experiment::outcome::Record;
 use crate::files;
 use crate::nn::{Classifier, Mode};
@@ -49,7 +50,8 @@ impl Experiment {
     /// [`Error::Run`] when there is no encoder or no classifier yet; [`Error::Interrupted`].
     pub fn evaluate(&self, cell: &Cell, context: &mut Context) -> Result<Outcome> {
         let mut outcome = self.measured(cell, context)?;
-        outcome.attacked = self.attacked(cell, context)?;
+        let attacked = self.attacked(cell, context)?;
+        outcome.attacked = attacked.map(|attacked| attacked.with_pgd(&outcome.accuracy));
         outcome.measures = self.measures(cell)?;
         let examined = self.examined(cell, &outcome, context)?;
         outcome.soundness = self.soundness(cell, &outcome, examined)?;
@@ -62,7 +64,8 @@ impl Experiment {
         let mut outcome = self.measured(cell, context)?;
         if self.recipe.evaluate.attack.is_some() {
             let text = self.text_of(cell.attack());
-            outcome.attacked = kept(&self.file_of(cell, ATTACK), &text)?;
+            let attacked: Option<Attacked> = kept(&self.file_of(cell, ATTACK), &text)?;
+            outcome.attacked = attacked.map(|attacked| attacked.with_pgd(&outcome.accuracy));
         }
         outcome.measures = self.measures(cell)?;
         let text = self.text_of(cell.figures());
@@ -105,19 +108,15 @@ impl Experiment {
                 return Ok(record.outcome);
             }
         }
-        let classifier = self.require_classifier(cell, context)?;
+        let classifier = self.require_classifier(cell, context)?.frozen();
         let settings = &self.recipe.evaluate;
         let started = Instant::now();
-        let ball = self.recipe.threat.ball();
-        let pgd = Pgd::new(settings.steps, settings.step_size.as_ref(), ball);
-        let accuracy = evaluate::accuracy(
-            &format!("{}/pgd-{}", cell.stage(), settings.steps),
-            &classifier,
-            &self.data.judged,
-            (ball, pgd),
-            settings.batch_size,
-            context,
-        );
+        let attacker = self.attacker();
+        let all: Vec<usize> = (0..self.data.judged.images.len()).collect();
+        let (name, logits) = (cell.stage(), |x| classifier.logits(x));
+        let accuracy = self
+            .evaluator(&name, &logits)
+            .accuracy(&all, attacker, context);
         let accuracy = accuracy.map_err(|error| self.here(error))?;
         self.set_seconds(&cell.stage(), |times| {
             times.evaluate = started.elapsed().as_secs_f64()
@@ -134,7 +133,7 @@ impl Experiment {
             split: settings.split,
             threat: self.recipe.threat.clone(),
             attack_steps: settings.steps,
-            attack_step_size: pgd.step_size,
+            attack_step_size: attacker.pgd.step_size,
             seconds: Seconds {
                 pretrain: self.seconds(&cell.method)?.pretrain,
                 ..own
@@ -171,19 +170,18 @@ impl Experiment {
         let classifier = self.require_classifier(cell, context)?.frozen();
         let (stage, folder) = (cell.stage(), self.file_of(cell, PIECES));
         let among = self.attacked_images()?;
-        let siege = Siege {
-            classifier: &stage,
+        let logits = |x| classifier.logits(x);
+        let run = SuiteRun {
+            evaluator: self.evaluator(&stage, &logits),
             suite,
             ball: self.recipe.threat.ball(),
-            batch_size: self.recipe.evaluate.batch_size,
             among: &among,
             folder: &folder,
             recipe: &text,
         };
-        let done = siege.lay(&classifier, &self.data.judged, context);
+        let done = run.run(context);
         let (attacked, examples) = done.map_err(|error| self.here(error))?;
-        let about = siege.about(Default::default());
-        examples.save(&self.file_of(cell, EXAMPLES), &about)?;
+        examples.save(&self.file_of(cell, EXAMPLES), &run.info(None))?;
         let record = Kept {
             recipe: text,
             finding: attacked,
@@ -210,15 +208,14 @@ impl Experiment {
         let Some(attacked) = &outcome.attacked else {
             return Ok(Some(soundness));
         };
-        let total = &outcome.accuracy.total;
-        soundness.heed(attacked, (total.robust, total.images));
+        soundness.include_attack_results(attacked);
         let path = self.file_of(cell, EXAMPLES);
         if path.exists() {
             let (examples, about) = Adversarial::load(&path)?;
             let judged = &self.data.judged.images;
             if about.recipe == self.text_of(cell.attack()) {
                 let outside = examples.outside(self.recipe.threat.ball(), judged);
-                soundness.heed_examples(outside, examples.indices.len());
+                soundness.include_examples(outside, examples.indices.len());
             }
         }
         Ok(Some(soundness))
@@ -241,21 +238,14 @@ impl Experiment {
         }
         let classifier = self.require_classifier(cell, context)?;
         let frozen = classifier.frozen();
-        let suspect = Suspect {
-            classifier: &cell.stage(),
-            logits: &|x| frozen.logits(x),
+        let (name, logits) = (cell.stage(), |x| frozen.logits(x));
+        let checks = SoundnessChecks {
+            evaluator: self.evaluator(&name, &logits),
             predict: &|x| classifier.forward(x, &mut Mode::Eval),
-            split: &self.data.judged,
-            classes: self.data.target().classes.len(),
             clean: outcome.accuracy.total.clean,
-            ball: self.recipe.threat.ball(),
-            pgd: Pgd {
-                steps: outcome.attack_steps,
-                step_size: outcome.attack_step_size,
-            },
-            batch_size: self.recipe.evaluate.batch_size,
+            attacker: self.attacker(),
         };
-        let soundness = suspect.examine(context);
+        let soundness = checks.run(context);
         let soundness = soundness.map_err(|error| self.here(error))?;
         let record = Kept {
             recipe: text,
@@ -263,6 +253,28 @@ impl Experiment {
         };
         files::write_json(&path, &record)?;
         Ok(Some(record.finding))
+    }
+
+    /// The recipe's threat model and PGD.
+    pub(super) fn attacker(&self) -> Attacker {
+        let settings = &self.recipe.evaluate;
+        let ball = self.recipe.threat.ball();
+        Attacker::new(ball, settings.steps, settings.step_size.as_ref())
+    }
+
+    /// A classifier on the images that it is evaluated on.
+    fn evaluator<'a>(
+        &'a self,
+        name: &'a str,
+        logits: &'a dyn Fn(Tensor<4>) -> Tensor<2>,
+    ) -> Evaluator<'a> {
+        Evaluator {
+            name,
+            logits,
+            classes: self.data.target().classes.len(),
+            split: &self.data.judged,
+            batch_size: self.recipe.evaluate.batch_size,
+        }
     }
 
     /// Which of the judged images the attacks beside PGD see.
@@ -318,10 +330,8 @@ impl Experiment {
         let classifier = self.require_classifier(cell, context)?.frozen();
         let found = adversarial::verify(
             (path, &examples, &about),
-            &classifier,
-            &self.data.judged,
+            &self.evaluator(stage, &|x| classifier.logits(x)),
             self.recipe.threat.ball(),
-            self.recipe.evaluate.batch_size,
             context,
         );
         found.map_err(|error| self.here(error))

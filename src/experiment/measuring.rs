@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Cell, Experiment};
-use crate::attack::Pgd;
 use crate::error::{Error, Result};
 use crate::evaluate::measures::{
-    Answers, MEASURES, Measure, Measures, Neighbours, REFERENCES, Subject, Transfer, transfer,
+    MEASURES, Measure, MeasuredClassifier, Measures, Predictions, REFERENCES, Transfer, transfer,
 };
 use crate::files;
 use crate::finetune::features;
@@ -78,17 +77,14 @@ impl Experiment {
         judged.limited(classes, limit.min(judged.images.len()), self.recipe.seed)
     }
 
-    fn subject<'a>(&'a self, cell: &Cell, model: &Classifier, among: &'a [usize]) -> Subject<'a> {
-        let (settings, ball) = (&self.recipe.evaluate, self.recipe.threat.ball());
-        let pgd = Pgd::new(settings.steps, settings.step_size.as_ref(), ball);
-        let images = (&self.data.judged, among);
-        Subject::new(
-            cell.stage(),
-            model,
-            images,
-            (ball, pgd),
-            settings.batch_size,
-        )
+    fn subject<'a>(
+        &'a self,
+        cell: &Cell,
+        model: &Classifier,
+        among: &'a [usize],
+    ) -> MeasuredClassifier<'a> {
+        let (images, size) = ((&self.data.judged, among), self.recipe.evaluate.batch_size);
+        MeasuredClassifier::new(cell.stage(), model, images, self.attacker(), size)
     }
 
     /// Measures a row. Every part is kept as soon as it is done.
@@ -107,11 +103,11 @@ impl Experiment {
         let classifier = self.require_classifier(cell, context)?;
         let among = self.measured_images();
         let subject = self.subject(cell, &classifier, &among);
-        let mut answers = None;
+        let mut predictions = None;
         for measure in wanted {
-            let (all, answers) = (&mut record.measures, &mut answers);
+            let (all, predictions) = (&mut record.measures, &mut predictions);
             all.images = among.len();
-            let done = self.part(measure, &subject, &classifier, (all, answers), context);
+            let done = self.part(measure, &subject, &classifier, (all, predictions), context);
             done.map_err(|error| self.here(error))?;
             let text = self.measure_text(cell, measure);
             record.recipes.insert(measure.name().to_owned(), text);
@@ -121,21 +117,21 @@ impl Experiment {
         Ok(())
     }
 
-    /// Fills in one part. Some look at the same answers, which are asked for once.
+    /// Computes one measure. Several need the same predictions, which are computed on first use and shared.
     fn part(
         &self,
         measure: Measure,
-        subject: &Subject,
+        subject: &MeasuredClassifier,
         classifier: &Classifier,
-        (all, answers): (&mut Measures, &mut Option<[Answers; 2]>),
+        (all, predictions): (&mut Measures, &mut Option<[Predictions; 2]>),
         context: &mut Context,
     ) -> Result<()> {
-        let mut both = |context: &mut Context| -> Result<[Answers; 2]> {
-            if answers.is_none() {
-                let clean = subject.answers(false, context)?;
-                *answers = Some([clean, subject.answers(true, context)?]);
+        let mut both = |context: &mut Context| -> Result<[Predictions; 2]> {
+            if predictions.is_none() {
+                let clean = subject.predictions(false, context)?;
+                *predictions = Some([clean, subject.predictions(true, context)?]);
             }
-            Ok(answers.clone().expect("just asked for"))
+            Ok(predictions.clone().expect("just computed"))
         };
         match measure {
             Measure::Radius => all.radius = subject.radius(context)?,
@@ -143,8 +139,7 @@ impl Experiment {
             Measure::Corruptions => all.corruptions = subject.corruptions(context)?,
             Measure::Confusion => {
                 let [clean, attacked] = both(context)?;
-                all.confusion = clean.confusion();
-                all.confusion_attacked = attacked.confusion();
+                all.set_confusion(clean.confusion(), attacked.confusion());
             }
             Measure::Calibration => {
                 let [clean, attacked] = both(context)?;
@@ -158,10 +153,11 @@ impl Experiment {
                 let limit = REFERENCES.min(target.train.images.len());
                 let known = target.train.limit(classes, limit, self.recipe.seed);
                 let (encoder, route) = (&classifier.encoder, classifier.route);
-                let (stage, batch) = (&subject.stage, subject.batch_size);
+                let (stage, batch) = (&subject.name, subject.batch_size);
                 let seen = features(stage, encoder, route, &known.images, batch, context)?;
                 let known = Known::new(seen, &known.labels, classes);
-                all.neighbours = Some(Neighbours::new(&clean, &attacked, &known));
+                let neighbours = Predictions::compare_neighbours(&clean, &attacked, &known);
+                all.neighbours = Some(neighbours);
             }
             Measure::Transfer => {} // Of several rows.
         }
@@ -224,14 +220,14 @@ impl Experiment {
             let classifier = self.require_classifier(cell, context)?;
             Ok(self.subject(cell, &classifier, &among))
         };
-        let subjects: Vec<Subject> = cells.iter().map(subject).collect::<Result<_>>()?;
+        let subjects: Vec<MeasuredClassifier> = cells.iter().map(subject).collect::<Result<_>>()?;
         let here = |error| self.here(error);
         if found.clean.is_empty() {
-            found.clean = transfer(None, &subjects, context).map_err(here)?;
+            found.set_clean(&transfer(None, &subjects, context).map_err(here)?);
         }
         for source in &subjects[record.transfer.accuracy.len()..] {
             let row = transfer(Some(source), &subjects, context).map_err(here)?;
-            record.transfer.accuracy.push(row);
+            record.transfer.push(&row);
             files::write_json(&self.run.path().join(TRANSFER), &record)?;
         }
         Ok(())

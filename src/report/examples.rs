@@ -1,18 +1,17 @@
 //! Images before and after the attack, and what a classifier says of both.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::softmax;
 
 use super::Subject;
-use crate::attack::{Ball, Pgd};
+use crate::attack::Attacker;
 use crate::data::Split;
 use crate::error::Result;
-use crate::evaluate::{predictions, require_finite};
-use crate::loss::cross_entropy_each;
+use crate::evaluate::{Evaluator, Stage};
+use crate::logits::{self, LogitRows};
 use crate::nn::FrozenClassifier;
 use crate::random;
 use crate::session::Context;
-use crate::tensor::{label_tensor, to_tensor, to_vec};
+use crate::tensor::{to_tensor, to_vec};
 
 /// Images among which those to be shown are sought.
 const SOUGHT: usize = 200;
@@ -61,15 +60,18 @@ pub fn choose(
     sought = order.into_iter().map(|at| sought[at]).collect();
     let mut right = vec![true; sought.len()];
     for subject in subjects {
-        let stage = format!("{}/images", subject.row.classifier);
-        for (number, chunk) in sought.chunks(BATCH).enumerate() {
-            let images = to_tensor(split.images.batch(chunk), &context.device);
-            let said = predictions(subject.classifier.logits(images));
-            let start = number * BATCH;
-            for ((right, &index), said) in right[start..].iter_mut().zip(chunk).zip(said) {
-                *right &= split.labels[index] == said;
-            }
-            context.progress(&stage, start + chunk.len(), sought.len(), "images")?;
+        let name = format!("{}/images", subject.row.classifier);
+        let mut stage = Stage::new(&name, sought.len());
+        let evaluator = Evaluator {
+            name: &subject.row.classifier,
+            logits: &|x| subject.classifier.logits(x),
+            classes,
+            split,
+            batch_size: BATCH,
+        };
+        let predicted = evaluator.predict_clean(&sought, &mut stage, context)?;
+        for ((right, &index), class) in right.iter_mut().zip(&sought).zip(predicted) {
+            *right &= split.labels[index] == class;
         }
     }
     let (good, rest): (Vec<_>, Vec<_>) = sought.iter().zip(right).partition(|(_, right)| *right);
@@ -102,16 +104,12 @@ pub fn probabilities(
     images: Tensor<4>,
     indices: &[usize],
 ) -> Result<Vec<Vec<f32>>> {
-    let logits = classifier.logits(images);
-    let classes = logits.dims()[1];
-    for (&index, row) in indices.iter().zip(to_vec(logits.clone()).chunks(classes)) {
-        require_finite("report", index, row)?;
-    }
-    let all = to_vec(softmax(logits, 1));
-    Ok(all.chunks(classes).map(<[f32]>::to_vec).collect())
+    let logits = LogitRows::read(classifier.logits(images));
+    logits.require_finite("report", indices)?;
+    Ok(logits.rows().map(logits::probabilities).collect())
 }
 
-/// Attacks the chosen images by `pgd` on the cross-entropy, those that are wrong already too.
+/// Attacks the chosen images by PGD on the cross-entropy, also those that are misclassified when clean.
 ///
 /// # Shapes
 /// Returns `[chosen, channels, height, width]`.
@@ -119,16 +117,17 @@ pub(super) fn attacked(
     subject: &Subject,
     split: &Split,
     chosen: &[usize],
-    (ball, pgd): (Ball, Pgd),
+    attacker: Attacker,
     context: &Context,
 ) -> Tensor<4> {
-    let images = to_tensor(split.images.batch(chosen), &context.device);
-    let labels: Vec<usize> = chosen.iter().map(|&i| split.labels[i]).collect();
-    let labels = label_tensor(&labels, &context.device);
-    let climb = |x| cross_entropy_each(subject.classifier.logits(x), labels.clone()).sum();
-    let first = chosen.first().map_or(0, |&i| i as u64);
-    let mut rng = random::generator(context.seed, "report/pgd", first);
-    pgd.maximize(climb, &images, ball, &mut rng)
+    let evaluator = Evaluator {
+        name: &subject.row.classifier,
+        logits: &|x| subject.classifier.logits(x),
+        classes: subject.row.outcome.accuracy.classes.len(),
+        split,
+        batch_size: BATCH,
+    };
+    evaluator.pgd(chosen, attacker, context)
 }
 
 /// The chosen images and what PGD makes of them.
@@ -139,14 +138,14 @@ pub fn examples(
     subject: &Subject,
     split: &Split,
     chosen: &[usize],
-    attack: (Ball, Pgd),
+    attacker: Attacker,
     context: &mut Context,
 ) -> Result<Vec<Example>> {
     if chosen.is_empty() {
         return Ok(Vec::new());
     }
     let images = &split.images;
-    let attacked = attacked(subject, split, chosen, attack, context);
+    let attacked = attacked(subject, split, chosen, attacker, context);
     let clean = to_tensor(images.batch(chosen), &context.device);
     let before = probabilities(&subject.classifier, clean, chosen)?;
     let after = probabilities(&subject.classifier, attacked.clone(), chosen)?;

@@ -7,10 +7,10 @@ use rand_distr::StandardNormal;
 
 use super::Subject;
 use super::examples::attacked;
-use crate::attack::{Ball, Pgd};
+use crate::attack::Attacker;
 use crate::data::Split;
 use crate::error::Result;
-use crate::evaluate::predictions;
+use crate::evaluate::{Stage, by_batch, predictions};
 use crate::random;
 use crate::session::Context;
 use crate::tensor::{to_tensor, to_vec};
@@ -55,31 +55,37 @@ pub fn feature_map(
     subject: &Subject,
     split: &Split,
     chosen: &[usize],
-    attack: (Ball, Pgd),
+    attacker: Attacker,
     batch_size: usize,
     context: &mut Context,
 ) -> Result<Option<FeatureMap>> {
     if chosen.len() < FEWEST {
         return Ok(None);
     }
-    let stage = format!("{}/map", subject.row.classifier);
+    let name = format!("{}/map", subject.row.classifier);
+    let mut stage = Stage::new(&name, chosen.len());
     let (mut clean, mut moved) = (Vec::new(), Vec::new());
     let (mut said, mut said_attacked) = (Vec::new(), Vec::new());
     let mut length = 0;
-    for (number, indices) in chosen.chunks(batch_size).enumerate() {
-        let images = to_tensor(split.images.batch(indices), &context.device);
-        let attacked = attacked(subject, split, indices, attack, context);
-        said.extend(predictions(subject.classifier.logits(images.clone())));
-        said_attacked.extend(predictions(subject.classifier.logits(attacked.clone())));
-        for (images, all) in [(images, &mut clean), (attacked, &mut moved)] {
-            let features = subject.encoder.features(images);
-            length = features.dims()[1];
-            let norm = features.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
-            all.extend(to_vec(features / norm));
-        }
-        let done = number * batch_size + indices.len();
-        context.progress(&stage, done, chosen.len(), "images")?;
-    }
+    by_batch(
+        chosen,
+        batch_size,
+        &mut stage,
+        context,
+        |indices, context| {
+            let images = to_tensor(split.images.batch(indices), &context.device);
+            let attacked = attacked(subject, split, indices, attacker, context);
+            said.extend(predictions(subject.classifier.logits(images.clone())));
+            said_attacked.extend(predictions(subject.classifier.logits(attacked.clone())));
+            for (images, all) in [(images, &mut clean), (attacked, &mut moved)] {
+                let features = subject.encoder.features(images);
+                length = features.dims()[1];
+                let norm = features.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
+                all.extend(to_vec(features / norm));
+            }
+            Ok(())
+        },
+    )?;
     clean.extend(moved);
     let points: Vec<&[f32]> = clean.chunks(length).collect();
     let at = embed(&points, context.seed);

@@ -190,11 +190,11 @@ fn read_row(run: &Path, cell: &Cell, summary: Option<&Summary>) -> Result<Option
     if let Some(summed) = summed {
         outcome = summed.clone();
     } else {
-        let total = &outcome.accuracy.total;
-        outcome.attacked = optional::<Attacked>(&folder.join("attack.json"))?;
+        let attacked = optional::<Attacked>(&folder.join("attack.json"))?;
+        outcome.attacked = attacked.map(|attacked| attacked.with_pgd(&outcome.accuracy));
         outcome.soundness = optional::<Soundness>(&folder.join("soundness.json"))?;
         if let (Some(soundness), Some(attacked)) = (&mut outcome.soundness, &outcome.attacked) {
-            soundness.heed(attacked, (total.robust, total.images));
+            soundness.include_attack_results(attacked);
         }
         outcome.measures = optional::<Measures>(&folder.join("measures.json"))?;
     }

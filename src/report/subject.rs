@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 
 use super::{Folder, Row};
-use crate::attack::Pgd;
+use crate::attack::Attacker;
 use crate::error::{Error, Result, first_difference};
 use crate::experiment::{Cell, Data, fingerprints};
 use crate::nn::{FrozenClassifier, FrozenEncoder};
@@ -56,11 +56,11 @@ impl<'a> Gallery<'a> {
         })
     }
 
-    /// PGD as the run is evaluated by.
-    pub fn pgd(&self) -> Pgd {
+    /// Threat model and PGD that the run is evaluated by.
+    pub fn attacker(&self) -> Attacker {
         let recipe = &self.folder.recipe;
         let step_size = recipe.evaluate.step_size.as_ref();
-        Pgd::new(recipe.evaluate.steps, step_size, recipe.threat.ball())
+        Attacker::new(recipe.threat.ball(), recipe.evaluate.steps, step_size)
     }
 
     /// Whether the row's figures were measured by the recipe and the images as they are now.

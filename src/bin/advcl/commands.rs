@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use advcl::data::read_images;
+use advcl::data::{Split, read_images};
+use advcl::evaluate::{Evaluator, Stage};
 use advcl::experiment::{Cell, Data, Experiment};
 use advcl::finetune::MODES;
 use advcl::pretrain::METHODS;
 use advcl::recipe::{Recipe, SHIPPED};
 use advcl::run::{Model, models_below};
 use advcl::session::Context;
-use advcl::tensor::{to_tensor, to_vec};
 use advcl::{Error, device, inspect, nn, selftest};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -383,18 +383,31 @@ fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
     let [height, width] = model.info.image_size;
     let (files, images) = read_images(&what.images, [model.info.channels, height, width])?;
     let indices: Vec<usize> = (0..files.len()).collect();
-    let mut predictions = Vec::with_capacity(files.len());
-    for chunk in indices.chunks(256) {
-        let logits = classifier.logits(to_tensor(images.batch(chunk), &device));
-        let classes = logits.dims()[1];
-        for (&index, row) in chunk.iter().zip(to_vec(logits).chunks(classes)) {
-            let ranked = table::ranked(row, &model.info.classes);
-            predictions.push(table::Prediction {
-                image: files[index].clone(),
-                classes: ranked,
-            });
-        }
-    }
+    let evaluator = Evaluator {
+        name: "predict",
+        logits: &|x| classifier.logits(x),
+        classes: model.info.classes.len(),
+        split: &Split {
+            images,
+            labels: Vec::new(),
+        },
+        batch_size: 256,
+    };
+    let mut context = Context {
+        device,
+        seed: 0,
+        precision: shared.precision(),
+        stop: &STOP,
+        observe: &mut |_| (),
+    };
+    let mut stage = Stage::new(evaluator.name, files.len());
+    let clean = |batch: &[usize], context: &Context| Ok(evaluator.images(batch, &context.device));
+    let logits = evaluator.logit_rows(&indices, &mut stage, &mut context, clean)?;
+    let prediction = |(image, row): (&PathBuf, &[f32])| table::Prediction {
+        image: image.clone(),
+        classes: table::ranked(row, &model.info.classes),
+    };
+    let predictions: Vec<_> = files.iter().zip(logits.rows()).map(prediction).collect();
     if shared.json {
         return print_json(&predictions);
     }

@@ -210,7 +210,7 @@ fn tables(outcome: &Comparison) -> Vec<(String, Vec<Vec<String>>)> {
                 pretrain::title(&warning.method),
                 finetune::title(&warning.finetuning),
                 warning.seed.to_string(),
-                warning.finding.check.clone(),
+                warning.finding.check.to_string(),
                 warning.finding.found.clone(),
             ]
         }));

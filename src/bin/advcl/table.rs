@@ -11,6 +11,7 @@ use advcl::evaluate::Attacked;
 use advcl::evaluate::adversarial::Verification;
 use advcl::experiment::{Outcome, Summary};
 use advcl::import::Imported;
+use advcl::logits::probabilities;
 use advcl::selftest::Check;
 
 /// Columns as wide as their widest cell; the first two left, the others right.
@@ -117,7 +118,7 @@ pub fn attacked(outcome: &Outcome, attacked: &Attacked) -> String {
         left -= tried.broken;
         let rate = tried.images as f64 / tried.seconds;
         rows.push(vec![
-            tried.attack.clone(),
+            tried.attack.to_string(),
             String::new(),
             tried.images.to_string(),
             tried.broken.to_string(),
@@ -304,14 +305,13 @@ pub struct Ranked {
 
 /// Classes by falling probability, from one image's logits.
 pub fn ranked(logits: &[f32], names: &[String]) -> Vec<Ranked> {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f32 = logits.iter().map(|logit| (logit - largest).exp()).sum();
-    let ranked = |(class, &logit): (&String, &f32)| Ranked {
+    let ranked = |(class, (&logit, probability)): (&String, (&f32, f32))| Ranked {
         class: class.clone(),
         logit,
-        probability: (logit - largest).exp() / sum,
+        probability,
     };
-    let mut classes: Vec<Ranked> = names.iter().zip(logits).map(ranked).collect();
+    let both = logits.iter().zip(probabilities(logits));
+    let mut classes: Vec<Ranked> = names.iter().zip(both).map(ranked).collect();
     classes.sort_by(|a, b| b.logit.total_cmp(&a.logit));
     classes
 }

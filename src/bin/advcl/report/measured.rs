@@ -46,9 +46,13 @@ pub fn corruptions(report: &Report) -> Result<Part> {
     let points: Vec<Vec<Point>> = all
         .iter()
         .map(|(_, _, kinds)| {
+            // The same images in every kind: the ends of the intervals have the mean's error.
             let at = |severity: usize| Point {
                 at: severity as f64 + 1.0,
                 accuracy: mean(&mut kinds.iter().map(|kind| kind.accuracy[severity])),
+                images: kinds[0].images,
+                low: mean(&mut kinds.iter().map(|kind| kind.low[severity])),
+                high: mean(&mut kinds.iter().map(|kind| kind.high[severity])),
             };
             (0..5).map(at).collect()
         })

@@ -246,11 +246,11 @@ fn show<'a>(
     let all: Vec<_> = subjects.iter().collect();
     let chosen = choose(&all, judged, classes.len(), EXAMPLES, context).map_err(at(folder))?;
     let mapped = mapped(gallery, context.seed);
-    let attack = (folder.recipe.threat.ball(), gallery.pgd());
+    let attack = gallery.attacker();
     let batch = folder.recipe.evaluate.batch_size;
     let mut pictures = Vec::new();
     for subject in &subjects {
-        let reach = REACH * attack.0.radius;
+        let reach = REACH * attack.ball.radius;
         let around = chosen.first().filter(|_| reach > 0.0);
         pictures.push(Pictures {
             examples: examples(subject, judged, &chosen, attack, context)?,

@@ -37,7 +37,7 @@ fn checks(shown: &Shown) -> Markup {
             "✗ warning"
         };
         vec![
-            finding.check.clone(),
+            finding.check.to_string(),
             mark.to_owned(),
             finding.found.clone(),
         ]
@@ -109,7 +109,7 @@ fn attack_rows(attacked: &Attacked) -> Vec<Vec<String>> {
     for tried in &attacked.attacks {
         left = left.saturating_sub(tried.broken);
         rows.push(vec![
-            tried.attack.clone(),
+            tried.attack.to_string(),
             count(tried.images),
             count(tried.broken),
             share(left),

@@ -97,7 +97,7 @@ pub fn markdown(lines: &[Line], runs: &[Folder]) -> String {
             if let Some(attacked) = &row.outcome.attacked {
                 let tried = attacked.attacks.iter().map(|tried| {
                     vec![
-                        tried.attack.clone(),
+                        tried.attack.to_string(),
                         tried.images.to_string(),
                         tried.broken.to_string(),
                         clock(tried.seconds),
@@ -121,7 +121,7 @@ pub fn markdown(lines: &[Line], runs: &[Folder]) -> String {
                         &finding.meaning
                     };
                     vec![
-                        finding.check.clone(),
+                        finding.check.to_string(),
                         holds.to_owned(),
                         finding.found.clone(),
                         meaning.to_owned(),
