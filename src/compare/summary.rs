@@ -161,7 +161,7 @@ fn checks(outcomes: &[(u64, &Outcome)]) -> usize {
 pub fn pgd_on_attacked(outcome: &Outcome) -> Option<Tally> {
     let attacked = outcome.attacked.as_ref()?;
     let total = &outcome.accuracy.total;
-    (attacked.images == total.images).then(|| total.clone())
+    (attacked.images == total.images).then_some(*total)
 }
 
 /// A row over its seeds, of which there is at least one.

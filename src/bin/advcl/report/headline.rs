@@ -181,7 +181,7 @@ fn figure(
 /// None where no images were evaluated.
 fn headline_row(run: &str, rows: &[&ReportedRow]) -> Option<HeadlineRow> {
     let first = &rows[0].outcome;
-    let total = |outcome: &Outcome| outcome.accuracy.total.clone();
+    let total = |outcome: &Outcome| outcome.accuracy.total;
     let attacked = figure(rows, |outcome| {
         let attacked = outcome.attacked.as_ref()?;
         Some((attacked.robust, attacked.images))
