@@ -13,7 +13,7 @@ use crate::tensor::{label_tensor, to_vec};
 use crate::weights::{self, Tensors};
 
 /// What a recipe says of clustering.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Numbers of clusters, one pseudo-label head each.

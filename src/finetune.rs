@@ -16,7 +16,7 @@ use crate::tensor::{label_tensor, to_tensor};
 use crate::train::{Loss, Objective, Plan, Step};
 
 /// What a mode changes of the model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Trains {
     /// The linear classifier; the encoder is frozen, in evaluation mode.
@@ -111,7 +111,7 @@ pub const MODES: &[Mode] = &[
 ];
 
 /// A table below `[finetune]`. What is left out is the mode's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// How long and how fast.

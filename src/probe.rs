@@ -16,7 +16,7 @@ const TEMPERATURE: f32 = 0.07;
 const BATCH: usize = 250;
 
 /// What a recipe says of it. It changes nothing but the log.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// After so many epochs of pretraining each.

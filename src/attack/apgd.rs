@@ -17,7 +17,7 @@ pub use climb::{Climb, Progress, checkpoints};
 const CLASSES_FOR_DLR: usize = 4;
 
 /// How APGD climbs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Apgd {
     /// Steps.

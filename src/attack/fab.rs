@@ -18,7 +18,7 @@ use projection::length;
 pub(crate) use projection::shift_to_plane;
 
 /// Walks along the decision boundary.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fab {
     /// Steps of a walk.

@@ -27,7 +27,7 @@ pub use suite::{Attack, Suite};
 pub use victim::{Found, Tell, Victim, select};
 
 /// How a perturbation is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Norm {
     /// The largest change of any value.

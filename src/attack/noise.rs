@@ -6,7 +6,7 @@ use super::{Found, Tell, Victim};
 use crate::error::Result;
 
 /// How long to try.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Noise {
     /// Points of each image's ball, drawn as the starts of PGD are.

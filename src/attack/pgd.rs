@@ -68,7 +68,7 @@ pub fn gradient(objective: &mut impl FnMut(Tensor<4>) -> Tensor<1>, x: Tensor<4>
 }
 
 /// PGD on the cross-entropy as an attack of a suite: an image is broken where its last iterate is misclassified.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Restarted {
     /// Gradient steps.

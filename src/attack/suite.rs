@@ -8,7 +8,7 @@ use super::{Apgd, Fab, Found, Noise, Restarted, Square, Tell, Victim, fgsm};
 use crate::error::{Result, nearest};
 
 /// One attack with its settings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Attack {
     /// Projected gradient ascent on the cross-entropy.

@@ -24,7 +24,7 @@ use crate::train::{Loss, Objective, Plan, Step};
 use crate::view::HighFrequency;
 
 /// What a recipe says of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// How long and how fast.

@@ -20,7 +20,7 @@ use crate::pixels::Pixels;
 use crate::train::Plan;
 
 /// What a recipe says of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// How long and how fast.

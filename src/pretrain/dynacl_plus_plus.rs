@@ -24,7 +24,7 @@ use crate::run::layout;
 use crate::train::Plan;
 
 /// What a recipe says of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Of TRADES: how long and how fast.

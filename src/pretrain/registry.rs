@@ -26,7 +26,7 @@ macro_rules! methods {
         ];
 
         /// A method's settings.
-        #[derive(Clone, Debug, PartialEq, Serialize)]
+        #[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
         #[serde(untagged)]
         #[allow(missing_docs)] // each is its module's
         pub enum Settings {

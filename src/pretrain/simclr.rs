@@ -14,7 +14,7 @@ use crate::tensor::to_tensor;
 use crate::train::{Loss, Objective, Plan, Step};
 
 /// What a recipe says of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// How long and how fast.

@@ -407,4 +407,4 @@ pub fn title(artifact: Artifact) -> String {
 
 #[cfg(test)]
 #[path = "depends_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -145,7 +145,7 @@ pub(super) fn ids<M: Module>(model: &M) -> HashMap<String, ParamId> {
 }
 
 /// How the learning rate moves.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Schedule {
     /// From `lr` to `lr / 1000` along a cosine; before that, linearly up from `warmup_from`.
@@ -199,7 +199,9 @@ impl Schedule {
 const TRUST: f64 = 1e-3;
 
 /// How gradients become updates. Momentum is taken after it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Optimizer {
     /// Stochastic gradient descent.
@@ -219,7 +221,7 @@ impl Optimizer {
 }
 
 /// How long and how fast.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
     /// Passes over the images.
@@ -236,10 +238,12 @@ pub struct Plan {
     pub weight_decay: f64,
     /// SGD, or LARS, whose learning rates are larger: 1.5 for RoCL, 5 for ACL and DynACL.
     #[serde(default, skip_serializing_if = "Optimizer::is_usual")]
+    #[schemars(extend("default" = "sgd"))]
     pub optimizer: Optimizer,
     /// Epochs at which a finished training was continued for more: until each of them the schedule ran as
     /// if it were the last epoch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("default" = []))]
     pub stretched: Vec<usize>,
 }
 

@@ -15,6 +15,7 @@ mod methods;
 mod modes;
 mod own_output;
 mod parity;
+mod recipe_keys;
 mod report;
 mod resume;
 mod routes;

@@ -10,7 +10,7 @@ use crate::data::{Batch, Images};
 use crate::random;
 
 /// A strong view: random resized crop, flip, colour jitter, grayscale, in this order.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Strong {
     /// Smallest and largest area of the crop, as a share of the image.
@@ -26,7 +26,7 @@ pub struct Strong {
 }
 
 /// How far colours may move. The four steps are taken in random order.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jitter {
     /// b: the factor is uniform in [max(0, 1 - b), 1 + b].

@@ -8,7 +8,7 @@ use super::geometry::{Window, hflip, pad_crop_into};
 use crate::data::{Batch, Images};
 
 /// A weak view: random crop with zero padding, then flip.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Weak {
     /// Pixels of zeros on each side before the crop.
