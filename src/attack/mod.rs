@@ -46,6 +46,20 @@ impl fmt::Display for Norm {
 }
 
 /// The threat model: images no further than `radius` from the original, and inside [0, 1].
+///
+/// ```
+/// use advcl::attack::{Ball, Norm};
+/// use advcl::burn::tensor::Tensor;
+///
+/// let device = advcl::device::open("cpu")?;
+/// let image = Tensor::<4>::full([1, 1, 2, 2], 0.5, &device);
+/// let ball = Ball { norm: Norm::L2, radius: 0.2 };
+/// let far = Tensor::ones([1, 1, 2, 2], &device);
+/// // A change of 0.5 in each of four pixels has length 1; what is left has length 0.2.
+/// let near = ball.project(far, &image);
+/// assert!((near.max().into_scalar::<f32>() - 0.6).abs() < 1e-6);
+/// # Ok::<(), advcl::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ball {
     /// How distance is measured.

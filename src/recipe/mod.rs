@@ -20,6 +20,7 @@ use crate::pixels::Pixels;
 use crate::pretrain::Pretrain;
 use crate::probe;
 
+pub use crate::tables::{Entry, Tables};
 pub use check::is_path;
 pub use depends::{
     Artifact, CLASSIFIER, CLUSTERED, Difference, Fingerprints, PRETRAINED, PSEUDO_LABELS, SOURCE,
@@ -74,6 +75,19 @@ pub const SHIPPED: [(&str, &str, &str); 8] = [
 ];
 
 /// Everything that decides a run's numbers, with the seed.
+///
+/// ```
+/// use advcl::Recipe;
+///
+/// let recipe = Recipe::load("quickstart", &["threat.radius = '8/255'".to_owned()])?;
+/// assert_eq!(recipe.threat.radius.to_string(), "8/255");
+/// assert_eq!(recipe.pretrain.entries()[0].name, "simclr");
+///
+/// // Mistakes are refused with their place and a hint.
+/// let error = Recipe::load("quickstart", &["evaluate.stps = 5".to_owned()]).unwrap_err();
+/// assert!(error.to_string().contains("unknown field `stps`"));
+/// # Ok::<(), advcl::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {

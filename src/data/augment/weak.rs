@@ -28,7 +28,7 @@ impl Default for Weak {
 
 impl Weak {
     /// One weak view of each image named by `indices`; shapes, order of draws and panics as in
-    /// [`Strong::apply`].
+    /// [`Strong::apply`](super::Strong::apply).
     pub fn apply(&self, images: &Images, indices: &[usize], rng: &mut ChaCha8Rng) -> Batch {
         let shape = [images.channels, images.height, images.width];
         let parameters: Vec<_> = (indices.iter())
