@@ -1,8 +1,9 @@
-//! Clean and robust evaluation.
+//! Benchmark of clean and robust evaluation.
 
 use burn::tensor::Device;
 
-use super::{Passes, Setup, Timing};
+use super::layers::Passes;
+use super::setup::{Setup, Timing};
 use crate::attack::{Ball, Norm, Pgd};
 use crate::error::Result;
 use crate::logits::predictions;
@@ -14,13 +15,16 @@ use crate::tensor::{label_tensor, to_tensor};
 const CLASSES: usize = 10;
 const ATTACK_STEPS: usize = 20;
 
-/// Times the predictions for a batch as it is and under PGD-20 on the cross-entropy, as
-/// [`accuracy`](crate::evaluate::accuracy) makes them: a frozen ResNet-18 with a linear head, in evaluation mode. Unlike
-/// there every image is attacked, since random weights classify few correctly. One run to warm up, then the timed
-/// ones.
+/// Times an evaluation: predictions for a clean batch, PGD-20 on the cross-entropy, predictions for
+/// the adversarial batch. The classifier is a frozen ResNet-18 with a linear head, in evaluation
+/// mode.
+///
+/// [`accuracy`](crate::evaluate::accuracy) attacks only correctly classified images; here every
+/// image is attacked, since random weights classify few correctly. One run warms up before the
+/// timed ones.
 ///
 /// # Errors
-/// [`Error::Recipe`](crate::Error::Recipe) for an impossible shape.
+/// [`Error::Recipe`](crate::Error::Recipe) for sizes that cannot be timed.
 pub fn evaluate(setup: &Setup, device: &Device) -> Result<Timing> {
     setup.check("bench evaluate", 1)?;
     let mut rng = random::generator(0, "bench", 0);
@@ -44,9 +48,9 @@ pub fn evaluate(setup: &Setup, device: &Device) -> Result<Timing> {
     Ok(setup.time((ATTACK_STEPS, passes), device, || {
         let images = to_tensor(images.batch(&indices), device);
         predictions(classifier.logits(images.clone()));
-        let climb = |x| cross_entropy_each(classifier.logits(x), labels.clone()).sum();
-        let attacked = pgd.maximize(climb, &images, ball, &mut rng);
-        // Predictions are on the host, so the device is waited for.
-        predictions(classifier.logits(attacked));
+        let loss = |x| cross_entropy_each(classifier.logits(x), labels.clone()).sum();
+        let adversarial = pgd.maximize(loss, &images, ball, &mut rng);
+        // Predictions are copied to the host, which waits for the device.
+        predictions(classifier.logits(adversarial));
     }))
 }

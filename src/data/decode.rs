@@ -1,4 +1,4 @@
-//! One PNG or JPEG file to bytes.
+//! Decoder of PNG and JPEG files.
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -7,29 +7,30 @@ use image::{ColorType, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::error::{Error, Result};
 
-/// The largest side, in pixels: far above what an encoder here is trained on, and small enough that a
-/// header cannot claim memory.
+/// Largest side of an image in pixels: far above what encoders are trained on, and small enough
+/// that a damaged header cannot reserve all memory.
 const MAX_SIDE: usize = 4096;
 
-/// The first image read: all others must be like it.
+/// Shape of the first image of a data set, which all others must have.
 #[derive(Clone, Debug)]
 pub(super) struct Like {
-    /// Its file, for messages.
+    /// File of the image, for messages.
     pub(super) path: PathBuf,
-    /// 1 or 3.
+    /// Number of channels, 1 or 3.
     pub(super) channels: usize,
-    /// In pixels.
+    /// Height in pixels.
     pub(super) height: usize,
-    /// In pixels.
+    /// Width in pixels.
     pub(super) width: usize,
 }
 
-/// Decodes `bytes`; `path` is for messages, `set` the data set's path for messages about two files.
-/// Returns what the image is like, and its pixels as `[channels, height, width]`.
+/// Decodes an image file. Returns its shape and its pixels as `[channels, height, width]`.
+///
+/// `path` is for messages, and `set`, the data set's path, for messages about two files.
 ///
 /// # Errors
-/// [`Error::Format`] for a damaged file; [`Error::Data`] for one with an alpha channel, with 16 bits a
-/// channel, or that is not like `first`.
+/// [`Error::Format`] for a damaged file; [`Error::Data`] for an alpha channel, for 16 bits per
+/// channel, or for another shape than `first`.
 pub(super) fn decode(
     set: &str,
     path: &Path,
@@ -39,7 +40,7 @@ pub(super) fn decode(
     let damaged = |place: &str, error: image::ImageError| {
         Error::format(path, place, "a whole image", error.to_string())
     };
-    // By content: pictures with the other one's extension are common and harmless.
+    // By content: a JPEG file called .png is common and harmless.
     let format = match image::guess_format(bytes) {
         Ok(format @ (ImageFormat::Png | ImageFormat::Jpeg)) => format,
         _ => {
@@ -76,7 +77,7 @@ pub(super) fn decode(
     if let Some(first) = first {
         agree(set, first, &like)?;
     }
-    // The JPEG decoder fills up what is missing with gray and says nothing.
+    // The JPEG decoder fills missing data with gray and reports no error.
     if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
         let found = format!("{} bytes without one", bytes.len());
         return Err(Error::format(path, "image data", "an end mark", found));
@@ -104,7 +105,7 @@ pub(super) fn decode(
     Ok((like, planes))
 }
 
-/// Refuses an image that is not of the first one's size or channels.
+/// Refuses an image of another size or number of channels than the first one.
 fn agree(set: &str, first: &Like, like: &Like) -> Result<()> {
     let (a, b) = (first.path.display(), like.path.display());
     if (first.height, first.width) != (like.height, like.width) {
@@ -133,12 +134,13 @@ fn agree(set: &str, first: &Like, like: &Like) -> Result<()> {
 }
 
 fn unusable(path: &Path, kind: ColorType) -> Error {
-    let (found, hint) = match kind.has_alpha() {
-        true => (
+    let (found, hint) = if kind.has_alpha() {
+        (
             "an alpha channel",
-            "remove the alpha channel: nothing says what is behind the image",
-        ),
-        false => ("16 bits or more", "convert it to 8 bits a channel"),
+            "remove the alpha channel: the colour behind the image is not known",
+        )
+    } else {
+        ("16 bits or more", "convert it to 8 bits per channel")
     };
     Error::data(
         path.display().to_string(),
@@ -150,13 +152,13 @@ fn unusable(path: &Path, kind: ColorType) -> Error {
 fn too_large(path: &Path) -> Error {
     Error::data(
         path.display().to_string(),
-        format!("expected at most {MAX_SIDE} pixels a side, found more"),
+        format!("expected at most {MAX_SIDE} pixels per side, found more"),
         "resize the images: encoders here are trained on small ones",
     )
 }
 
-/// Whether a JPEG's segments run through to its end mark. A search for the mark alone would find the one of
-/// a thumbnail inside the header.
+/// Whether the segments of a JPEG file are complete up to its end mark. A search for the mark alone
+/// would find the one of a thumbnail inside the header.
 fn jpeg_is_whole(bytes: &[u8]) -> bool {
     // After the start mark.
     let mut at = 2;
@@ -168,7 +170,7 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
         }
         match bytes.get(at) {
             Some(0xd9) => return true,
-            // A fill byte: the next one is looked at again.
+            // A fill byte; the next byte is examined again.
             Some(0xff) => {}
             // 0xff as image data, a restart mark, a mark without length.
             Some(0x00 | 0x01 | 0xd0..=0xd7) => at += 1,

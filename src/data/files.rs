@@ -1,4 +1,4 @@
-//! Single image files, for prediction.
+//! Image files for prediction.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,11 @@ use super::images::Images;
 use super::own_output::{is_own_picture, is_run_folder};
 use crate::error::{Error, Result};
 
-/// Reads PNG and JPEG files, which must all be of `shape` (`[channels, height, width]`). A folder stands for the
-/// images in it and below, in the order of their names; hidden files and this program's own output are passed over. Returns the files read, and their images.
+/// Reads PNG and JPEG files of one shape (`[channels, height, width]`). Returns their paths and
+/// images.
+///
+/// A folder stands for the images in it and below, in the order of their names. Hidden files and
+/// this program's own output are skipped there.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Format`]; [`Error::Data`] for another shape, or a folder without images.

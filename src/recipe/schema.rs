@@ -37,7 +37,7 @@ impl JsonSchema for Pretrain {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         // One alternative for each method, in the registry's order: both are made from the same lines.
-        let settings = pretrain::Settings::json_schema(generator);
+        let settings = pretrain::MethodSettings::json_schema(generator);
         let alternatives = settings.get("anyOf").and_then(Value::as_array);
         let schemas = alternatives.into_iter().flatten().cloned();
         let schemas = schemas.map(|schema| schema.try_into().expect("an object"));
@@ -53,7 +53,7 @@ impl JsonSchema for Finetune {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let named = MODES.iter().map(|mode| {
-            let mut schema = finetune::Settings::json_schema(generator);
+            let mut schema = finetune::FinetuneSettings::json_schema(generator);
             for (key, value) in defaults_of_mode(mode.name) {
                 schema.as_object_mut().expect("an object")["properties"][key]["default"] = value;
             }

@@ -128,10 +128,15 @@ pub(super) fn attacked(
     let images = to_tensor(split.images.batch(chosen), &context.device);
     let labels: Vec<usize> = chosen.iter().map(|&i| split.labels[i]).collect();
     let labels = label_tensor(&labels, &context.device);
-    let climb = |x| cross_entropy_each(model.classifier.logits(x), labels.clone()).sum();
-    let first = chosen.first().map_or(0, |&i| i as u64);
-    let mut rng = random::generator(context.seed, "report/pgd", first);
-    pgd.maximize(climb, &images, ball, &mut rng)
+    // Random numbers of each image's own: its attack does not depend on the others in the batch.
+    let start = |(image, &index): (Tensor<4>, &usize)| {
+        let mut rng = random::generator(context.seed, "report/pgd", index as u64);
+        ball.random_start(&image, &mut rng)
+    };
+    let each = images.clone().split(1, 0).into_iter().zip(chosen);
+    let start = Tensor::cat(each.map(start).collect(), 0);
+    let loss = |x| cross_entropy_each(model.classifier.logits(x), labels.clone()).sum();
+    pgd.climb(loss, start, &images, ball)
 }
 
 /// Attacks the chosen images and predicts their classes before and after.

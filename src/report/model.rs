@@ -53,9 +53,19 @@ impl<'a> ReportData<'a> {
         }
         require_images(&run.path, &now)?;
         let data = Data::load(&now, Purpose::Evaluate)?;
+        let evaluated = SplitFingerprint::new(&data.judged, &data.target().classes);
+        let known = |row: &ReportedRow| row.outcome.evaluated.fingerprint == evaluated.order;
+        if !overrides.is_empty() && !run.rows.iter().any(known) {
+            let problem = format!(
+                "expected the images that {} was evaluated on, found others",
+                run.path.display()
+            );
+            let hint = "name the place that they were moved to";
+            return Err(Error::data(&data.target().name, problem, hint));
+        }
         Ok(Self {
             run,
-            evaluated: SplitFingerprint::new(&data.judged, &data.target().classes),
+            evaluated,
             data,
         })
     }
@@ -70,6 +80,17 @@ impl<'a> ReportData<'a> {
     /// Whether the row was evaluated on the images as they are now.
     pub fn up_to_date(&self, row: &ReportedRow) -> bool {
         row.outcome.evaluated.fingerprint == self.evaluated.order
+    }
+
+    /// Loads the encoder of a method; none where it was not trained yet.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Format`], [`Error::Model`].
+    pub fn encoder(&self, method: &str, device: &Device) -> Result<Option<Model>> {
+        let path = Layout::new(&self.run.path).model(method);
+        path.exists()
+            .then(|| Model::load(&path, device))
+            .transpose()
     }
 
     /// Loads the row's classifier.

@@ -1,10 +1,13 @@
-//! The run folder: what daily work adds and changes, and what stays.
+//! The run folder: which results stay when daily work adds or changes something.
 
 use std::path::Path;
 
 use advcl::run::{Model, ModelInfo};
 
-use crate::{Answer, TINY, advcl, copy, device, folder, get, only_simclr, program, put};
+use crate::{
+    TINY, Transcript, advcl, answer, copy, device, folder, folder_after, get, only_simclr, program,
+    put,
+};
 
 /// Gray PNGs of two classes in `train/` and `test/`.
 fn images(root: &Path, classes: [&str; 2], each: usize) {
@@ -49,11 +52,6 @@ fn took_long(run: &Path, stage: &str) {
     put(path, times.to_string());
 }
 
-fn hint(answer: &Answer) -> &str {
-    let at = answer.stderr.find("hint: ").expect("a hint");
-    answer.stderr[at..].trim()
-}
-
 #[test]
 fn a_run_is_moved_with_its_data_and_evaluated_from_anywhere() {
     let folder = with_images();
@@ -79,25 +77,18 @@ fn a_run_is_moved_with_its_data_and_evaluated_from_anywhere() {
     assert!(get(moved.join("run/simclr/slf/result.json")) == result);
     // The data alone: the message names the places, and the hint works.
     std::fs::rename(moved.join("set"), path.join("images")).expect("a move");
-    let lost = advcl(path, "evaluate moved/run -q").expect(2);
-    assert!(
-        lost.stderr.contains("moved or deleted: expected in "),
-        "{lost}"
-    );
-    assert!(hint(&lost).contains("--set 'data.source = "), "{lost}");
-    let found = program(path)
-        .args(["evaluate", "moved/run", "--json", "-q", "--set"])
-        .arg("data.source = \"images\"")
-        .output()
-        .expect("the program");
-    assert!(found.status.success());
+    let mut transcript = Transcript::new(path);
+    transcript.refuse_after_a_start("evaluate moved/run -q");
+    transcript.check("data_that_moved");
+    let mut found = program(path);
+    found.args(["evaluate", "moved/run", "--json", "-q", "--set"]);
+    answer(found.arg("data.source = \"images\"")).expect(0);
 }
 
 #[test]
 fn adding_keeps_what_is_there_and_changing_touches_what_depends_on_it() {
-    let folder = folder();
+    let folder = folder_after("run tiny.toml --run run");
     let path = folder.path();
-    advcl(path, "run tiny.toml --run run -q").expect(0);
     let model = |stage: &str| get(path.join("run").join(stage).join("model.safetensors"));
     let stages = ["simclr", "advcl", "simclr/slf", "advcl/slf"];
     let before = stages.map(model);
@@ -116,13 +107,8 @@ fn adding_keeps_what_is_there_and_changing_touches_what_depends_on_it() {
     // A key of the classifiers: the encoders stay, and so does the other mode.
     let alf = model("advcl/alf");
     let set = "finetune.slf.plan.epochs=4";
-    let changed = advcl(path, &format!("run --run run --set {set}")).expect(0);
-    assert!(
-        changed
-            .stderr
-            .contains("continuing the SLF classifier of AdvCL"),
-        "{changed}"
-    );
+    let mut transcript = Transcript::new(path);
+    transcript.run(&format!("run --run run --set {set}"), 0);
     assert!(model("simclr") == before[0] && model("advcl") == before[1]);
     assert!(model("advcl/slf") != before[3] && model("advcl/alf") == alf);
     // The folder's recipe has it now, and what only the folder had.
@@ -137,12 +123,8 @@ fn adding_keeps_what_is_there_and_changing_touches_what_depends_on_it() {
     // One method alone.
     let advcl_before = model("advcl");
     let args = "pretrain --run run --method simclr --set pretrain.simclr.temperature=0.3";
-    let one = advcl(path, args).expect(0);
-    assert!(
-        one.stderr
-            .contains("pretrain.simclr.temperature is 0.5 in the folder, 0.3 in this command"),
-        "{one}"
-    );
+    transcript.run(args, 0);
+    transcript.check("changed_keys");
     assert!(model("simclr") != before[0] && model("advcl") == advcl_before);
 }
 
@@ -153,59 +135,31 @@ plan = { epochs = 1, batch_size = 16, lr = 0.1, momentum = 0.9, weight_decay = 2
 "#;
 
 #[test]
-fn what_took_long_is_replaced_used_or_left_alone_as_asked() {
-    let folder = folder();
+fn a_long_result_is_replaced_used_or_kept_as_asked() {
+    let folder = folder_after("run simclr.toml --run run");
     let path = folder.path();
-    put(path.join("r.toml"), only_simclr());
-    advcl(path, "run r.toml --run run -q").expect(0);
     took_long(&path.join("run"), "simclr");
     let model = |run: &str| get(path.join(run).join("simclr/model.safetensors"));
     let before = model("run");
     let set = "--set pretrain.simclr.temperature=0.3";
-    for command in ["run --run run", "pretrain --run run"] {
-        let refused = advcl(path, &format!("{command} {set} -q")).expect(2);
-        assert!(
-            refused.stderr.contains("SimCLR encoder (made in 1:00:00)"),
-            "{refused}"
-        );
-        assert!(!hint(&refused).contains("delete"), "{refused}");
-    }
+    let mut transcript = Transcript::new(path);
+    let command = |name: &str| format!("{name} --run run {set} -q");
+    transcript.refuse_all(&["run", "pretrain"].map(command));
     let recipe = get(path.join("run/recipe.toml"));
     assert!(model("run") == before);
     // Left alone: a fork copies what holds, here nothing of the encoder.
-    let forked = advcl(path, &format!("fork run new {set}")).expect(0);
-    assert!(
-        forked
-            .stdout
-            .contains("left    SimCLR encoder: pretrain.simclr.temperature"),
-        "{forked}"
-    );
+    transcript.run(&format!("fork run new {set}"), 0);
     assert!(model("run") == before && get(path.join("run/recipe.toml")) == recipe);
     advcl(path, "run new -q").expect(0);
     assert!(model("new") != before);
     // A fork with another classifier has the encoder and needs not make it again.
-    let forked = advcl(path, "fork run other --set finetune.slf.augment=true").expect(0);
-    assert!(
-        forked.stdout.contains("copied  SimCLR encoder\n"),
-        "{forked}"
-    );
-    assert!(
-        forked.stdout.contains("left    SLF classifier of SimCLR"),
-        "{forked}"
-    );
+    transcript.run("fork run other --set finetune.slf.augment=true", 0);
     advcl(path, "run other -q").expect(0);
     assert!(model("other") == before);
-    let again = advcl(path, "fork run other").expect(2);
-    assert!(
-        again.stderr.contains("expected a new or an empty folder"),
-        "{again}"
-    );
+    transcript.refuse("fork run other");
     // Used as it is.
-    let kept = advcl(path, &format!("run --run run {set} --reuse")).expect(0);
-    assert!(
-        kept.stderr.contains("using the SimCLR encoder as it is"),
-        "{kept}"
-    );
+    transcript.run(&format!("run --run run {set} --reuse"), 0);
+    transcript.check("a_long_result");
     assert!(model("run") == before);
     // Replaced.
     advcl(path, &format!("run --run run {set} --replace -q")).expect(0);
@@ -262,13 +216,8 @@ fn other_conditions_stand_side_by_side_with_the_older_figures() {
     assert!(get(path.join("run/simclr/slf/model.safetensors")) == model);
     assert!(get(path.join("run/recipe.toml")) == recipe);
     // A classifier of another learning rate is not what is there.
-    let refused = advcl(path, "evaluate run --set finetune.slf.plan.lr=0.2 -q").expect(2);
-    assert!(
-        refused
-            .stderr
-            .contains("finetune.slf.plan.lr is 0.1 in the folder, 0.2"),
-        "{refused}"
-    );
+    let mut transcript = Transcript::new(path);
+    transcript.refuse_after_a_start("evaluate run --set finetune.slf.plan.lr=0.2 -q");
     advcl(
         path,
         "evaluate run --set finetune.slf.plan.lr=0.2 -q --reuse",
@@ -276,11 +225,8 @@ fn other_conditions_stand_side_by_side_with_the_older_figures() {
     .expect(0);
     // Images of a class that it does not know.
     images(&path.join("strange"), ["a", "c"], 8);
-    let strange = advcl(path, "evaluate run -q --set data.source=\"strange\"").expect(2);
-    assert!(
-        strange.stderr.contains("class \"c\" is not one of those"),
-        "{strange}"
-    );
+    transcript.refuse_after_a_start("evaluate run -q --set data.source=\"strange\"");
+    transcript.check("other_conditions");
 }
 
 #[test]
@@ -292,53 +238,30 @@ fn more_epochs_go_on_where_the_schedule_allows_it() {
         "weight_decay = 1e-4, schedule.steps = { milestones = [3] }",
     );
     put(path.join("constant.toml"), constant);
-    put(path.join("cosine.toml"), only_simclr());
     let model = |run: &str| get(path.join(run).join("simclr/model.safetensors"));
-    let pretrain = |args: &str| advcl(path, &format!("pretrain {args}"));
+    let pretrain = |args: &str| advcl(path, &format!("pretrain {args}")).expect(0);
+    let mut transcript = Transcript::new(path);
     let more = "--set pretrain.simclr.plan.epochs=4";
     // The same bits as four epochs at once, also where the first two took an hour.
-    pretrain("constant.toml --run a -q").expect(0);
+    pretrain("constant.toml --run a -q");
     took_long(&path.join("a"), "simclr");
-    let longer = pretrain(&format!("constant.toml --run a {more}")).expect(0);
-    assert!(
-        longer
-            .stderr
-            .contains("continuing the SimCLR encoder: epoch 2 of 4"),
-        "{longer}"
-    );
-    pretrain(&format!("constant.toml --run b {more} -q")).expect(0);
+    transcript.run(&format!("pretrain constant.toml --run a {more}"), 0);
+    pretrain(&format!("constant.toml --run b {more} -q"));
     assert!(model("a") == model("b"));
     // A cosine has come down to its end: refused with the reason, and with a way that works.
-    pretrain("cosine.toml --run c -q").expect(0);
+    pretrain("simclr.toml --run c -q");
     took_long(&path.join("c"), "simclr");
-    let refused = pretrain(&format!("cosine.toml --run c {more} -q")).expect(2);
-    assert!(
-        refused
-            .stderr
-            .contains("it cannot be continued: the learning rate at epoch "),
-        "{refused}"
-    );
+    transcript.refuse(&format!("pretrain simclr.toml --run c {more} -q"));
     let stretched = "--set pretrain.simclr.plan.stretched=[2]";
-    assert!(
-        refused
-            .stderr
-            .contains("--set 'pretrain.simclr.plan.stretched = [2]'"),
-        "{refused}"
-    );
-    pretrain(&format!("cosine.toml --run c {more} {stretched} -q")).expect(0);
+    pretrain(&format!("simclr.toml --run c {more} {stretched} -q"));
     // It is what such a recipe gives from the beginning, too.
-    pretrain(&format!("cosine.toml --run d {more} {stretched} -q")).expect(0);
+    pretrain(&format!("simclr.toml --run d {more} {stretched} -q"));
     assert!(model("c") == model("d"));
     // Fewer epochs than are done.
     let fewer = "--set pretrain.simclr.plan.epochs=1";
     took_long(&path.join("a"), "simclr");
-    let refused = pretrain(&format!("constant.toml --run a {fewer} -q")).expect(2);
-    assert!(
-        refused
-            .stderr
-            .contains("4 epochs are done already, 1 are asked for"),
-        "{refused}"
-    );
+    transcript.refuse(&format!("pretrain constant.toml --run a {fewer} -q"));
+    transcript.check("more_epochs");
 }
 
 #[test]
@@ -385,11 +308,9 @@ fn another_label_keeps_the_encoder() {
     let set = path.join("set/train");
     std::fs::rename(set.join("a/000.png"), set.join("b/0000.png")).expect("a move");
     std::fs::rename(set.join("a/001.png"), set.join("a/zzz.png")).expect("a move");
-    let again = advcl(path, "run run").expect(0);
-    assert!(
-        again.stderr.contains("the labels are not the same"),
-        "{again}"
-    );
+    let mut transcript = Transcript::new(path);
+    transcript.run("run run", 0);
+    transcript.check("another_label");
     assert!(
         model("simclr") == before[0],
         "the encoder depends on no label"
@@ -399,32 +320,23 @@ fn another_label_keeps_the_encoder() {
 
 #[test]
 fn one_row_that_is_missing_does_not_block_the_others() {
-    let folder = folder();
+    let folder = folder_after("pretrain tiny.toml --method simclr --run run");
     let path = folder.path();
-    advcl(path, "pretrain tiny.toml --method simclr --run run -q").expect(0);
-    let finetuned = advcl(path, "finetune run").expect(0);
-    assert!(
-        finetuned.stdout.ends_with("simclr/slf/model.safetensors\n"),
-        "{finetuned}"
-    );
-    assert!(
-        finetuned.stderr.contains("advcl/slf: passed over: "),
-        "{finetuned}"
-    );
+    let mut transcript = Transcript::new(path);
+    transcript.run("finetune run", 0);
     let evaluated = advcl(path, "evaluate run --json").expect(0);
     assert_eq!(
         evaluated.json()["outcomes"].as_array().map(Vec::len),
         Some(1)
     );
-    advcl(path, "evaluate run --method advcl -q").expect(2);
+    transcript.refuse_after_a_start("evaluate run --method advcl -q");
+    transcript.check("a_missing_row");
 }
 
 #[test]
-fn folders_of_other_versions_are_told_apart() {
-    let folder = folder();
+fn folders_of_other_versions_are_recognized() {
+    let folder = folder_after("run simclr.toml --run run");
     let path = folder.path();
-    put(path.join("r.toml"), only_simclr());
-    advcl(path, "run r.toml --run run -q").expect(0);
     copy(&path.join("run"), &path.join("old"));
     // As an earlier version wrote it: dependencies in another form, results without a format.
     for stage in ["simclr", "simclr/slf"] {
@@ -442,11 +354,8 @@ fn folders_of_other_versions_are_told_apart() {
         &result,
         "{\"recipe\": \"seed = 3\", \"clean_accuracy\": 0.9}",
     );
-    let refused = advcl(path, "evaluate old -q").expect(2);
-    assert!(
-        refused.stderr.contains("made by an earlier version"),
-        "{refused}"
-    );
+    let mut transcript = Transcript::new(path);
+    transcript.refuse_after_a_start("evaluate old -q");
     advcl(path, "evaluate old -q --reuse").expect(0);
     advcl(path, "report old -o old.html -q").expect(0);
     // And of a later one.
@@ -455,13 +364,9 @@ fn folders_of_other_versions_are_told_apart() {
         path.join("run/run.json"),
         about.replace("\"format\": 2", "\"format\": 3"),
     );
-    for command in ["run run", "evaluate run", "report run"] {
-        let refused = advcl(path, &format!("{command} -q")).expect(2);
-        assert!(
-            refused.stderr.contains("format 2 or less, found 3"),
-            "{refused}"
-        );
-    }
+    let command = |name: &str| format!("{name} run -q");
+    transcript.refuse_all(&["run", "evaluate", "report"].map(command));
+    transcript.check("folders_of_other_versions");
 }
 
 #[test]
@@ -474,12 +379,11 @@ fn comparisons_and_runs_keep_out_of_each_others_folders() {
     );
     advcl(path, "run r.toml --run run -q").expect(0);
     let recipe = get(path.join("run/recipe.toml"));
-    let refused = advcl(path, "compare r.toml --run run -q").expect(2);
-    assert!(refused.stderr.contains("found a run"), "{refused}");
+    let mut transcript = Transcript::new(path);
+    transcript.refuse("compare r.toml --run run -q");
     assert!(get(path.join("run/recipe.toml")) == recipe);
     advcl(path, "compare r.toml --run all -q").expect(0);
-    let refused = advcl(path, "run r.toml --run all -q").expect(2);
-    assert!(refused.stderr.contains("found a comparison"), "{refused}");
+    transcript.refuse("run r.toml --run all -q");
     // Seeds are added; those that are there are not computed again.
     let model = get(path.join("all/seed-1/simclr/model.safetensors"));
     advcl(
@@ -491,11 +395,6 @@ fn comparisons_and_runs_keep_out_of_each_others_folders() {
     advcl(path, "compare r.toml --run all -q --set compare.seeds=[3]").expect(0);
     // Another recipe beside the seeds of the first would be averaged with them.
     let other = "--set compare.seeds=[7] --set encoder.width=4";
-    let refused = advcl(path, &format!("compare r.toml --run all -q {other}")).expect(2);
-    assert!(
-        refused
-            .stderr
-            .contains("encoder.width is 2 in the folder, 4"),
-        "{refused}"
-    );
+    transcript.refuse(&format!("compare r.toml --run all -q {other}"));
+    transcript.check("comparisons_and_runs_in_one_folder");
 }

@@ -7,16 +7,13 @@ use advcl::evaluate::measures::{Measures, Transfer};
 use advcl::weights;
 use serde_json::Value;
 
-use crate::bad_input::{refused, refused_at_the_door};
-use crate::{advcl, folder, get, put, snapshot};
+use crate::{Transcript, advcl, contents, folder_after, get, put};
 
 const ROW: &str = "evaluate run --method advcl --mode slf";
 
 /// Two trained rows in `run`, of encoders that are hardly trained.
 fn trained() -> tempfile::TempDir {
-    let folder = folder();
-    advcl(folder.path(), "run tiny.toml --run run").expect(0);
-    folder
+    folder_after("run tiny.toml --run run")
 }
 
 fn record(path: &Path) -> Value {
@@ -33,19 +30,9 @@ fn all_is_measured_kept_and_consistent() {
     let folder = trained();
     let path = folder.path();
     let answer = advcl(path, "evaluate run --measure all --measure-limit 10").expect(0);
-    for words in [
-        "AdvCL SLF, 10 images: accuracy against radius, L∞",
-        "accuracy against radius, L2",
-        "SimCLR SLF, 10 images: accuracy against steps",
-        "elastic transform",
-        "by class",
-        "accuracy of 20 nearest neighbours of features",
-        "expected calibration error",
-        "transfer, 10 images",
-    ] {
-        assert!(answer.stdout.contains(words), "{words} in {answer}");
-    }
-    let before = snapshot(&path.join("run"));
+    let mut transcript = Transcript::new(path);
+    transcript.add_without_numbers(&answer);
+    let before = contents(&path.join("run"));
     let found = measures(&record(path));
     assert_eq!(found.images, 10);
 
@@ -109,9 +96,10 @@ fn all_is_measured_kept_and_consistent() {
     assert_eq!(transfer.accuracy[1][1], own as f64 / 10.0);
 
     // It is all in the JSON, and nothing is measured again.
-    let answer = advcl(path, "evaluate run --measure all --json")
-        .expect(0)
-        .json();
+    let answer = advcl(path, "evaluate run --measure all --json").expect(0);
+    transcript.add_shape(&answer);
+    transcript.check("all_measures");
+    let answer = answer.json();
     assert_eq!(measures(&answer["outcomes"][1]["measures"]), found);
     assert_eq!(
         answer["transfer"]["accuracy"],
@@ -173,48 +161,27 @@ fn what_changed_is_measured_anew_and_the_rest_is_not() {
 fn what_cannot_be_measured_is_refused() {
     let folder = trained();
     let path = folder.path();
-    for (args, words) in [
-        (
-            "--measure raduis",
-            ["no measure \"raduis\"", "did you mean \"radius\"?"],
-        ),
-        ("--measure=", ["no measure \"\"", "known: all, radius"]),
-        (
-            "--measure steps --measure-limit 0",
-            ["measure_limit", "found 0"],
-        ),
-        ("--measure-limit 5", ["--measure", "required"]),
-        (
-            "--measure steps --verify x",
-            ["--verify", "cannot be used with"],
-        ),
+    let mut transcript = Transcript::new(path);
+    for args in [
+        "--measure raduis",
+        "--measure=",
+        "--measure steps --measure-limit 0",
+        "--measure-limit 5",
+        "--measure steps --verify x",
     ] {
-        refused_at_the_door(path, &format!("{ROW} {args}"), &words);
+        transcript.refuse(&format!("{ROW} {args}"));
     }
-    refused(
-        path,
-        &format!("{ROW} --measure transfer"),
-        &[
-            "transfer is between classifiers, and this is one row",
-            "leave out --method",
-        ],
-    );
-    // Where it is one of all, it is left out, and that is said.
+    transcript.refuse_after_a_start(&format!("{ROW} --measure transfer"));
+    transcript.note("One of all measures: it is left out, with a message.");
     let answer = advcl(path, &format!("{ROW} --measure all --measure-limit 5")).expect(0);
-    assert!(
-        answer.stderr.contains("no transfer: it takes two rows"),
-        "{answer}"
-    );
+    transcript.add_without_numbers(&answer);
     assert!(!path.join("run/transfer.json").exists());
 
     let file = path.join("run/advcl/slf/measures.json");
     let whole = get(&file);
     put(&file, &whole[..whole.len() / 2]);
-    refused(
-        path,
-        &format!("{ROW} --measure steps"),
-        &["measures.json", "line"],
-    );
+    transcript.note("The first half of measures.json.");
+    transcript.refuse_after_a_start(&format!("{ROW} --measure steps"));
     std::fs::remove_file(&file).expect("was written");
 
     // Weights whose logits are beyond all numbers.
@@ -228,12 +195,9 @@ fn what_cannot_be_measured_is_refused() {
         .collect();
     weights::save(&model, &tensors, &metadata).expect("a file");
     for measure in ["radius", "steps", "corruptions", "confusion"] {
-        let answer = advcl(path, &format!("{ROW} --measure {measure}")).expect(1);
-        assert!(
-            answer.stderr.contains("a logit of image"),
-            "{measure}: {answer}"
-        );
+        transcript.run(&format!("{ROW} --measure {measure}"), 1);
     }
+    transcript.check("impossible_measures");
 }
 
 #[cfg(unix)]

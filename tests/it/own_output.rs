@@ -1,10 +1,9 @@
-//! What the program writes: it is no data afterwards, and it replaces nobody's file.
+//! Files that the program writes: they are no data afterwards, and they replace no other file.
 
 use std::fs;
 use std::path::Path;
 
-use crate::bad_input::refused_at_the_door;
-use crate::{advcl, copy, folder, get, only_simclr, png, put, snapshot};
+use crate::{Transcript, advcl, contents, copy, folder, get, png, put};
 
 /// Patches of four gray values, different for each `i`.
 fn picture(i: u8) -> Vec<u8> {
@@ -30,7 +29,6 @@ fn labeled(folder: &Path) {
 #[test]
 fn commands_inside_the_data_folder_work_again() {
     let folder = folder();
-    put(folder.path().join("simclr.toml"), only_simclr());
     let run = "../simclr.toml --quiet --set data.source='.'";
     for (name, fill) in [("flat", flat as fn(&Path)), ("labeled", labeled)] {
         let path = folder.path().join(name);
@@ -56,10 +54,10 @@ fn commands_inside_the_data_folder_work_again() {
         assert_eq!(json("--sheet ../other.png"), before, "{name}");
         assert_eq!(json(""), before, "{name}: the same command again");
         // The same images: nothing in the run folder is computed again.
-        let files = snapshot(&path.join("runs"));
+        let files = contents(&path.join("runs"));
         assert_eq!(advcl(&path, &command).expect(0).stdout, first);
         assert!(
-            snapshot(&path.join("runs")) == files,
+            contents(&path.join("runs")) == files,
             "{name}: a finished run changed"
         );
         // The same images as of a folder without all that.
@@ -81,7 +79,6 @@ fn our_pictures_are_not_predicted() {
     let folder = folder();
     let path = folder.path();
     labeled(&path.join("set"));
-    put(path.join("simclr.toml"), only_simclr());
     advcl(
         path,
         "run simclr.toml --quiet --run run --set data.source='set'",
@@ -112,37 +109,22 @@ fn a_contact_sheet_replaces_a_contact_sheet_only() {
     put(path.join("tiny.tar"), "not read");
     put(path.join("views.png"), picture(1));
     put(path.join("notes.txt"), "mine");
-    let exists = [
-        "exists already",
-        "name another file with --sheet",
-        "--replace",
-    ];
+    let mut transcript = Transcript::new(path);
     for sheet in [
         "",
         "--sheet views.png",
         "--sheet notes.txt",
         "--sheet flat/00.png",
     ] {
-        let words = if sheet.contains("flat/") {
-            &["flat/00.png: it belongs to the input flat"][..]
-        } else {
-            &exists
-        };
-        refused_at_the_door(path, &format!("data inspect flat {sheet}"), words);
+        transcript.refuse(&format!("data inspect flat {sheet}"));
     }
     for sheet in ["flat/00.png", "flat/../flat/00.png", "./flat/00.png"] {
-        let command = format!("data inspect flat --replace --sheet {sheet}");
-        refused_at_the_door(
-            path,
-            &command,
-            &["belongs to the input flat", "another file"],
-        );
+        transcript.refuse(&format!("data inspect flat --replace --sheet {sheet}"));
     }
-    let recipe = "data inspect flat --replace --recipe tiny.toml --sheet tiny.toml";
-    refused_at_the_door(path, recipe, &["tiny.toml: it belongs to the input"]);
-    let words = ["no regular file", "name another file with --sheet"];
-    refused_at_the_door(path, "data inspect --replace --sheet flat", &words);
-    // What the hint says works, and after that no word is needed.
+    transcript.refuse("data inspect flat --replace --recipe tiny.toml --sheet tiny.toml");
+    transcript.refuse("data inspect --replace --sheet flat");
+    transcript.check("contact_sheets");
+    // The hint works, and after that no option is needed.
     let sheet = |args: &str| {
         advcl(path, &format!("data inspect flat {args}")).expect(0);
         get(path.join("views.png"))
@@ -160,19 +142,11 @@ fn import_replaces_nothing_unless_told_and_never_its_input() {
     copy(&golden, &path.join("theirs"));
     put(path.join("mine.safetensors"), "mine");
     let import = "import theirs/bare.pt --image-size 16";
-    let words = [
-        "mine.safetensors: the file exists already",
-        "with -o",
-        "--replace",
-    ];
-    refused_at_the_door(path, &format!("{import} -o mine.safetensors"), &words);
+    let mut transcript = Transcript::new(path);
+    transcript.refuse(&format!("{import} -o mine.safetensors"));
     advcl(path, import).expect(0);
     let made = get(path.join("imported.safetensors"));
-    refused_at_the_door(
-        path,
-        import,
-        &["imported.safetensors: the file exists already"],
-    );
+    transcript.refuse(import);
     advcl(path, &format!("{import} -o mine.safetensors --replace")).expect(0);
     assert!(get(path.join("mine.safetensors")) == made);
     let mut spellings = vec!["theirs/bare.pt", "./theirs/../theirs/bare.pt"];
@@ -185,8 +159,8 @@ fn import_replaces_nothing_unless_told_and_never_its_input() {
     for output in spellings {
         for input in ["theirs/bare.pt", output] {
             let command = format!("import {input} --image-size 16 -o {output} --replace");
-            let words = ["it belongs to the input", "name another file with -o"];
-            refused_at_the_door(path, &command, &words);
+            transcript.refuse(&command);
         }
     }
+    transcript.check("outputs_of_import");
 }

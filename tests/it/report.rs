@@ -8,14 +8,11 @@ use advcl::evaluate::measures::{
 use advcl::evaluate::soundness::{Finding, Soundness, Verdict};
 use serde_json::{Value, json};
 
-use crate::bad_input::refused_at_the_door;
-use crate::{advcl, folder, get, only_simclr, put, snapshot};
+use crate::{Transcript, advcl, contents, folder_after, get, only_simclr, put};
 
 /// Both rows of the tiny recipe, evaluated.
 fn trained() -> tempfile::TempDir {
-    let folder = folder();
-    advcl(folder.path(), "run tiny.toml --run run").expect(0);
-    folder
+    folder_after("run tiny.toml --run run")
 }
 
 fn text(path: &Path) -> String {
@@ -181,11 +178,11 @@ fn a_page_has_everything_that_was_measured() {
     let folder = trained();
     let path = folder.path();
     put_results(&path.join("run"));
-    let before = snapshot(&path.join("run"));
+    let before = contents(&path.join("run"));
     let answer = advcl(path, "report run").expect(0);
     assert_eq!(answer.stdout, "", "{answer}");
     assert!(answer.stderr.contains("report: report.html ("), "{answer}");
-    assert!(before == snapshot(&path.join("run")), "the run was changed");
+    assert!(before == contents(&path.join("run")), "the run was changed");
     let page = text(&path.join("report.html"));
     whole(&page);
     for id in [
@@ -228,12 +225,10 @@ fn a_page_has_everything_that_was_measured() {
     ] {
         assert!(page.contains(words), "{words:?} is not in the page");
     }
-    // The same again, to the bit; a name that was told is replaced, the usual one is not.
-    refused_at_the_door(
-        path,
-        "report run",
-        &["report.html", "-o report.html replaces it"],
-    );
+    // The same again, to the bit. A name on the command line is replaced, the default one is not.
+    let mut transcript = Transcript::new(path);
+    transcript.refuse("report run");
+    transcript.check("a_report_that_is_there_already");
     advcl(path, "report run -o report.html --quiet").expect(0);
     assert!(text(&path.join("report.html")) == page, "another page");
 }
@@ -279,11 +274,10 @@ fn results_of_an_earlier_classifier_are_not_shown_and_other_conditions_are() {
 
 #[test]
 fn what_is_missing_is_said_with_the_command_that_makes_it() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder_after("run simclr.toml --run run");
     let path = folder.path();
-    put(path.join("tiny.toml"), only_simclr());
     let run = "run&amp;<b>";
-    advcl(path, &format!("run tiny.toml --run {run}")).expect(0);
+    std::fs::rename(path.join("run"), path.join(run)).expect("a name");
     advcl(path, &format!("report {run} -o page.html")).expect(0);
     let page = text(&path.join("page.html"));
     whole(&page);
@@ -327,7 +321,10 @@ fn runs_and_seeds_side_by_side() {
     ] {
         assert!(page.contains(words), "{words:?} is not in the page");
     }
-    let json = advcl(path, "report run both --json").expect(0).json();
+    let mut transcript = Transcript::new(path);
+    let json = advcl(path, "report run both --json").expect(0);
+    transcript.add_shape(&json);
+    let json = json.json();
     let lines = json["lines"].as_array().expect("a list");
     let counts: Vec<&Value> = lines.iter().map(|line| &line["seeds"]).collect();
     assert_eq!(counts, [1, 1, 2, 2]);
@@ -343,21 +340,16 @@ fn runs_and_seeds_side_by_side() {
         "{interval}"
     );
 
-    let csv = advcl(path, "report both --format csv").expect(0).stdout;
-    let lines: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
-    assert_eq!(lines.len(), 3, "{csv}");
-    assert!(
-        lines.iter().all(|line| line.len() == lines[0].len()),
-        "{csv}"
-    );
-    let markdown = advcl(path, "report both --format md --method advcl")
-        .expect(0)
-        .stdout;
-    assert!(
-        markdown.contains("| AdvCL · SLF | ") && markdown.contains(" ± "),
-        "{markdown}"
-    );
-    assert!(!markdown.contains("SimCLR"), "{markdown}");
+    let csv = advcl(path, "report both --format csv").expect(0);
+    transcript.add_without_numbers(&csv);
+    let lines = csv.stdout.lines();
+    let cells: Vec<usize> = lines.map(|line| line.split(',').count()).collect();
+    assert!(cells.iter().all(|count| *count == cells[0]), "{csv}");
+    for args in ["run", "both", "both --method advcl"] {
+        let args = format!("report {args} --format md");
+        transcript.add_without_numbers(&advcl(path, &args).expect(0));
+    }
+    transcript.check("reports_without_a_page");
     advcl(path, "report both --format md -o table.md").expect(0);
     assert!(text(&path.join("table.md")).starts_with("# Robustness report"));
 
@@ -383,28 +375,22 @@ fn what_is_no_run_is_refused() {
         path.join("begun/recipe.toml"),
         get(path.join("run/recipe.toml")),
     );
-    for (args, words) in [
-        ("report", "a report is of a run folder"),
-        ("report nowhere", "run nowhere: no such folder"),
-        ("report tiny.toml", "run tiny.toml: a file, not a folder"),
-        ("report empty", "run empty: no run: it has no recipe.toml"),
-        ("report begun", "run begun: nothing was evaluated yet"),
-        ("report begun", "hint: continue it: advcl run begun"),
-        ("report run begun", "run begun: nothing was evaluated yet"),
-        ("report run --method advlc", "did you mean \"advcl\"?"),
-        ("report run --mode aff", "nothing of it was evaluated"),
-        (
-            "report run --set seed=9",
-            "a report shows a run as it was made",
-        ),
-        ("report run --device gpu", "no such device"),
-        ("report run -o empty", "cannot write empty"),
-        (
-            "report run -o nowhere/page.html",
-            "cannot write nowhere/page.html",
-        ),
+    let mut transcript = Transcript::new(path);
+    for args in [
+        "report",
+        "report nowhere",
+        "report tiny.toml",
+        "report empty",
+        "report begun",
+        "report run begun",
+        "report run --method advlc",
+        "report run --mode aff",
+        "report run --set seed=9",
+        "report run --device gpu",
+        "report run -o empty",
+        "report run -o nowhere/page.html",
     ] {
-        refused_at_the_door(path, args, &[words]);
+        transcript.refuse(args);
     }
     let copy = |name: &str| {
         crate::copy(&path.join("run"), &path.join(name));
@@ -416,24 +402,25 @@ fn what_is_no_run_is_refused() {
         old.join("advcl/slf/result.json"),
         "{\"recipe\": \"\", \"accuracy\": 0.5}",
     );
-    refused_at_the_door(path, "report old", &["old/advcl/slf/result.json", "found"]);
+    transcript.note("A result of other keys.");
+    transcript.refuse("report old");
     let note = String::from_utf8(get(old.join("run.json"))).expect("UTF-8");
     put(
         old.join("run.json"),
         note.replace(env!("CARGO_PKG_VERSION"), "0.0.1"),
     );
-    refused_at_the_door(path, "report old", &["written by advcl 0.0.1, this is"]);
+    transcript.note("The same of another version.");
+    transcript.refuse("report old");
     let cut = copy("cut");
     std::fs::remove_file(cut.join("summary.json")).expect("was there");
     put(cut.join("advcl/slf/measures.json"), "{\"images\": 3");
-    refused_at_the_door(path, "report cut", &["measures.json: line 1, column 12"]);
+    transcript.note("Measures that are cut off.");
+    transcript.refuse("report cut");
     let without = copy("without");
     std::fs::remove_file(without.join("advcl/slf/model.safetensors")).expect("was there");
-    refused_at_the_door(
-        path,
-        "report without",
-        &["model.safetensors", "cannot read"],
-    );
+    transcript.note("No model.");
+    transcript.refuse("report without");
+    transcript.check("impossible_reports");
     // Its figures need no model.
     advcl(path, "report without --format md").expect(0);
 }
@@ -458,16 +445,15 @@ fn images_may_have_moved_but_must_be_the_same() {
     advcl(path, "run tiny.toml --run run").expect(0);
     advcl(path, "report run -o page.html").expect(0);
     std::fs::rename(path.join("images"), path.join("moved")).expect("a folder");
-    refused_at_the_door(path, "report run -o new.html", &["images"]);
+    let mut transcript = Transcript::new(path);
+    transcript.refuse("report run -o new.html");
     advcl(path, "report run -o moved.html --set data.source=\"moved\"").expect(0);
     assert!(get(path.join("moved.html")) == get(path.join("page.html")));
     put(
         path.join("moved/train/dark/0.png"),
         crate::png(12, &[200; 144]),
     );
-    refused_at_the_door(
-        path,
-        "report run -o new.html --set data.source=\"moved\"",
-        &["of other images", "pixels"],
-    );
+    transcript.note("One image is another.");
+    transcript.refuse("report run -o new.html --set data.source=\"moved\"");
+    transcript.check("a_report_of_images_that_moved");
 }

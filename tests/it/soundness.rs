@@ -16,7 +16,9 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Tensor, TensorData};
 use rand::RngExt;
 
-use crate::{advcl, classifier, device, folder, get, images, only_simclr, put, snapshot};
+use crate::{
+    Transcript, advcl, classifier, contents, device, folder, folder_after, get, images, put,
+};
 
 const CHECKS: [&str; 9] = [
     "logits",
@@ -38,7 +40,8 @@ const BALL: Ball = Ball {
 /// A classifier.
 type Logits<'a> = &'a dyn Fn(Tensor<4>) -> Tensor<2>;
 
-/// A linear classifier of 12 × 12 pixels and 4 classes: its gradients say all that there is to know.
+/// A linear classifier of 12 × 12 pixels and 4 classes: its gradients say all that there is to
+/// know.
 fn linear() -> impl Fn(Tensor<4>) -> Tensor<2> {
     let mut rng = random::generator(1, "linear", 0);
     let values: Vec<f32> = (0..144 * 4)
@@ -210,7 +213,7 @@ fn what_cannot_be_told_is_no_warning() {
         let split = as_said(&sound, count);
         let found = examine(&sound, &sound, &split, 4, BALL);
         expect(&found, &[]);
-        assert!(found.findings[8].found.starts_with("cannot be told: "));
+        assert_eq!(found.findings[8].verdict, Verdict::NotChecked);
     }
     let mut split = as_said(&sound, 80);
     split
@@ -236,11 +239,10 @@ fn what_cannot_be_told_is_no_warning() {
 
 #[test]
 fn a_run_is_checked_once_and_says_so() {
-    let folder = folder();
+    let folder = folder_after("run tiny.toml --run run");
     let path = folder.path();
-    let answer = advcl(path, "run tiny.toml --run run").expect(0);
-    let lines: Vec<&str> = answer.stdout.lines().collect();
-    assert_eq!(lines.last(), Some(&"soundness: 18 checks hold"), "{answer}");
+    let mut transcript = Transcript::new(path);
+    transcript.run("evaluate run", 0);
     let summary: serde_json::Value =
         serde_json::from_slice(&get(path.join("run/summary.json"))).expect("JSON");
     for outcome in summary["outcomes"].as_array().expect("rows") {
@@ -252,34 +254,27 @@ fn a_run_is_checked_once_and_says_so() {
     }
 
     // Kept; made anew where there is none, as beside results of an earlier version.
-    let before = snapshot(&path.join("run/advcl"));
+    let before = contents(&path.join("run/advcl"));
     let again = advcl(path, "evaluate run --json").expect(0);
     assert_eq!(again.json(), summary);
     let file = path.join("run/advcl/slf/soundness.json");
     std::fs::remove_file(&file).expect("was written");
     assert_eq!(advcl(path, "evaluate run --json").expect(0).json(), summary);
     assert!(
-        before == snapshot(&path.join("run/advcl")),
+        before == contents(&path.join("run/advcl")),
         "the same again"
     );
 
-    // A warning has a line with its name, what was found and what that means.
+    // A warning has a line with its name, its finding and the meaning of that.
     let kept = String::from_utf8(before[&file].clone()).expect("text");
     let changed = kept.replacen("\"verdict\": \"holds\"", "\"verdict\": \"warns\"", 1);
     assert_ne!(kept, changed);
     put(&file, changed);
-    let answer = advcl(path, "evaluate run").expect(0);
-    let line = answer.stdout.lines().last().expect("a line");
-    assert!(
-        line.starts_with("warning: AdvCL SLF: logits: outputs between "),
-        "{answer}"
-    );
-    assert!(
-        line.contains("; the outputs are probabilities: "),
-        "{answer}"
-    );
+    transcript.note("The first check is changed to a warning.");
+    transcript.add_without_numbers(&advcl(path, "evaluate run").expect(0));
+    transcript.check("soundness_of_a_run");
 
-    // Turned off, nothing is said; and nothing else is another.
+    // Turned off, there are no findings, and nothing else changes.
     let off = advcl(path, "evaluate run --set evaluate.soundness=false --json").expect(0);
     let mut off = off.json();
     for (row, outcome) in off["outcomes"]
@@ -330,31 +325,23 @@ fn a_run_is_checked_once_and_says_so() {
 
 #[test]
 fn a_comparison_names_its_warnings() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     let path = folder.path();
-    put(path.join("one.toml"), only_simclr());
-    let line = "compare one.toml --run run";
-    let answer = advcl(path, line).expect(0);
-    let last = answer.stdout.lines().last();
-    assert_eq!(last, Some("soundness: 9 checks hold"), "{answer}");
+    let mut transcript = Transcript::new(path);
+    let line = "compare simclr.toml --run run";
+    transcript.add_without_numbers(&advcl(path, line).expect(0));
     let file = path.join("run/seed-3/simclr/slf/soundness.json");
     let kept = String::from_utf8(get(&file)).expect("text");
     put(
         &file,
         kept.replacen("\"verdict\": \"holds\"", "\"verdict\": \"warns\"", 1),
     );
+    transcript.note("The first check is changed to a warning.");
     for format in ["text", "md"] {
         let answer = advcl(path, &format!("{line} --format {format}")).expect(0);
-        let lines: Vec<&str> = answer.stdout.lines().collect();
-        assert!(lines.contains(&"Soundness: warnings"), "{answer}");
-        let title = lines.iter().rposition(|line| line.contains("logits"));
-        let last: Vec<&str> = lines[title.expect("a row")].split_whitespace().collect();
-        let cells = last.iter().filter(|word| **word != "|").take(4);
-        let cells: Vec<&str> = cells.copied().collect();
-        assert_eq!(cells, ["SimCLR", "SLF", "3", "logits"], "{answer}");
-        let counts = "soundness: 8 of 9 checks hold, 1 warns";
-        assert_eq!(lines.last(), Some(&counts), "{answer}");
+        transcript.add_without_numbers(&answer);
     }
+    transcript.check("soundness_of_a_comparison");
     let json = advcl(path, &format!("{line} --json")).expect(0).json();
     let warning = &json["warnings"][0];
     assert_eq!(

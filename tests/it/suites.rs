@@ -64,7 +64,8 @@ impl Linear {
         (x.flatten::<2>(1, 3) - 0.5).matmul(weight.transpose())
     }
 
-    /// The distance to the nearest point of another class: the margin over the dual norm of the weights' difference.
+    /// The distance to the nearest point of another class: the margin over the dual norm of the
+    /// weights' difference.
     fn distance(&self, image: usize, norm: Norm) -> f64 {
         let own = self.labels[image];
         let others = (0..self.weight.len()).filter(|&class| class != own);
@@ -140,7 +141,8 @@ fn attacks_break_what_can_be_broken_and_nothing_else() {
                             "{name}"
                         );
                         assert!(example.iter().all(|v| (0.0..=1.0).contains(v)), "{name}");
-                        // With three classes the targeted cross-entropy also pushes away from the third.
+                        // With three classes the targeted cross-entropy also pushes away from the
+                        // third.
                     } else if kind == "fab-t" || kind == "apgd-t" && classes != 3 {
                         assert!(distance > radius * 0.98, "{name}: was not broken");
                     }

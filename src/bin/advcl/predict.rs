@@ -39,15 +39,16 @@ pub fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
     print(&table::predictions(&predictions, shown))
 }
 
-/// A model file, or the one in a folder.
+/// Returns the path of a model file, given itself or as the folder that holds it.
 pub fn model_file(path: &Path) -> advcl::Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_path_buf());
     }
     let file = path.join("model.safetensors");
-    let encoders = match file.exists() {
-        true => Vec::new(),
-        false => models_below(path),
+    let encoders = if file.exists() {
+        Vec::new()
+    } else {
+        models_below(path)
     };
     if !encoders.is_empty() {
         let with_classifiers = encoders.into_iter().flat_map(|folder| {
@@ -57,7 +58,7 @@ pub fn model_file(path: &Path) -> advcl::Result<PathBuf> {
         let named: Vec<String> = with_classifiers
             .map(|folder| folder.display().to_string())
             .collect();
-        let problem = "a run folder, with a folder for each of its models";
+        let problem = "this is a run folder, with a folder for each model";
         return Err(Error::run(
             path,
             problem,

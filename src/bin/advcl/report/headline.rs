@@ -9,7 +9,6 @@ use advcl::report::{ReportedRow, ReportedRun};
 use advcl::{finetune, pretrain};
 use serde::Serialize;
 
-use super::model::run_name;
 use crate::format::{radius, suite_title};
 
 /// A share of images with what is known of its noise.
@@ -93,6 +92,17 @@ pub fn title(method: &str, finetuning: &str) -> String {
         pretrain::title(method),
         finetune::title(finetuning)
     )
+}
+
+/// The run's name, or that of its comparison.
+pub fn run_name(run: &ReportedRun) -> &str {
+    match &run.comparison {
+        Some(_) => run
+            .name
+            .rsplit_once(", ")
+            .map_or(&run.name, |(name, _)| name),
+        None => &run.name,
+    }
 }
 
 /// The rows: one for each classifier of a run, and for each classifier of a comparison.

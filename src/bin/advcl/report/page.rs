@@ -3,8 +3,9 @@
 use advcl::recipe::SplitName;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::headline::run_name;
 use super::html::{count, percent};
-use super::model::{Missing, ReportPage, SectionBody, ShownClassifier, distinct, run_name};
+use super::model::{Missing, ReportPage, SectionBody, ShownClassifier, distinct};
 use super::{accuracy, classes, comparisons, curves, measured, pictures, repeat, training, trust};
 use crate::format::Verdicts;
 

@@ -10,7 +10,7 @@ use advcl::evaluate::Attacked;
 use advcl::evaluate::adversarial::Verification;
 use advcl::experiment::{Outcome, Summary};
 use advcl::import::Imported;
-use advcl::selftest::Check;
+use advcl::selftest::GoldenCheck;
 use advcl::{finetune, pretrain};
 
 use crate::format::{
@@ -195,7 +195,7 @@ pub fn pairs(pairs: &[(String, String)]) -> String {
 
 /// A line for a golden file with the quantity nearest to its tolerance; with `all`, a line for each
 /// quantity below it.
-pub fn check(check: &Check, all: bool) -> String {
+pub fn check(check: &GoldenCheck, all: bool) -> String {
     let word = if check.passed() { "ok  " } else { "FAIL" };
     let mut text = format!(
         "{word}  {:<17} {:>3} quantities",
