@@ -18,7 +18,7 @@ pub use ascent::{Ascent, ImageState, checkpoints};
 const CLASSES_FOR_DLR: usize = 4;
 
 /// Settings of Auto-PGD.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Apgd {
     /// Gradient steps.
     pub iterations: usize,
@@ -32,7 +32,7 @@ pub struct Apgd {
 }
 
 /// Settings of targeted Auto-PGD.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TargetedApgd {
     /// Settings of the ascent.
     #[serde(flatten)]

@@ -18,7 +18,7 @@ use crate::tensor::to_vec;
 pub(crate) use projection::shift_to_plane;
 
 /// Settings of FAB.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fab {
     /// Steps of a walk.

@@ -39,7 +39,7 @@ pub(crate) use victim::in_stage;
 pub use victim::{AttackResult, Progress, Victim, select};
 
 /// Norm that measures a perturbation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Norm {
     /// The largest change of any value.

@@ -7,7 +7,7 @@ use super::{AttackResult, Progress, Victim};
 use crate::error::Result;
 
 /// Settings of the random search.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Noise {
     /// Points of each image's ball, drawn as the starts of PGD are.

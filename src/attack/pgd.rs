@@ -12,6 +12,24 @@ use crate::loss::cross_entropy_each;
 use crate::pixels::Pixels;
 
 /// Number and size of PGD's steps.
+///
+/// Its objective is any closure from images to a loss, of a model of your own too:
+///
+/// ```
+/// use advcl::attack::{Ball, Norm, Pgd};
+/// use advcl::burn::tensor::Tensor;
+///
+/// let device = advcl::device::open("cpu")?;
+/// let images = Tensor::<4>::full([2, 3, 8, 8], 0.5, &device);
+/// // The sum over the batch: an image's gradient does not depend on the others.
+/// let loss = |x: Tensor<4>| (x - 0.4).square().sum();
+/// let ball = Ball { norm: Norm::Linf, radius: 0.1 };
+/// let pgd = Pgd { steps: 10, step_size: 0.025 };
+/// let attacked = pgd.maximize(loss, &images, ball, &mut advcl::random::generator(0, "example", 0));
+/// let farthest = (attacked - images).abs().max().into_scalar::<f32>();
+/// assert!((farthest - 0.1).abs() < 1e-6);
+/// # Ok::<(), advcl::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pgd {
     /// Gradient steps.
@@ -139,7 +157,7 @@ impl Victim<'_> {
 }
 
 /// Settings of PGD as an attack of a suite.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestartedPgd {
     /// Gradient steps.

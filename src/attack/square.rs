@@ -20,7 +20,7 @@ pub(crate) use canvas::{Canvas, Window, pattern};
 const HALVED: [u128; 7] = [10, 50, 200, 500, 1000, 2000, 4000];
 
 /// Settings of the Square attack.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Square {
     /// Queries for each image, after its random start.

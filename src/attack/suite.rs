@@ -11,7 +11,7 @@ use super::{
 use crate::error::{Result, nearest};
 
 /// An attack with its settings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Attack {
     /// Projected gradient ascent on the cross-entropy.

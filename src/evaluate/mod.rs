@@ -7,7 +7,7 @@ pub mod soundness;
 mod suite;
 
 pub use crate::attack::{AttackTally, ImageOutcome, PerImage, Tally};
-pub use crate::logits::predictions;
+pub use crate::logits::{predictions, probabilities};
 pub use evaluator::{Accuracy, Evaluator, LabeledBatch, Stage, by_batch};
 pub use suite::{Attacked, SuiteRun};
 

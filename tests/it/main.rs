@@ -20,6 +20,7 @@ mod modes;
 mod networks;
 mod own_output;
 mod parity;
+mod recipe_keys;
 mod recipes;
 mod report;
 mod resume;

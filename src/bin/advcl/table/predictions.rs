@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use advcl::logits::probabilities;
+use advcl::evaluate::probabilities;
 use serde::Serialize;
 
 use crate::format::{Table, percent};
