@@ -1,19 +1,19 @@
-//! Refusing impossible values at the door, each by the key that has it.
+//! Checks of a recipe's values; an error names the key.
 
 use crate::error::{Error, Result};
 use crate::train::{Plan, Schedule};
 
-/// Where keys stand: a recipe, and a table of it.
+/// The place of the keys that are checked: a recipe and a table of it.
 #[derive(Clone, Debug)]
 pub struct Check<'a> {
-    /// The recipe, for messages; may be empty.
+    /// The recipe's name for messages; may be empty.
     place: &'a str,
-    /// The table, "pretrain.advcl"; empty for the whole recipe.
+    /// The table's name, "pretrain.advcl"; empty for the whole recipe.
     table: String,
 }
 
 impl<'a> Check<'a> {
-    /// Of a whole recipe; `place` is for messages and may be empty.
+    /// Checks of a whole recipe; `place` names it in messages and may be empty.
     pub fn new(place: &'a str) -> Self {
         Self {
             place,
@@ -21,7 +21,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Of the table `name` below `tables`: "pretrain", "advcl".
+    /// Checks of the table `name` below `tables`: "advcl" below "pretrain".
     pub fn within(&self, tables: &str, name: &str) -> Self {
         Self {
             place: self.place,
@@ -29,7 +29,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// The key as it is written in full.
+    /// The key's full name.
     pub fn key(&self, key: &str) -> String {
         match (self.table.as_str(), key) {
             ("", key) => key.to_owned(),
@@ -38,7 +38,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Refuses what `key` of the table says; the table itself where the key is empty.
+    /// Refuses the value of `key`; the whole table if the key is empty.
     ///
     /// # Errors
     /// [`Error::Recipe`], always.
@@ -56,7 +56,7 @@ impl<'a> Check<'a> {
         Err(Error::recipe(place, problem, hint))
     }
 
-    /// Refuses a number outside `low..=high`, and what is no number.
+    /// Refuses a number outside `low..=high`, and NaN.
     ///
     /// # Errors
     /// [`Error::Recipe`].
@@ -79,7 +79,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Refuses what the settings of a view refuse.
+    /// Turns the error of a view's settings into one that names the key.
     ///
     /// # Errors
     /// [`Error::Recipe`].
@@ -87,7 +87,7 @@ impl<'a> Check<'a> {
         outcome.or_else(|problem| self.refuse(key, problem, ""))
     }
 
-    /// Refuses a plan, under `key`, that cannot be carried out.
+    /// Refuses an impossible plan under `key`.
     ///
     /// # Errors
     /// [`Error::Recipe`].

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::random;
 
-/// Writes a whole file: to a temporary name in the same folder, synced, renamed, so that no crash and no full
-/// disk leaves half a file under the real name.
+/// Writes a whole file: to a temporary name in the same folder, synced, renamed, so that no crash
+/// and no full disk leaves half a file under the real name.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -22,7 +22,8 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
     let write = || -> std::io::Result<()> {
         let mut builder = tempfile::Builder::new();
         builder.prefix(".").suffix(".part");
-        // Temporary files are private by default; a run folder's are ordinary ones (the umask still applies).
+        // Temporary files are private by default; a run folder's are ordinary ones (the umask still
+        // applies).
         #[cfg(unix)]
         let permissions = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666);
         #[cfg(unix)]
@@ -38,9 +39,9 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
 
 /// Refuses an output where writing it would lose a file.
 ///
-/// A file that is one of the `inputs`, or lies in a folder among them, is never replaced, whatever links and
-/// spellings lead to it; any other existing file only where `replace` is true, and only if it is a regular file.
-/// `option` is the option that names the output, for the hint.
+/// A file that is one of the `inputs`, or lies in a folder among them, is never replaced, whatever
+/// links and spellings lead to it; any other existing file only where `replace` is true, and only
+/// if it is a regular file. `option` is the option that names the output, for the hint.
 ///
 /// # Errors
 /// [`Error::Output`].

@@ -1,4 +1,5 @@
-//! From an encoder to a classifier. A mode is data: what trains, by which loss, on which labels.
+//! Finetuning: from an encoder to a classifier. A mode is data: what it trains, with which loss, on
+//! which labels.
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
@@ -15,24 +16,24 @@ use crate::tables::{self, Registered, Tables};
 use crate::tensor::{label_tensor, to_tensor};
 use crate::train::{Loss, Objective, Plan, Step};
 
-/// What a mode changes of the model.
+/// The part of the model that a mode trains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Trains {
-    /// The linear classifier; the encoder is frozen, in evaluation mode.
+    /// The linear classifier on a frozen encoder in evaluation mode.
     Head,
     /// Encoder and classifier.
     Everything,
 }
 
-/// A mode by its name: what it does unless its table says otherwise.
+/// A mode by its name, with the settings that its tables have by default.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Mode {
-    /// As written in recipes and on the command line.
+pub struct FinetuneMode {
+    /// Name in recipes and on the command line.
     pub name: &'static str,
-    /// As written in tables for people.
+    /// Name in tables for people.
     pub title: &'static str,
-    /// A line.
+    /// One-line description.
     pub about: &'static str,
     trains: Trains,
     #[serde(skip)]
@@ -61,9 +62,9 @@ pub const SLF: &str = "slf";
 /// The name of adversarial full finetuning.
 pub const AFF: &str = "aff";
 
-/// The modes, cheapest first.
-pub const MODES: &[Mode] = &[
-    Mode {
+/// All modes, cheapest first.
+pub const MODES: &[FinetuneMode] = &[
+    FinetuneMode {
         name: SLF,
         title: "SLF",
         about: "standard linear: the head, on clean images",
@@ -72,7 +73,7 @@ pub const MODES: &[Mode] = &[
         labels: 1.0,
         soft_labels: false,
     },
-    Mode {
+    FinetuneMode {
         name: "alf",
         title: "ALF",
         about: "adversarial linear: the head, on PGD-10 images",
@@ -81,7 +82,7 @@ pub const MODES: &[Mode] = &[
         labels: 1.0,
         soft_labels: false,
     },
-    Mode {
+    FinetuneMode {
         name: "standard-full",
         title: "standard full",
         about: "everything, on clean images",
@@ -90,7 +91,7 @@ pub const MODES: &[Mode] = &[
         labels: 1.0,
         soft_labels: false,
     },
-    Mode {
+    FinetuneMode {
         name: AFF,
         title: "AFF",
         about: "adversarial full: everything, by TRADES (or PGD: loss = { pgd = { steps = 10 } })",
@@ -99,7 +100,7 @@ pub const MODES: &[Mode] = &[
         labels: 1.0,
         soft_labels: false,
     },
-    Mode {
+    FinetuneMode {
         name: "semi-supervised",
         title: "semi-supervised",
         about: "everything, by TRADES, on a tenth of the labels and on soft labels for the other images",
@@ -110,31 +111,32 @@ pub const MODES: &[Mode] = &[
     },
 ];
 
-/// A table below `[finetune]`. What is left out is the mode's.
+/// Keys of a table below `[finetune]`; the mode's own settings are the defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// How long and how fast.
+pub struct FinetuneSettings {
+    /// Epochs, batch size and optimizer.
     pub plan: Plan,
-    /// Random crops and flips. Without them, and without an attack, the features of a frozen encoder are computed
-    /// once.
+    /// Whether images are randomly cropped and flipped. Without that and without an attack, the
+    /// features of a frozen encoder are computed once.
     #[serde(default)]
     pub augment: bool,
-    /// What trains.
+    /// Part of the model that is trained; the mode's by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trains: Option<Trains>,
-    /// By which loss.
+    /// Loss; the mode's by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<Criterion>,
-    /// This share of the labels is used, the same of each class.
+    /// Share of the labels that is used, equal for all classes; the mode's by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<f64>,
-    /// Whether images without a label are used too, labeled softly by a standard full finetuning on those with one.
+    /// Whether images without a label are used too, with soft labels by a standard full finetuning
+    /// on the labeled ones; the mode's choice by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub soft_labels: Option<bool>,
 }
 
-impl Registered for Settings {
+impl Registered for FinetuneSettings {
     const WHAT: &'static str = "finetuning mode";
     const PARENT: &'static str = "finetune";
     const OPTION: &'static str = "mode";
@@ -149,36 +151,37 @@ impl Registered for Settings {
 }
 
 /// The tables below `[finetune]`, cheapest mode first.
-pub type Finetune = Tables<Settings>;
+pub type Finetune = Tables<FinetuneSettings>;
 
-/// A mode as a recipe has it.
-pub type Entry = tables::Entry<Settings>;
+/// A table below `[finetune]`: a mode, or one of several variants of it.
+pub type Entry = tables::Entry<FinetuneSettings>;
 
-/// A table's name as written for people: "SLF", "AFF (pgd)"; "end to end" where none was finetuned.
+/// A table's name as written for people, "AFF (pgd)"; "end to end" for a classifier that was not
+/// finetuned.
 pub fn title(name: &str) -> String {
-    tables::title::<Settings>(name).unwrap_or_else(|| name.replace('-', " "))
+    tables::title::<FinetuneSettings>(name).unwrap_or_else(|| name.replace('-', " "))
 }
 
 impl Entry {
-    fn mode(&self) -> &'static Mode {
+    fn mode(&self) -> &'static FinetuneMode {
         let mut modes = MODES.iter();
         modes
             .find(|mode| mode.name == self.base())
-            .expect("the registry's")
+            .expect("the base is one of the registry's names")
     }
 
-    /// What trains.
+    /// The part of the model that is trained.
     pub fn trains(&self) -> Trains {
         self.settings.trains.unwrap_or(self.mode().trains)
     }
 
-    /// By which loss.
+    /// The loss.
     pub fn loss(&self) -> Criterion {
         let usual = self.mode().loss;
         self.settings.loss.clone().unwrap_or_else(usual)
     }
 
-    /// The share of the labels that is used.
+    /// Share of the labels that is used.
     pub fn labels(&self) -> f64 {
         self.settings.labels.unwrap_or(self.mode().labels)
     }
@@ -188,7 +191,7 @@ impl Entry {
         self.settings.soft_labels.unwrap_or(self.mode().soft_labels)
     }
 
-    /// Refuses settings that cannot be.
+    /// Refuses impossible settings.
     ///
     /// # Errors
     /// [`Error::Recipe`](crate::Error::Recipe).
@@ -201,7 +204,7 @@ impl Entry {
             return check.refuse("labels", problem, "0.1 is a tenth of the labels");
         }
         if self.soft_labels() && self.trains() == Trains::Head {
-            let problem = "images without a label are used where everything trains";
+            let problem = "images without a label are used only where everything trains";
             let hint = "leave soft_labels out, or set trains = \"everything\"";
             return check.refuse("soft_labels", problem, hint);
         }
@@ -209,7 +212,8 @@ impl Entry {
     }
 }
 
-/// Features of all images, in evaluation mode. `[images, features]`, on the context's device.
+/// Computes the features of all images in evaluation mode, `[images, features]`, on the context's
+/// device.
 ///
 /// # Errors
 /// [`Error::Interrupted`](crate::Error::Interrupted) when asked to stop.
@@ -234,7 +238,8 @@ pub fn features(
     Ok(Tensor::cat(features, 0))
 }
 
-/// What a classifier says of all images, as probabilities. `[images, classes]`, on the context's device.
+/// Computes a classifier's probabilities for all images, `[images, classes]`, on the context's
+/// device.
 ///
 /// # Errors
 /// [`Error::Interrupted`](crate::Error::Interrupted) when asked to stop.
@@ -250,19 +255,19 @@ pub fn soft_labels(
     Ok(softmax(classifier.linear.forward(features), 1))
 }
 
-/// The objective of a linear classifier on a frozen encoder. The encoder is no part of what is trained, so neither its
-/// weights nor its statistics can move.
+/// Objective of a linear classifier on a frozen encoder. The encoder is not part of the trained
+/// model, so neither its weights nor its statistics can change.
 pub struct HeadOnly<'a> {
     encoder: FrozenEncoder,
     task: Task<'a>,
     criterion: Criterion,
-    /// Of the images that are used, where nothing about them changes.
+    /// Features of the images that are used, if these are the same in every epoch.
     cached: Option<Tensor<2>>,
 }
 
 impl<'a> HeadOnly<'a> {
-    /// With `cached`, the [`features`] of the images that are used, these are what the classifier sees; without, the
-    /// features of each batch are computed.
+    /// Trains on the features `cached` of the images that are used, see [`features`]; without
+    /// these, computes the features of each batch.
     pub fn new(
         encoder: &Encoder,
         route: Route,

@@ -1,28 +1,30 @@
-//! A look at a data set through a recipe's eyes: its figures, and the views that pretraining makes of it.
+//! Preview of a data set under a recipe: the views that AdvCL pretraining makes of its images.
 
 use burn::tensor::{Device, Tensor};
 
-use crate::attack::Pgd;
+use crate::attack::{Attacker, Victim};
 use crate::data::{Batch, Dataset};
 use crate::error::{Error, Result};
 use crate::logits::predictions;
-use crate::loss::{FixedViews, cross_entropy_each};
+use crate::loss::FixedViews;
 use crate::nn::{Classifier, Mode};
-use crate::pretrain::Settings;
+use crate::pretrain::MethodSettings;
 use crate::random;
 use crate::recipe::Recipe;
 use crate::run::Model;
-use crate::tensor::{label_tensor, to_tensor, to_vec};
+use crate::tensor::{to_tensor, to_vec};
 use crate::view::HighFrequency;
 
-/// The views of `rows` training images: the image, two strong ones, the weak one, its high frequencies (shifted
-/// to gray) and, where a model is given, the weak one attacked by PGD in the recipe's ball.
+/// Makes views of `rows` random training images: the image, two strong views, a weak view, its high
+/// frequencies (shifted to gray) and, if a model is given, the weak view attacked by PGD with the
+/// recipe's threat model.
 ///
-/// The model's classifier is attacked where it has one (away from what it says of the clean view), else its
-/// contrastive loss against a strong view.
+/// If the model has a classifier, the attack maximizes the cross-entropy with its prediction for
+/// the weak view; otherwise it maximizes the contrastive loss against a strong view.
 ///
 /// # Errors
-/// [`Error::Recipe`] for a recipe without AdvCL, [`Error::Data`] for a model of other images.
+/// [`Error::Recipe`] for a recipe without AdvCL, [`Error::Data`] for `rows` = 0 or a model of other
+/// images.
 pub fn views(
     data: &Dataset,
     recipe: &Recipe,
@@ -40,14 +42,18 @@ pub fn views(
     }
     let images = &data.train.images;
     let settings = recipe.pretrain.entries().iter().find_map(|entry| {
-        let Settings::Advcl(settings) = &entry.settings else {
+        let MethodSettings::AdvCl(settings) = &entry.settings else {
             return None;
         };
         Some(settings)
     });
     let settings = settings.ok_or_else(|| {
-        let hint = "name one that has a table [pretrain.advcl]";
-        Error::recipe("pretrain.advcl", "the recipe has no AdvCL views", hint)
+        let hint = "name another recipe with --recipe, such as quickstart";
+        Error::recipe(
+            "pretrain.advcl",
+            "the recipe has no table [pretrain.advcl], which says how views are made",
+            hint,
+        )
     })?;
     let mut rng = random::generator(recipe.seed, "inspect", 0);
     let mut chosen = random::permutation(images.len(), &mut rng);
@@ -79,8 +85,9 @@ pub fn views(
                 "name a model of this data set",
             ));
         }
-        let (evaluate, ball) = (&recipe.evaluate, recipe.threat.ball());
-        let pgd = Pgd::new(evaluate.steps, evaluate.step_size.as_ref(), ball);
+        let evaluate = &recipe.evaluate;
+        let step_size = evaluate.step_size.as_ref();
+        let Attacker { ball, pgd } = Attacker::new(recipe.threat.ball(), evaluate.steps, step_size);
         let shape = weak.shape;
         let weak = to_tensor(weak, device);
         let encoder = &model.backbone.encoder;
@@ -91,15 +98,21 @@ pub fn views(
                 route: info.route,
             }
             .frozen();
-            let said = label_tensor(&predictions(classifier.logits(weak.clone())), device);
-            let climb = |x| cross_entropy_each(classifier.logits(x), said.clone()).sum();
-            pgd.maximize(climb, &weak, ball, &mut rng)
+            let victim = Victim {
+                logits: &|x| classifier.logits(x),
+                images: &weak,
+                labels: &predictions(classifier.logits(weak.clone())),
+                indices: &chosen,
+                ball,
+                seed: recipe.seed,
+            };
+            victim.last_iterates(pgd)
         } else {
             let embed = |x: Tensor<4>| model.backbone.embed(x, info.route, &mut Mode::Eval);
             let other = embed(to_tensor(strong, device));
             let other = FixedViews::new(vec![other], settings.temperature);
-            let climb = |x| other.contrastive(embed(x));
-            pgd.maximize(climb, &weak, ball, &mut rng)
+            let loss = |x| other.contrastive(embed(x));
+            pgd.maximize(loss, &weak, ball, &mut rng)
         };
         views.push((
             "adversarial",

@@ -1,13 +1,14 @@
 //! Seeded randomness without global state.
 //!
-//! Every use has a generator of its own, derived from the run's seed, a purpose and a counter. So the whole
-//! random state of a run is its seed and where it is (epoch, step): a checkpoint stores that, and a resumed run
-//! draws the same numbers.
+//! Every use has a generator of its own, derived from the run's seed, a purpose and a counter. So
+//! the whole random state of a run is its seed and its position (epoch, step): a checkpoint stores
+//! these, and a resumed run draws the same numbers.
 
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
 
-/// FNV-1a: stable across versions and machines, unlike std's hasher. Tells accidents apart, not attacks.
+/// FNV-1a hash: stable across versions and machines, unlike std's. It detects accidental changes,
+/// not deliberate ones.
 pub fn fingerprint(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -33,12 +34,12 @@ pub fn permutation(len: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
 
 /// Shuffles `items` in place (Fisher–Yates, from the front).
 ///
-/// The algorithm of rand 0.10.4, written out: another version of rand may shuffle otherwise, and every
-/// published figure depends on the order of the images. One random number serves several positions:
-/// it is drawn below the product of their bounds, and taken apart digit by digit.
+/// The algorithm of rand 0.10.4, written out: another version of rand may shuffle otherwise, and
+/// every published figure depends on the order of the images. One random number serves several
+/// positions: it is drawn below the product of their bounds, and taken apart digit by digit.
 ///
-/// Limits and splits of data sets have a shuffle of their own (`data::sample`), written out too; its
-/// draws differ from these.
+/// Limits and splits of data sets have a shuffle of their own (`data::sample`), written out too;
+/// its draws differ from these.
 ///
 /// # Panics
 /// For 2^32 - 1 items or more.
@@ -115,7 +116,8 @@ mod tests {
 
     #[test]
     fn numbers_drawn_by_rand_never_change() {
-        // These are rand's own: should another version draw otherwise, write the algorithm out as above.
+        // These are rand's own: should another version draw otherwise, write the algorithm out as
+        // above.
         let mut rng = generator(3, "step", 7);
         let range: [usize; 6] = std::array::from_fn(|_| rng.random_range(0..1000));
         assert_eq!(range, [558, 652, 85, 707, 460, 343]);

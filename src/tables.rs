@@ -2,8 +2,8 @@
 //! `[finetune.MODE]`.
 //!
 //! A recipe may have several tables for one method or mode. The additional ones are variants: their
-//! name goes on with a hyphen and a name of their own, `[pretrain.advcl-without-clusters]`. Names of
-//! tables become names of folders.
+//! name goes on with a hyphen and a name of their own, `[pretrain.advcl-without-clusters]`. Names
+//! of tables become names of folders.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -16,7 +16,7 @@ use crate::error::{Error, Result, nearest};
 
 /// The content of a table that is named after an entry of a registry, and that registry.
 pub trait Registered: Sized {
-    /// What an entry is, in words: "pretraining method".
+    /// Description of an entry: "pretraining method".
     const WHAT: &'static str;
     /// The table above the tables: "pretrain".
     const PARENT: &'static str;
@@ -38,9 +38,9 @@ pub trait Registered: Sized {
 pub struct Entry<S> {
     /// The table's name: "advcl", or a variant, "advcl-without-clusters".
     pub name: String,
-    /// The table's content.
+    /// The content.
     pub settings: S,
-    /// The registry's name: "advcl".
+    /// Name in the registry: "advcl".
     base: &'static str,
 }
 
@@ -56,8 +56,8 @@ impl<S: Registered> Entry<S> {
     }
 }
 
-/// A table's name as written for people, "AdvCL (without-clusters)"; nothing for a name that no entry
-/// of the registry begins.
+/// A table's name as written for people, "AdvCL (without-clusters)"; nothing for a name that no
+/// entry of the registry begins.
 pub fn title<S: Registered>(name: &str) -> Option<String> {
     let base = base::<S>(name)?;
     let (_, title) = S::registry().find(|(known, _)| *known == base)?;
@@ -77,14 +77,14 @@ fn base<S: Registered>(name: &str) -> Option<&'static str> {
     known.filter(begins).max_by_key(|known| known.len())
 }
 
-/// What is wrong with a name that the registry does not have, and the nearest one that it has.
+/// Problem and hint for a name that the registry does not have; the hint has the nearest name.
 fn unknown<S: Registered>(name: &str) -> (String, String) {
     let hint = nearest(name, S::registry().map(|(known, _)| known));
     (format!("no {} {name:?}", S::WHAT), hint)
 }
 
-/// All tables below `[pretrain]` or `[finetune]`, in the order of the registry; variants of one entry
-/// in alphabetical order.
+/// All tables below `[pretrain]` or `[finetune]`, in the order of the registry; variants of one
+/// entry in alphabetical order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tables<S>(Vec<Entry<S>>);
 
@@ -102,8 +102,8 @@ impl<S: Registered> Tables<S> {
     /// The table of that name, which must exist.
     ///
     /// # Errors
-    /// [`Error::Recipe`]; its message distinguishes a name that the registry does not have from one that
-    /// only this recipe lacks.
+    /// [`Error::Recipe`]; its message distinguishes a name that the registry does not have from one
+    /// that only this recipe lacks.
     pub fn require(&self, name: &str) -> Result<&Entry<S>> {
         self.get(name).ok_or_else(|| {
             if base::<S>(name).is_none() {
@@ -158,8 +158,8 @@ impl<'de, S: Registered> Visitor<'de> for Reader<S> {
     }
 }
 
-/// Reads a table's name and finds its base. A wrong name is refused here rather than later, so that the
-/// error has the name's line and column.
+/// Reads a table's name and finds its base. A wrong name is refused here rather than later, so that
+/// the error has the name's line and column.
 struct Name<S>(PhantomData<S>);
 
 impl<'de, S: Registered> DeserializeSeed<'de> for Name<S> {

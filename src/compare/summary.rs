@@ -159,9 +159,7 @@ fn checks(outcomes: &[(u64, &Outcome)]) -> usize {
 
 /// Counts of PGD on the images that the attacks beside it ran on, where they are known.
 pub fn pgd_on_attacked(outcome: &Outcome) -> Option<Tally> {
-    let attacked = outcome.attacked.as_ref()?;
-    let total = &outcome.accuracy.total;
-    (attacked.images == total.images).then(|| total.clone())
+    outcome.attacked.as_ref()?.pgd
 }
 
 /// A row over its seeds, of which there is at least one.

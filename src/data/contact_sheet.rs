@@ -1,28 +1,32 @@
-//! A contact sheet: views of images side by side, as one PNG to look at.
+//! Contact sheets: views of images side by side, in one PNG file.
 
 use std::path::Path;
 
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 
-use super::Batch;
 use super::own_output::mark_png;
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
+use crate::tensor::Batch;
 
-/// White pixels between two pictures of a contact sheet.
+/// Width of the gap between two pictures, in pixels.
 const GAP: usize = 2;
-/// A sheet above this many bytes is a mistake in `scale`, not a picture to look at.
+/// Largest size of a contact sheet in memory, in bytes.
 const MAX_SHEET: usize = 1 << 30;
 
-/// Writes a PNG grid: one row an image, one column a view (`columns[view]` is
-/// `[images, 1 or 3 channels, height, width]`), each pixel enlarged to `scale` × `scale`, two white pixels
-/// between the pictures. Values are clamped into [0, 1]: shift a signed view (high frequencies) first. Gray
-/// and colour columns may stand side by side. The file appears whole or not at all.
+/// Writes a contact sheet: a row per image, a column per view, white gaps between them.
+///
+/// Each pixel is enlarged to `scale` × `scale`. Values are clamped to [0, 1]: shift a signed view
+/// (high frequencies) first. Gray and colour columns may be mixed. The file is written atomically
+/// and marked as this program's, so that it is never read as data.
+///
+/// # Shapes
+/// Each column is `[images, 1 or 3 channels, height, width]`.
 ///
 /// # Errors
-/// [`Error::Data`] where the columns do not agree in images, height or width, there is nothing to draw, or
-/// the picture would be too large; [`Error::Io`] where it cannot be written.
+/// [`Error::Data`] if the columns differ in images, height or width, if there is nothing to draw,
+/// or if the sheet would be too large; [`Error::Io`] if it cannot be written.
 pub fn contact_sheet(columns: &[&Batch], scale: usize, path: &Path) -> Result<()> {
     let refuse =
         |problem: String, hint: &str| Err(Error::data(path.display().to_string(), problem, hint));
@@ -106,7 +110,8 @@ pub fn contact_sheet(columns: &[&Batch], scale: usize, path: &Path) -> Result<()
     write_atomic(path, &mark_png(png))
 }
 
-/// One value of a view as a byte; a gray view has the same value in every channel. NaN is black.
+/// One value of a view as a byte. A gray view has the same value in every channel; NaN becomes
+/// black.
 fn byte(column: &Batch, row: usize, channel: usize, y: usize, x: usize) -> u8 {
     let [_, channels, height, width] = column.shape;
     let channel = channel.min(channels - 1);

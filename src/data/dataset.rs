@@ -1,39 +1,40 @@
-//! Splits and data sets: images with their labels, and what must hold of them.
+//! Splits and data sets: images with labels, and the checks of every data set.
 
 use super::images::Images;
 use crate::error::{Error, Result};
 
-/// Images and, where they are known, their labels.
+/// Images, with labels if there are any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
     /// The images.
     pub images: Images,
-    /// One class index an image; empty where the images are unlabeled.
+    /// Class index of each image; empty if the images are unlabeled.
     pub labels: Vec<usize>,
 }
 
-/// A data set: its classes and its two splits.
+/// Data set with class names, training split and test split.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dataset {
-    /// How messages and model files call it.
+    /// Name in messages and model files.
     pub name: String,
-    /// Class names in label order; empty where the images are unlabeled.
+    /// Class names in label order; empty if the images are unlabeled.
     pub classes: Vec<String>,
-    /// For training.
+    /// Images for training.
     pub train: Split,
-    /// For the final figures only; empty (zero images) for a flat folder.
+    /// Images for the final evaluation only; no images for a flat folder.
     pub test: Split,
 }
 
 impl Split {
-    /// Images and labels at `indices`, in that order; an unlabeled split stays unlabeled.
+    /// Selects the images at `indices` with their labels, in that order.
     ///
     /// # Panics
-    /// Where an index is not below the number of images.
+    /// If an index is not below the number of images.
     pub fn select(&self, indices: &[usize]) -> Self {
-        let labels = match self.labels.is_empty() {
-            true => Vec::new(),
-            false => indices.iter().map(|&i| self.labels[i]).collect(),
+        let labels = if self.labels.is_empty() {
+            Vec::new()
+        } else {
+            indices.iter().map(|&i| self.labels[i]).collect()
         };
         Self {
             images: self.images.select(indices),
@@ -41,10 +42,10 @@ impl Split {
         }
     }
 
-    /// Images a class, for labels `0..classes`; all zeros where the split is unlabeled.
+    /// Counts the images of each class `0..classes`; all zeros if the split is unlabeled.
     ///
     /// # Panics
-    /// Where a label is not below `classes`.
+    /// If a label is not below `classes`.
     pub fn counts(&self, classes: usize) -> Vec<usize> {
         let mut counts = vec![0; classes];
         for &label in &self.labels {
@@ -55,28 +56,29 @@ impl Split {
 }
 
 impl Dataset {
-    /// Refuses unlabeled images and images of one class: for the stages that need classes.
+    /// Refuses a data set with fewer than two classes, for the stages that need labels.
     ///
     /// # Errors
-    /// [`Error::Data`] where the data set has fewer than two classes.
+    /// [`Error::Data`] if the data set has fewer than two classes.
     pub fn require_labels(&self) -> Result<()> {
         let problem = match self.classes.as_slice() {
             [] => "expected labeled images, found images without classes".to_owned(),
-            // Whatever is said would be right, and robust.
+            // Every prediction would be right, and robust.
             [only] => format!("expected two classes or more, found {only:?} alone"),
             _ => return Ok(()),
         };
         Err(Error::data(
             &self.name,
             problem,
-            "put the images into train/<class>/ and test/<class>/; without labels only pretraining by methods that need none is possible",
+            "put the images into train/<class>/ and test/<class>/; without labels, only self-supervised pretraining is possible",
         ))
     }
 
-    /// Refuses images (`what`: "training", "test") among which a class has none: for the stages that need classes.
+    /// Refuses a split in which some class has no image. `what` ("training", "test") names the
+    /// split in the message.
     ///
     /// # Errors
-    /// [`Error::Data`] naming the class.
+    /// [`Error::Data`] with the name of the class.
     pub fn require_every_class(&self, split: &Split, what: &str) -> Result<()> {
         let counts = split.counts(self.classes.len());
         let Some(empty) = counts.iter().position(|&count| count == 0) else {
@@ -88,8 +90,8 @@ impl Dataset {
         Err(Error::data(&self.name, problem, hint))
     }
 
-    /// What must hold whatever the format: something to train on, something to test on where there are
-    /// labels, some of each class, and images of one shape.
+    /// Checks what every format must provide: training images, test images if there are labels,
+    /// images of each class, and one shape for all.
     pub(super) fn checked(self) -> Result<Self> {
         for (split, name) in [(&self.train, "training"), (&self.test, "test")] {
             if split.images.is_empty() && (name == "training" || !self.classes.is_empty()) {

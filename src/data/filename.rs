@@ -1,16 +1,17 @@
-//! What a file's name alone says: an image, something to pass over, or a known mistake.
+//! Kinds of files by their names: images, files to skip, and known mistakes.
 
-use super::archive::Entry;
+use super::entry::Entry;
 use crate::error::{Error, Result};
 
 const PUT_IMAGES: &str = "put them into train/<class>/ and test/<class>/, or all into one folder where there are no labels";
 const MOVE_OUT: &str = "move it out of the data set, or give it a name that starts with a dot";
 
-/// Left by systems and editors, or beside the images for people: nobody's data.
+/// Names of files and folders that operating systems leave behind.
 const JUNK: [&str; 4] = ["thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"];
+/// Names, without extension, of texts that come with data sets.
 const JUNK_STEMS: [&str; 4] = ["readme", "license", "licence", "copying"];
 
-/// Whether a path is hidden or not meant as data: it is passed over.
+/// Whether a file or folder is hidden or is known not to be data, so that it is skipped.
 pub(super) fn is_junk(name: &str) -> bool {
     name.split('/')
         .any(|part| part.starts_with('.') || JUNK.contains(&part.to_lowercase().as_str()))
@@ -21,7 +22,7 @@ pub(super) fn is_junk(name: &str) -> bool {
         }
 }
 
-/// Whether a name has the extension of an image that is read, in any case.
+/// Whether a name has the extension of a supported image format, in upper or lower case.
 pub(super) fn is_image(name: &str) -> bool {
     let extension = name
         .rsplit('/')
@@ -34,13 +35,13 @@ pub(super) fn is_image(name: &str) -> bool {
     })
 }
 
-/// What to do about a file of a known kind that is no image.
+/// Hint for a file of a known kind that is not a supported image.
 fn hint_for(name: &str) -> Option<&'static str> {
     let file = name.rsplit('/').next().unwrap_or(name).to_lowercase();
     let extension = file.rsplit('.').next().unwrap_or_default();
     Some(match extension {
         _ if file.starts_with("data_batch_") || file == "batches.meta" => {
-            "this is CIFAR's Python version; the binary version is read"
+            "this is CIFAR's Python version; download the binary version"
         }
         _ if file.contains("-ubyte") => "IDX files are read from a folder: unpack the archive",
         "gif" | "bmp" | "webp" | "tif" | "tiff" | "ppm" | "avif" | "heic" => "convert it to PNG",
@@ -49,7 +50,7 @@ fn hint_for(name: &str) -> Option<&'static str> {
     })
 }
 
-/// Refuses files that are no images, images that come twice, and having none.
+/// Refuses files that are not images, duplicate names, and listings without images.
 pub(super) fn check_files(source: &str, entries: &[Entry]) -> Result<()> {
     let (images, others): (Vec<&Entry>, Vec<&Entry>) = entries
         .iter()
@@ -77,7 +78,7 @@ pub(super) fn check_files(source: &str, entries: &[Entry]) -> Result<()> {
     }
     if let Some(pair) = images.windows(2).find(|pair| pair[0].name == pair[1].name) {
         let problem = format!("expected each image once, found {} twice", pair[0].name);
-        return Err(Error::data(source, problem, "pack the archive anew"));
+        return Err(Error::data(source, problem, "create the archive again"));
     }
     Ok(())
 }

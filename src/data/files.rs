@@ -1,4 +1,4 @@
-//! Single image files, for prediction.
+//! Image files for prediction.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,11 @@ use super::images::Images;
 use super::own_output::{is_own_picture, is_run_folder};
 use crate::error::{Error, Result};
 
-/// Reads PNG and JPEG files, which must all be of `shape` (`[channels, height, width]`). A folder stands for the
-/// images in it and below, in the order of their names; hidden files and this program's own output are passed over. Returns the files read, and their images.
+/// Reads PNG and JPEG files of one shape (`[channels, height, width]`). Returns their paths and
+/// images.
+///
+/// A folder stands for the images in it and below, in the order of their names. Hidden files and
+/// this program's own output are skipped there.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Format`]; [`Error::Data`] for another shape, or a folder without images.
@@ -34,8 +37,8 @@ pub fn read_images(paths: &[PathBuf], shape: [usize; 3]) -> Result<(Vec<PathBuf>
     let read = |path: &PathBuf| {
         let bytes = fs::read(path).map_err(Error::io("read", path))?;
         let name = path.display().to_string();
-        let (like, pixels) = decode(&name, path, &bytes, None)?;
-        let found = [like.channels, like.height, like.width];
+        let (image, pixels) = decode(&name, path, &bytes, None)?;
+        let found = [image.channels, image.height, image.width];
         if found != shape {
             let problem = format!(
                 "expected {channels} channels, {height} × {width} pixels, as the model was trained on, found {} channels, {} × {}",

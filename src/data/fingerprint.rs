@@ -3,14 +3,15 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::Split;
+use super::dataset::Split;
 use crate::random;
 
 /// Fingerprint of a split: tells whether a result was computed from the same images and labels.
 ///
-/// It is made of the decoded pixels and the class names alone, so that neither the place of the files nor
-/// their names or format matter. Equal fingerprints mean equal images except by a coincidence of 64-bit
-/// hashes; they are no protection against images that someone made to collide.
+/// It is made of the decoded pixels and the class names alone, so that neither the place of the
+/// files nor their names or format matter. Equal fingerprints mean equal images except by a
+/// coincidence of 64-bit hashes; they are no protection against images that someone made to
+/// collide.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SplitFingerprint {
     /// Number of images.
@@ -19,8 +20,8 @@ pub struct SplitFingerprint {
     pub pixels: String,
     /// Hash of the images as a sequence: changes with their order.
     pub order: String,
-    /// Hash of the class names in label order and of each image with its class, as a multiset. Depends on no
-    /// image where the split is unlabeled.
+    /// Hash of the class names in label order and of each image with its class, as a multiset.
+    /// Depends on no image where the split is unlabeled.
     pub labels: String,
 }
 
@@ -208,7 +209,8 @@ mod tests {
             (2, &other.pixels, &other.labels)
         );
         assert_ne!(one.order, other.order);
-        // Recorded once: another text would make every run folder look as if its images had changed.
+        // Recorded once: another text would make every run folder look as if its images had
+        // changed.
         assert_eq!(one.pixels, "fnv1a-3f237f031c9c771b");
     }
 }

@@ -1,53 +1,53 @@
-//! Images in memory.
+//! Images in memory, as bytes.
 
 use crate::tensor::Batch;
 
 /// Weights of red, green and blue in a pixel's gray value (ITU-R BT.601).
 pub(super) const LUMA: [f32; 3] = [0.2989, 0.587, 0.114];
 
-/// Images of one size, kept as bytes.
+/// Images of one size, stored as bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Images {
-    /// `[len, channels, height, width]`, one byte a value, row-major.
+    /// Values as `[len, channels, height, width]`, row-major.
     pub pixels: Vec<u8>,
-    /// 1 (gray) or 3 (red, green, blue).
+    /// Number of channels: 1 (gray) or 3 (red, green, blue).
     pub channels: usize,
-    /// In pixels.
+    /// Height in pixels.
     pub height: usize,
-    /// In pixels.
+    /// Width in pixels.
     pub width: usize,
 }
 
 impl Images {
-    /// How many images.
+    /// Number of images.
     pub fn len(&self) -> usize {
         // Sizes of zero never come from `load`, but the fields are public.
         self.pixels.len().checked_div(self.image_len()).unwrap_or(0)
     }
 
-    /// Whether there is no image at all.
+    /// Whether there are no images.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Values an image: channels × height × width.
+    /// Number of values in an image: channels × height × width.
     pub fn image_len(&self) -> usize {
         self.channels * self.height * self.width
     }
 
-    /// Image `i` as `[channels, height, width]`, row-major.
+    /// Values of image `i` as `[channels, height, width]`, row-major.
     ///
     /// # Panics
-    /// Where `i` is not below [`Images::len`].
+    /// If `i` is not below [`Images::len`].
     pub fn image(&self, i: usize) -> &[u8] {
         let len = self.image_len();
         &self.pixels[i * len..][..len]
     }
 
-    /// The images at `indices`, in that order; an index may come more than once.
+    /// Selects the images at `indices`, in that order; an index may occur more than once.
     ///
     /// # Panics
-    /// Where an index is not below [`Images::len`].
+    /// If an index is not below [`Images::len`].
     pub fn select(&self, indices: &[usize]) -> Self {
         let mut pixels = Vec::with_capacity(indices.len() * self.image_len());
         for &i in indices {
@@ -56,10 +56,11 @@ impl Images {
         Self { pixels, ..*self }
     }
 
-    /// Gray images as colour ones, all channels alike; colour images as gray ones, by their luma.
+    /// Converts gray images to colour (three equal channels), or colour images to gray (their
+    /// luma).
     ///
     /// # Panics
-    /// For anything but 1 and 3 channels.
+    /// If either number of channels is not 1 or 3.
     pub fn with_channels(&self, channels: usize) -> Self {
         let plane = self.height * self.width;
         let mut pixels = Vec::with_capacity(self.len() * channels * plane);
@@ -81,10 +82,13 @@ impl Images {
         }
     }
 
-    /// The images at `indices` as `[indices.len(), channels, height, width]`, each byte divided by 255.
+    /// Copies the images at `indices` into a batch of values in [0, 1].
+    ///
+    /// # Shapes
+    /// `[indices.len(), channels, height, width]`.
     ///
     /// # Panics
-    /// Where an index is not below [`Images::len`].
+    /// If an index is not below [`Images::len`].
     pub fn batch(&self, indices: &[usize]) -> Batch {
         let mut data = Vec::with_capacity(indices.len() * self.image_len());
         for &i in indices {
@@ -96,7 +100,8 @@ impl Images {
         }
     }
 
-    /// Mean and standard deviation (of the population) a channel, of pixels in [0, 1]; zeros for no self.
+    /// Mean and standard deviation of each channel, for values in [0, 1]. The deviation is the
+    /// population's; zeros if there are no images.
     pub fn channel_means(&self) -> Vec<(f64, f64)> {
         let plane = self.height * self.width;
         let mut sums = vec![(0u64, 0u64); self.channels];
@@ -121,12 +126,12 @@ impl Images {
     }
 }
 
-/// A byte as a pixel value in [0, 1].
+/// Converts a byte into a pixel value in [0, 1].
 pub(super) fn unit(byte: u8) -> f32 {
     f32::from(byte) / 255.0
 }
 
-/// The gray value of a colour.
+/// Gray value of a colour.
 pub(super) fn luma([r, g, b]: [f32; 3]) -> f32 {
     LUMA[0] * r + LUMA[1] * g + LUMA[2] * b
 }

@@ -1,7 +1,7 @@
-//! Images in memory, splits, and the formats that they are read from.
+//! Data sets: images in memory, their splits, and the formats that they are read from.
 //!
-//! [`load`] takes the name of the embedded set or a path and finds out the format by content: one file
-//! here a format. Whatever the format, the result is a [`Dataset`] of bytes.
+//! [`load`] takes the name of an embedded data set or a path, and detects the format by content.
+//! The result is a [`Dataset`] of bytes, whatever the format. Each format has a file of its own.
 
 mod archive;
 pub mod augment;
@@ -11,6 +11,7 @@ pub mod corrupt;
 mod dataset;
 mod decode;
 mod embedded;
+mod entry;
 mod filename;
 mod files;
 mod fingerprint;
@@ -36,21 +37,22 @@ pub use fingerprint::SplitFingerprint;
 pub use images::Images;
 pub use own_output::is_own_picture;
 
-/// The names of the data sets inside the program, as [`load`] takes them.
+/// Names of the data sets that are part of the program, as [`load`] takes them.
 pub const EMBEDDED: &[&str] = &[embedded::NAME];
 
-/// Loads the embedded set of that name (see [`EMBEDDED`]; `./name` is the path of the same name), or what
-/// stands at a path:
+/// Loads a data set: an embedded one by its name (see [`EMBEDDED`]), or one of these at a path
+/// (`./name` for a path that is called like an embedded data set):
 /// - a folder with the four IDX files of MNIST, plain or gzip;
 /// - CIFAR-10 or CIFAR-100 in the official binary version, a folder or a tar archive;
-/// - PNG and JPEG images in `train/<class>/` and `test/<class>/` (`val/` or `valid/` where there is no
+/// - PNG and JPEG images in `train/<class>/` and `test/<class>/` (`val/` or `valid/` if there is no
 ///   `test/`), or, unlabeled, in one flat folder; a folder or a tar archive.
 ///
-/// A tar archive may be gzip-compressed; nothing of it is unpacked to disk. Formats are told by content.
+/// A tar archive may be gzip-compressed; nothing is unpacked to disk. Files that this program wrote
+/// into the folder (contact sheets, reports, weights, run folders) are not read as data.
 ///
 /// # Errors
-/// [`Error::Data`] for an unknown name or a data set that cannot be used, [`Error::Format`] for a damaged
-/// file, [`Error::Io`] where the system refuses.
+/// [`Error::Data`] for an unknown name or an unusable data set, [`Error::Format`] for a damaged
+/// file, [`Error::Io`] if a file cannot be read.
 pub fn load(source: &str) -> Result<Dataset> {
     if source == embedded::NAME {
         return embedded::load()?.checked();

@@ -1,14 +1,14 @@
-//! This program's own output among images: it is recognized and never read as data.
+//! Recognition of this program's own output, which is never read as data.
 //!
-//! Somebody who works inside an image folder finds a contact sheet, a report, a model file and a folder of runs
-//! there afterwards. The same commands must still find the same images.
+//! Commands that are run inside an image folder leave a contact sheet, a report, a model file or a
+//! folder of runs there. The same commands must find the same images afterwards.
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::archive::Entry;
+use super::entry::Entry;
 use super::filename::{is_image, is_junk};
 use crate::error::{Error, Result};
 
@@ -20,9 +20,9 @@ const PNG_HEADER: usize = 8 + 25;
 /// Type, keyword and beginning of the value of the text chunk that marks our PNG files.
 const PNG_MARK: &[u8] = b"tEXtSoftware\0advcl";
 
-/// The note that every run folder holds (`Experiment::note_machine`).
+/// Description of the machine, in every run folder (`Experiment::note_machine`).
 const RUN_NOTE: &str = "run.json";
-/// Two files of a run folder that was interrupted before its note was written.
+/// Files of a run folder that was interrupted before [`RUN_NOTE`] was written.
 const RUN_FILES: [&str; 2] = ["recipe.toml", "metrics.jsonl"];
 
 /// Adds a text chunk to a PNG file that names this program as the author.
@@ -31,7 +31,7 @@ pub(super) fn mark_png(mut png: Vec<u8>) -> Vec<u8> {
     let chunk = [PNG_MARK, b" ", version].concat();
     let mut checksum = flate2::Crc::new();
     checksum.update(&chunk);
-    // The length counts the value without the type.
+    // The length of a chunk does not include its type.
     let len = (chunk.len() - 4) as u32;
     let marked = [
         &len.to_be_bytes(),
@@ -43,7 +43,7 @@ pub(super) fn mark_png(mut png: Vec<u8>) -> Vec<u8> {
     png
 }
 
-/// Whether the file at `path` is a picture that this program wrote, whatever its name.
+/// Whether the file at `path` is a PNG file that this program wrote, whatever its name.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -58,21 +58,21 @@ pub(super) fn is_run_folder(path: &Path) -> bool {
     noted || RUN_FILES.iter().all(|name| path.join(name).is_file())
 }
 
-/// The beginning of a file.
+/// Reads the beginning of a file.
 fn head(path: &Path) -> io::Result<Vec<u8>> {
     let mut head = Vec::with_capacity(HEAD);
     File::open(path)?.take(HEAD as u64).read_to_end(&mut head)?;
     Ok(head)
 }
 
-/// Whether a file of this name can be told apart by its content; all others need not be opened.
+/// Whether a file of this name can be this program's own, so that its content must be checked.
 pub(super) fn may_be_own(name: &str) -> bool {
     let (file, extension) = file_and_extension(name);
     file == RUN_NOTE || matches!(extension.as_str(), "png" | "html" | "safetensors")
 }
 
-/// Whether this program wrote the file called `name` that begins with `head`: a contact sheet, a report, weights or
-/// adversarial examples, the note of a run folder.
+/// Whether this program wrote the file called `name` that begins with `head`: a contact sheet, a
+/// report, weights or adversarial examples, the note of a run folder.
 pub(super) fn is_own(name: &str, head: &[u8]) -> bool {
     let holds = |mark: &str| head.windows(mark.len()).any(|part| part == mark.as_bytes());
     let (file, extension) = file_and_extension(name);
@@ -85,7 +85,7 @@ pub(super) fn is_own(name: &str, head: &[u8]) -> bool {
 }
 
 fn has_png_mark(head: &[u8]) -> bool {
-    // A chunk's type follows its length.
+    // The type of a chunk follows its length.
     let after = head.get(PNG_HEADER + 4..);
     head.starts_with(b"\x89PNG") && after.is_some_and(|chunk| chunk.starts_with(PNG_MARK))
 }
@@ -96,8 +96,8 @@ fn file_and_extension(name: &str) -> (&str, String) {
     (file, extension.to_lowercase())
 }
 
-/// Removes what this program wrote: files, run folders, and folders in which there are run folders and no images
-/// beside them, as in `runs/`.
+/// Removes this program's own output from a listing: files, run folders, and folders that hold run
+/// folders but no other images, as `runs/` does.
 pub(super) fn without_own(mut entries: Vec<Entry>) -> Vec<Entry> {
     let runs = run_folders(&entries);
     let is_in = |name: &str, folders: &HashSet<String>| {
@@ -121,7 +121,7 @@ pub(super) fn without_own(mut entries: Vec<Entry>) -> Vec<Entry> {
     entries
 }
 
-/// The folders below the listed one that are run folders.
+/// Names of the run folders in a listing.
 fn run_folders(entries: &[Entry]) -> HashSet<String> {
     let files: HashSet<&str> = entries
         .iter()
@@ -138,7 +138,7 @@ fn run_folders(entries: &[Entry]) -> HashSet<String> {
     entries.iter().filter_map(folder).collect()
 }
 
-/// The folders around `a/b/c`: `a/b` and `a`.
+/// Names of the folders around a file or folder: `a/b` and `a` for `a/b/c`.
 fn parents(name: &str) -> impl Iterator<Item = &str> {
     name.rmatch_indices('/').map(|(end, _)| &name[..end])
 }
@@ -162,7 +162,7 @@ mod tests {
         }
     }
 
-    /// Files that this program leaves in the folder where somebody works.
+    /// Files that this program leaves in its working directory.
     fn output() -> Vec<(&'static str, Vec<u8>)> {
         let note = b"{\n  \"advcl_version\": \"0.1.0\",\n  \"device\": \"cpu\"\n}\n".to_vec();
         let page =
@@ -175,7 +175,7 @@ mod tests {
             ("runs/r/run.json", note.clone()),
             ("runs/r/recipe.toml", b"seed = 1".to_vec()),
             ("runs/r/simclr/model.safetensors", b"weights".to_vec()),
-            // A comparison, whose runs have its tables beside them; and a run that was stopped at its beginning.
+            // A comparison has its tables beside its runs; the last run was interrupted early.
             ("runs/c/comparison.md", b"| method |".to_vec()),
             ("runs/c/seed-1/run.json", note),
             ("runs/stopped/recipe.toml", b"seed = 1".to_vec()),
@@ -219,7 +219,7 @@ mod tests {
         refused(dir.path(), &["expected PNG or JPEG images, found none"]);
         put(dir.path().join("a.png"), &gray_png(2, 2, 0));
         assert_eq!(load_path(dir.path()).unwrap().train.images.len(), 1);
-        // It would go unnoticed if all of runs/ were passed over.
+        // An image beside the run folders is refused, not silently skipped.
         put(dir.path().join("runs/b.png"), &gray_png(2, 2, 0));
         refused(dir.path(), &["found a.png and runs/b.png"]);
     }

@@ -7,7 +7,7 @@ use toml::Table;
 
 use super::Experiment;
 use super::state::{Other, State, Work};
-use crate::cluster::{Points, PseudoLabels, Settings};
+use crate::cluster::{ClusterSettings, Points, PseudoLabels};
 use crate::error::{Error, Result};
 use crate::finetune::features;
 use crate::nn::Route;
@@ -200,7 +200,10 @@ impl Experiment {
 
     /// Whether the recipe's pseudo-labels need no encoder of this run.
     pub(super) fn labels_are_given(&self) -> bool {
-        self.recipe.cluster.as_ref().is_some_and(Settings::is_given)
+        self.recipe
+            .cluster
+            .as_ref()
+            .is_some_and(ClusterSettings::is_given)
     }
 
     /// Seconds of making pseudo-labels, where this run made them.
@@ -326,7 +329,7 @@ impl Experiment {
 /// Pseudo-labels for each number of clusters.
 fn clusterings(
     points: &Points,
-    settings: &Settings,
+    settings: &ClusterSettings,
     context: &mut Context,
 ) -> Result<Vec<(usize, Vec<usize>)>> {
     let mut clusters = Vec::new();
@@ -334,7 +337,7 @@ fn clusterings(
     for (done, &count) in settings.counts.iter().enumerate() {
         let mut rng = random::generator(context.seed, "cluster", count as u64);
         // Stopped in the middle, or after it: both are heard here.
-        let found = points.cluster(count, settings, &mut rng, context.stop);
+        let found = points.cluster(count, settings.k_means(), &mut rng, context.stop);
         let finished = done + usize::from(found.is_some());
         context.progress("cluster", finished, total, "clusterings")?;
         clusters.extend(found.map(|found| (count, found.labels)));

@@ -1,9 +1,12 @@
-//! DynACL++, the post-processing of DynACL (Luo, Wang, Wang, ICLR 2023): its encoder's features are clustered, a linear head
-//! learns the clusters, and then TRADES on these pseudo-labels trains everything.
+//! DynACL++, the post-processing of DynACL (Luo, Wang, Wang: "Rethinking the Effect of Data
+//! Augmentation in Adversarial Contrastive Learning", ICLR 2023): the features of its encoder are
+//! clustered, a linear head learns the clusters, and TRADES on these pseudo-labels then trains
+//! encoder and head.
 //!
-//! As in the released code the features are those of clean images on the route `normal`, and what is trained is the route
-//! `pgd` as a network of one BatchNorm. Departure: TRADES' attack begins at noise, as it does everywhere here, where that
-//! code begins at the image itself, at which the divergence has no gradient.
+//! As in the released code, the clustered features are those of clean images on the route `normal`,
+//! and the route `pgd` is trained further as a network with one BatchNorm. Departure: the attack of
+//! TRADES starts from noise, as everywhere here; that code starts from the image itself, where the
+//! divergence has no gradient.
 
 use std::path::PathBuf;
 
@@ -11,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Method, Trained, Trainer};
 use crate::check::Check;
-use crate::cluster::{self, Points, PseudoLabels};
+use crate::cluster::{KMeans, Points, PseudoLabels};
 use crate::criterion::{Criterion, EndToEnd, Task};
 use crate::data::Images;
 use crate::data::augment::Weak;
@@ -23,27 +26,28 @@ use crate::random;
 use crate::run::layout;
 use crate::train::Plan;
 
-/// What a recipe says of it.
+/// Keys of a table `[pretrain."dynacl++"]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// Of TRADES: how long and how fast.
+pub struct DynAclPlusPlusSettings {
+    /// Epochs, batch size and optimizer of TRADES.
     pub plan: Plan,
-    /// Of the head before it.
+    /// Epochs, batch size and optimizer of the head before it.
     pub head_plan: Plan,
-    /// The encoder to begin with: a method of this recipe, or a model file of any run.
+    /// The encoder to start from: a method of this recipe, `dynacl` by default, or a model file of
+    /// any run.
     #[serde(default = "dynacl")]
     pub encoder: String,
-    /// How many clusters: 10 in the paper.
+    /// Number of clusters; 10 in the paper.
     pub clusters: usize,
-    /// Weight of TRADES' divergence: 6 in the paper.
+    /// Weight of TRADES' divergence; 6 in the paper.
     pub beta: f64,
-    /// Of the attack: 10 in the paper.
+    /// Gradient steps of the attack; 10 in the paper.
     pub attack_steps: usize,
-    /// Of the attack, in pixels; a quarter of the radius where it is left out.
+    /// Step size of the attack, in pixels; a quarter of the radius by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attack_step_size: Option<Pixels>,
-    /// What TRADES sees: a crop and a flip.
+    /// Augmentation of TRADES' images: a crop and a flip.
     #[serde(default)]
     pub weak: Weak,
 }
@@ -52,10 +56,10 @@ fn dynacl() -> String {
     "dynacl".to_owned()
 }
 
-/// Images whose features are computed at a time.
+/// Batch size of the features.
 const BATCH: usize = 256;
 
-impl Method for Settings {
+impl Method for DynAclPlusPlusSettings {
     fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -85,7 +89,7 @@ impl Method for Settings {
         Some(&self.encoder)
     }
 
-    // Pseudo-labels and head, which are kept in the method's folder, belong to the whole of its recipe.
+    // Pseudo-labels and head are kept in the method's folder, for one recipe as a whole.
     fn depends_on_epochs(&self) -> bool {
         true
     }
@@ -94,12 +98,12 @@ impl Method for Settings {
         let inputs = trainer.inputs;
         let source = inputs.source.expect("the method names a source");
         if source.info.encoder != *inputs.encoder {
-            let problem = "the encoder to begin with is built otherwise than the recipe's";
+            let problem = "the encoder to start from has another architecture than [encoder]";
             let key = format!("pretrain.{}.encoder", trainer.stage.name);
             return Err(Error::recipe(key, problem, "choose [encoder] alike"));
         }
         if source.backbone.head_proj.is_none() {
-            let problem = "the encoder to begin with was trained with labels";
+            let problem = "the encoder to start from was trained with labels";
             let key = format!("pretrain.{}.encoder", trainer.stage.name);
             return Err(Error::recipe(
                 key,
@@ -150,9 +154,9 @@ impl Method for Settings {
     }
 }
 
-impl Settings {
-    /// Clusters of the encoder's features. Kept in the method's folder: what is trained on them must find the same
-    /// ones when it goes on, on whatever machine.
+impl DynAclPlusPlusSettings {
+    /// Clusters of the encoder's features, kept in the method's folder: a training that is
+    /// continued, maybe on another machine, must use the same ones.
     fn pseudo_labels(
         &self,
         encoder: &Encoder,
@@ -167,16 +171,13 @@ impl Settings {
         }
         let context = &mut *trainer.context;
         let clean = features(name, encoder, Route::Normal, images, BATCH, context)?;
-        let settings = cluster::Settings {
-            counts: vec![count],
+        let effort = KMeans {
             restarts: 3,
             iterations: 100,
-            model: None,
-            labels_file: None,
         };
         let mut rng = random::generator(context.seed, &format!("{name}/cluster"), 0);
         let points = Points::new(clean);
-        let found = points.cluster(count, &settings, &mut rng, context.stop);
+        let found = points.cluster(count, effort, &mut rng, context.stop);
         let found = found.ok_or_else(|| Error::Interrupted {
             at: format!("{name}, clustering"),
             path: PathBuf::new(),

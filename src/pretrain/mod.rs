@@ -1,9 +1,10 @@
 //! Pretraining methods, one file each, and their registry: [`METHODS`].
 //!
-//! What holds for all of them, whatever their released code does: encoders see pixels in [0, 1], not normalised by a mean and a
-//! deviation (the first BatchNorm does as much); strong views are by default those of AdvCL (crops of at least a fifth of
-//! the image), which `strong = { scale = … }` changes; and the projection head is one and the same. A method's file says
-//! where else it departs.
+//! All methods have in common, whatever their released code does, that encoders get pixels that are
+//! not normalized by a mean and a deviation (the first BatchNorm has the same effect); that strong
+//! views are by default those of AdvCL (crops of at least a fifth of the image), which
+//! `strong = { scale = … }` changes; and that the projection head has one form. The file of a
+//! method lists its other departures.
 
 pub mod acl;
 pub mod advcl;
@@ -29,10 +30,10 @@ use crate::nn::{Backbone, FrozenEncoder, Mode, Route};
 use crate::pixels::Pixels;
 use crate::train::Plan;
 
-pub use registry::{About, Entry, METHODS, Pretrain, Settings, title};
+pub use registry::{Entry, METHODS, MethodInfo, MethodSettings, Pretrain, title};
 pub use trainer::{HasEncoder, Inputs, Stage, Trained, Trainer};
 
-/// A way to make an encoder: what its settings need, and what it does with them.
+/// A method of pretraining: what it needs, and how it makes an encoder.
 pub trait Method {
     /// Epochs, batch size and optimizer.
     fn plan(&self) -> &Plan;
@@ -51,40 +52,42 @@ pub trait Method {
         Ok(())
     }
 
-    /// Whether it learns from the labels of the training images. Such a method trains its classifier
-    /// together with its encoder; that classifier is evaluated, and none is finetuned.
+    /// Whether the method learns from the labels of the training images. Such a method trains its
+    /// classifier together with its encoder; that classifier is evaluated, and none is finetuned.
     fn supervised(&self) -> bool {
         false
     }
 
-    /// Whether it learns from pseudo-labels, which must exist before it.
+    /// Whether the method learns from pseudo-labels, which are made before it.
     fn clustered(&self) -> bool {
         false
     }
 
-    /// The numbers of clusters that it wants; all of the recipe's by default.
+    /// Numbers of clusters that the method needs; all of the recipe's by default.
     fn cluster_counts(&self) -> Option<&[usize]> {
         None
     }
 
-    /// Whether it attacks its images, so that the recipe's threat model matters.
+    /// Whether the method attacks its images, so that the recipe's threat model matters.
     fn attacks(&self) -> bool {
         true
     }
 
     /// Whether more than the learning rate depends on the plan's number of epochs: the loss, the
-    /// augmentation, or something that an earlier phase keeps in the method's folder. The first epochs of
-    /// a longer training then differ from a shorter one, which therefore cannot be continued.
+    /// augmentation, or something that an earlier phase keeps in the method's folder. The first
+    /// epochs of a longer training then differ from a shorter one, which therefore cannot be
+    /// continued.
     fn depends_on_epochs(&self) -> bool {
         false
     }
 
-    /// The encoder that it learns from or begins with: a method of the same recipe, or a model file.
+    /// The encoder that the method learns from or starts from: a method of the same recipe, or a
+    /// model file.
     fn source(&self) -> Option<&str> {
         None
     }
 
-    /// Number of BatchNorm branches of its encoder.
+    /// Number of BatchNorm branches of the encoder.
     fn routes(&self) -> usize {
         1
     }
@@ -94,7 +97,7 @@ pub trait Method {
         Route::Normal
     }
 
-    /// Makes the encoder: fresh models, objectives on the trainer's inputs, and their training.
+    /// Makes the encoder: trains fresh models by objectives on the trainer's inputs.
     ///
     /// # Errors
     /// Those of [`train::fit`](crate::train::fit).
@@ -128,8 +131,8 @@ impl ViewAttack {
     }
 }
 
-/// Images to projections in evaluation mode, with BatchNorm folded into the weights: for attacks on a
-/// network whose statistics are fixed.
+/// The function from images to projections in evaluation mode, with BatchNorm folded into the
+/// weights; for attacks on a network whose statistics are fixed.
 pub(crate) fn frozen_embedding(model: &Backbone, route: Route) -> impl Fn(Tensor<4>) -> Tensor<2> {
     let encoder = FrozenEncoder::new(&model.encoder, route);
     move |images| model.project(encoder.features(images), &mut Mode::Eval)

@@ -1,40 +1,43 @@
-//! The registry of methods, and the tables below `[pretrain]`, each named after its method.
+//! The registry of methods, and the tables below `[pretrain]` that are named after them.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Method;
 use crate::tables::{self, Registered, Tables};
 
-/// What is said of a method.
+/// Name and description of a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct About {
-    /// As written in recipes and on the command line.
+pub struct MethodInfo {
+    /// Name in recipes and on the command line.
     pub name: &'static str,
-    /// As written in tables for people.
+    /// Name in tables for people.
     pub title: &'static str,
-    /// A line.
+    /// One-line description.
     pub about: &'static str,
 }
 
-/// Makes the registry from a line a method, in the order in which a run makes them: later ones may use what earlier
-/// ones made.
+/// Makes the registry from one line for each method, in the order in which a run makes their
+/// encoders: a method may learn from the encoders of earlier ones.
 macro_rules! methods {
-    ($($variant:ident, $module:ident, $name:literal, $title:literal, $about:literal;)*) => {
-        /// The methods, in the order in which a run makes them.
-        pub const METHODS: &[About] = &[
-            $(About { name: $name, title: $title, about: $about },)*
+    ($(
+        $module:ident::$settings:ident, $variant:ident,
+        $name:literal, $title:literal, $about:literal;
+    )*) => {
+        /// All methods, in the order in which a run makes their encoders.
+        pub const METHODS: &[MethodInfo] = &[
+            $(MethodInfo { name: $name, title: $title, about: $about },)*
         ];
 
-        /// A method's settings.
+        /// The settings of one method.
         #[derive(Clone, Debug, PartialEq, Serialize)]
         #[serde(untagged)]
-        #[allow(missing_docs)] // each is its module's
-        pub enum Settings {
-            $($variant(Box<super::$module::Settings>),)*
+        #[allow(missing_docs)] // their types have docs
+        pub enum MethodSettings {
+            $($variant(Box<super::$module::$settings>),)*
         }
 
-        impl Settings {
-            /// What they do.
+        impl MethodSettings {
+            /// The method with these settings.
             pub fn method(&self) -> &dyn Method {
                 match self {
                     $(Self::$variant(settings) => &**settings,)*
@@ -42,7 +45,7 @@ macro_rules! methods {
             }
         }
 
-        impl Registered for Settings {
+        impl Registered for MethodSettings {
             const WHAT: &'static str = "pretraining method";
             const PARENT: &'static str = "pretrain";
             const OPTION: &'static str = "method";
@@ -65,42 +68,44 @@ macro_rules! methods {
 }
 
 methods! {
-    Simclr, simclr, "simclr", "SimCLR",
+    simclr::SimClrSettings, SimClr, "simclr", "SimCLR",
         "two augmented views, no attack: the standard encoder, and the source of pseudo-labels";
-    Advcl, advcl, "advcl", "AdvCL",
+    advcl::AdvClSettings, AdvCl, "advcl", "AdvCL",
         "four views, one attacked, one of high frequencies; pseudo-labels (Fan et al., NeurIPS 2021)";
-    Rocl, rocl, "rocl", "RoCL",
+    rocl::RoclSettings, Rocl, "rocl", "RoCL",
         "two views and one attacked against the other, one BatchNorm (Kim et al., NeurIPS 2020)";
-    Acl, acl, "acl", "ACL",
+    acl::AclSettings, Acl, "acl", "ACL",
         "two views, clean and attacked: a stream for each (Jiang et al., NeurIPS 2020)";
-    Dynacl, dynacl, "dynacl", "DynACL",
+    dynacl::DynAclSettings, DynAcl, "dynacl", "DynACL",
         "ACL with annealed augmentation and a moving average of the network (Luo et al., ICLR 2023)";
-    DynaclPlusPlus, dynacl_plus_plus, "dynacl++", "DynACL++",
+    dynacl_plus_plus::DynAclPlusPlusSettings, DynAclPlusPlus, "dynacl++", "DynACL++",
         "DynACL, then TRADES on pseudo-labels of its own features: a table [pretrain.\"dynacl++\"]";
-    Deacl, deacl, "deacl", "DeACL",
+    deacl::DeaclSettings, Deacl, "deacl", "DeACL",
         "distilled from a standard encoder, attacked away from it (Zhang et al., ECCV 2022)";
-    Supervised, supervised, "supervised", "Supervised",
+    supervised::SupervisedSettings, Supervised, "supervised", "Supervised",
         "all labels, no attack, end to end: accurate, and falls to any attack";
-    AdversarialTraining, adversarial_training, "adversarial-training", "Adversarial training",
+    adversarial_training::AdversarialTrainingSettings, AdversarialTraining,
+        "adversarial-training", "Adversarial training",
         "PGD with all labels, end to end: a ceiling (Madry et al., ICLR 2018)";
-    Trades, trades, "trades", "TRADES",
+    trades::TradesSettings, Trades, "trades", "TRADES",
         "accuracy and robustness weighed, with all labels, end to end: a ceiling (Zhang et al., ICML 2019)";
 }
 
 /// The encoders to make: the tables below `[pretrain]`, in the order in which a run makes them.
-pub type Pretrain = Tables<Settings>;
+pub type Pretrain = Tables<MethodSettings>;
 
 /// A table below `[pretrain]`: a method, or one of several variants of it.
-pub type Entry = tables::Entry<Settings>;
+pub type Entry = tables::Entry<MethodSettings>;
 
 impl Entry {
-    /// What it does.
+    /// The method with the table's settings.
     pub fn method(&self) -> &dyn Method {
         self.settings.method()
     }
 }
 
-/// A table's name as written for people: "AdvCL", "AdvCL (without-clusters)".
+/// A table's name as written for people, "AdvCL (without-clusters)"; the name itself if it is
+/// unknown.
 pub fn title(name: &str) -> String {
-    tables::title::<Settings>(name).unwrap_or_else(|| name.to_owned())
+    tables::title::<MethodSettings>(name).unwrap_or_else(|| name.to_owned())
 }

@@ -1,5 +1,8 @@
-//! SimCLR (Chen et al., ICML 2020): two strong views, no attack. The standard encoder that robust ones are held
-//! against, and the source of pseudo-labels.
+//! SimCLR (Chen, Kornblith, Norouzi, Hinton: "A Simple Framework for Contrastive Learning of Visual
+//! Representations", ICML 2020): two strong views, no attack.
+//!
+//! It makes the standard encoder that robust ones are compared with, and whose features give the
+//! pseudo-labels.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,20 +16,20 @@ use crate::nn::{Backbone, Mode, Route};
 use crate::tensor::to_tensor;
 use crate::train::{Loss, Objective, Plan, Step};
 
-/// What a recipe says of it.
+/// Keys of a table `[pretrain.simclr]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// How long and how fast.
+pub struct SimClrSettings {
+    /// Epochs, batch size and optimizer.
     pub plan: Plan,
-    /// Of the contrastive loss.
+    /// Temperature of the contrastive loss.
     pub temperature: f64,
-    /// Both views.
+    /// Augmentation of both views.
     #[serde(default)]
     pub strong: Strong,
 }
 
-impl Method for Settings {
+impl Method for SimClrSettings {
     fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -49,12 +52,12 @@ impl Method for Settings {
     }
 }
 
-/// The objective.
+/// Objective: the contrastive loss of two views.
 pub struct SimClr<'a> {
-    /// Unlabeled.
+    /// Training images.
     pub images: &'a Images,
-    /// The recipe's.
-    pub settings: &'a Settings,
+    /// Settings of the method.
+    pub settings: &'a SimClrSettings,
 }
 
 impl Objective for SimClr<'_> {

@@ -1,4 +1,4 @@
-//! Standard supervised training, with the labels of all training images: what is accurate and falls to any attack.
+//! Standard supervised training with the labels of all training images: accurate, but not robust.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,18 +9,18 @@ use crate::data::augment::Weak;
 use crate::error::Result;
 use crate::train::Plan;
 
-/// What a recipe says of it.
+/// Keys of a table `[pretrain.supervised]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// How long and how fast.
+pub struct SupervisedSettings {
+    /// Epochs, batch size and optimizer.
     pub plan: Plan,
-    /// What is seen: a crop and a flip.
+    /// Augmentation: a crop and a flip.
     #[serde(default)]
     pub weak: Weak,
 }
 
-impl Method for Settings {
+impl Method for SupervisedSettings {
     fn plan(&self) -> &Plan {
         &self.plan
     }

@@ -1,4 +1,4 @@
-//! What surrounds every method: its inputs, the training of its parts, and the result.
+//! The surroundings of every method: its inputs, the training of its parts, and the result.
 
 use std::path::Path;
 use std::time::Instant;
@@ -27,7 +27,7 @@ pub struct Inputs<'a> {
     pub train: &'a Split,
     /// Number of classes.
     pub classes: usize,
-    /// Pseudo-labels; empty unless [`Method::clustered`] asks for them.
+    /// Pseudo-labels; empty unless [`Method::clustered`].
     pub pseudo_labels: &'a PseudoLabels,
     /// The encoder that [`Method::source`] names.
     pub source: Option<&'a Model>,
@@ -74,11 +74,11 @@ pub struct Stage<'a> {
     pub resume: Resume<'a>,
 }
 
-/// Trains the parts of a method, each with a checkpoint in the method's folder.
+/// Trainer of the parts of a method, each with a checkpoint in the method's folder.
 pub struct Trainer<'a, 'b> {
     /// Name and files of the method.
     pub stage: Stage<'a>,
-    /// What the method learns from.
+    /// Data, encoders and threat model for the method.
     pub inputs: Inputs<'a>,
     /// A probe of the encoder after some of the epochs.
     pub probe: Option<Probe<'a>>,
@@ -180,8 +180,8 @@ impl<'a, 'b> Trainer<'a, 'b> {
         Ok(self.fit("", &objective, plan, fresh)?.into())
     }
 
-    /// Trains `fresh`, or continues from the checkpoint of this part where there is one. A method that
-    /// has one part names it "".
+    /// Trains `fresh`, or continues from the checkpoint of this part where there is one. A method
+    /// that has one part names it "".
     ///
     /// # Errors
     /// Those of [`train::fit`].

@@ -14,7 +14,7 @@ use toml::{Table, Value};
 
 use super::Recipe;
 use super::check::is_path;
-use crate::cluster;
+use crate::cluster::ClusterSettings;
 use crate::data::SplitFingerprint;
 use crate::error::{Error, Result};
 use crate::files;
@@ -82,7 +82,7 @@ impl Recipe {
         let sources = self.pretrain.entries().iter();
         let sources = sources.filter_map(|entry| entry.method().source());
         let mut files: Vec<&str> = sources.filter(|source| is_path(source)).collect();
-        files.extend(self.cluster.iter().flat_map(cluster::Settings::file));
+        files.extend(self.cluster.iter().flat_map(ClusterSettings::file));
         files
     }
 
@@ -242,10 +242,10 @@ fn remove_all(picked: &mut Table, names: &[&str]) {
     picked.retain(|name, _| !names.contains(&name));
 }
 
-/// Leaves only one entry of a table.
+/// Leaves only one entry of a table of entries; a key that is none stays.
 fn only(picked: &mut Table, table: &str, name: &str) {
     if let Some(Value::Table(entries)) = picked.get_mut(table) {
-        entries.retain(|key, _| key == name);
+        entries.retain(|key, value| key == name || !value.is_table());
     }
 }
 

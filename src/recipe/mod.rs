@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::attack::{Ball, Norm, Suite};
-use crate::cluster;
+use crate::cluster::ClusterSettings;
 use crate::data;
 use crate::error::{Error, Result, nearest};
 use crate::finetune::Finetune;
 use crate::nn::EncoderConfig;
 use crate::pixels::Pixels;
 use crate::pretrain::Pretrain;
-use crate::probe;
+use crate::probe::ProbeSettings;
 
 pub use check::is_path;
 pub use depends::{
@@ -87,10 +87,10 @@ pub struct Recipe {
     pub pretrain: Pretrain,
     /// A look at the encoders while they are made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub probe: Option<probe::Settings>,
+    pub probe: Option<ProbeSettings>,
     /// Pseudo-labels for AdvCL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cluster: Option<cluster::Settings>,
+    pub cluster: Option<ClusterSettings>,
     /// Other images to finetune and evaluate on: transfer. Left out, they are those of `data`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downstream: Option<Downstream>,

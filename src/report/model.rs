@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 
 use super::{ReportedRow, ReportedRun};
-use crate::attack::Pgd;
+use crate::attack::Attacker;
 use crate::data::SplitFingerprint;
 use crate::error::{Error, Result};
 use crate::experiment::{Data, Purpose, require_images};
@@ -53,23 +53,44 @@ impl<'a> ReportData<'a> {
         }
         require_images(&run.path, &now)?;
         let data = Data::load(&now, Purpose::Evaluate)?;
+        let evaluated = SplitFingerprint::new(&data.judged, &data.target().classes);
+        let known = |row: &ReportedRow| row.outcome.evaluated.fingerprint == evaluated.order;
+        if !overrides.is_empty() && !run.rows.iter().any(known) {
+            let problem = format!(
+                "expected the images that {} was evaluated on, found others",
+                run.path.display()
+            );
+            let hint = "name the place that they were moved to";
+            return Err(Error::data(&data.target().name, problem, hint));
+        }
         Ok(Self {
             run,
-            evaluated: SplitFingerprint::new(&data.judged, &data.target().classes),
+            evaluated,
             data,
         })
     }
 
-    /// PGD with the settings of the run's evaluation.
-    pub fn pgd(&self) -> Pgd {
+    /// Threat model and PGD of the run's evaluation.
+    pub fn attacker(&self) -> Attacker {
         let recipe = &self.run.recipe;
         let step_size = recipe.evaluate.step_size.as_ref();
-        Pgd::new(recipe.evaluate.steps, step_size, recipe.threat.ball())
+        Attacker::new(recipe.threat.ball(), recipe.evaluate.steps, step_size)
     }
 
     /// Whether the row was evaluated on the images as they are now.
     pub fn up_to_date(&self, row: &ReportedRow) -> bool {
         row.outcome.evaluated.fingerprint == self.evaluated.order
+    }
+
+    /// Loads the encoder of a method; none where it was not trained yet.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Format`], [`Error::Model`].
+    pub fn encoder(&self, method: &str, device: &Device) -> Result<Option<Model>> {
+        let path = Layout::new(&self.run.path).model(method);
+        path.exists()
+            .then(|| Model::load(&path, device))
+            .transpose()
     }
 
     /// Loads the row's classifier.

@@ -8,6 +8,7 @@ mod bad_runs;
 mod cli;
 mod compare;
 mod evaluation;
+mod evaluator;
 mod files;
 mod folder;
 mod harness;

@@ -90,8 +90,8 @@ pub fn plan(epochs: usize, lr: f64) -> Plan {
 }
 
 /// AdvCL with two attack steps.
-pub fn advcl_settings(epochs: usize) -> advcl::pretrain::advcl::Settings {
-    advcl::pretrain::advcl::Settings {
+pub fn advcl_settings(epochs: usize) -> advcl::pretrain::advcl::AdvClSettings {
+    advcl::pretrain::advcl::AdvClSettings {
         plan: plan(epochs, 0.1),
         temperature: 0.5,
         cluster_weight: 0.2,
@@ -106,8 +106,10 @@ pub fn advcl_settings(epochs: usize) -> advcl::pretrain::advcl::Settings {
 }
 
 /// Adversarial training with two attack steps.
-pub fn supervised_settings(epochs: usize) -> advcl::pretrain::adversarial_training::Settings {
-    advcl::pretrain::adversarial_training::Settings {
+pub fn supervised_settings(
+    epochs: usize,
+) -> advcl::pretrain::adversarial_training::AdversarialTrainingSettings {
+    advcl::pretrain::adversarial_training::AdversarialTrainingSettings {
         plan: plan(epochs, 0.1),
         attack_steps: 2,
         attack_step_size: Some("0.05".parse().expect("a distance")),
@@ -118,7 +120,7 @@ pub fn supervised_settings(epochs: usize) -> advcl::pretrain::adversarial_traini
 /// The objective that these settings mean, of 4 classes.
 pub fn end_to_end<'a>(
     split: &'a Split,
-    settings: &advcl::pretrain::adversarial_training::Settings,
+    settings: &advcl::pretrain::adversarial_training::AdversarialTrainingSettings,
     ball: Ball,
 ) -> EndToEnd<'a> {
     let augment = Some(settings.weak.clone());

@@ -5,7 +5,7 @@ use std::path::Path;
 use advcl::evaluate::measures::{
     Bin, Calibration, Corrupted, Curve, MEASURES, Measures, Neighbours, Point,
 };
-use advcl::evaluate::soundness::{Finding, Soundness, Verdict};
+use advcl::evaluate::soundness::{CheckName, Finding, Soundness, Verdict};
 use serde_json::{Value, json};
 
 use crate::page::check_page;
@@ -47,17 +47,17 @@ fn put_results(run: &Path) {
         .collect();
     let measured = json!({"format": 2, "results": all});
     put(row.join("measures.json"), measured.to_string());
-    let finding = |check: &str, verdict| Finding {
-        check: check.to_owned(),
+    let finding = |check, verdict| Finding {
+        check,
         verdict,
         found: "a figure < 3".to_owned(),
         meaning: "attacks are <blind> here".to_owned(),
     };
     let soundness = Soundness {
         findings: vec![
-            finding("deterministic", Verdict::Holds),
-            finding("gradients", Verdict::Warns),
-            finding("loss", Verdict::NotChecked),
+            finding(CheckName::Deterministic, Verdict::Holds),
+            finding(CheckName::Gradients, Verdict::Warns),
+            finding(CheckName::Loss, Verdict::NotChecked),
         ],
     };
     put(row.join("soundness.json"), results(soundness, &own));
@@ -77,51 +77,35 @@ fn put_results(run: &Path) {
 
 /// All that can be measured of a row, made up: 20 images of 10 classes.
 fn measures() -> Measures {
-    let point = |at: f64, accuracy: f64| Point { at, accuracy };
+    let point = |at: f64, correct: usize| Point::new(at, correct, 20);
     let curve = |norm| Curve {
         norm,
-        points: vec![point(0.0, 0.8), point(0.1, 0.4), point(0.5, 0.0)],
+        points: vec![point(0.0, 16), point(0.1, 8), point(0.5, 0)],
     };
     let calibration = || Calibration {
+        images: 20,
         error: 0.123,
-        bins: vec![
-            Bin {
-                images: 0,
-                confidence: 0.0,
-                accuracy: 0.0,
-            },
-            Bin {
-                images: 20,
-                confidence: 0.7,
-                accuracy: 0.6,
-            },
-        ],
+        bins: vec![Bin::new(0, 0.0, 0), Bin::new(20, 0.7, 12)],
     };
     let confusion: Vec<Vec<usize>> = (0..10)
         .map(|class| (0..10).map(|said| usize::from(class == said) * 2).collect())
         .collect();
-    let kind = |kind: &str| Corrupted {
-        kind: kind.to_owned(),
-        accuracy: [0.7, 0.6, 0.5, 0.4, 0.3],
-    };
-    Measures {
+    let kind = |kind: &str| Corrupted::new(kind, [14, 12, 10, 8, 6], 20);
+    let mut measures = Measures {
         images: 20,
         radius: vec![
             curve(advcl::attack::Norm::Linf),
             curve(advcl::attack::Norm::L2),
         ],
-        steps: vec![point(1.0, 0.5), point(100.0, 0.3)],
+        steps: vec![point(1.0, 10), point(100.0, 6)],
         corruptions: vec![kind("gaussian_noise"), kind("jpeg_compression")],
-        confusion: confusion.clone(),
-        confusion_attacked: confusion,
-        neighbours: Some(Neighbours {
-            k: 20,
-            clean: 0.7,
-            attacked: 0.2,
-        }),
+        neighbours: Some(Neighbours::new(20, 14, 4, 20)),
         calibration: Some(calibration()),
         calibration_attacked: Some(calibration()),
-    }
+        ..Measures::default()
+    };
+    measures.set_confusion(confusion.clone(), confusion);
+    measures
 }
 
 #[test]

@@ -127,8 +127,8 @@ fn resumes<O: Objective>(name: &str, objective: &O, fresh: impl Fn(u64) -> O::Mo
     }
 }
 
-fn simclr_settings() -> simclr::Settings {
-    simclr::Settings {
+fn simclr_settings() -> simclr::SimClrSettings {
+    simclr::SimClrSettings {
         plan: plan(EPOCHS, 0.1),
         temperature: 0.5,
         strong: Default::default(),

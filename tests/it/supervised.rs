@@ -8,7 +8,7 @@ use advcl::data::augment::Weak;
 use advcl::experiment::Experiment;
 use advcl::loss::cross_entropy;
 use advcl::nn::{Backbone, Classifier, Encoder, Linear, Mode, Route, Statistics};
-use advcl::pretrain::adversarial_training::Settings;
+use advcl::pretrain::adversarial_training::AdversarialTrainingSettings;
 use advcl::random;
 use advcl::recipe::Recipe;
 use advcl::run::Model;
@@ -26,7 +26,12 @@ use crate::{advcl, classifier, contents, device, folder, get, labeled, png, put}
 const METHOD: &str = "adversarial-training";
 
 /// The loss of the first 16 images, and the model with its running statistics moved.
-fn loss(split: &Split, settings: &Settings, radius: f64, model: &Classifier) -> (f32, Classifier) {
+fn loss(
+    split: &Split,
+    settings: &AdversarialTrainingSettings,
+    radius: f64,
+    model: &Classifier,
+) -> (f32, Classifier) {
     let objective = end_to_end(split, settings, linf(radius));
     let mut statistics = Statistics::default();
     let Loss { total, parts } = objective.loss(Step {

@@ -40,7 +40,7 @@ pub struct Shared {
         global = true,
         display_order = 101
     )]
-    pub cpu_kernels: CpuKernels,
+    pub cpu_kernels: InstructionSet,
     /// Convolution algorithm on the CPU; auto is winograd, and direct in selftest
     #[arg(
         long,
@@ -50,7 +50,7 @@ pub struct Shared {
         global = true,
         display_order = 101
     )]
-    pub conv: Conv,
+    pub conv: ConvAlgorithm,
     /// Precision of the products in pretraining's convolutions; bf16 where the processor has it
     #[arg(
         long,
@@ -60,7 +60,7 @@ pub struct Shared {
         global = true,
         display_order = 101
     )]
-    pub precision: Precision,
+    pub precision: PrecisionName,
     /// Write TensorBoard event files too, to RUN/tensorboard
     #[arg(long, global = true, display_order = 102)]
     pub tensorboard: bool,
@@ -86,7 +86,7 @@ pub struct Shared {
 
 /// Instruction set of the CPU kernels. All are offered everywhere; one that the processor lacks is refused.
 #[derive(Clone, Copy, ValueEnum)]
-pub enum CpuKernels {
+pub enum InstructionSet {
     Auto,
     Avx512,
     Avx2,
@@ -94,7 +94,7 @@ pub enum CpuKernels {
     Portable,
 }
 
-impl CpuKernels {
+impl InstructionSet {
     /// The name in `advcl::nn`; none for the best one.
     pub fn name(self) -> Option<&'static str> {
         match self {
@@ -109,7 +109,7 @@ impl CpuKernels {
 
 /// Convolution algorithm on the CPU.
 #[derive(Clone, Copy, ValueEnum)]
-pub enum Conv {
+pub enum ConvAlgorithm {
     Auto,
     Winograd,
     Direct,
@@ -117,7 +117,7 @@ pub enum Conv {
 
 /// Precision of the products in convolutions.
 #[derive(Clone, Copy, ValueEnum)]
-pub enum Precision {
+pub enum PrecisionName {
     F32,
     Bf16,
 }
@@ -148,12 +148,12 @@ pub enum Command {
     /// A page to look at, of one run or several side by side; or their tables
     #[command(after_help = "Example: advcl report runs/quickstart -o report.html")]
     Report(Report),
-    /// Class names and probabilities for images
+    /// Predict class probabilities for images
     #[command(
         after_help = "Example: advcl predict runs/quickstart/advcl/slf photo.png more-photos/"
     )]
     Predict(Predict),
-    /// Make a model file of weights from PyTorch, to cluster by or to learn from (DeACL)
+    /// Import weights from PyTorch as an encoder, for clustering or as a teacher (DeACL)
     #[command(
         after_help = "Example: advcl import resnet18.pth -o teacher.safetensors\n\n\
         Then: --set 'pretrain.deacl.teacher = \"./teacher.safetensors\"' or --set 'cluster.model = \"./teacher.safetensors\"'"
@@ -168,7 +168,7 @@ pub enum Command {
     /// What this build and this machine have
     #[command(after_help = "Example: advcl info")]
     Info,
-    /// Measure speed, with random weights and images
+    /// Measure speed with random weights and images
     #[command(after_help = "Example: advcl bench kernels --width 16 --batch 64")]
     Bench {
         #[command(subcommand)]
@@ -318,33 +318,33 @@ pub struct Import {
     pub replace: bool,
     /// First layer: 3 × 3 with stride 1 (cifar) or 2 (strided)
     #[arg(long, value_enum, default_value = "cifar")]
-    pub stem: Stem,
-    /// Height and width of the images that it takes
+    pub stem: StemName,
+    /// Height and width of the encoder's input images
     #[arg(long, value_name = "PIXELS", default_values_t = [32], num_args = 1..=2)]
     pub image_size: Vec<usize>,
-    /// BatchNorm branch to use, where there are several: normal, pgd, pgd_ce [default: pgd]
+    /// BatchNorm branch to use if there are several [default: pgd]
     #[arg(long, value_parser = PossibleValuesParser::new(Route::ALL.map(Route::name)).try_map(|name| name.parse::<Route>()))]
     pub route: Option<Route>,
-    /// Means that the images were normalised by, in [0, 1], a number a channel: 0.4914,0.4822,0.4465
+    /// Means of the normalization, in [0, 1], one number per channel: 0.4914,0.4822,0.4465
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', requires = "std")]
     pub mean: Vec<f32>,
-    /// Deviations that the images were normalised by
+    /// Standard deviations of the normalization
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', requires = "mean")]
     pub std: Vec<f32>,
 }
 
 /// First layer of an encoder.
 #[derive(Clone, Copy, ValueEnum)]
-pub enum Stem {
+pub enum StemName {
     Cifar,
     Strided,
 }
 
-impl From<Stem> for nn::Stem {
-    fn from(stem: Stem) -> Self {
+impl From<StemName> for nn::Stem {
+    fn from(stem: StemName) -> Self {
         match stem {
-            Stem::Cifar => Self::Cifar,
-            Stem::Strided => Self::Strided,
+            StemName::Cifar => Self::Cifar,
+            StemName::Strided => Self::Strided,
         }
     }
 }
@@ -397,7 +397,7 @@ pub enum ReportFormat {
 
 #[derive(Args)]
 pub struct Predict {
-    /// A model.safetensors of a run folder, or the folder that holds it
+    /// model.safetensors of a run folder, or the folder that holds it
     pub model: PathBuf,
     /// PNG or JPEG files, or folders of them
     #[arg(required = true)]
@@ -406,33 +406,33 @@ pub struct Predict {
 
 #[derive(Subcommand)]
 pub enum Bench {
-    /// The CPU's kernels, layer by layer: GFLOP/s, beside the fastest matrix product
+    /// Time the CPU kernels, layer by layer, in GFLOP/s, and the fastest matrix product
     #[command(after_help = "Example: advcl bench kernels --width 16 --batch 64")]
     Kernels(BenchSetup),
-    /// Whole AdvCL steps (5 attack steps, K = 2, 10, 50, 100, 500): images per second
+    /// Time whole AdvCL steps (5 attack steps, K = 2, 10, 50, 100, 500) in images per second
     #[command(after_help = "Example: advcl bench step --width 16 --batch 64")]
     Step(BenchSetup),
-    /// Clean and PGD-20 predictions of a frozen encoder with a head: images per second
+    /// Time clean and PGD-20 predictions of a frozen encoder with a head in images per second
     #[command(after_help = "Example: advcl bench evaluate --width 16 --batch 64")]
     Evaluate(BenchSetup),
 }
 
-/// The encoder is a ResNet-18; weights and images are random.
+/// Sizes of a benchmark. The encoder is a ResNet-18; weights and images are random.
 #[derive(Args)]
 pub struct BenchSetup {
     /// Channels of the first stage
     #[arg(long, default_value_t = 64)]
     pub width: usize,
-    /// Images at a time
+    /// Images per batch
     #[arg(long, default_value_t = 64)]
     pub batch: usize,
     /// Height and width of the images
     #[arg(long, default_value_t = 32)]
     pub size: usize,
-    /// 1 or 3
+    /// Channels of the images, 1 or 3
     #[arg(long, default_value_t = 3)]
     pub channels: usize,
-    /// Measurements; the median is printed
+    /// Number of measurements; the median is printed
     #[arg(long, default_value_t = 5)]
     pub runs: usize,
 }
@@ -459,19 +459,19 @@ pub enum List {
 
 #[derive(Subcommand)]
 pub enum DataCommand {
-    /// Counts, sizes, channel means, and a contact sheet of the views
+    /// Print counts, size and channel means; write a contact sheet of the views
     #[command(after_help = "Example: advcl data inspect my-images/ --sheet views.png")]
     Inspect(Inspect),
 }
 
 #[derive(Args)]
 pub struct Inspect {
-    /// A data set: name or path [default: the recipe's]
+    /// Name or path of a data set [default: the recipe's]
     pub source: Option<String>,
-    /// Take views and threat model from this recipe
+    /// Recipe of the views and of the threat model
     #[arg(long, default_value = "quickstart")]
     pub recipe: String,
-    /// Also attack this model, for the adversarial view
+    /// Model to attack for an adversarial view
     #[arg(long)]
     pub model: Option<PathBuf>,
     /// Contact sheet to write; a sheet of an earlier call is replaced [default: views.png]
@@ -488,8 +488,8 @@ pub struct Inspect {
 impl Shared {
     pub fn precision(&self) -> nn::Precision {
         match self.precision {
-            Precision::F32 => nn::Precision::F32,
-            Precision::Bf16 => nn::Precision::Bf16,
+            PrecisionName::F32 => nn::Precision::F32,
+            PrecisionName::Bf16 => nn::Precision::Bf16,
         }
     }
 }

@@ -9,7 +9,7 @@ use advcl::recipe::SHIPPED;
 use advcl::{device, nn, selftest};
 use anyhow::Result;
 
-use crate::args::{self, Cli, Command, Conv, Shared};
+use crate::args::{self, Cli, Command, ConvAlgorithm, Shared};
 use crate::bench::bench;
 use crate::compare::compare;
 use crate::evaluate::{evaluate, print_summary};
@@ -26,9 +26,9 @@ pub fn dispatch(cli: &Cli) -> Result<()> {
     let shared = &cli.shared;
     // Winograd is off by about 1e-5: fine for training, not for the last digit.
     let winograd = match shared.conv {
-        Conv::Auto => !matches!(cli.command, Command::Selftest { .. }),
-        Conv::Winograd => true,
-        Conv::Direct => false,
+        ConvAlgorithm::Auto => !matches!(cli.command, Command::Selftest { .. }),
+        ConvAlgorithm::Winograd => true,
+        ConvAlgorithm::Direct => false,
     };
     nn::choose_cpu_kernels(shared.cpu_kernels.name(), winograd)?;
     match &cli.command {

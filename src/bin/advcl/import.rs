@@ -1,6 +1,7 @@
-//! `advcl import`: weights that PyTorch trained, as a model file of ours.
+//! `advcl import`: makes a model file from weights of PyTorch.
 
 use advcl::files::check_output;
+use advcl::import::ImportSettings;
 use advcl::nn::Normalize;
 use advcl::{Error, device};
 use anyhow::Result;
@@ -16,10 +17,11 @@ pub fn import(what: &args::Import, shared: &Shared) -> Result<()> {
         None
     } else {
         let numbers = Normalize::new(what.mean.clone(), what.std.clone());
-        let hint = "one number a channel each: --mean 0.4914,0.4822,0.4465 --std 0.247,0.243,0.262";
+        let hint =
+            "give one number per channel: --mean 0.4914,0.4822,0.4465 --std 0.247,0.243,0.262";
         Some(numbers.map_err(|problem| Error::model(&what.weights, problem, hint))?)
     };
-    let settings = advcl::import::Settings {
+    let settings = ImportSettings {
         stem: what.stem.into(),
         image_size: [
             what.image_size[0],

@@ -1,4 +1,4 @@
-//! Changes of brightness and colour of one image, at given parameters.
+//! Brightness and colour changes of one image, with given parameters.
 //!
 //! Images are f32 planes `[channels, height, width]` with values in [0, 1]. The results are those
 //! of torchvision's transforms on float tensors, clamping included.
@@ -12,8 +12,8 @@ pub fn adjust_brightness(image: &mut [f32], factor: f32) {
     }
 }
 
-/// `factor` · image + (1 - `factor`) · mean of its grayscale (of itself where it is gray), clamped
-/// to [0, 1].
+/// Adjusts the contrast: `factor` · image + (1 - `factor`) · mean of its gray values, clamped to
+/// [0, 1].
 pub fn adjust_contrast(image: &mut [f32], channels: usize, factor: f32) {
     let mean = match colours(image, channels) {
         // The mean of a weighted sum is the weighted sum of the means.
@@ -26,7 +26,8 @@ pub fn adjust_contrast(image: &mut [f32], channels: usize, factor: f32) {
     }
 }
 
-/// `factor` · image + (1 - `factor`) · its grayscale, clamped to [0, 1]. Only colour images change.
+/// Adjusts the saturation: `factor` · image + (1 - `factor`) · its gray values, clamped to [0, 1].
+/// Gray images do not change.
 pub fn adjust_saturation(image: &mut [f32], channels: usize, factor: f32) {
     each_colour(image, channels, |rgb| {
         let offset = (1.0 - factor) * luma(rgb);
@@ -34,7 +35,7 @@ pub fn adjust_saturation(image: &mut [f32], channels: usize, factor: f32) {
     });
 }
 
-/// Turns the hue (of hue, saturation, value) by `turns` of the colour circle. Only colour images
+/// Rotates the hue (of hue, saturation, value) by `turns` of the colour circle. Gray images do not
 /// change.
 pub fn adjust_hue(image: &mut [f32], channels: usize, turns: f32) {
     if turns == 0.0 {
@@ -45,7 +46,7 @@ pub fn adjust_hue(image: &mut [f32], channels: usize, turns: f32) {
     each_colour(image, channels, |[r, g, b]| {
         let value = r.max(g).max(b);
         let chroma = value - r.min(g).min(b);
-        // Gray has no hue: any divisor will do, the numerator is 0.
+        // Gray has no hue: the numerator is 0, so any divisor will do.
         let scale = if chroma == 0.0 { 1.0 } else { 1.0 / chroma };
         let hue = if value == r {
             (g - b) * scale
@@ -68,12 +69,12 @@ pub fn adjust_hue(image: &mut [f32], channels: usize, turns: f32) {
     });
 }
 
-/// Writes each pixel's gray value into all three channels. Only colour images change.
+/// Sets all three channels to the gray value of each pixel. Gray images do not change.
 pub fn grayscale(image: &mut [f32], channels: usize) {
     each_colour(image, channels, |rgb| [luma(rgb); 3]);
 }
 
-/// The red, green and blue planes, where there are three.
+/// Red, green and blue planes of a colour image; none for a gray one.
 fn colours(image: &mut [f32], channels: usize) -> Option<[&mut [f32]; 3]> {
     if channels != 3 {
         return None;
@@ -83,6 +84,7 @@ fn colours(image: &mut [f32], channels: usize) -> Option<[&mut [f32]; 3]> {
     Some([red, green, blue])
 }
 
+/// Replaces each colour of a colour image.
 fn each_colour(image: &mut [f32], channels: usize, change: impl Fn([f32; 3]) -> [f32; 3]) {
     if let Some([red, green, blue]) = colours(image, channels) {
         for ((r, g), b) in red.iter_mut().zip(green).zip(blue) {
@@ -91,7 +93,7 @@ fn each_colour(image: &mut [f32], channels: usize, change: impl Fn([f32; 3]) -> 
     }
 }
 
-/// Summed in eight lanes: faster, and nearer to the exact mean than one long f32 sum.
+/// Mean, summed in eight lanes: faster than one long f32 sum, and closer to the exact mean.
 fn mean(values: &[f32]) -> f32 {
     let mut lanes = [0.0; 8];
     let blocks = values.chunks_exact(8);

@@ -1,4 +1,4 @@
-//! What both augmentations share: random choices, their limits, and the batch that is filled in parallel.
+//! Functions that both augmentations share: random draws, checks of settings, parallel batches.
 
 use std::fmt::Debug;
 
@@ -6,14 +6,16 @@ use rand::{Rng, RngExt};
 use rayon::prelude::*;
 
 use super::geometry::Resizer;
-use crate::data::images::unit;
-use crate::data::{Batch, Images};
+use crate::data::images::{Images, unit};
+use crate::tensor::Batch;
 
+/// Refuses a number that is not a probability.
 pub(super) fn check_probability(key: &str, value: f32) -> Result<(), String> {
     let valid = (0.0..=1.0).contains(&value);
     require(valid, key, "a probability from 0 to 1", value)
 }
 
+/// Refuses an invalid value in one sentence: the key, what is expected, what was found.
 pub(super) fn require(
     valid: bool,
     key: &str,
@@ -26,15 +28,17 @@ pub(super) fn require(
     Err(format!("{key}: expected {expected}, found {found:?}"))
 }
 
+/// Draws `true` with the given probability.
 pub(super) fn chance(rng: &mut impl Rng, probability: f32) -> bool {
     rng.random::<f32>() < probability
 }
 
+/// Draws a number from [low, high).
 pub(super) fn uniform(rng: &mut impl Rng, low: f32, high: f32) -> f32 {
     low + (high - low) * rng.random::<f32>()
 }
 
-/// Fills a batch in parallel: `make(parameters, image as f32, view, resizer)` for each index.
+/// Fills a batch in parallel: calls `make(parameters, image as f32, view, resizer)` for each index.
 pub(super) fn views<P: Sync>(
     images: &Images,
     indices: &[usize],

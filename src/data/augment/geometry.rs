@@ -1,23 +1,23 @@
-//! Crops, resizing and flips of one image, at given parameters.
+//! Crops, resizing and flips of one image, with given parameters.
 //!
 //! Images are f32 planes `[channels, height, width]` with values in [0, 1]. The results are those
 //! of torchvision's transforms on float tensors.
 
-/// A rectangle of an image, in pixels.
+/// Rectangle in an image, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// First row.
     pub top: usize,
     /// First column.
     pub left: usize,
-    /// Rows.
+    /// Number of rows.
     pub height: usize,
-    /// Columns.
+    /// Number of columns.
     pub width: usize,
 }
 
 impl Window {
-    /// Whether it is not empty and lies in an image of this size.
+    /// Whether the window is not empty and lies inside an image of this size.
     pub fn fits(&self, height: usize, width: usize) -> bool {
         let inside =
             |first: usize, len: usize, all: usize| len > 0 && first <= all && len <= all - first;
@@ -25,15 +25,15 @@ impl Window {
     }
 }
 
-/// The part `window` of an image, resized to `size` (height, width): bilinear, with antialiasing
-/// where it shrinks.
+/// Crops `window` out of an image and resizes it to `size` (height, width): bilinear, with
+/// antialiasing if it shrinks.
 ///
 /// # Shapes
-/// `image` is `[channels, height, width]` = `shape`; out comes `[channels, size[0], size[1]]`.
+/// Input: `[channels, height, width]` = `shape`. Output: `[channels, size[0], size[1]]`.
 ///
 /// # Panics
-/// Where the window does not fit the image ([`Window::fits`]), the image is not of its shape, or a
-/// size is 0.
+/// If the window does not fit into the image ([`Window::fits`]), the image does not have its shape,
+/// or a size is 0.
 pub fn resized_crop(
     image: &[f32],
     shape: [usize; 3],
@@ -45,17 +45,17 @@ pub fn resized_crop(
     output
 }
 
-/// Buffers of [`resized_crop`], used again from image to image.
+/// Buffers of [`resized_crop`], reused from image to image.
 #[derive(Default)]
 pub(super) struct Resizer {
     across: Taps,
     down: Taps,
-    /// The window's rows at their new width.
+    /// Rows of the window at their new width.
     rows: Vec<f32>,
 }
 
 impl Resizer {
-    /// [`resized_crop`] into `output`.
+    /// Writes the result of [`resized_crop`] into `output`.
     pub(super) fn run(
         &mut self,
         image: &[f32],
@@ -92,17 +92,19 @@ impl Resizer {
     }
 }
 
-/// For each output position of one axis: the first input position and the weights from there on.
+/// Interpolation weights of one axis: for each output position the first input position and the
+/// weights from there on.
 #[derive(Default)]
 struct Taps {
-    /// First input, and where the weights end in `weights`.
+    /// First input position, and end of the weights in `weights`, for each output position.
     spans: Vec<(usize, usize)>,
     weights: Vec<f32>,
 }
 
 impl Taps {
-    /// A triangle as wide as an input pixel, or as an output pixel where that is larger. Pixel `i`
-    /// covers `[i, i + 1]`, its centre at `i + 0.5` ("align_corners = false").
+    /// Computes the weights for a triangle kernel as wide as an input pixel, or as an output pixel
+    /// if that is larger. Pixel `i` covers `[i, i + 1]`, with its centre at `i + 0.5`
+    /// ("align_corners = false").
     fn set(&mut self, input: usize, output: usize) {
         self.spans.clear();
         self.weights.clear();
@@ -110,7 +112,7 @@ impl Taps {
         let reach = scale.max(1.0);
         for i in 0..output {
             let centre = scale * (i as f64 + 0.5);
-            // Inputs whose centre may lie within reach; casts of negative numbers give 0.
+            // Inputs whose centre may lie within reach. Casts of negative numbers give 0.
             let first = (centre - reach + 0.5) as usize;
             let end = ((centre + reach + 0.5) as usize).min(input);
             let weight = |j: usize| (1.0 - (j as f64 + 0.5 - centre).abs() / reach).max(0.0);
@@ -121,6 +123,7 @@ impl Taps {
         }
     }
 
+    /// First input position and weights of each output position.
     fn iter(&self) -> impl Iterator<Item = (usize, &[f32])> {
         let mut start = 0;
         self.spans.iter().map(move |&(first, end)| {
@@ -131,24 +134,23 @@ impl Taps {
     }
 }
 
-/// Mirrors every row, left to right; rows of `width` pixels.
+/// Flips an image with rows of `width` pixels from left to right.
 pub fn hflip(image: &mut [f32], width: usize) {
     image.chunks_exact_mut(width).for_each(<[f32]>::reverse);
 }
 
-/// The part `window` of the image with `padding` zeros on each side; zeros beyond that too.
-/// The window's coordinates count from the padded corner.
+/// Crops `window` out of an image with `padding` zeros on each side. The coordinates of the window
+/// count from the padded corner; beyond the padding there are zeros too.
 ///
 /// # Shapes
-/// `image` is `[channels, height, width]` = `shape`; out comes `[channels, window.height,
-/// window.width]`.
+/// Input: `[channels, height, width]` = `shape`. Output: `[channels, window.height, window.width]`.
 pub fn pad_crop(image: &[f32], shape: [usize; 3], padding: usize, window: Window) -> Vec<f32> {
     let mut output = vec![0.0; shape[0] * window.height * window.width];
     pad_crop_into(image, shape, padding, window, &mut output);
     output
 }
 
-/// [`pad_crop`] into `output`, which holds zeros.
+/// Writes the result of [`pad_crop`] into `output`, which must be zero.
 pub(super) fn pad_crop_into(
     image: &[f32],
     [_, height, width]: [usize; 3],
@@ -169,7 +171,7 @@ pub(super) fn pad_crop_into(
     let planes = image.chunks_exact(height * width);
     for (plane, output) in planes.zip(output.chunks_exact_mut(window.height * window.width)) {
         for (y, row) in output.chunks_exact_mut(window.width).enumerate() {
-            // Above the image the difference is `None`, below it `nth` is.
+            // None above the image (`checked_sub`) and below it (`nth`).
             let source = (y + window.top).checked_sub(padding);
             if let Some(line) = source.and_then(|y| plane.chunks_exact(width).nth(y)) {
                 row[begin..][..shown].copy_from_slice(&line[from..][..shown]);

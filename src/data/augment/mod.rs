@@ -3,7 +3,7 @@
 //!
 //! Strong views: Chen et al., "A simple framework for contrastive learning of visual
 //! representations" (ICML 2020, appendix A), with the strengths that AdvCL uses on small images.
-//! Here are the random choices; what they choose between is `transform`, pure functions on one
+//! `strong` and `weak` draw the parameters; `geometry` and `colour` are pure functions of one
 //! image.
 
 mod colour;

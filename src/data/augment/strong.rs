@@ -1,4 +1,4 @@
-//! The strong augmentation of SimCLR: random resized crop, flip, colour jitter, grayscale.
+//! Strong augmentation of SimCLR: random resized crop, flip, colour jitter, grayscale.
 
 use rand::{RngExt, rngs::ChaCha8Rng};
 use serde::{Deserialize, Serialize};
@@ -6,36 +6,38 @@ use serde::{Deserialize, Serialize};
 use super::colour::{adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, grayscale};
 use super::draw::{chance, check_probability, require, uniform, views};
 use super::geometry::{Window, hflip};
-use crate::data::{Batch, Images};
+use crate::data::images::Images;
 use crate::random;
+use crate::tensor::Batch;
 
-/// A strong view: random resized crop, flip, colour jitter, grayscale, in this order.
+/// Settings of strong views: random resized crop, flip, colour jitter, grayscale, in this order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Strong {
     /// Smallest and largest area of the crop, as a share of the image.
     pub scale: (f32, f32),
-    /// Smallest and largest width / height of the crop.
+    /// Smallest and largest aspect ratio (width / height) of the crop.
     pub ratio: (f32, f32),
     /// Probability of a horizontal flip.
     pub flip: f32,
     /// Colour jitter.
     pub jitter: Jitter,
-    /// Probability of losing all colour.
+    /// Probability of conversion to gray.
     pub grayscale: f32,
 }
 
-/// How far colours may move. The four steps are taken in random order.
+/// Settings of the colour jitter. Its four steps are applied in random order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jitter {
-    /// b: the factor is uniform in [max(0, 1 - b), 1 + b].
+    /// Strength b of brightness changes: the factor is uniform in [max(0, 1 - b), 1 + b].
     pub brightness: f32,
-    /// As brightness, around the image's mean gray.
+    /// Strength of contrast changes around the image's mean gray, with the factor as for
+    /// brightness.
     pub contrast: f32,
-    /// As brightness, around each pixel's gray.
+    /// Strength of saturation changes around each pixel's gray, with the factor as for brightness.
     pub saturation: f32,
-    /// h: the turn is uniform in [-h, h], in turns of the colour circle, at most 0.5.
+    /// Strength h of hue rotations: uniform in [-h, h], in turns of the colour circle; at most 0.5.
     pub hue: f32,
     /// Probability that an image is jittered at all.
     pub probability: f32,
@@ -65,9 +67,9 @@ impl Default for Jitter {
     }
 }
 
-/// One step of colour jitter with its factor (hue: turns).
+/// Step of the colour jitter with its factor (hue: turns).
 #[derive(Clone, Copy)]
-enum Step {
+enum JitterStep {
     Brightness(f32),
     Contrast(f32),
     Saturation(f32),
@@ -75,17 +77,17 @@ enum Step {
 }
 
 impl Strong {
-    /// One strong view of each image named by `indices`.
+    /// Makes one strong view of each image at `indices`.
     ///
-    /// All parameters are drawn first, image by image, so the result depends on `rng` and not on
-    /// the number of threads. Gray images draw what colour images draw; hue, saturation and
-    /// grayscale leave them as they are.
+    /// All parameters are drawn first, image by image, so that the result depends on `rng` and not
+    /// on the number of threads. The same numbers are drawn for gray images as for colour images,
+    /// although hue, saturation and grayscale do not change them.
     ///
     /// # Shapes
-    /// `[indices.len(), channels, height, width]` out, f32 in [0, 1].
+    /// Output: `[indices.len(), channels, height, width]`, f32 in [0, 1].
     ///
     /// # Panics
-    /// Where an index is out of range; it may with settings that [`Strong::check`] refuses.
+    /// If an index is out of range, and possibly with settings that [`Strong::check`] refuses.
     pub fn apply(&self, images: &Images, indices: &[usize], rng: &mut ChaCha8Rng) -> Batch {
         let shape = [images.channels, images.height, images.width];
         let parameters: Vec<_> = (indices.iter())
@@ -108,12 +110,14 @@ impl Strong {
                 }
                 for step in steps.into_iter().flatten() {
                     match step {
-                        Step::Brightness(factor) => adjust_brightness(view, factor),
-                        Step::Contrast(factor) => adjust_contrast(view, images.channels, factor),
-                        Step::Saturation(factor) => {
+                        JitterStep::Brightness(factor) => adjust_brightness(view, factor),
+                        JitterStep::Contrast(factor) => {
+                            adjust_contrast(view, images.channels, factor)
+                        }
+                        JitterStep::Saturation(factor) => {
                             adjust_saturation(view, images.channels, factor)
                         }
-                        Step::Hue(turns) => adjust_hue(view, images.channels, turns),
+                        JitterStep::Hue(turns) => adjust_hue(view, images.channels, turns),
                     }
                 }
                 if gray {
@@ -123,8 +127,7 @@ impl Strong {
         )
     }
 
-    /// Refuses values that cannot be meant, in one sentence: the key, what is expected, what was
-    /// found.
+    /// Refuses invalid settings in one sentence: the key, what is expected, what was found.
     pub fn check(&self) -> Result<(), String> {
         let (low, high) = self.scale;
         let valid = low > 0.0 && low <= high && high <= 1.0;
@@ -137,8 +140,8 @@ impl Strong {
         self.jitter.check()
     }
 
-    /// A window of random area and shape: ten attempts, then the largest central one within the
-    /// ratios.
+    /// Draws a window of random area and shape. After ten windows that do not fit, it is the
+    /// largest central one within the ratios.
     fn draw_window(&self, height: usize, width: usize, rng: &mut ChaCha8Rng) -> Window {
         let area = (height * width) as f32;
         for _ in 0..10 {
@@ -169,14 +172,16 @@ impl Strong {
 }
 
 impl Jitter {
-    fn draw(&self, rng: &mut ChaCha8Rng) -> Option<[Step; 4]> {
+    /// Draws the four steps; none with probability 1 - `probability`. Always draws the same number
+    /// of values.
+    fn draw(&self, rng: &mut ChaCha8Rng) -> Option<[JitterStep; 4]> {
         let applied = chance(rng, self.probability);
         let mut factor = |strength: f32| uniform(rng, (1.0 - strength).max(0.0), 1.0 + strength);
         let mut steps = [
-            Step::Brightness(factor(self.brightness)),
-            Step::Contrast(factor(self.contrast)),
-            Step::Saturation(factor(self.saturation)),
-            Step::Hue(uniform(rng, -self.hue, self.hue)),
+            JitterStep::Brightness(factor(self.brightness)),
+            JitterStep::Contrast(factor(self.contrast)),
+            JitterStep::Saturation(factor(self.saturation)),
+            JitterStep::Hue(uniform(rng, -self.hue, self.hue)),
         ];
         random::shuffle(&mut steps, rng);
         applied.then_some(steps)
@@ -219,7 +224,7 @@ mod tests {
                 }
             }
         }
-        // No attempt fits 50 x 4: the central window at the smallest ratio.
+        // No attempt fits into 50 × 4: the central window of the smallest ratio.
         let fallback = strong.draw_window(50, 4, &mut rng);
         assert!(fallback.height <= 6, "{fallback:?}");
     }

@@ -1,17 +1,18 @@
-//! The weak augmentation of supervised training: random crop with zero padding, flip.
+//! Weak augmentation of supervised training: random crop with zero padding, flip.
 
 use rand::{RngExt, rngs::ChaCha8Rng};
 use serde::{Deserialize, Serialize};
 
 use super::draw::{chance, check_probability, require, views};
 use super::geometry::{Window, hflip, pad_crop_into};
-use crate::data::{Batch, Images};
+use crate::data::images::Images;
+use crate::tensor::Batch;
 
-/// A weak view: random crop with zero padding, then flip.
+/// Settings of weak views: random crop with zero padding, then flip.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Weak {
-    /// Pixels of zeros on each side before the crop.
+    /// Width of the zero padding on each side, in pixels.
     pub padding: usize,
     /// Probability of a horizontal flip.
     pub flip: f32,
@@ -27,8 +28,8 @@ impl Default for Weak {
 }
 
 impl Weak {
-    /// One weak view of each image named by `indices`; shapes, order of draws and panics as in
-    /// [`Strong::apply`].
+    /// Makes one weak view of each image at `indices`. Shapes, order of draws and panics are those
+    /// of [`Strong::apply`](super::Strong::apply).
     pub fn apply(&self, images: &Images, indices: &[usize], rng: &mut ChaCha8Rng) -> Batch {
         let shape = [images.channels, images.height, images.width];
         let parameters: Vec<_> = (indices.iter())
@@ -53,10 +54,9 @@ impl Weak {
         })
     }
 
-    /// Refuses values that cannot be meant, in one sentence: the key, what is expected, what was
-    /// found.
+    /// Refuses invalid settings in one sentence: the key, what is expected, what was found.
     pub fn check(&self) -> Result<(), String> {
-        // More than any image asks for, and far from overflow.
+        // More than any image needs, and far from overflow.
         let valid = self.padding <= 1024;
         require(valid, "padding", "at most 1024 pixels", self.padding)?;
         check_probability("flip", self.flip)

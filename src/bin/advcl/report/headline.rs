@@ -9,7 +9,6 @@ use advcl::report::{ReportedRow, ReportedRun};
 use advcl::{finetune, pretrain};
 use serde::Serialize;
 
-use super::model::run_name;
 use crate::format::{radius, suite_title};
 
 /// A share of images with what is known of its noise.
@@ -95,6 +94,17 @@ pub fn title(method: &str, finetuning: &str) -> String {
     )
 }
 
+/// The run's name, or that of its comparison.
+pub fn run_name(run: &ReportedRun) -> &str {
+    match &run.comparison {
+        Some(_) => run
+            .name
+            .rsplit_once(", ")
+            .map_or(&run.name, |(name, _)| name),
+        None => &run.name,
+    }
+}
+
 /// The rows: one for each classifier of a run, and for each classifier of a comparison.
 pub fn headline(runs: &[ReportedRun]) -> Vec<HeadlineRow> {
     /// The run or the comparison, the classifier, and the conditions that it was evaluated under.
@@ -171,7 +181,7 @@ fn figure(
 /// None where no images were evaluated.
 fn headline_row(run: &str, rows: &[&ReportedRow]) -> Option<HeadlineRow> {
     let first = &rows[0].outcome;
-    let total = |outcome: &Outcome| outcome.accuracy.total.clone();
+    let total = |outcome: &Outcome| outcome.accuracy.total;
     let attacked = figure(rows, |outcome| {
         let attacked = outcome.attacked.as_ref()?;
         Some((attacked.robust, attacked.images))

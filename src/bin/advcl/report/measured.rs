@@ -24,9 +24,13 @@ pub fn corruptions(report: &ReportPage) -> SectionBody {
     let means: Vec<Measured<Vec<Point>>> = all
         .iter()
         .map(|one| {
+            // The same images in every kind: the ends of the intervals have the mean's error.
             let at = |severity: usize| Point {
                 at: severity as f64 + 1.0,
                 accuracy: mean(one.value.iter().map(|kind| kind.accuracy[severity])),
+                images: one.value[0].images,
+                low: mean(one.value.iter().map(|kind| kind.low[severity])),
+                high: mean(one.value.iter().map(|kind| kind.high[severity])),
             };
             Measured {
                 style: one.style,

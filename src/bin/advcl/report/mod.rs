@@ -19,12 +19,11 @@ mod trust;
 use std::path::PathBuf;
 
 use advcl::compare::Comparison;
-use advcl::pretrain::Settings;
+use advcl::pretrain::MethodSettings;
 use advcl::report::{
     ReportData, ReportedComparison, ReportedRow, ReportedRun, choose, examples, feature_map,
     surface,
 };
-use advcl::run::{Layout, Model};
 use advcl::session::{Context, Event};
 use advcl::{Error, device, files, preview};
 use anyhow::Result;
@@ -33,8 +32,8 @@ use crate::args::{self, ReportFormat, Shared};
 use crate::output::{print, print_json};
 use crate::progress::{Progress, print_status};
 use crate::session::{STOP, listen};
-use headline::{HeadlineRow, headline};
-use model::{PICTURED, Pictures, ReportPage, SIDE_BY_SIDE, ShownClassifier, ShownViews, run_name};
+use headline::{HeadlineRow, headline, run_name};
+use model::{PICTURED, Pictures, ReportPage, SIDE_BY_SIDE, ShownClassifier, ShownViews};
 
 /// Name of the page unless another is given; an existing file of this name is not overwritten.
 const PAGE: &str = "report.html";
@@ -231,11 +230,11 @@ fn show<'a>(
     let all: Vec<_> = models.iter().collect();
     let chosen = choose(&all, judged, classes.len(), EXAMPLES, context).map_err(at(run))?;
     let mapped = mapped(data, context.seed);
-    let attack = (run.recipe.threat.ball(), data.pgd());
+    let attack = data.attacker();
     let batch = run.recipe.evaluate.batch_size;
     let mut pictures = Vec::new();
     for model in &models {
-        let reach = REACH * attack.0.radius;
+        let reach = REACH * attack.ball.radius;
         let around = chosen.first().filter(|_| reach > 0.0);
         pictures.push(Pictures {
             examples: examples(model, judged, &chosen, attack, context)?,
@@ -286,14 +285,9 @@ fn mapped(data: &ReportData, seed: u64) -> Vec<usize> {
 fn views_of<'a>(data: &ReportData<'a>, context: &Context) -> Result<Option<ShownViews<'a>>> {
     let run = data.run;
     let mut entries = run.recipe.pretrain.entries().iter();
-    let advcl = entries.find(|entry| matches!(entry.settings, Settings::Advcl(_)));
+    let advcl = entries.find(|entry| matches!(entry.settings, MethodSettings::AdvCl(_)));
     let Some(entry) = advcl else { return Ok(None) };
-    let path = Layout::new(&run.path).model(&entry.name);
-    let model = if path.exists() {
-        Some(Model::load(&path, &context.device)?)
-    } else {
-        None
-    };
+    let model = data.encoder(&entry.name, &context.device)?;
     let images = &data.data.pretraining;
     let rows = EXAMPLES.min(images.train.images.len());
     let columns = preview::views(images, &run.recipe, model.as_ref(), rows, &context.device)?;

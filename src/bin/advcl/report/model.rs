@@ -152,17 +152,6 @@ impl ReportPage<'_> {
     }
 }
 
-/// The run's name, or that of its comparison.
-pub fn run_name(run: &ReportedRun) -> &str {
-    match &run.comparison {
-        Some(_) => run
-            .name
-            .rsplit_once(", ")
-            .map_or(&run.name, |(name, _)| name),
-        None => &run.name,
-    }
-}
-
 /// Each text once, in order.
 pub fn distinct(texts: impl Iterator<Item = String>) -> Vec<String> {
     let mut seen = Vec::new();

@@ -5,10 +5,9 @@ use advcl::attack::Norm;
 use advcl::report::{Example, FeatureMap, LossSurface, MapPoint};
 use maud::{Markup, html};
 
+use super::headline::run_name;
 use super::html::{figure, folded, legend, percent, picture};
-use super::model::{
-    Missing, PICTURED, Pictures, ReportPage, SectionBody, ShownClassifier, run_name,
-};
+use super::model::{Missing, PICTURED, Pictures, ReportPage, SectionBody, ShownClassifier};
 use super::plots::{self, Dot, Heat};
 use crate::format::{Table, radius};
 

@@ -4,8 +4,9 @@ use advcl::pretrain;
 use advcl::report::ReportedRun;
 use maud::{Markup, html};
 
+use super::headline::run_name;
 use super::html::table;
-use super::model::{ReportPage, distinct, run_name};
+use super::model::{ReportPage, distinct};
 use crate::format::{Table, quoted};
 
 /// Recipe, versions, commands.

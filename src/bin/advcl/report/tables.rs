@@ -9,7 +9,7 @@ use super::comparisons::shown_differences;
 use super::headline::{HeadlineFigure, HeadlineRow, title};
 use super::trust::verdict;
 use crate::format::comparison::{differences, gaps};
-use crate::format::{NONE, Table, Verdicts, clock, printable, share, suite_title};
+use crate::format::{NONE, Table, clock, printable, share, suite_title};
 
 /// Everything that was measured.
 #[derive(Serialize)]
@@ -167,8 +167,7 @@ fn details(run: &ReportedRun, row: &ReportedRow) -> String {
                 meaning.to_owned(),
             ]);
         }
-        let verdicts = Verdicts::of(&soundness.findings);
-        let verdicts = printable(&verdicts.to_string());
+        let verdicts = printable(&soundness.summary().to_string());
         text += &format!(
             "\n## {name}: soundness\n\n{verdicts}.\n\n{}",
             table.markdown()

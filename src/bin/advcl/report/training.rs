@@ -4,8 +4,9 @@ use advcl::report::{LoggedEpoch, ReportedRun, TrainingStage};
 use advcl::{finetune, pretrain};
 use maud::{Markup, html};
 
+use super::headline::run_name;
 use super::html::{figure, folded, legend};
-use super::model::{Missing, ReportPage, SIDE_BY_SIDE, SectionBody, run_name};
+use super::model::{Missing, ReportPage, SIDE_BY_SIDE, SectionBody};
 use super::plots::{Axis, PlotPoint, Series, lines};
 use crate::format::{NONE, Table};
 

@@ -2,12 +2,12 @@
 
 use advcl::compare::pgd_on_attacked;
 use advcl::evaluate::Attacked;
-use advcl::evaluate::soundness::{Finding, Verdict};
+use advcl::evaluate::soundness::{Finding, SoundnessSummary, Verdict};
 use maud::{Markup, html};
 
 use super::html::{count, folded, share, table};
 use super::model::{Missing, ReportPage, SectionBody, ShownClassifier};
-use crate::format::{NONE, Table, Verdicts, clock, suite_title};
+use crate::format::{NONE, Table, clock, suite_title};
 
 /// The soundness checks of every classifier.
 pub fn soundness(report: &ReportPage) -> SectionBody {
@@ -55,7 +55,7 @@ fn checks(shown: &ShownClassifier) -> Markup {
             finding.found.clone(),
         ]);
     }
-    let verdicts = Verdicts::of(findings);
+    let verdicts: SoundnessSummary = findings.iter().collect();
     let warnings: Vec<&Finding> = findings
         .iter()
         .filter(|finding| finding.verdict == Verdict::Warns)
@@ -72,7 +72,7 @@ fn checks(shown: &ShownClassifier) -> Markup {
                         }
                     }
                 }
-            } @else if verdicts.all_hold() {
+            } @else if verdicts.hold == verdicts.checks() {
                 p { strong.good { "✓ " (verdicts) } }
             } @else {
                 p { strong { "? " (verdicts) } }

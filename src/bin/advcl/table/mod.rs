@@ -8,13 +8,14 @@ use std::path::Path;
 use advcl::compare::pgd_on_attacked;
 use advcl::evaluate::Attacked;
 use advcl::evaluate::adversarial::Verification;
+use advcl::evaluate::soundness::SoundnessSummary;
 use advcl::experiment::{Outcome, Summary};
 use advcl::import::Imported;
-use advcl::selftest::Check;
+use advcl::selftest::GoldenCheck;
 use advcl::{finetune, pretrain};
 
 use crate::format::{
-    NONE, Table, Verdicts, brief, percent, percent_of, radius, row_title, share, suite_title,
+    NONE, Table, brief, percent, percent_of, radius, row_title, share, suite_title,
 };
 
 pub use crate::format::clock;
@@ -73,7 +74,7 @@ pub fn attacked(outcome: &Outcome, attacked: &Attacked) -> String {
         left -= tried.broken;
         let rate = tried.images as f64 / tried.seconds;
         table.row([
-            tried.attack.clone(),
+            tried.attack.to_string(),
             tried.images.to_string(),
             tried.broken.to_string(),
             percent_of(left, attacked.images),
@@ -95,8 +96,9 @@ pub fn soundness(summary: &Summary) -> String {
         let outcomes = summary.outcomes.iter();
         outcomes.filter_map(|outcome| Some((outcome, outcome.soundness.as_ref()?)))
     };
-    let verdicts = Verdicts::of(checked().flat_map(|(_, soundness)| &soundness.findings));
-    if verdicts.checks == 0 {
+    let findings = checked().flat_map(|(_, soundness)| &soundness.findings);
+    let verdicts: SoundnessSummary = findings.collect();
+    if verdicts.checks() == 0 {
         return String::new();
     }
     let mut text = format!("soundness: {verdicts}\n");
@@ -195,7 +197,7 @@ pub fn pairs(pairs: &[(String, String)]) -> String {
 
 /// A line for a golden file with the quantity nearest to its tolerance; with `all`, a line for each
 /// quantity below it.
-pub fn check(check: &Check, all: bool) -> String {
+pub fn check(check: &GoldenCheck, all: bool) -> String {
     let word = if check.passed() { "ok  " } else { "FAIL" };
     let mut text = format!(
         "{word}  {:<17} {:>3} quantities",
