@@ -20,7 +20,7 @@ use crate::view::HighFrequency;
 /// The views of `rows` training images: the image, two strong ones, the weak one, its high frequencies (shifted
 /// to gray) and, where a model is given, the weak one attacked by PGD in the recipe's ball.
 ///
-/// The model's classifier is attacked where it has one (away from what it says of the clean view), else its
+/// The model's classifier is attacked where it has one (away from its prediction for the clean view), else its
 /// contrastive loss against a strong view.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::finetune::features;
 use crate::nn::{Encoder, Route};
 use crate::session::Context;
-use crate::tensor::to_vec;
+use crate::tensor::{to_vec, unit_rows};
 
 /// How sharply near neighbours outweigh far ones (Wu, Xiong, Yu, Lin, CVPR 2018, section 3.4).
 const TEMPERATURE: f32 = 0.07;
@@ -67,12 +67,6 @@ impl Probe<'_> {
     }
 }
 
-/// Features as unit vectors.
-fn directions(features: Tensor<2>) -> Tensor<2> {
-    let length = features.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
-    features / length
-}
-
 /// Features whose classes are known.
 pub struct Known<'a> {
     /// `[images, features]`, of length 1.
@@ -85,7 +79,7 @@ impl<'a> Known<'a> {
     /// `[images, features]` of any length, with their classes.
     pub fn new(features: Tensor<2>, labels: &'a [usize], classes: usize) -> Self {
         Self {
-            directions: directions(features),
+            directions: unit_rows(features),
             labels,
             classes,
         }
@@ -94,7 +88,7 @@ impl<'a> Known<'a> {
     /// The share of other features, `[images, features]`, whose class their `count` nearest neighbours say.
     pub fn accuracy(&self, features: Tensor<2>, labels: &[usize], count: usize) -> f64 {
         let mut right = 0;
-        let chunks = directions(features).split(BATCH, 0).into_iter();
+        let chunks = unit_rows(features).split(BATCH, 0).into_iter();
         for (chunk, labels) in chunks.zip(labels.chunks(BATCH)) {
             let cosines = to_vec(chunk.matmul(self.directions.clone().transpose()));
             for (row, &label) in cosines.chunks_exact(self.labels.len()).zip(labels) {

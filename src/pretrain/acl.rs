@@ -15,7 +15,7 @@ use rand::rngs::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::{Given, Method, Trained, Trainer, frozen_embedding};
-use crate::attack::{Ball, Pgd};
+use crate::attack::{Attacker, Ball, Pgd};
 use crate::check::Check;
 use crate::data::Images;
 use crate::data::augment::Strong;
@@ -129,7 +129,9 @@ impl Objective for Acl<'_> {
                 parts: Vec::new(),
             };
         }
-        let attacked = attack_both(step.plain, &views, temperature, (pgd, self.ball), step.rng);
+        let ball = self.ball;
+        let attacker = Attacker { ball, pgd };
+        let attacked = attack_both(step.plain, &views, temperature, attacker, step.rng);
         let mut stream = |views: &[Tensor<4>], route| {
             let views = step.live.embed_together(views, route, &mut mode);
             contrastive(views, temperature)
@@ -162,7 +164,7 @@ fn attack_both(
     model: &Backbone,
     views: &[Tensor<4>; 2],
     temperature: f64,
-    (pgd, ball): (Pgd, Ball),
+    Attacker { ball, pgd }: Attacker,
     rng: &mut ChaCha8Rng,
 ) -> [Tensor<4>; 2] {
     let climb = both_views(model, temperature);

@@ -6,7 +6,7 @@ use super::Subject;
 use crate::attack::Attacker;
 use crate::data::Split;
 use crate::error::Result;
-use crate::evaluate::{Evaluator, Stage};
+use crate::evaluate::{Evaluator, StageProgress};
 use crate::logits::{self, LogitRows};
 use crate::nn::FrozenClassifier;
 use crate::random;
@@ -61,7 +61,7 @@ pub fn choose(
     let mut right = vec![true; sought.len()];
     for subject in subjects {
         let name = format!("{}/images", subject.row.classifier);
-        let mut stage = Stage::new(&name, sought.len());
+        let mut stage = StageProgress::new(&name, sought.len());
         let evaluator = Evaluator {
             name: &subject.row.classifier,
             logits: &|x| subject.classifier.logits(x),

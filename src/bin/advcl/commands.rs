@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use advcl::data::{Split, read_images};
-use advcl::evaluate::{Evaluator, Stage};
+use advcl::evaluate::{Evaluator, StageProgress};
 use advcl::experiment::{Cell, Data, Experiment};
 use advcl::finetune::MODES;
 use advcl::pretrain::METHODS;
@@ -400,7 +400,7 @@ fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
         stop: &STOP,
         observe: &mut |_| (),
     };
-    let mut stage = Stage::new(evaluator.name, files.len());
+    let mut stage = StageProgress::new(evaluator.name, files.len());
     let clean = |batch: &[usize], context: &Context| Ok(evaluator.images(batch, &context.device));
     let logits = evaluator.logit_rows(&indices, &mut stage, &mut context, clean)?;
     let prediction = |(image, row): (&PathBuf, &[f32])| table::Prediction {
