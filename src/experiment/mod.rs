@@ -145,17 +145,8 @@ impl Experiment {
         context: &mut Context,
         work: impl FnOnce(&mut Context) -> Result<T>,
     ) -> Result<T> {
-        let observe = &mut context.observe;
-        let mut inner = Context {
-            device: context.device.clone(),
-            seed: self.recipe.seed,
-            precision: context.precision,
-            stop: context.stop,
-            observe: Box::new(|event| {
-                self.run.log(event);
-                observe(event);
-            }),
-        };
+        let logged = context.watched(|event| self.run.log(event));
+        let mut inner = logged.with_seed(self.recipe.seed);
         work(&mut inner).map_err(|error| match error {
             Error::Interrupted { at, path } if path.as_os_str().is_empty() => Error::Interrupted {
                 at,
