@@ -160,8 +160,8 @@ mod tests {
 
     #[test]
     fn text_is_aligned_and_cannot_control_a_terminal() {
-        let expected = "name                      n\n\
-                        a|b, <i>                  1\n\
+        let expected = "name                       n\n\
+                        a|b, <i>                   1\n\
                         \"new\\nline\" \\u{1b}[31m  1000\n";
         assert_eq!(table().text(), expected);
         let mut pairs = Table::new().left("").left("");
