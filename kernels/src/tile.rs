@@ -164,9 +164,9 @@ unsafe fn block_transposed<E: Element, S: Simd, const ROWS: usize, const NV: usi
                     *sum = E::multiply_add(simd, value, column, *sum);
                 }
             }
-            a = a.add(lda);
-            b = b.add(ldb);
         }
+        // Not `add`: behind the last row that would leave the buffers.
+        (a, b) = (a.wrapping_add(lda), b.wrapping_add(ldb));
     }
     for (m, sums) in sums.into_iter().enumerate() {
         for (v, sum) in sums.into_iter().enumerate() {

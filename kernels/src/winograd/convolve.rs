@@ -229,7 +229,7 @@ pub(crate) fn convolve<E: Element>(
         });
     };
     // Each output row is computed alike whatever block it is in, so the cut may depend on the threads.
-    if rows <= 16 * conv.input.batch && depth * count >= 256 * 256 / E::PACK {
+    if rows <= 16 * conv.input.batch && depth * count >= WIDE / E::PACK {
         // Few rows and many channels: the planes are shared, and the threads take places instead of rows.
         let (v_stride, m_stride) = (rows * depth + GAP, rows * count + GAP);
         let parts = (threads * 2).min(rows.div_ceil(8)).max(1);

@@ -337,7 +337,7 @@ impl<E: Element> Sum<'_, E> {
     fn by_places(&self, result: Shared) {
         let (rows, depth, count) = (self.tiling.rows(), self.depth, self.columns.count);
         // Fixed by the shape: the sums are made block after block, whatever the threads.
-        let block = if depth * count >= 256 * 256 { 512 } else { 160 };
+        let block = if depth * count >= WIDE { 512 } else { 160 };
         let block = block.min(rows);
         let blocks = rows.div_ceil(block);
         let stride = depth * self.columns.padded() + GAP;
@@ -409,9 +409,9 @@ pub(crate) fn weight_gradient<E: Element>(conv: &Convolution, x: &[f32], dy: &[f
     let products = depth * columns.count;
     if rows * (depth + columns.count) <= products {
         sum.by_parts(result);
-    } else if products <= 64 * 64 {
+    } else if products <= NARROW {
         // The sums of all groups together stay small beside the planes.
-        sum.by_groups(if products <= 32 * 32 { 16 } else { 4 }, result);
+        sum.by_groups(if products <= NARROW / 4 { 16 } else { 4 }, result);
     } else {
         sum.by_places(result);
     }
