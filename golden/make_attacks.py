@@ -1,11 +1,10 @@
-"""Writes the golden vectors of Auto-PGD's deterministic parts (Croce and Hein, ICML 2020), as make_golden.py does: computed by
-PyTorch in float64, stored as float32. README.md beside this file says what each tensor is.
+"""Writes the golden vectors of Auto-PGD's deterministic parts (Croce and Hein, ICML 2020), like make_golden.py: computed by
+PyTorch in float64, stored as float32. README.md in this folder describes each tensor.
 
     pip install torch safetensors
     python make_attacks.py OUT_DIR [--seed 0] [--check]
 
---check holds the loop below against the released code (pip install pyautoattack): the same start must lead through the same
-points.
+--check compares the loop below with the released code (pip install pyautoattack): the same start must give the same iterates.
 """
 import functools, math, sys
 import torch, torch.nn.functional as F
@@ -18,26 +17,26 @@ RADII = {"linf": .15, "l2": .5}
 
 
 def checkpoints(n):
-    """After which iterations steps are looked at: p_1 = .22, p_{j+1} = p_j + max(p_j - p_{j-1} - .03, .06), in whole iterations."""
+    """Iterations after which the step sizes are checked: p_1 = .22, p_{j+1} = p_j + max(p_j - p_{j-1} - .03, .06), in whole iterations."""
     wait, least, less = (max(int(share * n), 1) for share in (.22, .06, .03))
     found, at = [], wait
     while at <= n: found.append(at); wait = max(wait - less, least); at += wait
     return found
 
 
-# ---------------------------------------------------------------- a smooth classifier: linear, with a bowl for each class
+# ---------------------------------------------------------------- a smooth classifier: linear plus a paraboloid for each class
 def model_of(dtype):
     g = torch.Generator().manual_seed(A.seed + 1); d = math.prod(SHAPE)
     draw = lambda *s: torch.randn(*s, generator=g, dtype=torch.float64)
     p = {"weight": draw(CLASSES, d), "bias": draw(CLASSES) * .3, "bowl": draw(CLASSES, d) * 2, "centre": .5 + draw(CLASSES, d) * .1}
-    p = {k: v.float().to(dtype) for k, v in p.items()}  # what is stored is what is used
+    p = {k: v.float().to(dtype) for k, v in p.items()}  # the stored values are used
     def logits(x):
         x = x.flatten(1); away = x[:, None] - p["centre"]
         return x @ p["weight"].T + p["bias"] + (p["bowl"] * away ** 2).sum(2)
     return p, logits
 
 
-# ---------------------------------------------------------------- losses, one value an image
+# ---------------------------------------------------------------- losses, one value for each image
 def dlr(z, y):
     s = z.sort(1)[0]; own = z.gather(1, y[:, None])[:, 0]; first = z.argmax(1) == y
     return -(own - torch.where(first, s[:, -2], s[:, -1])) / (s[:, -1] - s[:, -3] + 1e-12)
@@ -63,13 +62,13 @@ def project(x, x0, eps, norm):
 
 
 def apgd(loss, x0, start, eps, norm, exact=False):
-    """Every iterate with its gradient and loss, every step size, and the best points; images go on when they are misclassified.
-    What is stored is what is used: unless `exact`, points and losses are rounded to float32 before anything is decided by them."""
+    """Every iterate with its gradient and loss, every step size, and the best points; misclassified images are attacked further.
+    The stored values are used: unless `exact`, points and losses are rounded to float32 before any decision that depends on them."""
     kept = (lambda v: v) if exact else (lambda v: v.float().double())
     def look(x):
         x = x.detach().requires_grad_(); each = loss(x)
         value, g = kept(each.detach()), torch.autograd.grad(each.sum(), x)[0]
-        return value, g if exact else g * (length(g) > 1e-10)  # DLR is flat where the label is third: rounding errors have no direction
+        return value, g if exact else g * (length(g) > 1e-10)  # DLR is constant where the label is third: the gradient is a rounding error
     x = old = best = kept(start); value, g = look(x); top, g_best = value, g
     step = torch.full_like(value, 2 * eps); halved = torch.ones_like(value, dtype=torch.bool); top_then = top
     last, rises, since = torch.zeros_like(value), torch.zeros_like(value), 0  # the released code compares the first step with 0

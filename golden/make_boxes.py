@@ -1,5 +1,5 @@
-"""Writes the golden vectors of the FAB and Square attacks, as make_golden.py does: computed by PyTorch in float64, stored as
-float32. README.md beside this file says what each tensor is. Inputs are rounded to float32 first, so that both sides start
+"""Writes the golden vectors of the FAB and Square attacks, like make_golden.py: computed by PyTorch in float64, stored as
+float32. README.md in this folder describes each tensor. Inputs are rounded to float32 first, so that both programs start
 from the same numbers.
 
     pip install torch torchvision safetensors
@@ -16,8 +16,8 @@ single = lambda x: x.float().double()
 
 
 # 1. FAB's projection (Croce and Hein 2020, section 3.1): the shortest change d with <w, t + d> = b and t + d in [0, 1]. Every
-# value moves against w, as far as lambda (Linf) or lambda |w| (L2) and its room let it: lambda by bisection. Where no such d
-# is, the corner next to the plane.
+# value moves against w by lambda (Linf) or lambda |w| (L2), at most to the edge of the box; lambda is found by bisection. If
+# there is no such d, the corner next to the plane.
 def shift(t, w, b, norm):
     residual = (w * t).sum() - b
     w = w * (1. if residual >= 0 else -1.)
@@ -33,7 +33,7 @@ def shift(t, w, b, norm):
 
 
 def cases(d=37):
-    """A point, weights, and where the plane lies: a share of the way to the box's lowest corner, or (below 0) to its highest."""
+    """A point, weights, and the plane's place: a share of the way to the box's lowest corner, or (below 0) to its highest."""
     for share in [.02, .3, .7, .97, -.02, -.3, -.7, -.97, 1.5, -1.5, 0.]:
         yield torch.rand(d), torch.randn(d), share
     edges = torch.rand(d); edges[::3] = 0; edges[1::3] = 1
@@ -45,7 +45,7 @@ def cases(d=37):
     yield torch.rand(d), torch.randn(d) * torch.logspace(-6, 0, d), -.6
     one = torch.zeros(d); one[5] = -2.
     yield torch.rand(d), one, .5
-    yield torch.rand(d), torch.zeros(d), None  # no plane at all: nothing moves
+    yield torch.rand(d), torch.zeros(d), None  # no plane: the change is zero
 
 
 points, weights, offsets = [], [], []
@@ -64,7 +64,7 @@ each = lambda norm: torch.stack([shift(*case, norm) for case in zip(t, w, b)])
 write("fab_projection", {"points": t, "weights": w, "offsets": b, "residuals": residual, "linf": each("linf"), "l2": each("l2")})
 
 
-# 2. Square (Andriushchenko et al. 2020, section 3; AutoAttack's square.py). An odd shape, so that nobody mixes up the axes.
+# 2. Square (Andriushchenko et al. 2020, section 3; AutoAttack's square.py). A shape with different sides, so that mixed-up axes are detected.
 C, H, W, EPS = A.channels, A.size, A.size - 3, {"linf": .05, "l2": .5}
 N, QUERIES, P_INIT = 2, 5000, .8
 x = single(network.images(N, C, A.size)[..., :W])
@@ -72,12 +72,12 @@ sign = lambda *shape: torch.randint(0, 2, shape).double() * 2 - 1
 
 
 def share(query):
-    """AutoAttack does not rescale the schedule of 10,000 queries: 5,000 end inside it."""
+    """Share of the image in a window. AutoAttack does not rescale the schedule of 10,000 queries; 5,000 queries end within it."""
     return P_INIT / 2 ** sum(query > after for after in (10, 50, 200, 500, 1000, 2000, 4000))
 
 
 def mound(rows, columns):
-    """Square plates of height 1 / k ** 2, each one larger than the last, one upon the other around the middle."""
+    """Sum of concentric squares of height 1 / k ** 2, each larger than the one before."""
     m = torch.zeros(rows, columns)
     for k in range(max(rows // 2, columns // 2) + 1):
         top, left = rows // 2 - k, columns // 2 - k

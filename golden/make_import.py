@@ -1,4 +1,4 @@
-"""Writes state dicts as other programs have them, and what their encoder says of some images: for `advcl import`.
+"""Writes state dicts in the forms of other programs, and the features of some images by their encoder, for tests of `advcl import`.
 
     pip install torch safetensors
     python make_import.py import

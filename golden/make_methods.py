@@ -1,5 +1,5 @@
-"""Writes the golden vectors of four more pretraining methods (ACL, RoCL, DeACL, DynACL) and of the LARS optimizer, as
-make_golden.py does: computed by PyTorch in float64, stored as float32. README.md beside this file says what each tensor is.
+"""Writes the golden vectors of four more pretraining methods (ACL, RoCL, DeACL, DynACL) and of the LARS optimizer, like
+make_golden.py: computed by PyTorch in float64, stored as float32. README.md in this folder describes each tensor.
 
     pip install torch torchvision safetensors
     python make_methods.py OUT_DIR [--seed 0] [--width 8] [--batch 16] [--size 32] [--channels 3]
@@ -19,25 +19,25 @@ TEMPERATURE, STEPS = .5, 3
 
 
 def network_of():
-    """In evaluation mode. Its running statistics are some batch's: with any others an untrained network's projections are
-    all but equal, and the attack's loss says little."""
+    """A network in evaluation mode. Its running statistics are those of a batch: with others, the projections of an
+    untrained network are nearly equal, and the attack's loss means little."""
     net = Encoder(A.width, A.channels); randomise(net); freeze_stats(net, 1.)
     with torch.no_grad(): [net.project(net.features(img(), r)) for r in ROUTES]
     return net.eval()
 
 
 def embed(net, r, *views):
-    """The views go through the network as one batch, so in training mode BatchNorm's statistics are of all of them."""
+    """Projections of the views as one batch, so in training mode BatchNorm's statistics are those of all views."""
     return list(net.project(net.features(torch.cat(views), r)).chunk(len(views)))
 
 
 def apart(net, r, *views):
-    """Each view a batch of its own. No released code of these two does so; only losses are stored of it."""
+    """Projections of each view as a batch of its own. No released code of ACL and RoCL does so; only losses are stored."""
     with torch.no_grad(): return [embed(net, r, v)[0] for v in views]
 
 
 def climb(t, objective, starts, originals, eps, alpha):
-    """STEPS of sign ascent of all views on one objective; iterate_K.0 is view K's start, grad_K.s belongs to iterate_K.s."""
+    """Sign ascent of all views on one objective in STEPS steps; iterate_K.0 is view K's start, grad_K.s the gradient at iterate_K.s."""
     xs = starts; t.update({f"iterate_{k + 1}.0": x for k, x in enumerate(xs)})
     for step in range(STEPS):
         xs = [x.detach().requires_grad_() for x in xs]; gs = torch.autograd.grad(objective(*xs), xs)
@@ -47,7 +47,7 @@ def climb(t, objective, starts, originals, eps, alpha):
 
 
 # 1. ACL, one step of the dual stream (ACL section 3.2; train_simCLR.py: train, PGD_contrastive). Both views are attacked
-# jointly on route pgd, evaluation mode, from a start that is not clamped; one forward pass a route holds both views.
+# jointly on route pgd, evaluation mode, from a start that is not clamped; each route has one forward pass of both views.
 net = network_of(); x1, x2, d1, d2 = img(), img(), noise(EPS), noise(EPS)
 t = {"view1": x1, "view2": x2, "start_1": d1, "start_2": d2, **weights(net)}
 a1, a2 = climb(t, lambda a, b: contrastive(embed(net, "pgd", a, b), TEMPERATURE), [x1 + d1, x2 + d2], [x1, x2], EPS, ALPHA)
@@ -78,7 +78,7 @@ t = {"view1": x1, "view2": x2, "start_1": d1, **weights(net)}
 target, = [z.detach() for z in embed(net, "normal", x2)]
 towards = lambda x, **how: nt_xent([*embed(net, "normal", x), target], TEMPERATURE, **how)
 adv, = climb(t, towards, [(x1 + d1).clamp(0, 1)], [x1], EPS_R, ALPHA_R)
-for step in range(STEPS):  # what the released code climbs: similarities whose second factor is a constant
+for step in range(STEPS):  # as the released code maximizes it: the second factor of the similarities is a constant
     x = t[f"iterate_1.{step}"].detach().requires_grad_()
     t[f"grad_1_stopped.{step}"], = torch.autograd.grad(towards(x, keys=torch.Tensor.detach), x)
 net.train()
@@ -98,7 +98,7 @@ write("rocl", t, width=A.width, clusters=KS, epsilon=EPS_R, step_size=ALPHA_R, s
       **{"lambda": LAMBDA})
 
 # 3. DeACL's distillation (DeACL section 3; solo/methods/mocov2_distillation_AT.py): gradients flow into both of the student's
-# features, in the second term too; none into the teacher's. The attack climbs the negative mean: there 256 times the sum.
+# features, in the second term too; none into the teacher's. The attack maximizes the negative mean; the released code 256 times the sum.
 teacher = torch.randn(A.batch, 8 * A.width) + .5
 clean, adversarial = [(teacher + torch.randn_like(teacher) * s).detach().requires_grad_() for s in (.7, 1.3)]
 cos = F.cosine_similarity; towards_teacher, consistent = cos(clean, teacher), cos(adversarial, clean)

@@ -1,4 +1,4 @@
-"""What the golden scripts share: the encoder with one BatchNorm per route, its weights, the contrastive loss, the ball."""
+"""Shared parts of the golden scripts: the encoder with one BatchNorm per route, its weights, the contrastive loss, the ball."""
 import argparse, json, math, os
 import torch, torch.nn as nn, torch.nn.functional as F
 from safetensors.torch import save_file
@@ -72,7 +72,7 @@ class Encoder(nn.Module):
     def cluster_logits(self, f): return [getattr(self, f"fc_{k:03d}")(f) for k in KS]
 
 
-def randomise(m):  # non-trivial affine parameters and statistics, so that a swapped route or a missing epsilon shows
+def randomise(m):  # non-trivial affine parameters and statistics, so that a swapped route or a missing epsilon is detected
     for mod in m.modules():
         if isinstance(mod, (nn.BatchNorm2d, nn.BatchNorm1d)):
             nn.init.uniform_(mod.weight, .5, 1.5); nn.init.normal_(mod.bias, 0, .2)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The report in a real browser: it renders without a complaint on the console, its figures are there, nothing is wider than a
-# phone. Leaves pictures of it (light, dark, phone) and a PDF below target/report, to be looked at.
+# Checks the report in a real browser: no errors on the console, and all figures are there. Writes screenshots (light, dark,
+# a phone's width) and a PDF below target/report, to be looked at.
 #
 #     scripts/check_report.sh [RUN…]    # run folders; without one, smoke is run
 set -euo pipefail
@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 advcl=target/release/advcl
 [ -x "$advcl" ] || cargo build --release
 if ! command -v chromium >/dev/null; then
-    # A browser alone, as Debian has it.
+    # Debian's package, without its recommendations.
     as_root=$([ "$(id -u)" = 0 ] || echo sudo)
     $as_root apt-get update -q
     $as_root apt-get install -qy --no-install-recommends chromium fonts-dejavu-core
@@ -31,9 +31,9 @@ browse() {
         --disable-background-networking --disable-component-update --disable-sync \
         --hide-scrollbars --user-data-dir="$profile" --enable-logging=stderr --v=0 "$@" 2>"$out/log"
     rm -rf "$profile"
-    # The console's messages, and nothing of the browser's own troubles.
+    # Messages of the page's console; the browser's own are ignored.
     if grep -E 'CONSOLE' "$out/log"; then
-        echo "the page complains" >&2
+        echo "the page has errors" >&2
         exit 1
     fi
 }
@@ -45,7 +45,7 @@ size=$(stat -c %s "$out/report.html")
 [ "$size" -lt 5000000 ] || { echo "$size bytes" >&2; exit 1; }
 browse --window-size=1280,6000 --screenshot="$out/light.png" "$page"
 browse --window-size=1280,6000 --blink-settings=preferredColorScheme=0 --screenshot="$out/dark.png" "$page"
-# Chromium's window is 500 pixels wide at least: a page of a phone's width is one inside a frame.
+# Chromium's window is at least 500 pixels wide, so a page of a phone's width is put inside a frame.
 cat >"$out/phone.html" <<HTML
 <!DOCTYPE html><html lang="en"><title>phone</title><body style="margin:0"><iframe src="report.html" style="border:0;width:390px;height:6000px"></iframe>
 HTML

@@ -1,19 +1,19 @@
-//! Refusing impossible values at the door, each by the key that has it.
+//! Checks of a recipe's values; an error names the key.
 
-use crate::error::{Error, Result, nearest};
+use crate::error::{Error, Result};
 use crate::train::{Plan, Schedule};
 
-/// Where keys stand: a recipe, and a table of it.
+/// The place of the keys that are checked: a recipe and a table of it.
 #[derive(Clone, Debug)]
 pub struct Check<'a> {
-    /// The recipe, for messages; may be empty.
+    /// The recipe's name for messages; may be empty.
     place: &'a str,
-    /// The table, "pretrain.advcl"; empty for the whole recipe.
+    /// The table's name, "pretrain.advcl"; empty for the whole recipe.
     table: String,
 }
 
 impl<'a> Check<'a> {
-    /// Of a whole recipe; `place` is for messages and may be empty.
+    /// Checks of a whole recipe; `place` names it in messages and may be empty.
     pub fn new(place: &'a str) -> Self {
         Self {
             place,
@@ -21,7 +21,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Of the table `name` below `tables`: "pretrain", "advcl".
+    /// Checks of the table `name` below `tables`: "advcl" below "pretrain".
     pub fn within(&self, tables: &str, name: &str) -> Self {
         Self {
             place: self.place,
@@ -29,7 +29,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// The key as it is written in full.
+    /// The key's full name.
     pub fn key(&self, key: &str) -> String {
         match (self.table.as_str(), key) {
             ("", key) => key.to_owned(),
@@ -38,7 +38,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Refuses what `key` of the table says; the table itself where the key is empty.
+    /// Refuses the value of `key`; the whole table if the key is empty.
     ///
     /// # Errors
     /// [`Error::Recipe`], always.
@@ -56,7 +56,7 @@ impl<'a> Check<'a> {
         Err(Error::recipe(place, problem, hint))
     }
 
-    /// Refuses a number outside `low..=high`, and what is no number.
+    /// Refuses a number outside `low..=high`, and NaN.
     ///
     /// # Errors
     /// [`Error::Recipe`].
@@ -79,7 +79,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Refuses what the settings of a view refuse.
+    /// Turns the error of a view's settings into one that names the key.
     ///
     /// # Errors
     /// [`Error::Recipe`].
@@ -87,7 +87,7 @@ impl<'a> Check<'a> {
         outcome.or_else(|problem| self.refuse(key, problem, ""))
     }
 
-    /// Refuses a plan, under `key`, that cannot be carried out.
+    /// Refuses an impossible plan under `key`.
     ///
     /// # Errors
     /// [`Error::Recipe`].
@@ -134,70 +134,5 @@ impl<'a> Check<'a> {
         let most = images.min(batch / 2).max(2);
         let hint = format!("--set '{} = {most}'", self.key(&key));
         self.refuse(&key, problem, hint)
-    }
-}
-
-/// Which of the `known` names a table's name is, or goes on from with a hyphen: a variant of it. The longest one.
-pub fn base<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let goes_on = |known: &&str| {
-        let rest = name.strip_prefix(known);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-') && rest.len() > 1)
-    };
-    known
-        .into_iter()
-        .filter(goes_on)
-        .max_by_key(|known| known.len())
-}
-
-/// As written for people, of a table's `name` whose [`base`] is called `title`: "AdvCL (without-clusters)".
-pub fn title(name: &str, base: &str, title: &str) -> String {
-    match name
-        .strip_prefix(base)
-        .map(|rest| rest.trim_start_matches('-'))
-    {
-        None | Some("") => title.to_owned(),
-        Some(variant) => format!("{title} ({variant})"),
-    }
-}
-
-/// What tables are named after: "pretraining method" or "finetuning mode", and the names that there are.
-pub struct Kind<'a> {
-    /// In words.
-    pub what: &'a str,
-    /// The tables are below this one: "pretrain".
-    pub table: &'a str,
-    /// How the command line calls one: "method".
-    pub option: &'a str,
-    /// All of them.
-    pub known: Vec<&'a str>,
-}
-
-impl Kind<'_> {
-    /// What is wrong with a name that none is called by, and the nearest that is right.
-    fn unknown(&self, name: &str) -> (String, String) {
-        let hint = nearest(name, self.known.iter().copied());
-        (format!("no {} {name:?}", self.what), hint)
-    }
-
-    /// What is wrong with a table's name, which becomes a folder's too.
-    pub fn wrong(&self, name: &str) -> Option<String> {
-        if base(name, self.known.iter().copied()).is_none() {
-            let (problem, hint) = self.unknown(name);
-            return Some(format!("{problem}; {hint}"));
-        }
-        let usual = |c: char| c.is_ascii_alphanumeric() || "-_+".contains(c);
-        let problem = format!("{name:?}: a variant is named with letters, digits, - and _");
-        (!name.chars().all(usual)).then_some(problem)
-    }
-
-    /// Why there is no table of that name among those `there`: a name that nothing has, or one that the recipe leaves out.
-    pub fn missing(&self, name: &str, there: &[&str]) -> Error {
-        if base(name, self.known.iter().copied()).is_none() {
-            let (problem, hint) = self.unknown(name);
-            return Error::recipe(self.option, problem, hint);
-        }
-        let problem = format!("no table [{}.{name}]", self.table);
-        let hint = format!("add it to the recipe, which has {}", there.join(", "));
-        Error::recipe(self.table, problem, hint)
     }
 }

@@ -1,77 +1,90 @@
-//! Pseudo-labels by k-means on features (ClusterFit, Yan et al., CVPR 2020), for several numbers of clusters.
+//! Pseudo-labels by k-means on features (ClusterFit; Yan, Misra, Gupta, Ghadiyaram, Mahajan, CVPR
+//! 2020), for several numbers of clusters.
+
+mod kmeans;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use rand::RngExt;
-use rand::rngs::ChaCha8Rng;
+use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result, first_difference};
-use crate::tensor::{label_tensor, to_vec};
+use crate::error::{Error, Result};
+use crate::tensor::label_tensor;
 use crate::weights::{self, Tensors};
 
-/// What a recipe says of clustering.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub use kmeans::{Clustering, KMeans, Points};
+
+/// Keys of the table `[cluster]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// Numbers of clusters, one pseudo-label head each.
+pub struct ClusterSettings {
+    /// Numbers of clusters; each gets a pseudo-label head.
     pub counts: Vec<usize>,
-    /// The best of this many starts is kept.
+    /// Number of starts of k-means, of which the best is kept.
     pub restarts: usize,
-    /// Lloyd's iterations at most.
+    /// Largest number of Lloyd's iterations from each start.
     pub iterations: usize,
-    /// A model file of any run: its encoder's features are clustered, instead of those of this run's SimCLR. It
-    /// must take images of the same channels and size.
+    /// A model file of any run, whose features are clustered; this run's SimCLR by default. It must
+    /// take images of the same channels and size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// A file of pseudo-labels to use instead of clustering, such as another run's `pseudo_labels.safetensors`.
+    /// A file of pseudo-labels to use instead of clustering, such as another run's
+    /// `pseudo_labels.safetensors`.
     ///
-    /// Its format: safetensors, with one tensor `labels.K` of shape `[images]` for each K in `counts` (F32, F64 or
-    /// I64; whole numbers from 0 to K - 1, in the order of the training images), and, where wanted, a metadata entry
-    /// `advcl_pseudo_labels` that says in words where they came from.
+    /// Its format is safetensors, with one tensor `labels.K` of shape `[images]` for each K in
+    /// `counts` (F32, F64 or I64; whole numbers from 0 to K - 1, in the order of the training
+    /// images). An optional metadata entry `advcl_pseudo_labels` describes their origin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels_file: Option<String>,
 }
 
-impl Settings {
-    /// Whether nothing of the run itself is clustered.
+impl ClusterSettings {
+    /// Whether the pseudo-labels come from a file, so that no encoder of the run is needed for
+    /// them.
     pub fn is_given(&self) -> bool {
         self.file().is_some()
     }
 
-    /// The file that is taken instead: a model, or labels.
+    /// Effort of each clustering.
+    pub fn k_means(&self) -> KMeans {
+        KMeans {
+            restarts: self.restarts,
+            iterations: self.iterations,
+        }
+    }
+
+    /// The file that the pseudo-labels come from: a model, or labels.
     pub fn file(&self) -> Option<&str> {
         self.model.as_deref().or(self.labels_file.as_deref())
     }
 }
 
-/// The labels of all training images for each number of clusters, and where they came from.
+/// Pseudo-labels of all training images for several numbers of clusters, and their origin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PseudoLabels {
-    /// Number of clusters and one label an image.
+    /// Numbers of clusters, each with one label for each image.
     pub clusters: Vec<(usize, Vec<usize>)>,
-    /// In words: the features that were clustered.
+    /// Description of the features that were clustered.
     pub origin: String,
 }
 
+/// Metadata entry with the origin.
 const ORIGIN: &str = "advcl_pseudo_labels";
 
 impl PseudoLabels {
-    /// The numbers of clusters.
+    /// Numbers of clusters.
     pub fn counts(&self) -> Vec<usize> {
         self.clusters.iter().map(|(count, _)| *count).collect()
     }
 
-    /// Those for some numbers of clusters; what is not there is left out.
+    /// The pseudo-labels for those of the numbers of clusters that exist.
     pub fn only(&self, counts: &[usize]) -> Self {
         let mut some = self.clone();
         some.clusters.retain(|(count, _)| counts.contains(count));
         some
     }
 
-    /// The labels of a batch, `[batch]` for each number of clusters.
+    /// Labels of a batch, `[batch]` for each number of clusters.
     pub fn batch(&self, indices: &[usize], device: &Device) -> Vec<Tensor<1, Int>> {
         let labels = |all: &Vec<usize>| indices.iter().map(|&i| all[i]).collect::<Vec<_>>();
         self.clusters
@@ -80,8 +93,9 @@ impl PseudoLabels {
             .collect()
     }
 
-    /// Writes a safetensors file: `labels.K` `[images]` for each K; in the metadata, the origin, an empty line, and
-    /// all that the labels depend on (`recipe`, as TOML).
+    /// Writes a safetensors file with a tensor `labels.K`, `[images]`, for each number of clusters
+    /// K. Its metadata has the origin, an empty line and everything that the labels depend on
+    /// (`recipe`, TOML).
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -97,36 +111,40 @@ impl PseudoLabels {
             .iter()
             .map(|(count, labels)| (format!("labels.{count}"), tensor(labels)))
             .collect();
-        // One entry, because several would be written in random order, and no two files would be equal.
+        // One entry, because several would be written in random order, and equal labels would make
+        // different files.
         let metadata = [(ORIGIN, format!("{}\n\n{recipe}", self.origin))];
         weights::save(path, &tensors, &metadata)
     }
 
-    /// Reads what [`PseudoLabels::save`] wrote: one tensor `labels.K` of `images` integers below K for each count.
-    /// With `recipe`, the file must have been made by that one.
+    /// Everything that the labels in a file depend on, as given to [`PseudoLabels::save`]; empty if
+    /// the file does not have it, none if there is no file.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Format`]; [`Error::Data`] when it is of another number of images, [`Error::Model`]
-    /// when of another recipe.
-    pub fn load(
-        path: &Path,
-        images: usize,
-        counts: &[usize],
-        recipe: Option<&str>,
-    ) -> Result<Self> {
+    /// [`Error::Io`], [`Error::Format`].
+    pub fn recorded(path: &Path) -> Result<Option<String>> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let metadata = weights::load_metadata(path)?;
+        let about = metadata
+            .get(ORIGIN)
+            .and_then(|about| about.split_once("\n\n"));
+        Ok(Some(
+            about.map_or(String::new(), |(_, recipe)| recipe.to_owned()),
+        ))
+    }
+
+    /// Reads a file of [`PseudoLabels::save`]: a tensor `labels.K` with `images` integers below K
+    /// for each of the numbers of clusters.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Format`]; [`Error::Data`] for another number of images.
+    pub fn load(path: &Path, images: usize, counts: &[usize]) -> Result<Self> {
         let (mut tensors, metadata) = weights::load(path)?;
         let about = metadata.get(ORIGIN).map(String::as_str);
-        let (origin, found) = about.map_or((None, ""), |about| match about.split_once("\n\n") {
-            Some((origin, recipe)) => (Some(origin), recipe),
-            None => (Some(about), ""),
-        });
-        if let Some(expected) = recipe.filter(|expected| *expected != found) {
-            let difference = first_difference(found, expected);
-            let problem = format!("pseudo-labels of another recipe ({difference})");
-            let hint =
-                "name them in cluster.labels_file to use them all the same, or delete the file";
-            return Err(Error::model(path, problem, hint));
-        }
+        let origin =
+            about.map(|about| about.split_once("\n\n").map_or(about, |(origin, _)| origin));
         let clusters = counts.iter().map(|&count| {
             let name = format!("labels.{count}");
             let (_, values) = tensors.remove(&name).ok_or_else(|| {
@@ -159,230 +177,23 @@ impl PseudoLabels {
     }
 }
 
-/// A clustering of points.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Clustering {
-    /// `[clusters, dimensions]`, row-major.
-    pub centres: Vec<f32>,
-    /// The nearest centre of each point.
-    pub labels: Vec<usize>,
-    /// Sum of squared distances to the nearest centre.
-    pub inertia: f64,
-}
-
-/// Points to be clustered: on the device for distances, on the host for means.
-pub struct Points {
-    tensor: Tensor<2>,
-    host: Vec<f32>,
-    dimensions: usize,
-    squares: Vec<f32>,
-}
-
-impl Points {
-    /// `[points, dimensions]`.
-    pub fn new(tensor: Tensor<2>) -> Self {
-        let dimensions = tensor.dims()[1];
-        let host = to_vec(tensor.clone());
-        let squares = host.chunks(dimensions).map(square).collect();
-        Self {
-            tensor,
-            host,
-            dimensions,
-            squares,
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.squares.len()
-    }
-
-    fn point(&self, index: usize) -> &[f32] {
-        &self.host[index * self.dimensions..(index + 1) * self.dimensions]
-    }
-
-    /// Lloyd's iterations from given centres (`[clusters, dimensions]`, row-major), until no label changes or for
-    /// `iterations` rounds; an empty cluster keeps its centre.
-    pub fn lloyd(&self, centres: Vec<f32>, iterations: usize) -> Clustering {
-        self.lloyd_unless(&AtomicBool::new(false), centres, iterations)
-            .expect("nobody asks to stop")
-    }
-
-    /// As [`Points::lloyd`]; nothing where `stop` is set meanwhile.
-    fn lloyd_unless(
-        &self,
-        stop: &AtomicBool,
-        mut centres: Vec<f32>,
-        iterations: usize,
-    ) -> Option<Clustering> {
-        let (mut labels, mut inertia) = self.assign(&centres);
-        for _ in 0..iterations {
-            if stop.load(Ordering::Relaxed) {
-                return None;
-            }
-            self.move_to_means(&mut centres, &labels);
-            let (next, next_inertia) = self.assign(&centres);
-            let settled = next == labels;
-            (labels, inertia) = (next, next_inertia);
-            if settled {
-                break;
-            }
-        }
-        Some(Clustering {
-            centres,
-            labels,
-            inertia,
-        })
-    }
-
-    /// k-means++ (Arthur and Vassilvitskii, 2007) and Lloyd, the best of `restarts` starts; nothing where `stop` is
-    /// set meanwhile.
-    pub fn cluster(
-        &self,
-        count: usize,
-        settings: &Settings,
-        rng: &mut ChaCha8Rng,
-        stop: &AtomicBool,
-    ) -> Option<Clustering> {
-        let mut best: Option<Clustering> = None;
-        for _ in 0..settings.restarts {
-            let start = self.plus_plus(count, rng);
-            let found = self.lloyd_unless(stop, start, settings.iterations)?;
-            if best
-                .as_ref()
-                .is_none_or(|best| found.inertia < best.inertia)
-            {
-                best = Some(found);
-            }
-        }
-        best
-    }
-
-    /// Centres drawn one by one, each with probability proportional to its squared distance from those before.
-    fn plus_plus(&self, count: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
-        let mut centres = Vec::with_capacity(count * self.dimensions);
-        let mut nearest = vec![f32::INFINITY; self.len()];
-        let mut chosen = rng.random_range(0..self.len());
-        for _ in 0..count {
-            let centre = self.point(chosen);
-            centres.extend_from_slice(centre);
-            for (index, nearest) in nearest.iter_mut().enumerate() {
-                *nearest = nearest.min(distance(self.point(index), centre));
-            }
-            let total: f64 = nearest.iter().map(|&d| f64::from(d)).sum();
-            let mut left = rng.random::<f64>() * total;
-            let drawn = nearest.iter().position(|&d| {
-                left -= f64::from(d);
-                left < 0.0
-            });
-            // All points coincide with a centre (or rounding ran past the end): any point will do.
-            chosen = drawn.unwrap_or_else(|| rng.random_range(0..self.len()));
-        }
-        centres
-    }
-
-    /// The nearest centre of each point, and the sum of squared distances to it.
-    fn assign(&self, centres: &[f32]) -> (Vec<usize>, f64) {
-        let count = centres.len() / self.dimensions;
-        let data = TensorData::new(centres.to_vec(), [count, self.dimensions]);
-        let centre_tensor = Tensor::<2>::from_data(data, &self.tensor.device());
-        let products = to_vec(self.tensor.clone().matmul(centre_tensor.transpose()));
-        let squares: Vec<f32> = centres.chunks(self.dimensions).map(square).collect();
-        let mut inertia = 0.0;
-        let nearest = |(row, own): (&[f32], &f32)| {
-            // |x - c|² = |x|² - 2 x·c + |c|²; the first part is the same for all centres.
-            let score = |k: &usize| squares[*k] - 2.0 * row[*k];
-            let best = (0..count).min_by(|a, b| score(a).total_cmp(&score(b)));
-            let best = best.expect("at least one centre");
-            inertia += f64::from((own + score(&best)).max(0.0));
-            best
-        };
-        let labels = products
-            .chunks(count)
-            .zip(&self.squares)
-            .map(nearest)
-            .collect();
-        (labels, inertia)
-    }
-
-    fn move_to_means(&self, centres: &mut [f32], labels: &[usize]) {
-        let mut sums = vec![0.0f64; centres.len()];
-        let mut sizes = vec![0usize; centres.len() / self.dimensions];
-        for (index, &label) in labels.iter().enumerate() {
-            sizes[label] += 1;
-            let sum = &mut sums[label * self.dimensions..][..self.dimensions];
-            for (sum, value) in sum.iter_mut().zip(self.point(index)) {
-                *sum += f64::from(*value);
-            }
-        }
-        let rows = centres
-            .chunks_mut(self.dimensions)
-            .zip(sums.chunks(self.dimensions));
-        for ((centre, sum), size) in rows.zip(sizes) {
-            if size > 0 {
-                for (centre, sum) in centre.iter_mut().zip(sum) {
-                    *centre = (sum / size as f64) as f32;
-                }
-            }
-        }
-    }
-}
-
-fn square(point: &[f32]) -> f32 {
-    point.iter().map(|value| value * value).sum()
-}
-
-fn distance(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn clusters_are_found_unless_asked_to_stop() {
-        let device = crate::device::open("cpu").expect("the CPU");
-        let values: Vec<f32> = (0..40)
-            .map(|i| (i % 2 * 10) as f32 + i as f32 / 100.0)
-            .collect();
-        let points = Points::new(Tensor::from_data(TensorData::new(values, [40, 1]), &device));
-        let settings = Settings {
-            counts: vec![2],
-            restarts: 2,
-            iterations: 10,
-            model: None,
-            labels_file: None,
-        };
-        let cluster = |stop: bool| {
-            let mut rng = crate::random::generator(0, "test", 0);
-            points.cluster(2, &settings, &mut rng, &AtomicBool::new(stop))
-        };
-        let labels = cluster(false).expect("nobody asks to stop").labels;
-        assert!(
-            (0..40).all(|i| (labels[i] == labels[0]) == (i % 2 == 0)),
-            "{labels:?}"
-        );
-        assert_eq!(cluster(true), None);
-    }
-
-    #[test]
-    fn labels_of_another_recipe_are_refused_and_those_of_a_file_are_not() {
+    fn a_file_keeps_the_labels_their_origin_and_what_they_depend_on() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("labels.safetensors");
         let labels = PseudoLabels {
             clusters: vec![(2, vec![0, 1, 1])],
             origin: "by hand".to_owned(),
         };
-        labels.save(&path, "seed = 1\nwidth = 4\n").expect("a file");
-        let load = |recipe| PseudoLabels::load(&path, 3, &[2], recipe);
-        assert_eq!(load(None).expect("labels"), labels);
-        assert_eq!(load(Some("seed = 1\nwidth = 4\n")).expect("labels"), labels);
-        let error = load(Some("seed = 1\nwidth = 5\n")).expect_err("another recipe");
-        assert!(
-            error
-                .to_string()
-                .contains("(it has `width = 4`, this one `width = 5`)"),
-            "{error}"
-        );
+        assert_eq!(PseudoLabels::recorded(&path).expect("no file"), None);
+        let depends_on = "seed = 1\nwidth = 4\n";
+        labels.save(&path, depends_on).expect("a file");
+        assert_eq!(PseudoLabels::load(&path, 3, &[2]).expect("labels"), labels);
+        let recorded = PseudoLabels::recorded(&path).expect("a file");
+        assert_eq!(recorded.as_deref(), Some(depends_on));
     }
 }

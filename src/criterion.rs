@@ -1,5 +1,5 @@
-//! What a classifier is trained to do: to be right on images as they are, on attacked ones, or alike on both.
-//! Supervised pretraining and every way of finetuning share it.
+//! Losses of classifiers: on clean images, on adversarial ones (PGD), or on both (TRADES).
+//! Supervised pretraining and all finetuning share them.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::rngs::ChaCha8Rng;
@@ -16,35 +16,35 @@ use crate::pixels::Pixels;
 use crate::tensor::{label_tensor, to_tensor};
 use crate::train::{Loss, Objective, Step};
 
-/// A loss of logits, as a recipe writes it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Loss of a classifier, as a recipe writes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Criterion {
-    /// Cross-entropy on images as they are.
+    /// Cross-entropy on clean images.
     Standard,
-    /// Cross-entropy on attacked images (Madry et al., ICLR 2018, equation 2.1).
+    /// Cross-entropy on adversarial images (Madry et al., ICLR 2018, equation 2.1).
     Pgd {
-        /// Of the attack.
+        /// Gradient steps of the attack.
         steps: usize,
-        /// Of the attack, in pixels; a quarter of the radius where it is left out.
+        /// Step size of the attack, in pixels; a quarter of the radius by default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         step_size: Option<Pixels>,
     },
-    /// Cross-entropy on images as they are, and the divergence of what is said of attacked ones (TRADES; Zhang et
-    /// al., ICML 2019, equation 5).
+    /// Cross-entropy on clean images, plus the divergence between the predictions on clean and on
+    /// adversarial ones (TRADES; Zhang et al., ICML 2019, equation 5).
     Trades {
-        /// Weight of the divergence: the paper's 1/λ.
+        /// Weight β of the divergence, the paper's 1/λ.
         beta: f64,
-        /// Of the attack.
+        /// Gradient steps of the attack.
         steps: usize,
-        /// Of the attack, in pixels; a quarter of the radius where it is left out.
+        /// Step size of the attack, in pixels; a quarter of the radius by default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         step_size: Option<Pixels>,
     },
 }
 
 impl Criterion {
-    /// Refuses values that cannot be.
+    /// Refuses impossible values.
     ///
     /// # Errors
     /// [`Error::Recipe`](crate::Error::Recipe).
@@ -59,20 +59,22 @@ impl Criterion {
         }
     }
 
-    /// Whether anything is attacked.
+    /// Whether the loss attacks its images.
     pub fn attacks(&self) -> bool {
         *self != Self::Standard
     }
 
-    /// The loss of a batch. `attacked` says the logits of the weights as they are kept, for attacks; `live` those with
-    /// gradients.
+    /// The loss of a batch.
+    ///
+    /// Both functions map images to logits: `detached` without gradients of the weights, for the
+    /// attack; `tracked` with them, for the loss.
     ///
     /// # Shapes
     /// `images` `[batch, channels, height, width]`, `targets` `[batch, classes]`: probabilities.
     pub fn loss(
         &self,
-        attacked: impl Fn(Tensor<4>) -> Tensor<2>,
-        mut live: impl FnMut(Tensor<4>) -> Tensor<2>,
+        detached: impl Fn(Tensor<4>) -> Tensor<2>,
+        mut tracked: impl FnMut(Tensor<4>) -> Tensor<2>,
         (images, targets): (Tensor<4>, Tensor<2>),
         ball: Ball,
         rng: &mut ChaCha8Rng,
@@ -80,9 +82,9 @@ impl Criterion {
         let images = match self {
             Self::Standard => images,
             Self::Pgd { steps, step_size } => {
-                let climb = |x| soft_cross_entropy(attacked(x), targets.clone());
+                let loss = |x| soft_cross_entropy(detached(x), targets.clone());
                 let pgd = Pgd::new(*steps, step_size.as_ref(), ball);
-                pgd.maximize(climb, &images, ball, rng)
+                pgd.maximize(loss, &images, ball, rng)
             }
             Self::Trades {
                 beta,
@@ -90,16 +92,16 @@ impl Criterion {
                 step_size,
             } => {
                 let pgd = Pgd::new(*steps, step_size.as_ref(), ball);
-                let said = attacked(images.clone());
-                let climb = |x| trades_kl(said.clone(), attacked(x));
-                // At the image itself the divergence is least, and its gradient zero: the attack begins beside it.
-                // The deviation is that of TRADES' released code.
+                let logits = detached(images.clone());
+                let loss = |x| trades_kl(logits.clone(), detached(x));
+                // At the image itself the divergence is minimal and its gradient zero, so the
+                // attack starts beside it. The deviation is that of TRADES' released code.
                 let beside = images.clone() + gaussian(&images, rng) * 1e-3;
                 let start = ball.project(beside, &images);
-                let x = pgd.climb(climb, start, &images, ball);
-                let clean = live(images);
+                let x = pgd.climb(loss, start, &images, ball);
+                let clean = tracked(images);
                 let natural = soft_cross_entropy(clean.clone(), targets);
-                let robust = trades_kl(clean, live(x));
+                let robust = trades_kl(clean, tracked(x));
                 return Loss {
                     total: natural.clone() + robust.clone() * *beta,
                     parts: vec![("natural", natural), ("robust", robust)],
@@ -107,28 +109,28 @@ impl Criterion {
             }
         };
         Loss {
-            total: soft_cross_entropy(live(images), targets),
+            total: soft_cross_entropy(tracked(images), targets),
             parts: Vec::new(),
         }
     }
 }
 
-/// Images with what shall be said of them.
+/// Training data of a classifier: images, target probabilities, augmentation and threat model.
 pub struct Task<'a> {
-    /// The images; not all of them need be used.
+    /// All images, also those that are not used.
     pub images: &'a Images,
-    /// Which images are used.
+    /// Indices of the images that are used.
     pub chosen: Vec<usize>,
-    /// Probabilities of the classes for each image that is used: `[chosen, classes]`.
+    /// Target probabilities of the images that are used, `[chosen, classes]`.
     pub targets: Tensor<2>,
-    /// Random crops and flips.
+    /// Random crops and flips; none for the images without change.
     pub augment: Option<Weak>,
-    /// What the attacker may do.
+    /// Threat model.
     pub ball: Ball,
 }
 
 impl<'a> Task<'a> {
-    /// All images with their labels.
+    /// Training data with all images and their labels.
     pub fn new(
         images: &'a Images,
         labels: &[usize],
@@ -146,7 +148,7 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// Images and targets of a batch; `indices` count among the chosen ones.
+    /// Images and targets of a batch; `indices` are positions in `chosen`.
     pub fn batch(&self, indices: &[usize], rng: &mut ChaCha8Rng) -> (Tensor<4>, Tensor<2>) {
         let chosen: Vec<usize> = indices.iter().map(|&i| self.chosen[i]).collect();
         let batch = match &self.augment {
@@ -157,7 +159,7 @@ impl<'a> Task<'a> {
         (to_tensor(batch, &device), self.targets_of(indices))
     }
 
-    /// Targets of a batch.
+    /// Targets of a batch; `indices` are positions in `chosen`.
     pub fn targets_of(&self, indices: &[usize]) -> Tensor<2> {
         let device = self.targets.device();
         self.targets
@@ -166,7 +168,7 @@ impl<'a> Task<'a> {
     }
 }
 
-/// All probability on the label. `[images, classes]`.
+/// Probabilities that are 1 for the label, `[images, classes]`.
 pub fn one_hot(labels: &[usize], classes: usize, device: &Device) -> Tensor<2> {
     let mut values = vec![0.0f32; labels.len() * classes];
     for (row, &label) in values.chunks_exact_mut(classes.max(1)).zip(labels) {
@@ -175,11 +177,11 @@ pub fn one_hot(labels: &[usize], classes: usize, device: &Device) -> Tensor<2> {
     Tensor::from_data(TensorData::new(values, [labels.len(), classes]), device)
 }
 
-/// The objective that trains encoder and classifier together.
+/// Objective that trains encoder and classifier together.
 pub struct EndToEnd<'a> {
-    /// The images.
+    /// The training data.
     pub task: Task<'a>,
-    /// What to be good at.
+    /// The loss.
     pub criterion: Criterion,
 }
 
@@ -188,21 +190,22 @@ impl Objective for EndToEnd<'_> {
 
     fn loss(&self, step: Step<Classifier>) -> Loss {
         let batch = self.task.batch(step.indices, step.rng);
-        let (plain, mut mode) = (step.plain, Mode::Train(step.statistics));
-        let live = |x| step.live.forward(x, &mut mode);
+        let mut mode = Mode::Train(step.statistics);
+        let tracked = |x| step.tracked.forward(x, &mut mode);
         let ball = self.task.ball;
         match self.criterion {
-            // The attack sees the batch's statistics, as in Madry's released code: it climbs the very loss that is then
-            // minimized, and early in training the running ones say little.
+            // The attack uses the batch's statistics, as in Madry's released code: it maximizes the
+            // very loss that is then minimized, and early in training the running statistics mean
+            // little.
             Criterion::Standard | Criterion::Pgd { .. } => {
-                let attacked = |x| plain.forward(x, &mut Mode::Batch);
-                (self.criterion).loss(attacked, live, batch, ball, step.rng)
+                let detached = |x| step.detached.forward(x, &mut Mode::Batch);
+                (self.criterion).loss(detached, tracked, batch, ball, step.rng)
             }
             // TRADES' released code attacks in evaluation mode.
             Criterion::Trades { .. } => {
-                let frozen = plain.frozen();
-                let attacked = |x| frozen.logits(x);
-                (self.criterion).loss(attacked, live, batch, ball, step.rng)
+                let frozen = step.detached.frozen();
+                let detached = |x| frozen.logits(x);
+                (self.criterion).loss(detached, tracked, batch, ball, step.rng)
             }
         }
     }

@@ -6,7 +6,7 @@ use burn::tensor::DeviceKind;
 
 use crate::error::{Error, Result};
 
-/// The devices that this build can use, in the order of preference for messages.
+/// Backends that this build can use, in the order in which messages list them.
 pub fn compiled_in() -> Vec<&'static str> {
     let all = [
         ("cpu", cfg!(feature = "flex")),
@@ -16,13 +16,13 @@ pub fn compiled_in() -> Vec<&'static str> {
         ("rocm", cfg!(feature = "rocm")),
     ];
     all.into_iter()
-        .filter(|(_, there)| *there)
+        .filter(|(_, enabled)| *enabled)
         .map(|(name, _)| name)
         .collect()
 }
 
-/// The device called `name`: a backend, and for GPUs an index after a colon ("cuda" is "cuda:0"; "vulkan"
-/// and "metal" alone are the device that the driver puts first).
+/// The device called `name`: a backend, for GPUs with an index after a colon ("cuda" is "cuda:0";
+/// "vulkan" and "metal" without an index are the driver's first device).
 ///
 /// # Errors
 /// [`Error::Device`] for a name that is unknown or was not compiled in.

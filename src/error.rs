@@ -1,45 +1,45 @@
-//! One error enum: what went wrong, where, what was expected, what was found, and a hint.
+//! The crate's one error: what went wrong, where, what was expected, what was found, and a hint.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The crate's result.
+/// Result of everything in the crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that can fail. `Display` is one line; [`Error::hint`] says what to do about it.
+/// Everything that can fail. `Display` gives one line, [`Error::hint`] a way out.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused: missing file, no permission, full disk.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, as a verb: "read", "write", "create".
+        /// Action that failed, as a verb: "read", "write", "create".
         action: &'static str,
-        /// The file or folder.
+        /// File or folder.
         path: PathBuf,
-        /// The system's own word.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// A file's content is not what its format says.
     #[error("{}: {place}: expected {expected}, found {found}", path.display())]
     Format {
-        /// The file, or `archive.tar.gz/member`.
+        /// File, or `archive.tar.gz/member`.
         path: PathBuf,
-        /// Where in it: "byte 4", "header", "tensor conv1.weight".
+        /// Place in the file: "byte 4", "header", "tensor conv1.weight".
         place: String,
-        /// What the format asks for there.
+        /// Content that the format asks for.
         expected: String,
-        /// What stands there.
+        /// Content that is there.
         found: String,
     },
     /// A data set that cannot be used for what was asked.
     #[error("data set {name}: {problem}")]
     Data {
-        /// The data set's name or path.
+        /// Name or path of the data set.
         name: String,
-        /// What is wrong with it, with the figures.
+        /// Problem with the data set, with the figures.
         problem: String,
-        /// What to do.
+        /// Way out.
         hint: String,
     },
     /// A recipe that is not understood or cannot be carried out.
@@ -47,27 +47,47 @@ pub enum Error {
     Recipe {
         /// File, line and column, or the key.
         place: String,
-        /// What is wrong, with expected and found.
+        /// Problem, with expected and found.
         problem: String,
-        /// What to do.
+        /// Way out.
         hint: String,
     },
     /// Weights or a checkpoint that do not belong to the model at hand.
     #[error("{}: {problem}", path.display())]
     Model {
-        /// The weights file.
+        /// Weights file.
         path: PathBuf,
-        /// What differs: expected and found.
+        /// Difference: expected and found.
         problem: String,
-        /// What to do.
+        /// Way out.
         hint: String,
     },
     /// A run folder that cannot be used as asked.
     #[error("run {}: {problem}", path.display())]
     Run {
-        /// The run folder.
+        /// Run folder.
         path: PathBuf,
-        /// What is wrong.
+        /// Problem.
+        problem: String,
+        /// Way out.
+        hint: String,
+    },
+    /// An output that would overwrite something.
+    #[error("cannot write {}: {problem}", path.display())]
+    Output {
+        /// The output as named.
+        path: PathBuf,
+        /// What is there.
+        problem: String,
+        /// Another way to write it.
+        hint: String,
+    },
+    /// A value that a library function cannot work with.
+    #[error("{what}: {problem}")]
+    Input {
+        /// Name of the value.
+        what: &'static str,
+        /// What was expected and what was found.
         problem: String,
         /// What to do.
         hint: String,
@@ -75,33 +95,33 @@ pub enum Error {
     /// A compute device that is unknown, or not compiled in.
     #[error("device {name:?}: {problem}")]
     Device {
-        /// The name as written.
+        /// Name as written.
         name: String,
-        /// What is wrong with it.
+        /// Problem with the device.
         problem: String,
-        /// The names that work here.
+        /// Names that work here.
         hint: String,
     },
     /// Training met a loss or a weight that is not finite.
     #[error("{stage}: {part} is {value} at {at}")]
     Diverged {
-        /// The stage of the run.
+        /// Stage of the run.
         stage: String,
-        /// The named part of the loss, or the tensor.
+        /// Named part of the loss, or tensor.
         part: String,
-        /// Its value.
+        /// Value that was found.
         value: f32,
         /// Epoch and step, counted from 1.
         at: String,
     },
-    /// A classifier said something that is no number: it can be neither right nor wrong.
+    /// A classifier's logit is not a finite number: the prediction is neither right nor wrong.
     #[error("{stage}: a logit of image {image} is {value}")]
     Logits {
-        /// The stage of the run.
+        /// Stage of the run.
         stage: String,
-        /// The image's place in the split, counted from 0.
+        /// Index of the image in its split, counted from 0.
         image: usize,
-        /// The logit.
+        /// Value of the logit.
         value: f32,
     },
     /// The user asked to stop; everything up to here is saved.
@@ -109,37 +129,37 @@ pub enum Error {
     Interrupted {
         /// Stage, epoch and step.
         at: String,
-        /// The run folder.
+        /// Run folder.
         path: PathBuf,
     },
-    /// Rows of a comparison that could not be computed; each was told of as it failed.
+    /// Rows of a comparison that could not be computed; each was reported as it failed.
     #[error("{failed} rows failed")]
     Rows {
-        /// How many.
+        /// Number of rows.
         failed: usize,
     },
-    /// Stored adversarial examples that are none.
+    /// Stored adversarial examples that are invalid.
     #[error("{}: {wrong} of {examples} adversarial examples are not what they should be", path.display())]
     Examples {
-        /// The file.
+        /// File of the examples.
         path: PathBuf,
-        /// Outside box or ball, or not misclassified.
+        /// Examples outside of [0, 1] or of the ball, or not misclassified.
         wrong: usize,
-        /// In the file.
+        /// Examples in the file.
         examples: usize,
     },
     /// Golden vectors that this machine does not reproduce.
     #[error("self-test: {failed} of {total} checks failed")]
     SelfTest {
-        /// Checks out of tolerance.
+        /// Number of checks out of tolerance.
         failed: usize,
-        /// Checks made.
+        /// Number of checks.
         total: usize,
     },
 }
 
 impl Error {
-    /// For `map_err` after a file operation: `Error::io("read", path)`.
+    /// Makes [`Error::Io`] in a `map_err`: `Error::io("read", path)`.
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| Self::Io {
@@ -149,7 +169,7 @@ impl Error {
         }
     }
 
-    /// A file whose content is wrong at `place`.
+    /// Makes [`Error::Format`]: a file whose content is wrong at `place`.
     pub fn format(
         path: impl AsRef<Path>,
         place: impl Into<String>,
@@ -164,7 +184,7 @@ impl Error {
         }
     }
 
-    /// A data set that cannot be used.
+    /// Makes [`Error::Data`].
     pub fn data(
         name: impl Into<String>,
         problem: impl Into<String>,
@@ -177,7 +197,7 @@ impl Error {
         }
     }
 
-    /// A recipe that is not understood.
+    /// Makes [`Error::Recipe`].
     pub fn recipe(
         place: impl Into<String>,
         problem: impl Into<String>,
@@ -190,7 +210,7 @@ impl Error {
         }
     }
 
-    /// Weights that do not fit.
+    /// Makes [`Error::Model`].
     pub fn model(
         path: impl AsRef<Path>,
         problem: impl Into<String>,
@@ -203,7 +223,7 @@ impl Error {
         }
     }
 
-    /// A run folder that cannot be used as asked.
+    /// Makes [`Error::Run`].
     pub fn run(
         path: impl AsRef<Path>,
         problem: impl Into<String>,
@@ -216,13 +236,24 @@ impl Error {
         }
     }
 
-    /// What the user can do about it, where there is something.
+    /// Makes [`Error::Input`].
+    pub fn input(what: &'static str, problem: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Input {
+            what,
+            problem: problem.into(),
+            hint: hint.into(),
+        }
+    }
+
+    /// Way out for the user, where there is one.
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Data { hint, .. }
             | Self::Recipe { hint, .. }
             | Self::Model { hint, .. }
             | Self::Run { hint, .. }
+            | Self::Output { hint, .. }
+            | Self::Input { hint, .. }
             | Self::Device { hint, .. } => (!hint.is_empty()).then_some(hint),
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => Some("check the path"),
@@ -234,14 +265,14 @@ impl Error {
             },
             Self::Format { .. } => Some("the file may be truncated or of another kind"),
             Self::Diverged { .. } => Some(
-                "the last good checkpoint is kept; the usual cure is a smaller lr in that stage's plan, in another --run folder",
+                "the last good checkpoint is kept; the usual cure is a smaller lr in that stage's plan (--set), which makes that stage again",
             ),
             Self::Logits { .. } => Some(
-                "weights that are not finite or huge do that: look at the classifier's training, and make it again",
+                "weights that are not finite, or huge, cause that: look at the classifier's training, and make it again with --replace",
             ),
-            Self::Rows { .. } => {
-                Some("the others are kept: mend what is said above and run the same command again")
-            }
+            Self::Rows { .. } => Some(
+                "the other rows are kept: fix what is reported above and run the same command again",
+            ),
             Self::Examples { .. } => Some(
                 "they may be of another classifier, threat model or data set; only the valid ones count against it",
             ),
@@ -252,7 +283,7 @@ impl Error {
         }
     }
 
-    /// The process exit code: 1 where the work was tried and failed, 2 where the input is at fault.
+    /// Exit code of the process: 1 where the work was tried and failed, 2 where the input is at fault.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Diverged { .. }
@@ -266,7 +297,7 @@ impl Error {
     }
 }
 
-/// Where two TOML texts first differ, in words: "it has `seed = 3`, this one `seed = 4`".
+/// First difference of two TOML texts in words: "it has `seed = 3`, this one `seed = 4`".
 pub fn first_difference(found: &str, expected: &str) -> String {
     let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
     let (found, expected) = (lines(found), lines(expected));
@@ -280,7 +311,7 @@ pub fn first_difference(found: &str, expected: &str) -> String {
     format!("it has {}, this one {}", line(&found), line(&expected))
 }
 
-/// `Some("did you mean …?")`-style hint: the known name nearest to `given`, or the whole list.
+/// Hint for an unknown name: "did you mean …?" with the nearest known one, or the whole list.
 pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     let best = known.iter().max_by(|a, b| {

@@ -7,9 +7,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::random;
 
-/// Writes a whole file: to a temporary name in the same folder, synced, renamed, so that no crash and no full
-/// disk leaves half a file under the real name.
+/// Writes a whole file: to a temporary name in the same folder, synced, renamed, so that no crash
+/// and no full disk leaves half a file under the real name.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -21,7 +22,8 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
     let write = || -> std::io::Result<()> {
         let mut builder = tempfile::Builder::new();
         builder.prefix(".").suffix(".part");
-        // Temporary files are private by default; a run folder's are ordinary ones (the umask still applies).
+        // Temporary files are private by default; a run folder's are ordinary ones (the umask still
+        // applies).
         #[cfg(unix)]
         let permissions = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666);
         #[cfg(unix)]
@@ -33,6 +35,45 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
         Ok(())
     };
     write().map_err(Error::io("write", path))
+}
+
+/// Refuses an output where writing it would lose a file.
+///
+/// A file that is one of the `inputs`, or lies in a folder among them, is never replaced, whatever
+/// links and spellings lead to it; any other existing file only where `replace` is true, and only
+/// if it is a regular file. `option` is the option that names the output, for the hint.
+///
+/// # Errors
+/// [`Error::Output`].
+pub fn check_output(path: &Path, option: &str, inputs: &[&Path], replace: bool) -> Result<()> {
+    // Of the path itself: a link would be replaced, even one that leads nowhere.
+    if fs::symlink_metadata(path).is_err() {
+        return Ok(());
+    }
+    let refuse = |problem: String, hint: String| {
+        Err(Error::Output {
+            path: path.to_path_buf(),
+            problem,
+            hint,
+        })
+    };
+    let another = format!("name another file with {option}");
+    if fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+        return refuse("it exists and is no regular file".to_owned(), another);
+    }
+    let is_in = |input: &Path| match (fs::canonicalize(path), fs::canonicalize(input)) {
+        (Ok(output), Ok(input)) => output.starts_with(input),
+        _ => false,
+    };
+    if let Some(input) = inputs.iter().find(|input| is_in(input)) {
+        let problem = format!("it belongs to the input {}", input.display());
+        return refuse(problem, another);
+    }
+    if !replace {
+        let hint = format!("{another}, or replace this one with --replace");
+        return refuse("the file exists already".to_owned(), hint);
+    }
+    Ok(())
 }
 
 /// Writes a value as indented JSON, atomically.
@@ -60,4 +101,10 @@ pub fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
             error.to_string(),
         )
     })
+}
+
+/// Short hash of some bytes, to be compared with another one: FNV-1a, which tells accidents apart and not
+/// attacks.
+pub fn hash(bytes: &[u8]) -> String {
+    format!("fnv1a-{:016x}", random::fingerprint(bytes))
 }

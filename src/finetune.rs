@@ -1,41 +1,39 @@
-//! From an encoder to a classifier. A mode is data: what trains, by which loss, on which labels.
-
-use std::fmt;
+//! Finetuning: from an encoder to a classifier. A mode is data: what it trains, with which loss, on
+//! which labels.
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde::ser::Serializer;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::check::{self, Check, Kind};
+use crate::check::Check;
 use crate::criterion::{Criterion, Task};
 use crate::data::Images;
 use crate::error::Result;
 use crate::loss::soft_cross_entropy;
 use crate::nn::{Classifier, Encoder, FrozenEncoder, Linear, Route};
 use crate::session::Context;
+use crate::tables::{self, Registered, Tables};
 use crate::tensor::{label_tensor, to_tensor};
 use crate::train::{Loss, Objective, Plan, Step};
 
-/// What a mode changes of the model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The part of the model that a mode trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Trains {
-    /// The linear classifier; the encoder is frozen, in evaluation mode.
+    /// The linear classifier on a frozen encoder in evaluation mode.
     Head,
     /// Encoder and classifier.
     Everything,
 }
 
-/// A mode by its name: what it does unless its table says otherwise.
+/// A mode by its name, with the settings that its tables have by default.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Mode {
-    /// As written in recipes and on the command line.
+pub struct FinetuneMode {
+    /// Name in recipes and on the command line.
     pub name: &'static str,
-    /// As written in tables for people.
+    /// Name in tables for people.
     pub title: &'static str,
-    /// A line.
+    /// One-line description.
     pub about: &'static str,
     trains: Trains,
     #[serde(skip)]
@@ -59,10 +57,15 @@ fn trades6() -> Criterion {
     }
 }
 
-/// The modes, cheapest first.
-pub const MODES: &[Mode] = &[
-    Mode {
-        name: "slf",
+/// The name of standard linear finetuning.
+pub const SLF: &str = "slf";
+/// The name of adversarial full finetuning.
+pub const AFF: &str = "aff";
+
+/// All modes, cheapest first.
+pub const MODES: &[FinetuneMode] = &[
+    FinetuneMode {
+        name: SLF,
         title: "SLF",
         about: "standard linear: the head, on clean images",
         trains: Trains::Head,
@@ -70,7 +73,7 @@ pub const MODES: &[Mode] = &[
         labels: 1.0,
         soft_labels: false,
     },
-    Mode {
+    FinetuneMode {
         name: "alf",
         title: "ALF",
         about: "adversarial linear: the head, on PGD-10 images",
@@ -79,7 +82,7 @@ pub const MODES: &[Mode] = &[
         labels: 1.0,
         soft_labels: false,
     },
-    Mode {
+    FinetuneMode {
         name: "standard-full",
         title: "standard full",
         about: "everything, on clean images",
@@ -88,8 +91,8 @@ pub const MODES: &[Mode] = &[
         labels: 1.0,
         soft_labels: false,
     },
-    Mode {
-        name: "aff",
+    FinetuneMode {
+        name: AFF,
         title: "AFF",
         about: "adversarial full: everything, by TRADES (or PGD: loss = { pgd = { steps = 10 } })",
         trains: Trains::Everything,
@@ -97,7 +100,7 @@ pub const MODES: &[Mode] = &[
         labels: 1.0,
         soft_labels: false,
     },
-    Mode {
+    FinetuneMode {
         name: "semi-supervised",
         title: "semi-supervised",
         about: "everything, by TRADES, on a tenth of the labels and on soft labels for the other images",
@@ -108,56 +111,77 @@ pub const MODES: &[Mode] = &[
     },
 ];
 
-/// A table below `[finetune]`. What is left out is the mode's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Keys of a table below `[finetune]`; the mode's own settings are the defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// How long and how fast.
+pub struct FinetuneSettings {
+    /// Epochs, batch size and optimizer.
     pub plan: Plan,
-    /// Random crops and flips. Without them, and without an attack, the features of a frozen encoder are computed
-    /// once.
+    /// Whether images are randomly cropped and flipped. Without that and without an attack, the
+    /// features of a frozen encoder are computed once.
     #[serde(default)]
     pub augment: bool,
-    /// What trains.
+    /// Part of the model that is trained; the mode's by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trains: Option<Trains>,
-    /// By which loss.
+    /// Loss; the mode's by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<Criterion>,
-    /// This share of the labels is used, the same of each class.
+    /// Share of the labels that is used, equal for all classes; the mode's by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<f64>,
-    /// Whether images without a label are used too, labeled softly by a standard full finetuning on those with one.
+    /// Whether images without a label are used too, with soft labels by a standard full finetuning
+    /// on the labeled ones; the mode's choice by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub soft_labels: Option<bool>,
 }
 
-/// A mode as a recipe has it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
-    /// The mode's name; a variant goes on with a hyphen and a name of its own: "slf-tenth".
-    pub name: String,
-    /// What its table says.
-    pub settings: Settings,
+impl Registered for FinetuneSettings {
+    const WHAT: &'static str = "finetuning mode";
+    const PARENT: &'static str = "finetune";
+    const OPTION: &'static str = "mode";
+
+    fn registry() -> impl Iterator<Item = (&'static str, &'static str)> {
+        MODES.iter().map(|mode| (mode.name, mode.title))
+    }
+
+    fn read<'de, D: Deserializer<'de>>(_: &'static str, table: D) -> Result<Self, D::Error> {
+        Self::deserialize(table)
+    }
+}
+
+/// The tables below `[finetune]`, cheapest mode first.
+pub type Finetune = Tables<FinetuneSettings>;
+
+/// A table below `[finetune]`: a mode, or one of several variants of it.
+pub type Entry = tables::Entry<FinetuneSettings>;
+
+/// A table's name as written for people, "AFF (pgd)"; "end to end" for a classifier that was not
+/// finetuned.
+pub fn title(name: &str) -> String {
+    tables::title::<FinetuneSettings>(name).unwrap_or_else(|| name.replace('-', " "))
 }
 
 impl Entry {
-    fn mode(&self) -> &'static Mode {
-        mode_of(&self.name).expect("checked when it was read")
+    fn mode(&self) -> &'static FinetuneMode {
+        let mut modes = MODES.iter();
+        modes
+            .find(|mode| mode.name == self.base())
+            .expect("the base is one of the registry's names")
     }
 
-    /// What trains.
+    /// The part of the model that is trained.
     pub fn trains(&self) -> Trains {
         self.settings.trains.unwrap_or(self.mode().trains)
     }
 
-    /// By which loss.
+    /// The loss.
     pub fn loss(&self) -> Criterion {
         let usual = self.mode().loss;
         self.settings.loss.clone().unwrap_or_else(usual)
     }
 
-    /// The share of the labels that is used.
+    /// Share of the labels that is used.
     pub fn labels(&self) -> f64 {
         self.settings.labels.unwrap_or(self.mode().labels)
     }
@@ -167,7 +191,7 @@ impl Entry {
         self.settings.soft_labels.unwrap_or(self.mode().soft_labels)
     }
 
-    /// Refuses settings that cannot be.
+    /// Refuses impossible settings.
     ///
     /// # Errors
     /// [`Error::Recipe`](crate::Error::Recipe).
@@ -180,7 +204,7 @@ impl Entry {
             return check.refuse("labels", problem, "0.1 is a tenth of the labels");
         }
         if self.soft_labels() && self.trains() == Trains::Head {
-            let problem = "images without a label are used where everything trains";
+            let problem = "images without a label are used only where everything trains";
             let hint = "leave soft_labels out, or set trains = \"everything\"";
             return check.refuse("soft_labels", problem, hint);
         }
@@ -188,103 +212,8 @@ impl Entry {
     }
 }
 
-/// The mode of a table's name.
-fn mode_of(name: &str) -> Option<&'static Mode> {
-    let base = check::base(name, MODES.iter().map(|mode| mode.name))?;
-    MODES.iter().find(|mode| mode.name == base)
-}
-
-/// A table's name as written for people: "SLF", "AFF (pgd)"; "end to end" where none was finetuned.
-pub fn title(name: &str) -> String {
-    match mode_of(name) {
-        Some(mode) => check::title(name, mode.name, mode.title),
-        None => name.replace('-', " "),
-    }
-}
-
-fn kind() -> Kind<'static> {
-    Kind {
-        what: "finetuning mode",
-        table: "finetune",
-        option: "mode",
-        known: MODES.iter().map(|mode| mode.name).collect(),
-    }
-}
-
-/// The tables below `[finetune]`, cheapest mode first.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Finetune(Vec<Entry>);
-
-impl Finetune {
-    /// All of them.
-    pub fn entries(&self) -> &[Entry] {
-        &self.0
-    }
-
-    /// The table of that name.
-    ///
-    /// # Errors
-    /// [`Error::Recipe`](crate::Error::Recipe), which tells a name that no mode has from a mode that the recipe has no table for.
-    pub fn require(&self, name: &str) -> Result<&Entry> {
-        let found = self.0.iter().find(|entry| entry.name == name);
-        found.ok_or_else(|| {
-            let there: Vec<&str> = self.0.iter().map(|entry| entry.name.as_str()).collect();
-            kind().missing(name, &there)
-        })
-    }
-}
-
-impl Serialize for Finetune {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_map(self.0.iter().map(|entry| (&entry.name, &entry.settings)))
-    }
-}
-
-impl<'de> Deserialize<'de> for Finetune {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_map(Tables)
-    }
-}
-
-/// A table's name. It is refused while it is read, so that the error has its line.
-struct Name(String);
-
-impl<'de> Deserialize<'de> for Name {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(from)?;
-        match kind().wrong(&name) {
-            Some(problem) => Err(serde::de::Error::custom(problem)),
-            None => Ok(Self(name)),
-        }
-    }
-}
-
-struct Tables;
-
-impl<'de> Visitor<'de> for Tables {
-    type Value = Finetune;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("tables named after finetuning modes")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Finetune, A::Error> {
-        let mut entries = Vec::new();
-        while let Some(Name(name)) = map.next_key()? {
-            let settings = map.next_value()?;
-            entries.push(Entry { name, settings });
-        }
-        let place = |entry: &Entry| {
-            let mode = entry.mode().name;
-            let place = MODES.iter().position(|other| other.name == mode);
-            (place, entry.name.clone())
-        };
-        entries.sort_by_key(place);
-        Ok(Finetune(entries))
-    }
-}
-
-/// Features of all images, in evaluation mode. `[images, features]`, on the context's device.
+/// Computes the features of all images in evaluation mode, `[images, features]`, on the context's
+/// device.
 ///
 /// # Errors
 /// [`Error::Interrupted`](crate::Error::Interrupted) when asked to stop.
@@ -309,7 +238,8 @@ pub fn features(
     Ok(Tensor::cat(features, 0))
 }
 
-/// What a classifier says of all images, as probabilities. `[images, classes]`, on the context's device.
+/// Computes a classifier's probabilities for all images, `[images, classes]`, on the context's
+/// device.
 ///
 /// # Errors
 /// [`Error::Interrupted`](crate::Error::Interrupted) when asked to stop.
@@ -325,19 +255,19 @@ pub fn soft_labels(
     Ok(softmax(classifier.linear.forward(features), 1))
 }
 
-/// The objective of a linear classifier on a frozen encoder. The encoder is no part of what is trained, so neither its
-/// weights nor its statistics can move.
+/// Objective of a linear classifier on a frozen encoder. The encoder is not part of the trained
+/// model, so neither its weights nor its statistics can change.
 pub struct HeadOnly<'a> {
     encoder: FrozenEncoder,
     task: Task<'a>,
     criterion: Criterion,
-    /// Of the images that are used, where nothing about them changes.
+    /// Features of the images that are used, if these are the same in every epoch.
     cached: Option<Tensor<2>>,
 }
 
 impl<'a> HeadOnly<'a> {
-    /// With `cached`, the [`features`] of the images that are used, these are what the classifier sees; without, the
-    /// features of each batch are computed.
+    /// Trains on the features `cached` of the images that are used, see [`features`]; without
+    /// these, computes the features of each batch.
     pub fn new(
         encoder: &Encoder,
         route: Route,
@@ -363,13 +293,13 @@ impl Objective for HeadOnly<'_> {
             let features = all.clone().select(0, label_tensor(step.indices, &device));
             let targets = self.task.targets_of(step.indices);
             return Loss {
-                total: soft_cross_entropy(step.live.forward(features), targets),
+                total: soft_cross_entropy(step.tracked.forward(features), targets),
                 parts: Vec::new(),
             };
         }
         let batch = self.task.batch(step.indices, step.rng);
-        let attacked = |x| step.plain.forward(self.encoder.features(x));
-        let live = |x| step.live.forward(self.encoder.features(x));
-        (self.criterion).loss(attacked, live, batch, self.task.ball, step.rng)
+        let detached = |x| step.detached.forward(self.encoder.features(x));
+        let tracked = |x| step.tracked.forward(self.encoder.features(x));
+        (self.criterion).loss(detached, tracked, batch, self.task.ball, step.rng)
     }
 }

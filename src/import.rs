@@ -1,5 +1,5 @@
-//! Weights of other programs (PyTorch state dicts of ResNets for small images) as a model file of ours: to cluster their
-//! features, or to learn from as DeACL does.
+//! Import of weights from PyTorch: state dicts of ResNets for small images become encoders, whose
+//! features can be clustered and from which DeACL can learn.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,39 +13,41 @@ use crate::random;
 use crate::run::{IMPORTED, Model, ModelInfo};
 use crate::weights::{self, Tensors};
 
-/// What a file of weights does not say.
+/// Settings that a file of weights does not contain.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// The first layer's stride.
+pub struct ImportSettings {
+    /// First layer, which decides its stride.
     pub stem: Stem,
-    /// Height and width of the images that the encoder shall take.
+    /// Height and width of the encoder's input images, in pixels.
     pub image_size: [usize; 2],
-    /// The BatchNorm branch to use, where there are several; `pgd` where it is left out.
+    /// BatchNorm branch to use if there are several; `pgd` by default.
     pub route: Option<Route>,
-    /// Mean and standard deviation, channel by channel, that the images were normalised by.
+    /// Mean and standard deviation of each channel with which the images were normalized.
     pub normalize: Option<Normalize>,
 }
 
-/// An encoder, and what else the file has.
+/// Imported encoder, and the names of the tensors that were not used.
 pub struct Imported {
-    /// Ready to be saved.
+    /// The encoder as a model that can be saved.
     pub model: Model,
-    /// Names of tensors that are no part of an encoder: heads, optimizers, counters.
+    /// Names of tensors that do not belong to the encoder: heads, optimizer state, counters.
     pub left_out: Vec<String>,
 }
 
-/// Reads a ResNet encoder out of a state dict, in safetensors or PyTorch's own format (`.pt`, `.pth`; nothing in it is
-/// executed).
+/// Reads a ResNet encoder from a state dict, in safetensors or PyTorch's own format (`.pt`, `.pth`;
+/// no code in it is executed).
 ///
-/// Names are those of torchvision, timm, solo-learn, and of the released code of AdvCL, ACL and DynACL, below any common
-/// prefix (`module.`, `state_dict.backbone.`). Depth, width, channels and BatchNorm branches are read off the tensors'
-/// shapes. Every tensor of the encoder must be there in its shape, and none may be left over.
+/// Accepts the names of torchvision, timm, solo-learn, and of the released code of AdvCL, ACL and
+/// DynACL, below any common prefix (`module.`, `state_dict.backbone.`). Derives depth, width,
+/// channels and BatchNorm branches from the shapes. Every tensor of the encoder must exist with its
+/// shape, and none may be left over.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Format`] for a file that is neither; [`Error::Model`] for weights that are no such encoder.
-pub fn import(path: &Path, settings: &Settings, device: &Device) -> Result<Imported> {
+/// [`Error::Io`]; [`Error::Format`] for another file format; [`Error::Model`] for weights of
+/// another architecture.
+pub fn import(path: &Path, settings: &ImportSettings, device: &Device) -> Result<Imported> {
     let (tensors, left_out) = encoder_tensors(read(path)?, path)?;
-    let shape = Shape::of(&tensors, path)?;
+    let shape = EncoderShape::of(&tensors, path)?;
     let route = match settings.route {
         Some(route) => route,
         None if shape.routes == 1 => Route::Normal,
@@ -61,8 +63,9 @@ pub fn import(path: &Path, settings: &Settings, device: &Device) -> Result<Impor
     if let Some(normalize) = &settings.normalize {
         let (expected, found) = (shape.channels, normalize.channels());
         if expected != found {
-            let problem = format!("mean and deviation of {found} channels, weights for {expected}");
-            return Err(Error::model(path, problem, "one number a channel"));
+            let problem =
+                format!("mean and standard deviation for {found} channels, weights for {expected}");
+            return Err(Error::model(path, problem, "give one number per channel"));
         }
     }
     let config = EncoderConfig {
@@ -70,7 +73,7 @@ pub fn import(path: &Path, settings: &Settings, device: &Device) -> Result<Impor
         width: shape.width,
         stem: settings.stem,
     };
-    // Replaced, every value.
+    // Initial values do not matter: all are replaced.
     let mut rng = random::generator(0, "placeholder", 0);
     let fresh = Encoder::new(&config, shape.channels, shape.routes, &mut rng, device);
     let fresh = fresh.normalized(settings.normalize.clone());
@@ -101,10 +104,10 @@ pub fn import(path: &Path, settings: &Settings, device: &Device) -> Result<Impor
     Ok(Imported { model, left_out })
 }
 
-/// All tensors of a file.
+/// Reads all tensors of a file.
 fn read(path: &Path) -> Result<Tensors> {
     let content = std::fs::read(path).map_err(Error::io("read", path))?;
-    // A zip archive, a pickle, or a tar as early PyTorch wrote them; safetensors begins with a length.
+    // PyTorch writes zip archives or pickles; safetensors begins with a length.
     let pytorch = content.starts_with(b"PK") || content.starts_with(&[0x80]);
     if !pytorch {
         return Ok(weights::parse(&content, path)?.0);
@@ -133,10 +136,10 @@ fn read(path: &Path) -> Result<Tensors> {
     Ok(tensors)
 }
 
-/// The encoder's tensors under our names, and the names of the others.
+/// Separates the encoder's tensors, under their names here, from the names of all other tensors.
 fn encoder_tensors(all: Tensors, path: &Path) -> Result<(Tensors, Vec<String>)> {
     const STEM: &str = "conv1.weight";
-    // A block's own conv1 has digits before it; the stem's name is what is left of the shortest.
+    // Blocks have a conv1 too, with longer names; the shortest is the stem's.
     let stems = all.iter().filter(|(name, (shape, _))| {
         let before = name.strip_suffix(STEM);
         shape.len() == 4 && before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
@@ -154,27 +157,28 @@ fn encoder_tensors(all: Tensors, path: &Path) -> Result<(Tensors, Vec<String>)> 
     let prefix = stem[..stem.len() - STEM.len()].to_owned();
     let (mut own, mut left_out) = (Tensors::new(), Vec::new());
     for (name, tensor) in all {
-        let ours = name
+        let translated = name
             .strip_prefix(&prefix)
             .filter(|name| is_part(name) && !name.ends_with("num_batches_tracked"))
-            .map(our_name);
-        match ours {
-            Some(ours) => drop(own.insert(ours, tensor)),
+            .map(translated_name);
+        match translated {
+            Some(name) => drop(own.insert(name, tensor)),
             None => left_out.push(name),
         }
     }
     Ok((own, left_out))
 }
 
-/// Whether a name is of the encoder's, whatever stands below it.
+/// Whether a name without its prefix belongs to an encoder.
 fn is_part(name: &str) -> bool {
     let first = name.split('.').next().unwrap_or_default();
     let stage = first.strip_prefix("layer");
     first == "conv1" || first == "bn1" || stage.is_some_and(|n| n.parse::<usize>().is_ok())
 }
 
-/// A shortcut's convolution and BatchNorm are the first and second of a `Sequential` elsewhere, and one BatchNorm is no list.
-fn our_name(name: &str) -> String {
+/// Translates a tensor's name. Elsewhere a shortcut is a `Sequential` of convolution (0) and
+/// BatchNorm (1), and a single BatchNorm is not a list.
+fn translated_name(name: &str) -> String {
     let mut parts: Vec<&str> = name.split('.').collect();
     if let Some(at) = parts
         .iter()
@@ -194,27 +198,30 @@ fn our_name(name: &str) -> String {
     parts.join(".")
 }
 
-/// What the shapes say.
-struct Shape {
+/// Architecture of an encoder, derived from the shapes of its tensors.
+struct EncoderShape {
     depth: Depth,
     width: usize,
     channels: usize,
     routes: usize,
 }
 
-impl Shape {
+impl EncoderShape {
+    /// Derives the architecture.
     fn of(tensors: &Tensors, path: &Path) -> Result<Self> {
         let (stem, _) = &tensors["conv1.weight"];
         let &[width, channels, height, across] = stem.as_slice() else {
             unreachable!("only a tensor of four dimensions is taken for the stem")
         };
         if (height, across) != (3, 3) {
-            let problem = format!("a first layer of {height} × {across}");
-            let hint = "encoders here begin with 3 × 3, as ResNets for small images do";
+            let problem =
+                format!("the first layer has a kernel of {height} × {across}, expected 3 × 3");
+            let hint =
+                "encoders here are ResNets for small images, which begin with a kernel of 3 × 3";
             return Err(Error::model(path, problem, hint));
         }
         if channels != 1 && channels != 3 {
-            let problem = format!("a first layer for {channels} channels, expected 1 or 3");
+            let problem = format!("the first layer is for {channels} channels, expected 1 or 3");
             return Err(Error::model(path, problem, ""));
         }
         let below = |prefix: &str| -> usize {
@@ -231,14 +238,14 @@ impl Shape {
             ([3, 4, 6, 3], true) => Depth::D50,
             _ => {
                 let kind = if bottleneck { "bottleneck" } else { "basic" };
-                let problem = format!("stages of {blocks:?} {kind} blocks");
+                let problem = format!("its stages have {blocks:?} {kind} blocks");
                 let hint = "expected a ResNet-10, 18, 34 or 50";
                 return Err(Error::model(path, problem, hint));
             }
         };
         let routes = below("bn1.bn_list.");
         if !(1..=Route::ALL.len()).contains(&routes) {
-            let problem = format!("{routes} BatchNorm branches, expected 1 to 3");
+            let problem = format!("it has {routes} BatchNorm branches, expected 1 to 3");
             return Err(Error::model(path, problem, ""));
         }
         Ok(Self {
@@ -255,8 +262,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_programs_names_are_ours() {
-        for (theirs, ours) in [
+    fn names_of_other_programs_are_translated() {
+        for (name, translated) in [
             ("bn1.running_mean", "bn1.bn_list.0.running_mean"),
             ("bn1.bn_list.2.weight", "bn1.bn_list.2.weight"),
             (
@@ -273,7 +280,7 @@ mod tests {
             ),
             ("layer1.1.conv2.weight", "layer1.1.conv2.weight"),
         ] {
-            assert_eq!(our_name(theirs), ours);
+            assert_eq!(translated_name(name), translated);
         }
     }
 }

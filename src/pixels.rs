@@ -1,4 +1,4 @@
-//! Distances in pixels of [0, 1], kept as they were written.
+//! Distances in pixels of [0, 1] that keep the text they were written as.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ pub struct Pixels {
 }
 
 impl Pixels {
-    /// The number.
+    /// The distance as a number.
     pub fn value(&self) -> f64 {
         self.value
     }
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_distance() {
+    fn refuses_other_texts() {
         for text in ["8", "-0.1", "1/0", "nan", "", "8/", "a/b"] {
             assert!(text.parse::<Pixels>().is_err(), "{text:?}");
         }

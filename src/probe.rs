@@ -1,4 +1,5 @@
-//! A k-nearest-neighbour probe: how well an encoder's features tell classes apart, with nothing to train.
+//! A k-nearest-neighbour probe: how well an encoder's features separate the classes, without
+//! training.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -8,93 +9,108 @@ use crate::error::Result;
 use crate::finetune::features;
 use crate::nn::{Encoder, Route};
 use crate::session::Context;
-use crate::tensor::to_vec;
+use crate::tensor::{to_vec, unit_rows};
 
-/// How sharply near neighbours outweigh far ones (Wu, Xiong, Yu, Lin, CVPR 2018, section 3.4).
+/// Temperature of the neighbours' weights (Wu, Xiong, Yu, Lin, CVPR 2018, section 3.4).
 const TEMPERATURE: f32 = 0.07;
-/// Images whose features are computed, or whose neighbours are searched, at a time.
+/// Batch size of the features and of the search for neighbours.
 const BATCH: usize = 250;
 
-/// What a recipe says of it. It changes nothing but the log.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Keys of the table `[probe]`. The probe changes nothing but the log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// After so many epochs of pretraining each.
+pub struct ProbeSettings {
+    /// Epochs of pretraining between two probes.
     pub every: usize,
-    /// Neighbours that vote.
-    #[serde(default = "usual_neighbours")]
+    /// Number of neighbours that vote.
+    #[serde(default = "default_neighbours")]
     pub neighbours: usize,
 }
 
-fn usual_neighbours() -> usize {
+fn default_neighbours() -> usize {
     20
 }
 
-/// Labeled images: neighbours are sought among those for training, for those that are held out of it.
+/// Probe of encoders on labeled images: classifies the held-out ones by their neighbours among the
+/// training images.
 #[derive(Clone, Copy)]
 pub struct Probe<'a> {
-    /// How often, and how many neighbours.
-    pub settings: &'a Settings,
-    /// Where neighbours are.
+    /// Interval and number of neighbours.
+    pub settings: &'a ProbeSettings,
+    /// Images among which neighbours are searched.
     pub train: &'a Split,
-    /// Whose classes are guessed.
+    /// Images that are classified.
     pub held_out: &'a Split,
-    /// How many classes.
+    /// Number of classes.
     pub classes: usize,
+    /// The BatchNorm branch whose features are probed.
+    pub route: Route,
 }
 
 impl Probe<'_> {
-    /// The share of the held-out images whose class their neighbours say, in evaluation mode.
+    /// Accuracy of the neighbours' vote on the held-out images, in evaluation mode.
     ///
     /// # Errors
     /// [`Error::Interrupted`](crate::Error::Interrupted) when asked to stop.
-    pub fn accuracy(
-        &self,
-        stage: &str,
-        encoder: &Encoder,
-        route: Route,
-        context: &mut Context,
-    ) -> Result<f32> {
+    pub fn accuracy(&self, stage: &str, encoder: &Encoder, context: &mut Context) -> Result<f32> {
         let stage = format!("{stage}/knn");
-        let mut features = |images| features(&stage, encoder, route, images, BATCH, context);
-        let (known, asked) = (
+        let mut features = |images| features(&stage, encoder, self.route, images, BATCH, context);
+        let (train, held_out) = (
             features(&self.train.images)?,
             features(&self.held_out.images)?,
         );
-        let known = Known::new(known, &self.train.labels, self.classes);
+        let known = Known::new(train, &self.train.labels, self.classes);
         let count = self.settings.neighbours;
-        Ok(known.accuracy(asked, &self.held_out.labels, count) as f32)
+        Ok(known.accuracy(held_out, &self.held_out.labels, count) as f32)
+    }
+
+    /// Probes the encoder if `epoch`, counted from 0, is one of those after which it is due: the
+    /// accuracy under the name "knn", for the log.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`](crate::Error::Interrupted) when asked to stop.
+    pub fn after_epoch(
+        &self,
+        stage: &str,
+        encoder: &Encoder,
+        epoch: usize,
+        context: &mut Context,
+    ) -> Result<Vec<(&'static str, f32)>> {
+        if !(epoch + 1).is_multiple_of(self.settings.every) {
+            return Ok(Vec::new());
+        }
+        let accuracy = self.accuracy(stage, encoder, context)?;
+        let (percent, images) = (100.0 * accuracy, self.held_out.images.len());
+        let text =
+            format!("nearest neighbours classify {percent:.1} % of {images} held-out images");
+        context.note(stage, text);
+        Ok(vec![("knn", accuracy)])
     }
 }
 
-/// Features as unit vectors.
-fn directions(features: Tensor<2>) -> Tensor<2> {
-    let length = features.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
-    features / length
-}
-
-/// Features whose classes are known.
+/// Features with known classes.
 pub struct Known<'a> {
-    /// `[images, features]`, of length 1.
+    /// Unit vectors, `[images, features]`.
     directions: Tensor<2>,
     labels: &'a [usize],
     classes: usize,
 }
 
 impl<'a> Known<'a> {
-    /// `[images, features]` of any length, with their classes.
+    /// Features of any length, `[images, features]`, with their classes.
     pub fn new(features: Tensor<2>, labels: &'a [usize], classes: usize) -> Self {
         Self {
-            directions: directions(features),
+            directions: unit_rows(features),
             labels,
             classes,
         }
     }
 
-    /// The share of other features, `[images, features]`, whose class their `count` nearest neighbours say.
+    /// Accuracy on other features, `[images, features]`, of the vote of their `count` nearest
+    /// neighbours.
     pub fn accuracy(&self, features: Tensor<2>, labels: &[usize], count: usize) -> f64 {
         let mut right = 0;
-        let chunks = directions(features).split(BATCH, 0).into_iter();
+        let chunks = unit_rows(features).split(BATCH, 0).into_iter();
         for (chunk, labels) in chunks.zip(labels.chunks(BATCH)) {
             let cosines = to_vec(chunk.matmul(self.directions.clone().transpose()));
             for (row, &label) in cosines.chunks_exact(self.labels.len()).zip(labels) {
@@ -105,11 +121,11 @@ impl<'a> Known<'a> {
     }
 }
 
-/// The class with most votes of the nearest neighbours, each weighted by its cosine.
+/// The class with the most votes of the nearest neighbours, each weighted by its cosine.
 fn vote(cosines: &[f32], labels: &[usize], classes: usize, count: usize) -> usize {
     let mut order: Vec<usize> = (0..cosines.len()).collect();
     let count = count.min(order.len());
-    // Ties go to the earlier image, whatever the sort does with equal ones.
+    // Ties go to the earlier image, whatever the sorting algorithm does with equal ones.
     let nearer = |a: &usize, b: &usize| cosines[*b].total_cmp(&cosines[*a]).then(a.cmp(b));
     order.select_nth_unstable_by(count - 1, nearer);
     order.truncate(count);

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::tensor::Device;
 use serde::Serialize;
 
+use crate::device;
 use crate::error::{Error, Result};
 use crate::nn::Precision;
 
-/// What leaves the loop for people and logs.
+/// Event of training or evaluation, for people and logs.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "snake_case", tag = "event")]
 pub enum Event {
@@ -19,11 +20,11 @@ pub enum Event {
         stage: String,
         /// Counted from 1.
         epoch: usize,
-        /// Out of.
+        /// Epochs in all.
         epochs: usize,
         /// Counted from 1 within the epoch.
         step: usize,
-        /// Out of.
+        /// Steps of an epoch.
         steps: usize,
         /// Images in a step.
         images: usize,
@@ -36,15 +37,15 @@ pub enum Event {
         stage: String,
         /// Counted from 1.
         epoch: usize,
-        /// Out of.
+        /// Epochs in all.
         epochs: usize,
         /// Means over this epoch's steps (since the last resume).
         losses: Vec<(&'static str, f32)>,
-        /// Of the model after it, where it was probed: "knn", the share of held-out images that nearest neighbours
-        /// classify.
+        /// Figures of the model after it, where it was probed: "knn", the share of held-out images that nearest
+        /// neighbours classify correctly.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         figures: Vec<(&'static str, f32)>,
-        /// At its last step.
+        /// Learning rate of its last step.
         lr: f64,
         /// Seconds (since the last resume).
         seconds: f64,
@@ -57,18 +58,18 @@ pub enum Event {
     Progress {
         /// The stage of the run.
         stage: String,
-        /// So many of them.
+        /// Units that are done.
         done: usize,
-        /// Out of.
+        /// Units in all.
         total: usize,
         /// What is counted: "images", "clusterings".
         unit: &'static str,
     },
-    /// What a finished stage comes to: "clean" and "robust" accuracy, in [0, 1].
+    /// Accuracies of a finished stage, in [0, 1]: "clean", "robust", "attacked".
     Figures {
         /// The stage of the run.
         stage: String,
-        /// By name.
+        /// Names and values.
         figures: Vec<(&'static str, f64)>,
     },
     /// Another run of a comparison begins.
@@ -78,7 +79,7 @@ pub enum Event {
         /// Its run folder.
         folder: PathBuf,
     },
-    /// Something worth a line.
+    /// Line for people.
     Note {
         /// The stage of the run.
         stage: String,
@@ -87,22 +88,88 @@ pub enum Event {
     },
 }
 
-/// What surrounds a stage: device, seed, the wish to stop, the ear for events.
+/// Runtime environment of a stage: device, seed, precision, stop flag and event observer.
+///
+/// An [`Experiment`](crate::experiment::Experiment) puts its recipe's seed in the place of `seed`.
+///
+/// ```
+/// use std::sync::atomic::AtomicBool;
+///
+/// use advcl::Context;
+/// use advcl::session::Event;
+///
+/// let stop = AtomicBool::new(false); // a signal handler may set it
+/// let mut context = Context::cpu()?.stopped_by(&stop).observed(|event| {
+///     if let Event::Epoch { stage, epoch, losses, .. } = event {
+///         println!("{stage}, epoch {epoch}: {losses:?}");
+///     }
+/// });
+/// context.note("example", "every observer gets this line");
+/// # Ok::<(), advcl::Error>(())
+/// ```
 pub struct Context<'a> {
-    /// Where tensors live.
+    /// Device of all tensors.
     pub device: Device,
-    /// The run's seed.
+    /// Seed of all random numbers.
     pub seed: u64,
-    /// Of the convolutions in pretraining. Finetuning and evaluation are f32 always.
+    /// Precision of the convolutions in pretraining. Finetuning and evaluation are f32 always.
     pub precision: Precision,
-    /// Set by Ctrl-C.
+    /// Flag that asks to stop, as Ctrl-C does.
     pub stop: &'a AtomicBool,
-    /// Hears every event.
-    pub observe: &'a mut dyn FnMut(&Event),
+    /// Observer of every event.
+    pub observe: Box<dyn FnMut(&Event) + 'a>,
 }
 
-impl Context<'_> {
-    /// Tells that `done` of `total` are done, and hears whether to stop there.
+/// Flag of contexts that nobody stops.
+static NEVER: AtomicBool = AtomicBool::new(false);
+
+impl<'a> Context<'a> {
+    /// Environment on `device` with seed 0, f32, nobody who stops it and nobody who watches.
+    pub fn new(device: Device) -> Self {
+        Self {
+            device,
+            seed: 0,
+            precision: Precision::default(),
+            stop: &NEVER,
+            observe: Box::new(|_| ()),
+        }
+    }
+
+    /// [`Context::new`] on the CPU.
+    ///
+    /// # Errors
+    /// [`Error::Device`] where the crate was built without the feature `flex`.
+    pub fn cpu() -> Result<Self> {
+        Ok(Self::new(device::open("cpu")?))
+    }
+
+    /// The same environment with another seed.
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// The same environment with an observer of its events.
+    pub fn observed(self, observe: impl FnMut(&Event) + 'a) -> Self {
+        Self {
+            observe: Box::new(observe),
+            ..self
+        }
+    }
+
+    /// The same environment with a flag that asks to stop.
+    pub fn stopped_by(self, stop: &'a AtomicBool) -> Self {
+        Self { stop, ..self }
+    }
+
+    /// Sends a line for people.
+    pub fn note(&mut self, stage: impl Into<String>, text: impl Into<String>) {
+        (self.observe)(&Event::Note {
+            stage: stage.into(),
+            text: text.into(),
+        });
+    }
+
+    /// Sends that `done` of `total` units are done, and stops there if asked to.
     ///
     /// # Errors
     /// [`Error::Interrupted`], without a path: nothing of such a stage is saved.

@@ -1,4 +1,4 @@
-//! The high-frequency view: what is left of an image without its slow variations.
+//! The high-frequency view: an image without its low frequencies.
 //!
 //! Source: Wang, Wu, Huang, Xing, "High-frequency component helps explain the generalization of
 //! convolutional neural networks" (CVPR 2020); a view of contrastive pretraining in AdvCL (Fan et
@@ -11,24 +11,24 @@ use rustfft::{Fft, FftPlanner, num_complex::Complex};
 
 use crate::data::Batch;
 
-/// The filter for images of one size: drops every frequency nearer than a radius to the spectrum's
-/// centre.
+/// High-pass filter for images of one size: drops every frequency nearer than a radius to the
+/// spectrum's centre.
 ///
 /// With the zero frequency shifted to index `n / 2` (rounded down), the distance of index `i` along
 /// an axis is `i - n / 2` (not rounded), as in the released code. So for odd `n` the dropped disc
-/// is off the centre by half a frequency; the view is the real part of what is left.
+/// is off the centre by half a frequency; the view is the real part of the filtered image.
 #[derive(Clone)]
 pub struct HighFrequency {
     height: usize,
     width: usize,
-    /// What each frequency is multiplied by, `[width, height]`, the 1 / (height · width) of the
-    /// inverse included.
+    /// Factor of each frequency, `[width, height]`, including the 1 / (height · width) of the
+    /// inverse transform.
     gain: Vec<f32>,
     across: Transform,
     down: Transform,
 }
 
-/// One axis there and back.
+/// Forward and inverse transform along one axis.
 #[derive(Clone)]
 struct Transform {
     forward: Arc<dyn Fft<f32>>,
@@ -44,7 +44,7 @@ struct Scratch {
 }
 
 impl HighFrequency {
-    /// The filter for `[height, width]` images; `radius` in units of the spectrum's grid (AdvCL: 8
+    /// A filter for `[height, width]` images; `radius` in units of the spectrum's grid (AdvCL: 8
     /// for 32 × 32). A radius of 0 keeps everything.
     pub fn new(height: usize, width: usize, radius: f32) -> Self {
         let mut planner = FftPlanner::new();
@@ -61,13 +61,13 @@ impl HighFrequency {
         }
     }
 
-    /// Whether nothing is left of any image: the radius reaches beyond the farthest frequency.
+    /// Whether the filter drops every frequency: the radius exceeds the farthest one's distance.
     pub fn drops_everything(&self) -> bool {
         self.gain.iter().all(|&gain| gain == 0.0)
     }
 
-    /// The largest radius that leaves something of `[height, width]` images: the distance of the farthest
-    /// frequency, a corner of the spectrum.
+    /// The largest radius that keeps a frequency of `[height, width]` images: the distance of the
+    /// farthest one, in a corner of the spectrum.
     pub fn largest_radius(height: usize, width: usize) -> f64 {
         (height as f64 / 2.0).hypot(width as f64 / 2.0)
     }
@@ -78,7 +78,7 @@ impl HighFrequency {
     /// `[batch, channels, height, width]`, in and out.
     ///
     /// # Panics
-    /// Where the images are not of the filter's size.
+    /// If the images have another size than the filter.
     pub fn apply(&self, batch: &Batch) -> Batch {
         assert_eq!(
             batch.shape[2..],
@@ -86,8 +86,8 @@ impl HighFrequency {
             "images of another size than the filter's"
         );
         let mut data = batch.data.clone();
-        // Two real planes ride in one complex transform: the gain is real and even, so it acts on
-        // the real and on the imaginary part separately.
+        // One complex transform filters two real planes, as real and imaginary part: the gain is
+        // real and even, so it acts on both separately.
         let pair = 2 * self.gain.len().max(1);
         data.par_chunks_mut(pair)
             .with_min_len(8)
@@ -100,7 +100,7 @@ impl HighFrequency {
         }
     }
 
-    /// One or two planes, in place.
+    /// Filters one or two planes in place.
     fn filter(&self, planes: &mut [f32], scratch: &mut Scratch) {
         let (first, second) = planes.split_at_mut(self.gain.len());
         let Scratch { rows, columns, fft } = scratch;
@@ -158,7 +158,7 @@ fn run(fft: &Arc<dyn Fft<f32>>, values: &mut [Complex<f32>], scratch: &mut Vec<C
     fft.process_with_scratch(values, scratch);
 }
 
-/// `[height, width]` into `[width, height]`.
+/// Transposes `[height, width]` into `[width, height]`.
 fn transpose(from: &[Complex<f32>], to: &mut [Complex<f32>], height: usize, width: usize) {
     for (x, column) in to.chunks_exact_mut(height).enumerate() {
         for (value, row) in column.iter_mut().zip(from.chunks_exact(width)) {

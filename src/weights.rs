@@ -1,6 +1,7 @@
 //! Weights under their published names, read and written strictly.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
@@ -171,6 +172,39 @@ pub fn save(path: &Path, tensors: &Tensors, metadata: &[(&str, String)]) -> Resu
 pub fn load(path: &Path) -> Result<(Tensors, BTreeMap<String, String>)> {
     let content = std::fs::read(path).map_err(Error::io("read", path))?;
     parse(&content, path)
+}
+
+/// Metadata of a safetensors file: its header is read, its tensors are not.
+///
+/// # Errors
+/// [`Error::Io`] for a file that cannot be read, [`Error::Format`] for a header that is none.
+pub fn load_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
+    let broken =
+        |found: String| Error::format(path, "header", "a complete safetensors file", found);
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = std::fs::File::open(path)?;
+        let mut size = [0; 8];
+        file.read_exact(&mut size)?;
+        // A damaged size claims no memory: what is there is read.
+        let mut header = size.to_vec();
+        file.take(u64::from_le_bytes(size))
+            .read_to_end(&mut header)?;
+        Ok(header)
+    };
+    let content = match read() {
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            return Err(broken("less than eight bytes".to_owned()));
+        }
+        content => content.map_err(Error::io("read", path))?,
+    };
+    let header = content.get(8..).unwrap_or_default();
+    #[derive(serde::Deserialize)]
+    struct Header {
+        #[serde(default, rename = "__metadata__")]
+        metadata: BTreeMap<String, String>,
+    }
+    let header: Header = serde_json::from_slice(header).map_err(|e| broken(e.to_string()))?;
+    Ok(header.metadata)
 }
 
 /// As [`load`], from a file's content; `path` is for messages.

@@ -1,26 +1,28 @@
-//! The CPU's own kernels, layer by layer, without Burn around them.
+//! Benchmark of the CPU kernels, layer by layer, without Burn.
 
 use serde::Serialize;
 
-use super::{GemmPeak, Layer, Setup};
+use super::layers::Layer;
+use super::machine::GemmPeak;
+use super::setup::Setup;
 use crate::device;
 use crate::error::Result;
 
-/// Of a convolution or one of its gradients.
+/// Speed of a convolution or of one of its gradients.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Speed {
-    /// Of a call, the median.
+    /// Median duration of a call.
     pub seconds: f64,
-    /// [`Layer::operations`] of the batch over `seconds`, in 10⁹ a second.
+    /// [`Layer::operations`] of the batch divided by `seconds`, in 10⁹ per second.
     pub gflops: f64,
-    /// `gflops` over the matrix product's; above 1 where Winograd saves more than it costs.
+    /// `gflops` relative to the matrix product; above 1 if Winograd saves more than it costs.
     pub of_gemm_peak: f64,
 }
 
-/// Of one kind of layer.
+/// Speed of one convolution layer and of its gradients.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct LayerSpeed {
-    /// Which.
+    /// The layer.
     #[serde(flatten)]
     pub layer: Layer,
     /// The convolution.
@@ -31,59 +33,64 @@ pub struct LayerSpeed {
     pub weight_gradient: Speed,
 }
 
-/// Bytes that each value costs, forward and backward. What does not fit the caches must pass this often: the statistics
-/// need all values before the first output. So forward reads its input twice and writes the output; backward reads gradient
-/// and input twice and writes a gradient.
+/// Memory traffic of BatchNorm in bytes per value, forward and backward, if the values do not fit
+/// into the caches.
+///
+/// The statistics need all values before the first output. So the forward pass reads its input
+/// twice and writes the output; the backward pass reads gradient and input twice and writes a
+/// gradient.
 pub const BATCH_NORM_BYTES: [usize; 2] = [12, 20];
 
-/// Of one way through a BatchNorm.
+/// Memory bandwidth of a BatchNorm pass.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Bandwidth {
-    /// Of a call, the median.
+    /// Median duration of a call.
     pub seconds: f64,
-    /// 10⁹ bytes a second, of [`BATCH_NORM_BYTES`].
+    /// [`BATCH_NORM_BYTES`] of all values divided by `seconds`, in 10⁹ per second.
     pub gb_per_second: f64,
 }
 
-/// Of a BatchNorm with ReLU that takes its statistics from the batch.
+/// Speed of a BatchNorm with ReLU, with statistics of the batch.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct BatchNormSpeed {
-    /// Of its input.
+    /// Channels of its input.
     pub channels: usize,
     /// Height and width of its input, in pixels.
     pub size: usize,
-    /// Of the output.
+    /// The forward pass.
     pub forward: Bandwidth,
-    /// Of the gradients.
+    /// The backward pass.
     pub backward: Bandwidth,
 }
 
-/// The outcome.
+/// Results of [`kernels`].
 #[derive(Clone, Debug, Serialize)]
 pub struct KernelSpeeds {
     /// Channels of the first stage.
     pub width: usize,
     /// Batch, channels, height, width.
     pub shape: [usize; 4],
-    /// "avx512", "avx2", "neon" or "portable".
+    /// Instruction set: "avx512", "avx2", "neon" or "portable".
     pub instructions: &'static str,
-    /// "winograd" (for 3 × 3 kernels of stride 1 with 8 channels or more, "direct" for the others) or "direct".
+    /// Convolution algorithm: "direct", or "winograd", which is used for 3 × 3 kernels of stride 1
+    /// with at least 8 channels.
     pub algorithm: &'static str,
-    /// That the kernels and the matrix product use.
+    /// Threads of the kernels and of the matrix product.
     pub threads: usize,
-    /// The fastest matrix product, measured before the layers.
+    /// Fastest matrix product, measured before the layers.
     pub gemm: GemmPeak,
-    /// The convolutions of a ResNet-18, in its order.
+    /// Convolutions of a ResNet-18, in its order.
     pub layers: Vec<LayerSpeed>,
-    /// One for each of its stages.
+    /// BatchNorm of each stage.
     pub batch_norm: Vec<BatchNormSpeed>,
 }
 
-/// Times each distinct layer of a ResNet-18 on the CPU; all figures are medians of `setup.runs`.
+/// Times each distinct layer of a ResNet-18 on the CPU. All results are medians of `setup.runs`
+/// measurements.
 ///
 /// # Errors
-/// [`Error::Recipe`](crate::Error::Recipe) for an impossible shape, [`Error::Device`](crate::Error::Device) in a
-/// build without the CPU.
+/// [`Error::Recipe`](crate::Error::Recipe) for sizes that cannot be timed,
+/// [`Error::Device`](crate::Error::Device) in a build without the CPU.
 pub fn kernels(setup: &Setup) -> Result<KernelSpeeds> {
     setup.check("bench kernels", 1)?;
     let device = device::open("cpu")?;
@@ -100,13 +107,15 @@ mod timed {
     use burn::tensor::Device;
 
     use super::*;
-    use crate::bench::{gemm_peak, median, seconds};
+    use crate::bench::machine::{gemm_peak, seconds};
+    use crate::bench::setup::median;
     use crate::nn;
 
-    /// A run of a short call repeats it for about as long: the clock and the threads' waking are coarser.
+    /// Duration of a measurement: a short call is repeated, because the clock and the wake-up of
+    /// threads are coarse.
     const RUN_SECONDS: f64 = 0.003;
 
-    /// The median time of a call, after one to warm up.
+    /// Median duration of a call, after one warm-up.
     fn typical<T>(runs: usize, mut call: impl FnMut() -> T) -> f64 {
         let mut work = || drop(call());
         work();
@@ -115,16 +124,17 @@ mod timed {
         median(&(0..runs).map(run).collect::<Vec<_>>())
     }
 
-    /// Values between -1/2 and 1/2.
+    /// Makes values between -1/2 and 1/2.
     fn values(count: usize) -> Vec<f32> {
         (0..count).map(|i| (i % 97) as f32 / 97.0 - 0.5).collect()
     }
 
+    /// Times all layers.
     pub(super) fn all(setup: &Setup, device: &Device) -> KernelSpeeds {
         let gemm = gemm_peak(device);
         let in_use = nn::cpu_kernels().expect("the CPU is in this build");
         let layers = setup.layers();
-        // The repeated layers are those that keep their shape: a stage's BatchNorms have it too.
+        // Repeated layers keep their shape, which is also that of their stage's BatchNorms.
         let stages = layers.iter().filter(|layer| layer.count > 1);
         KernelSpeeds {
             width: setup.width,
@@ -145,6 +155,7 @@ mod timed {
         }
     }
 
+    /// Times a convolution and its gradients.
     fn convolution(setup: &Setup, layer: &Layer, gemm: GemmPeak) -> LayerSpeed {
         let conv = Convolution {
             input: Activation {
@@ -160,7 +171,7 @@ mod timed {
         let x = values(conv.input.len());
         let w = values(conv.weight_len());
         let dy = values(conv.output().len());
-        // As in a step: packed once, used often.
+        // Weights are packed once and used often, as in a training step.
         let [forward, back] = [Way::Forward, Way::Back].map(|way| Packed::new(&conv, &w, way));
         let speed = |seconds: f64| {
             let gflops = layer.operations() * setup.batch as f64 / seconds / 1e9;
@@ -179,11 +190,13 @@ mod timed {
         }
     }
 
+    /// Times a BatchNorm with ReLU, forward and backward.
     fn batch_norm(setup: &Setup, layer: &Layer) -> BatchNormSpeed {
         let (channels, epsilon) = (layer.output, 1e-5);
         let count = layer.size * layer.size * setup.batch * channels;
         let (x, mut dy) = (values(count), values(count));
-        // About the input's deviation, so that a gradient that is transformed in place keeps its size.
+        // About the deviation of the input, so that the gradient, transformed in place, keeps its
+        // size.
         let (weight, bias) = (vec![0.29; channels], vec![0.0; channels]);
         let forward = || kernels::batch_norm(&x, &weight, &bias, None, true, epsilon);
         let out = forward();

@@ -1,8 +1,8 @@
-//! A ResNet-18's convolutions, and how many operations they are.
+//! Convolutions of a ResNet-18, and their numbers of operations.
 
 use serde::Serialize;
 
-/// Equal convolutions of an encoder.
+/// Convolution of an encoder, with the number of its occurrences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Layer {
     /// Channels of the input.
@@ -11,26 +11,27 @@ pub struct Layer {
     pub output: usize,
     /// Height and width of the input, in pixels.
     pub size: usize,
-    /// 1 or 3.
+    /// Height and width of the kernel: 1 or 3.
     pub kernel: usize,
-    /// 1 or 2.
+    /// Stride: 1 or 2.
     pub stride: usize,
-    /// How often the encoder has it.
+    /// Number of occurrences in the encoder.
     pub count: usize,
 }
 
 impl Layer {
-    /// Operations of one pass over one image, as a direct convolution: two (multiply, add) for each output value,
-    /// input channel and place of the kernel, the padding's zeros included. The gradient of the input and that of
-    /// the weight are sums of the same products, so each is as many again.
+    /// Number of operations for one image, as a direct convolution: two (multiply, add) for each
+    /// output value, input channel and kernel position, with the zeros of the padding. The
+    /// gradients of input and weight are sums of the same products, so each needs as many
+    /// operations.
     pub fn operations(&self) -> f64 {
         let pixels = self.size.div_ceil(self.stride).pow(2);
         2.0 * (pixels * self.output * self.input * self.kernel.pow(2)) as f64
     }
 }
 
-/// The distinct convolutions of a ResNet-18 with a 3 × 3 stem of stride 1, in its order, for images of `size` × `size`
-/// pixels. The stem is first.
+/// Lists the distinct convolutions of a ResNet-18 with a 3 × 3 stem of stride 1 for images of
+/// `size` × `size` pixels, in order, beginning with the stem.
 pub fn resnet18(width: usize, channels: usize, size: usize) -> Vec<Layer> {
     let layer = |input, output, size, kernel, stride, count| Layer {
         input,
@@ -55,21 +56,22 @@ pub fn resnet18(width: usize, channels: usize, size: usize) -> Vec<Layer> {
     layers
 }
 
-/// How often an image goes through an encoder, and which gradients come back.
+/// Numbers of forward and backward passes of an image through an encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Passes {
-    /// Forward.
+    /// Forward passes.
     pub forward: usize,
-    /// Back to the image: attacks. No gradient of a weight is computed there.
+    /// Backward passes to the image, in attacks. They compute no gradients of weights.
     pub to_images: usize,
-    /// Back to the weights: updates. The image needs no gradient there.
+    /// Backward passes to the weights, in updates. They compute no gradient of the image.
     pub to_weights: usize,
 }
 
 impl Passes {
-    /// An AdvCL step. The three clean views are forwarded once, as they do not depend on the perturbation; each
-    /// of the two adversarial views is forwarded and differentiated in each attack step; then both are forwarded
-    /// once more, and the update differentiates all five.
+    /// Passes of an AdvCL step. The three clean views are forwarded once, since they do not depend
+    /// on the perturbation; each of the two adversarial views is forwarded and differentiated in
+    /// each attack step; then both are forwarded once more, and the update differentiates all five
+    /// views.
     pub fn advcl_step(attack_steps: usize) -> Self {
         Self {
             forward: 3 + 2 * attack_steps + 2,
@@ -78,7 +80,7 @@ impl Passes {
         }
     }
 
-    /// Clean and robust predictions of every image: forward, the attack, forward.
+    /// Passes of an evaluation: clean prediction, attack, prediction of the adversarial image.
     pub fn evaluation(attack_steps: usize) -> Self {
         Self {
             forward: 1 + attack_steps + 1,
@@ -87,10 +89,12 @@ impl Passes {
         }
     }
 
-    /// Direct-equivalent operations of the convolutions for one image; the first of `layers` is the stem.
+    /// Direct-equivalent operations of the convolutions for one image; the first of `layers` is the
+    /// stem.
     ///
-    /// Every way back goes through the gradient of every layer's input, but the stem's is the image's. BatchNorm, heads,
-    /// losses and augmentation are not counted: they have few operations, and are bound by memory.
+    /// Every backward pass computes the gradient of every layer's input, except that of the stem,
+    /// which is the image. BatchNorm, heads, losses and augmentation are not counted: they have few
+    /// operations and are limited by memory bandwidth.
     pub fn operations(&self, layers: &[Layer]) -> f64 {
         let of = |(index, layer): (usize, &Layer)| {
             let updates = if index == 0 { 0 } else { self.to_weights };

@@ -1,27 +1,31 @@
-//! What the machine can do, and what the process took of it.
+//! Peak speed of the machine, and peak memory of the process.
+
+use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
 use serde::Serialize;
 
 use crate::tensor::to_vec;
 
-/// Sides of the square products: which is faster depends on caches and threads. Larger ones were no faster, and their
-/// memory would show beside what is measured.
+/// Sizes of the square matrices. Which one is faster depends on caches and threads. Larger ones
+/// were no faster, and their memory would add to the measured peak.
 const SIDES: [usize; 2] = [512, 1024];
+/// Number of measurements for each size.
 const RUNS: usize = 5;
 
-/// The fastest f32 matrix product that was seen in this process: Burn's, on the same device and threads. No bound of
-/// the processor, but what well-made dense code reaches on it.
+/// Speed of the fastest f32 matrix product of Burn, measured in this process on the same device and
+/// threads. Not a bound of the processor, but what optimized dense code reaches on it.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct GemmPeak {
-    /// 10⁹ operations a second.
+    /// Speed in 10⁹ operations per second.
     pub gflops: f64,
     /// Rows and columns of the square matrices.
     pub side: usize,
 }
 
-/// Measures [`GemmPeak`]: the best of all runs, not a median, since it is a bound. Under a second on two cores. On
-/// the CPU it takes the best instructions that Burn finds, whatever was chosen for our kernels.
+/// Measures [`GemmPeak`]: the best of all runs, not the median, since it serves as a bound. Takes
+/// less than a second on two cores. On the CPU Burn uses the best instructions that it finds,
+/// whatever is selected for the kernels.
 pub fn gemm_peak(device: &Device) -> GemmPeak {
     let mut best = GemmPeak {
         gflops: 0.0,
@@ -37,7 +41,7 @@ pub fn gemm_peak(device: &Device) -> GemmPeak {
         };
         multiply();
         for _ in 0..RUNS {
-            let gflops = 2.0 * (side as f64).powi(3) / super::seconds(&mut multiply) / 1e9;
+            let gflops = 2.0 * (side as f64).powi(3) / seconds(&mut multiply) / 1e9;
             if gflops > best.gflops {
                 best = GemmPeak { gflops, side };
             }
@@ -46,7 +50,7 @@ pub fn gemm_peak(device: &Device) -> GemmPeak {
     best
 }
 
-/// The largest resident memory that this process has had, in MiB; none where the system is not Linux.
+/// Peak resident memory of this process in MiB; none on systems other than Linux.
 pub fn peak_memory_mib() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status
@@ -54,4 +58,11 @@ pub fn peak_memory_mib() -> Option<f64> {
         .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib / 1024.0)
+}
+
+/// Measures the duration of `work`.
+pub(super) fn seconds(work: &mut impl FnMut()) -> f64 {
+    let started = Instant::now();
+    work();
+    started.elapsed().as_secs_f64()
 }

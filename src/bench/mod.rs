@@ -1,10 +1,11 @@
-//! Speed, on random images: of the CPU's kernels, of whole pretraining steps, of evaluation. Each beside the
-//! fastest matrix product of the same process, so that a figure says how much of the machine it uses.
+//! Benchmarks on random images: CPU kernels, pretraining steps, evaluation. Each is compared with
+//! the fastest matrix product of the same process, which shows how much of the machine it uses.
 
 mod evaluate;
 mod kernels;
 mod layers;
 mod machine;
+mod setup;
 mod step;
 
 pub use evaluate::evaluate;
@@ -13,159 +14,5 @@ pub use kernels::{
 };
 pub use layers::{Layer, Passes, resnet18};
 pub use machine::{GemmPeak, gemm_peak, peak_memory_mib};
+pub use setup::{Setup, Timing};
 pub use step::step;
-
-use std::time::Instant;
-
-use burn::tensor::Device;
-use rand::Rng;
-use rand::rngs::ChaCha8Rng;
-use serde::Serialize;
-
-use crate::data::Images;
-use crate::error::{Error, Result};
-use crate::nn::{Depth, EncoderConfig, Stem};
-
-/// What is timed, of a ResNet-18 with a 3 × 3 stem of stride 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Setup {
-    /// Channels of the first stage.
-    pub width: usize,
-    /// Images at a time.
-    pub batch: usize,
-    /// Height and width of the images, in pixels.
-    pub size: usize,
-    /// Of the images: 1 or 3.
-    pub channels: usize,
-    /// Measurements, of which the median counts.
-    pub runs: usize,
-}
-
-/// The outcome for something that is done to a batch of images.
-#[derive(Clone, Debug, Serialize)]
-pub struct Timing {
-    /// Channels of the first stage.
-    pub width: usize,
-    /// Batch, channels, height, width.
-    pub shape: [usize; 4],
-    /// Of PGD.
-    pub attack_steps: usize,
-    /// Of each timed run.
-    pub seconds: Vec<f64>,
-    /// Their median.
-    pub median_seconds: f64,
-    /// Batch over median.
-    pub images_per_second: f64,
-    /// The convolutions' direct-equivalent operations ([`Passes::operations`]) over the median, in 10⁹ a second. A
-    /// sum of products counts as two operations a product, however it is computed.
-    pub gflops: f64,
-    /// The fastest matrix product, measured after the runs.
-    pub gemm: GemmPeak,
-    /// `gflops` over the peak's. Fewer operations than the direct ones (Winograd) can bring it above 1.
-    pub of_gemm_peak: f64,
-    /// The process's largest resident memory until the runs' end, in MiB; Linux only.
-    pub peak_memory_mib: Option<f64>,
-    /// That the CPU's operations use.
-    pub threads: usize,
-}
-
-impl Setup {
-    /// Refuses what cannot be timed, before memory is asked for.
-    fn check(&self, what: &str, least_batch: usize) -> Result<()> {
-        let Self {
-            width,
-            batch,
-            size,
-            channels,
-            runs,
-        } = *self;
-        let bounded = (least_batch..=65_536).contains(&batch)
-            && [1, 3].contains(&channels)
-            && (8..=1024).contains(&size)
-            && (1..=1024).contains(&width)
-            && (1..=10_000).contains(&runs);
-        // None of these overflows; together they may still ask for more memory than anybody has.
-        if bounded && batch * size * size * channels.max(width) <= 1 << 30 {
-            return Ok(());
-        }
-        let problem = format!(
-            "cannot time batch {batch}, {channels} channels, size {size}, width {width}, {runs} runs"
-        );
-        let hint = format!(
-            "expected a batch of {least_batch} to 65536, 1 or 3 channels, size 8 to 1024, width 1 to 1024, 1 to 10000 runs, and at most 2^30 values in the first layer"
-        );
-        Err(Error::recipe(what, problem, hint))
-    }
-
-    fn shape(&self) -> [usize; 4] {
-        [self.batch, self.channels, self.size, self.size]
-    }
-
-    fn encoder(&self) -> EncoderConfig {
-        EncoderConfig {
-            depth: Depth::D18,
-            width: self.width,
-            stem: Stem::Cifar,
-        }
-    }
-
-    /// The layers of [`Setup::encoder`].
-    fn layers(&self) -> Vec<Layer> {
-        resnet18(self.width, self.channels, self.size)
-    }
-
-    fn images(&self, rng: &mut ChaCha8Rng) -> Images {
-        let mut pixels = vec![0; self.shape().iter().product()];
-        rng.fill_bytes(&mut pixels);
-        Images {
-            pixels,
-            channels: self.channels,
-            height: self.size,
-            width: self.size,
-        }
-    }
-
-    /// Does `work` once to warm up and then `runs` times; `work` waits for the device itself.
-    fn time(
-        &self,
-        (attack_steps, passes): (usize, Passes),
-        device: &Device,
-        mut work: impl FnMut(),
-    ) -> Timing {
-        work();
-        let seconds: Vec<f64> = (0..self.runs).map(|_| seconds(&mut work)).collect();
-        // Before the matrix products, which are no part of what is measured.
-        let peak_memory_mib = peak_memory_mib();
-        let gemm = gemm_peak(device);
-        let median_seconds = median(&seconds);
-        let operations = passes.operations(&self.layers()) * self.batch as f64;
-        let gflops = operations / median_seconds / 1e9;
-        Timing {
-            width: self.width,
-            shape: self.shape(),
-            attack_steps,
-            images_per_second: self.batch as f64 / median_seconds,
-            seconds,
-            median_seconds,
-            gflops,
-            of_gemm_peak: gflops / gemm.gflops,
-            gemm,
-            peak_memory_mib,
-            threads: rayon::current_num_threads(),
-        }
-    }
-}
-
-/// How long `work` takes.
-fn seconds(work: &mut impl FnMut()) -> f64 {
-    let started = Instant::now();
-    work();
-    started.elapsed().as_secs_f64()
-}
-
-/// The middle one, the larger of two.
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
-}

@@ -1,28 +1,29 @@
-//! Whole pretraining steps.
+//! Benchmark of whole pretraining steps.
 
 use burn::tensor::Device;
 
-use super::{Passes, Setup, Timing};
+use super::layers::Passes;
+use super::setup::{Setup, Timing};
 use crate::attack::{Ball, Norm};
 use crate::cluster::PseudoLabels;
 use crate::error::Result;
 use crate::nn::{Backbone, Route};
-use crate::pretrain::advcl::{AdvCl, Settings};
+use crate::pretrain::advcl::{AdvCl, AdvClSettings};
 use crate::random;
 use crate::tensor::to_vec;
 use crate::train::{Optimizer, Plan, Schedule, Sgd, update};
 
-/// The paper's numbers of clusters.
+/// Numbers of clusters in the AdvCL paper.
 const COUNTS: [usize; 5] = [2, 10, 50, 100, 500];
 const ATTACK_STEPS: usize = 5;
 
-/// Times whole AdvCL pretraining steps: augmentation, attack, forward, backward, update. ResNet-18, 5 attack
-/// steps, K = 2, 10, 50, 100, 500; one step to warm up, then the timed ones.
+/// Times whole AdvCL pretraining steps: augmentation, attack, forward, backward, update. ResNet-18,
+/// 5 attack steps, K = 2, 10, 50, 100, 500. One step warms up before the timed ones.
 ///
 /// # Errors
-/// [`Error::Recipe`](crate::Error::Recipe) for an impossible shape.
+/// [`Error::Recipe`](crate::Error::Recipe) for sizes that cannot be timed.
 pub fn step(setup: &Setup, device: &Device) -> Result<Timing> {
-    // The contrastive loss has negatives only where there are other images.
+    // The contrastive loss needs other images as negatives.
     setup.check("bench step", 2)?;
     let batch = setup.batch;
     let mut rng = random::generator(0, "bench", 0);
@@ -33,7 +34,7 @@ pub fn step(setup: &Setup, device: &Device) -> Result<Timing> {
             .to_vec(),
         origin: "bench".to_owned(),
     };
-    let settings = Settings {
+    let settings = AdvClSettings {
         plan: Plan {
             epochs: 1,
             batch_size: batch,
@@ -44,6 +45,7 @@ pub fn step(setup: &Setup, device: &Device) -> Result<Timing> {
             momentum: 0.9,
             weight_decay: 1e-4,
             optimizer: Optimizer::Sgd,
+            stretched: Vec::new(),
         },
         temperature: 0.5,
         cluster_weight: 0.2,
@@ -77,7 +79,7 @@ pub fn step(setup: &Setup, device: &Device) -> Result<Timing> {
     let mut kept = Some(model);
     let passes = Passes::advcl_step(ATTACK_STEPS);
     Ok(setup.time((ATTACK_STEPS, passes), device, || {
-        let model = kept.take().expect("each step puts one back");
+        let model = kept.take().expect("each step returns a model");
         let lr = settings.plan.lr;
         let at = (0, device);
         let (model, loss) = update(&objective, model, &mut sgd, lr, &indices, at, &mut rng);

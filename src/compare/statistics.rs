@@ -3,19 +3,19 @@
 use serde::Serialize;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-/// A mean and how far the values lie from it.
+/// Mean and standard deviation of values.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
-    /// Of the values.
+    /// Mean of the values.
     pub mean: f64,
-    /// The sample's standard deviation (n − 1); none for a single value.
+    /// Standard deviation of the sample (n − 1); none for a single value.
     pub deviation: Option<f64>,
-    /// How many values.
+    /// Number of values.
     pub count: usize,
 }
 
 impl Spread {
-    /// Of at least one value.
+    /// Summarizes at least one value.
     pub fn of(values: &[f64]) -> Self {
         let count = values.len();
         let mean = values.iter().sum::<f64>() / count as f64;
@@ -28,9 +28,9 @@ impl Spread {
     }
 }
 
-/// The probability of a mean at least as far from zero as that of `differences`, were zero the truth: Student's paired,
-/// two-sided t-test. None for fewer than two differences, and where they do not differ at all: nothing is known of
-/// the noise then.
+/// p-value of Student's paired, two-sided t-test: the probability of a mean at least as far from
+/// zero as that of `differences` if the true mean is zero. None for fewer than two differences and
+/// for equal ones, which say nothing about the noise.
 pub fn paired(differences: &[f64]) -> Option<f64> {
     let Spread {
         mean,
@@ -42,8 +42,9 @@ pub fn paired(differences: &[f64]) -> Option<f64> {
     Some(2.0 * t.sf((mean / error).abs()))
 }
 
-/// Corrected for being several (Holm, 1979): each probability times the number of those that are not smaller, at least
-/// that of any smaller one, at most 1. What is none stays so, and does not count.
+/// Corrects p-values for multiple tests (Holm, 1979): each is multiplied by the number of those
+/// that are not smaller, then raised to the largest corrected value of the smaller ones, up to 1.
+/// Missing p-values stay missing and do not count as tests.
 pub fn holm(probabilities: &[Option<f64>]) -> Vec<Option<f64>> {
     let mut order: Vec<(usize, f64)> = probabilities
         .iter()
@@ -66,7 +67,8 @@ mod tests {
 
     #[test]
     fn probabilities_are_those_of_tables() {
-        // Student's table: with two degrees of freedom 5 % lie beyond 4.303, with three beyond 3.182.
+        // Student's table: with two degrees of freedom 5 % lie beyond 4.303, with three beyond
+        // 3.182.
         let with_t = |count: usize, t: f64| {
             // Values of mean t/√n and deviation 1.
             let half = ((count - 1) as f64 / count as f64).sqrt();

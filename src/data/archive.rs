@@ -1,5 +1,7 @@
-//! Where files come from: a folder or a tar archive, read the same way. Names first, contents later, so that
-//! a layout that cannot be used is refused before anything is decoded, and nothing is unpacked to disk.
+//! Folders and tar archives, read in the same way.
+//!
+//! Names are listed first and contents read later, so that an unusable layout is refused before any
+//! image is decoded. Nothing is unpacked to disk.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -9,13 +11,16 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use flate2::bufread::MultiGzDecoder;
+use rayon::prelude::*;
 
+use super::entry::Entry;
+use super::own_output::{HEAD, is_own, may_be_own, without_own};
 use crate::error::{Error, Result};
 
-/// Folders below the given one that are looked into: an optional top folder, split, class, and one more to
-/// say what is wrong there. It also ends loops of links.
+/// Number of folder levels that are listed: an optional top folder, split, class, and one more for
+/// error messages about it. The limit also ends loops of symbolic links.
 const DEPTH: usize = 4;
-/// A tar archive's unit.
+/// Size of a block in a tar archive, in bytes.
 const BLOCK: usize = 512;
 
 /// A folder or a tar archive.
@@ -24,16 +29,8 @@ pub(super) struct Store {
     is_tar: bool,
 }
 
-/// A file or folder in a [`Store`].
-pub(super) struct Entry {
-    /// Relative, with `/` between the parts and no `.` or `..`.
-    pub(super) name: String,
-    /// A folder, not a file.
-    pub(super) is_folder: bool,
-}
-
 impl Store {
-    /// The folder at `path`.
+    /// Returns the folder at `path`.
     pub(super) fn folder(path: &Path) -> Self {
         Self {
             path: path.into(),
@@ -41,13 +38,14 @@ impl Store {
         }
     }
 
-    /// The tar archive at `path`, plain or gzip.
+    /// Opens the tar archive at `path`, plain or gzip.
     ///
     /// # Errors
-    /// [`Error::Data`] with a hint where the file is of another kind.
+    /// [`Error::Data`] with a hint if the file has another format.
     pub(super) fn tar(path: &Path) -> Result<Self> {
         let mut start = Vec::with_capacity(BLOCK);
-        // A damaged gzip stream is reported when the archive is read; here it is only too short.
+        // A damaged gzip stream is reported when the archive is read; here the block is only too
+        // short.
         let _ = open(path)?.take(BLOCK as u64).read_to_end(&mut start);
         if is_tar_header(&start) {
             return Ok(Self {
@@ -67,7 +65,7 @@ impl Store {
         ))
     }
 
-    /// The path as given.
+    /// Path as given by the user.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -77,7 +75,7 @@ impl Store {
         self.is_tar
     }
 
-    /// What messages call it: the last part of the path, without the archive's extension.
+    /// Name of the data set: the last part of the path, without the archive's extension.
     pub(super) fn name(&self) -> String {
         // Resolved first, because "." and ".." have no name of their own.
         let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
@@ -92,26 +90,34 @@ impl Store {
         stem.unwrap_or(&name).to_string()
     }
 
-    /// All files and folders, in no order that means anything. Links in an archive, and names in it that are
-    /// absolute or contain `..`, are passed over.
+    /// Lists all files and folders, in no particular order. Skips this program's own output, links
+    /// in an archive, and names in an archive that are absolute or contain `..`.
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::Format`] for a damaged archive or a name that is not UTF-8.
     pub(super) fn list(&self) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
         if self.is_tar {
-            self.visit(&mut |entry, _| {
+            self.visit(&mut |mut entry, content| {
+                let path = self.path.join(&entry.name);
+                entry.is_own = !entry.is_folder && wrote(&entry.name, &path, || Ok(content))?;
                 entries.push(entry);
                 Ok(())
             })?;
         } else {
             self.walk("", &mut entries, DEPTH)?;
+            entries.par_iter_mut().try_for_each(|entry| {
+                let path = self.path.join(&entry.name);
+                let is_own = !entry.is_folder && wrote(&entry.name, &path, || File::open(&path))?;
+                entry.is_own = is_own;
+                Ok(())
+            })?;
         }
-        Ok(entries)
+        Ok(without_own(entries))
     }
 
-    /// Calls `each(index, content)` for every file in `wanted` (name to index); in the archive's own order,
-    /// or by index in a folder.
+    /// Calls `each(index, content)` for every file in `wanted` (name to index): in the archive's
+    /// order, or by index in a folder.
     ///
     /// # Errors
     /// Those of `each`, [`Error::Io`], and [`Error::Format`] for a damaged archive.
@@ -143,7 +149,7 @@ impl Store {
             let Some(name) = item.file_name().to_str().map(String::from) else {
                 return Err(not_utf8(&item.path()));
             };
-            // A hidden folder may be large (.git), and nothing in it is wanted.
+            // A hidden folder (.git) may be large and holds no images.
             if name.starts_with('.') {
                 continue;
             }
@@ -151,7 +157,7 @@ impl Store {
             let path = item.path();
             let meta = fs::metadata(&path).map_err(Error::io("read", &path))?;
             let is_folder = meta.is_dir();
-            // A pipe or a device could be read for ever.
+            // Reading a pipe or a device might never end.
             if !is_folder && !meta.is_file() {
                 continue;
             }
@@ -162,7 +168,12 @@ impl Store {
             if is_folder && depth > 1 {
                 self.walk(&name, entries, depth - 1)?;
             }
-            entries.push(Entry { name, is_folder });
+            let is_own = false;
+            entries.push(Entry {
+                name,
+                is_folder,
+                is_own,
+            });
         }
         Ok(())
     }
@@ -186,13 +197,19 @@ impl Store {
                         .join(String::from_utf8_lossy(error.as_bytes()).as_ref()),
                 )
             })?;
-            // Old archives mark a folder by its last character only.
+            // Old archives mark a folder by a slash at the end only.
             let is_folder = kind.is_dir() || name.ends_with('/');
             if !(is_folder || kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse()) {
                 continue;
             }
             if let Some(name) = clean(&name) {
-                each(Entry { name, is_folder }, &mut entry)?;
+                let is_own = false;
+                let found = Entry {
+                    name,
+                    is_folder,
+                    is_own,
+                };
+                each(found, &mut entry)?;
             }
         }
         // Without this a plain archive cut between two members would look like a smaller data set.
@@ -205,7 +222,7 @@ impl Store {
                 "the end of the file",
             ));
         }
-        // To the end of the stream, because a gzip checksum stands there.
+        // Reads to the end of the stream, where the gzip checksum is.
         io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|error| {
             read_error(&self.path, "end of archive", "a whole gzip stream", error)
         })?;
@@ -213,13 +230,13 @@ impl Store {
     }
 }
 
-/// The file's content, gunzipped where its first bytes are those of gzip.
+/// Opens a file for reading, decompressing it if it begins like gzip.
 pub(super) fn open(path: &Path) -> Result<Box<dyn Read>> {
     let file = File::open(path).map_err(Error::io("read", path))?;
     gunzip(BufReader::with_capacity(1 << 16, file)).map_err(Error::io("read", path))
 }
 
-/// `content`, gunzipped where its first bytes are those of gzip.
+/// Decompresses `content` if it begins like gzip.
 pub(super) fn gunzip<'a>(mut content: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
     Ok(match content.fill_buf()? {
         [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(content)),
@@ -227,7 +244,7 @@ pub(super) fn gunzip<'a>(mut content: impl BufRead + 'a) -> io::Result<Box<dyn R
     })
 }
 
-/// A failed read: the system's own refusal, or else (a decoder's complaint) a damaged file.
+/// Error of a failed read: of the operating system, or of a decoder, which means a damaged file.
 pub(super) fn read_error(
     path: &Path,
     place: impl Into<String>,
@@ -240,11 +257,24 @@ pub(super) fn read_error(
     }
 }
 
+/// Whether this program wrote the file `name`. Opens it only if its name makes this possible, and
+/// reads only its beginning.
+fn wrote<R: Read>(name: &str, path: &Path, open: impl FnOnce() -> io::Result<R>) -> Result<bool> {
+    if !may_be_own(name) {
+        return Ok(false);
+    }
+    let mut head = Vec::with_capacity(HEAD);
+    open()
+        .and_then(|content| content.take(HEAD as u64).read_to_end(&mut head))
+        .map_err(|error| read_error(path, "beginning", "a readable file", error))?;
+    Ok(is_own(name, &head))
+}
+
 fn not_utf8(path: &Path) -> Error {
     Error::format(path, "file name", "a name in UTF-8", "other bytes")
 }
 
-/// The name without empty and `.` parts; none where it is absolute or leads upwards.
+/// Removes empty and `.` parts from a name; none if it is absolute or leads out of the archive.
 fn clean(name: &str) -> Option<String> {
     let parts: Vec<&str> = name
         .split('/')
@@ -254,8 +284,8 @@ fn clean(name: &str) -> Option<String> {
     usable.then(|| parts.join("/"))
 }
 
-/// Whether a first block is a tar header by its checksum (the oldest archives have no other mark), or the
-/// zeros of an empty archive.
+/// Whether a first block is a tar header, by its checksum (the oldest archives have no other mark),
+/// or the zeros of an empty archive.
 fn is_tar_header(block: &[u8]) -> bool {
     let Ok(block) = <&[u8; BLOCK]>::try_from(block) else {
         return false;
@@ -270,7 +300,7 @@ fn is_tar_header(block: &[u8]) -> bool {
     block.iter().all(|&byte| byte == 0) || header.cksum().is_ok_and(|given| given == sum)
 }
 
-/// Counts the zero bytes at the end of what was read so far.
+/// Reader that counts the zero bytes at the end of what was read so far.
 struct ZeroRun<R> {
     inner: R,
     zeros: Rc<Cell<usize>>,

@@ -1,35 +1,37 @@
-//! CIFAR-10 and CIFAR-100 in the official binary version, as a folder or as the official archive.
+//! CIFAR-10 and CIFAR-100 in the official binary version, from a folder or the official archive.
 //!
-//! A record is one label byte (CIFAR-100: coarse, then fine; the fine one is used) and 3,072 bytes, the red,
-//! green and blue plane of 32 × 32 pixels: `[3, 32, 32]` as it stands.
+//! A record is one label byte (CIFAR-100: two, coarse and fine; the fine one is used) and 3,072
+//! bytes: the red, green and blue plane of 32 × 32 pixels, which is `[3, 32, 32]` in memory.
 
 use std::collections::HashMap;
 use std::io::{BufReader, Read};
 use std::path::PathBuf;
 
-use super::archive::{Entry, Store, read_error};
-use super::{Dataset, Images, Split};
+use super::archive::{Store, read_error};
+use super::dataset::{Dataset, Split};
+use super::entry::Entry;
+use super::images::Images;
 use crate::error::{Error, Result};
 
 const SIDE: usize = 32;
 const PIXELS: usize = 3 * SIDE * SIDE;
-/// A list of class names is never longer than this, in bytes.
+/// Upper limit for a list of class names, in bytes.
 const MAX_NAMES: u64 = 1 << 16;
 
-/// One of the two sets.
-struct Kind {
-    /// Where the official archive keeps the files.
+/// Files of CIFAR-10 or CIFAR-100.
+struct Version {
+    /// Folder of the files in the official archive.
     folder: &'static str,
     train: &'static [&'static str],
     test: &'static str,
-    /// Class names, one a line.
+    /// File with the class names, one per line.
     names: &'static str,
-    /// The last of them is used.
+    /// Number of label bytes in a record; the last one is used.
     label_bytes: usize,
 }
 
-const KINDS: [Kind; 2] = [
-    Kind {
+const VERSIONS: [Version; 2] = [
+    Version {
         folder: "cifar-10-batches-bin/",
         train: &[
             "data_batch_1.bin",
@@ -42,7 +44,7 @@ const KINDS: [Kind; 2] = [
         names: "batches.meta.txt",
         label_bytes: 1,
     },
-    Kind {
+    Version {
         folder: "cifar-100-binary/",
         train: &["train.bin"],
         test: "test.bin",
@@ -51,32 +53,32 @@ const KINDS: [Kind; 2] = [
     },
 ];
 
-/// Which set stands where.
-pub(super) struct Found {
-    kind: &'static Kind,
-    /// Before each file name: empty or the official folder.
+/// The version that was found, and its place in the store.
+pub(super) struct FoundFiles {
+    version: &'static Version,
+    /// Prefix of each file name: empty or the official folder.
     prefix: &'static str,
-    /// The files that are there, out of those wanted.
+    /// Names of the files that exist, with their index in [`FoundFiles::wanted`].
     files: HashMap<String, usize>,
 }
 
-impl Found {
-    /// Every file of the set: training files in order, then the test file, then the class names.
-    fn wanted(kind: &'static Kind, prefix: &str) -> impl Iterator<Item = String> {
-        let names = kind.train.iter().chain([&kind.test, &kind.names]);
+impl FoundFiles {
+    /// All file names of a version: training files in order, the test file, the class names.
+    fn wanted(version: &'static Version, prefix: &str) -> impl Iterator<Item = String> {
+        let names = version.train.iter().chain([&version.test, &version.names]);
         names.map(move |name| format!("{prefix}{name}"))
     }
 }
 
-/// Looks for either set, at the top or in its official folder.
+/// Looks for CIFAR-10 and CIFAR-100, at the top level or in their official folders.
 ///
 /// # Errors
-/// [`Error::Data`] where there is more than one.
-pub(super) fn find(store: &Store, entries: &[Entry]) -> Result<Option<Found>> {
+/// [`Error::Data`] if there is more than one.
+pub(super) fn find(store: &Store, entries: &[Entry]) -> Result<Option<FoundFiles>> {
     let mut found = Vec::new();
-    for kind in &KINDS {
-        for prefix in ["", kind.folder] {
-            let wanted: Vec<String> = Found::wanted(kind, prefix).collect();
+    for version in &VERSIONS {
+        for prefix in ["", version.folder] {
+            let wanted: Vec<String> = FoundFiles::wanted(version, prefix).collect();
             let files: HashMap<String, usize> = entries
                 .iter()
                 .filter(|entry| !entry.is_folder)
@@ -86,8 +88,8 @@ pub(super) fn find(store: &Store, entries: &[Entry]) -> Result<Option<Found>> {
                 })
                 .collect();
             if files.keys().any(|name| name.ends_with(".bin")) {
-                found.push(Found {
-                    kind,
+                found.push(FoundFiles {
+                    version,
                     prefix,
                     files,
                 });
@@ -104,13 +106,14 @@ pub(super) fn find(store: &Store, entries: &[Entry]) -> Result<Option<Found>> {
     }
 }
 
-/// Reads the files of a set; any number of records a file.
+/// Reads the files of a data set, each with any number of records.
 ///
 /// # Errors
-/// [`Error::Data`] for a missing file, [`Error::Format`] for part of a record or a label out of range.
-pub(super) fn load(store: &Store, found: &Found) -> Result<Dataset> {
-    let kind = found.kind;
-    let wanted: Vec<String> = Found::wanted(kind, found.prefix).collect();
+/// [`Error::Data`] for a missing file, [`Error::Format`] for part of a record or a label out of
+/// range.
+pub(super) fn load(store: &Store, found: &FoundFiles) -> Result<Dataset> {
+    let version = found.version;
+    let wanted: Vec<String> = FoundFiles::wanted(version, found.prefix).collect();
     if let Some(missing) = wanted.iter().find(|name| !found.files.contains_key(*name)) {
         return Err(Error::data(
             store.path().display().to_string(),
@@ -118,15 +121,15 @@ pub(super) fn load(store: &Store, found: &Found) -> Result<Dataset> {
             "the official archive of the binary version holds them all",
         ));
     }
-    // For messages.
+    // For error messages.
     let paths: Vec<PathBuf> = wanted.iter().map(|name| store.path().join(name)).collect();
     let mut names = String::new();
     let mut files: Vec<Option<Records>> = Vec::new();
-    files.resize_with(kind.train.len() + 1, || None);
+    files.resize_with(version.train.len() + 1, || None);
     store.read(&found.files, |index, content| {
         let path = &paths[index];
         match files.get_mut(index) {
-            Some(file) => *file = Some(Records::read(path.clone(), kind.label_bytes, content)?),
+            Some(file) => *file = Some(Records::read(path.clone(), version.label_bytes, content)?),
             None => {
                 content
                     .take(MAX_NAMES)
@@ -146,7 +149,7 @@ pub(super) fn load(store: &Store, found: &Found) -> Result<Dataset> {
     for file in &files {
         file.check_labels(classes.len())?;
     }
-    let test = files.split_off(kind.train.len());
+    let test = files.split_off(version.train.len());
     Ok(Dataset {
         name: store.name(),
         classes,
@@ -155,7 +158,7 @@ pub(super) fn load(store: &Store, found: &Found) -> Result<Dataset> {
     })
 }
 
-/// The records of one file.
+/// Labels and pixels of one file.
 struct Records {
     path: PathBuf,
     labels: Vec<usize>,
@@ -211,7 +214,7 @@ impl Records {
     }
 }
 
-/// The files one after the other; each is freed as it is copied.
+/// Joins the records of several files. Each file's records are freed as they are copied.
 fn join(files: Vec<Records>) -> Split {
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
     pixels.reserve_exact(files.iter().map(|file| file.pixels.len()).sum());

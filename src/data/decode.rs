@@ -1,4 +1,4 @@
-//! One PNG or JPEG file to bytes.
+//! Decoder of PNG and JPEG files.
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -7,39 +7,40 @@ use image::{ColorType, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::error::{Error, Result};
 
-/// The largest side, in pixels: far above what an encoder here is trained on, and small enough that a
-/// header cannot claim memory.
+/// Largest side of an image in pixels: far above what encoders are trained on, and small enough
+/// that a damaged header cannot reserve all memory.
 const MAX_SIDE: usize = 4096;
 
-/// The first image read: all others must be like it.
+/// Shape of the first image of a data set, which all others must have.
 #[derive(Clone, Debug)]
-pub(super) struct Like {
-    /// Its file, for messages.
+pub(super) struct ImageShape {
+    /// File of the image, for messages.
     pub(super) path: PathBuf,
-    /// 1 or 3.
+    /// Number of channels, 1 or 3.
     pub(super) channels: usize,
-    /// In pixels.
+    /// Height in pixels.
     pub(super) height: usize,
-    /// In pixels.
+    /// Width in pixels.
     pub(super) width: usize,
 }
 
-/// Decodes `bytes`; `path` is for messages, `set` the data set's path for messages about two files.
-/// Returns what the image is like, and its pixels as `[channels, height, width]`.
+/// Decodes an image file. Returns its shape and its pixels as `[channels, height, width]`.
+///
+/// `path` is for messages, and `set`, the data set's path, for messages about two files.
 ///
 /// # Errors
-/// [`Error::Format`] for a damaged file; [`Error::Data`] for one with an alpha channel, with 16 bits a
-/// channel, or that is not like `first`.
+/// [`Error::Format`] for a damaged file; [`Error::Data`] for an alpha channel, for 16 bits per
+/// channel, or for another shape than `first`.
 pub(super) fn decode(
     set: &str,
     path: &Path,
     bytes: &[u8],
-    first: Option<&Like>,
-) -> Result<(Like, Vec<u8>)> {
+    first: Option<&ImageShape>,
+) -> Result<(ImageShape, Vec<u8>)> {
     let damaged = |place: &str, error: image::ImageError| {
         Error::format(path, place, "a whole image", error.to_string())
     };
-    // By content: pictures with the other one's extension are common and harmless.
+    // By content: a JPEG file called .png is common and harmless.
     let format = match image::guess_format(bytes) {
         Ok(format @ (ImageFormat::Png | ImageFormat::Jpeg)) => format,
         _ => {
@@ -67,16 +68,16 @@ pub(super) fn decode(
         ColorType::Rgb8 => 3,
         other => return Err(unusable(path, other)),
     };
-    let like = Like {
+    let shape = ImageShape {
         path: path.into(),
         channels,
         height,
         width,
     };
     if let Some(first) = first {
-        agree(set, first, &like)?;
+        agree(set, first, &shape)?;
     }
-    // The JPEG decoder fills up what is missing with gray and says nothing.
+    // The JPEG decoder fills missing data with gray and reports no error.
     if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
         let found = format!("{} bytes without one", bytes.len());
         return Err(Error::format(path, "image data", "an end mark", found));
@@ -95,36 +96,36 @@ pub(super) fn decode(
         .read_image(&mut interleaved)
         .map_err(|error| damaged("image data", error))?;
     if channels == 1 {
-        return Ok((like, interleaved));
+        return Ok((shape, interleaved));
     }
     let mut planes = Vec::with_capacity(interleaved.len());
     for channel in 0..channels {
         planes.extend(interleaved.iter().skip(channel).step_by(channels));
     }
-    Ok((like, planes))
+    Ok((shape, planes))
 }
 
-/// Refuses an image that is not of the first one's size or channels.
-fn agree(set: &str, first: &Like, like: &Like) -> Result<()> {
-    let (a, b) = (first.path.display(), like.path.display());
-    if (first.height, first.width) != (like.height, like.width) {
+/// Refuses an image of another size or number of channels than the first one.
+fn agree(set: &str, first: &ImageShape, shape: &ImageShape) -> Result<()> {
+    let (a, b) = (first.path.display(), shape.path.display());
+    if (first.height, first.width) != (shape.height, shape.width) {
         return Err(Error::data(
             set,
             format!(
                 "expected images of one size (width × height), found {a} of {} × {} and {b} of {} × {}",
-                first.width, first.height, like.width, like.height
+                first.width, first.height, shape.width, shape.height
             ),
             "resize them to one size",
         ));
     }
-    if first.channels != like.channels {
+    if first.channels != shape.channels {
         let name = |channels| if channels == 1 { "gray" } else { "colour" };
         return Err(Error::data(
             set,
             format!(
                 "expected all images gray or all in colour, found {a} in {} and {b} in {}",
                 name(first.channels),
-                name(like.channels)
+                name(shape.channels)
             ),
             "convert them to one kind",
         ));
@@ -133,12 +134,13 @@ fn agree(set: &str, first: &Like, like: &Like) -> Result<()> {
 }
 
 fn unusable(path: &Path, kind: ColorType) -> Error {
-    let (found, hint) = match kind.has_alpha() {
-        true => (
+    let (found, hint) = if kind.has_alpha() {
+        (
             "an alpha channel",
-            "remove the alpha channel: nothing says what is behind the image",
-        ),
-        false => ("16 bits or more", "convert it to 8 bits a channel"),
+            "remove the alpha channel: the colour behind the image is not known",
+        )
+    } else {
+        ("16 bits or more", "convert it to 8 bits per channel")
     };
     Error::data(
         path.display().to_string(),
@@ -150,13 +152,13 @@ fn unusable(path: &Path, kind: ColorType) -> Error {
 fn too_large(path: &Path) -> Error {
     Error::data(
         path.display().to_string(),
-        format!("expected at most {MAX_SIDE} pixels a side, found more"),
+        format!("expected at most {MAX_SIDE} pixels per side, found more"),
         "resize the images: encoders here are trained on small ones",
     )
 }
 
-/// Whether a JPEG's segments run through to its end mark. A search for the mark alone would find the one of
-/// a thumbnail inside the header.
+/// Whether the segments of a JPEG file are complete up to its end mark. A search for the mark alone
+/// would find the one of a thumbnail inside the header.
 fn jpeg_is_whole(bytes: &[u8]) -> bool {
     // After the start mark.
     let mut at = 2;
@@ -168,7 +170,7 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
         }
         match bytes.get(at) {
             Some(0xd9) => return true,
-            // A fill byte: the next one is looked at again.
+            // A fill byte; the next byte is examined again.
             Some(0xff) => {}
             // 0xff as image data, a restart mark, a mark without length.
             Some(0x00 | 0x01 | 0xd0..=0xd7) => at += 1,
@@ -188,24 +190,27 @@ mod tests {
     use super::*;
     use image::ExtendedColorType::{self, L8, L16, La8, Rgb8, Rgb16, Rgba8};
 
-    fn read(bytes: &[u8], first: Option<&Like>) -> Result<(Like, Vec<u8>)> {
+    fn read(bytes: &[u8], first: Option<&ImageShape>) -> Result<(ImageShape, Vec<u8>)> {
         decode("set", Path::new("set/x"), bytes, first)
     }
 
     #[test]
     fn colour_comes_as_planes_and_gray_as_one() {
-        let (like, pixels) = read(&png(2, 1, 10), None).unwrap();
-        assert_eq!((like.channels, like.height, like.width), (3, 1, 2));
+        let (shape, pixels) = read(&png(2, 1, 10), None).unwrap();
+        assert_eq!((shape.channels, shape.height, shape.width), (3, 1, 2));
         assert_eq!(pixels, [10, 13, 11, 14, 12, 15]);
-        let (like, pixels) = read(&gray_png(2, 1, 10), None).unwrap();
-        assert_eq!((like.channels, pixels), (1, vec![10, 11]));
+        let (shape, pixels) = read(&gray_png(2, 1, 10), None).unwrap();
+        assert_eq!((shape.channels, pixels), (1, vec![10, 11]));
     }
 
     #[test]
     fn jpeg_gray_and_colour() {
         for (kind, channels) in [(L8, 1), (Rgb8, 3)] {
-            let (like, pixels) = read(&picture(ImageFormat::Jpeg, kind, 9, 5, 0), None).unwrap();
-            assert_eq!((like.channels, like.height, like.width), (channels, 5, 9));
+            let (shape, pixels) = read(&picture(ImageFormat::Jpeg, kind, 9, 5, 0), None).unwrap();
+            assert_eq!(
+                (shape.channels, shape.height, shape.width),
+                (channels, 5, 9)
+            );
             assert_eq!(pixels.len(), channels * 45);
         }
     }
@@ -264,7 +269,7 @@ mod tests {
                 for value in [0, 0xff, whole[i] ^ 0x10] {
                     let mut bytes = whole.clone();
                     bytes[i] = value;
-                    // Damage to a JPEG's pixels cannot be told; what matters is that we come back.
+                    // Damage to the pixels of a JPEG cannot be detected; the decoder must only not panic.
                     let _ = read(&bytes, None);
                 }
             }

@@ -1,12 +1,13 @@
-//! The data set inside the program: a tenth of Fashion-MNIST and a bit, so that a first run needs no
-//! download. Origin and licence: `data/fashion-mnist-12k/`.
+//! The embedded data set: 12,000 images of Fashion-MNIST, so that a first run needs no download.
+//! Origin and licence are in `data/fashion-mnist-12k/`.
 
 use std::path::Path;
 
-use super::{Dataset, idx};
+use super::dataset::Dataset;
+use super::idx;
 use crate::error::Result;
 
-/// As the user writes it.
+/// Name of the data set.
 pub(super) const NAME: &str = "fashion-mnist-12k";
 
 const CLASSES: [&str; 10] = [
@@ -22,7 +23,7 @@ const CLASSES: [&str; 10] = [
     "ankle boot",
 ];
 
-/// A file of the set, as `(name, bytes)`.
+/// One of the four files, as `(name, bytes)`.
 macro_rules! file {
     ($name:literal) => {
         (
@@ -32,10 +33,10 @@ macro_rules! file {
     };
 }
 
-/// 10,000 training and 2,000 test images, 28 × 28 gray.
+/// Loads 10,000 training and 2,000 test images, 28 × 28 pixels, gray.
 ///
 /// # Errors
-/// None in a program that was built from whole files.
+/// None, unless the program was built from damaged files.
 pub(super) fn load() -> Result<Dataset> {
     let classes: Vec<String> = CLASSES.map(String::from).into();
     Ok(Dataset {
@@ -56,15 +57,15 @@ pub(super) fn load() -> Result<Dataset> {
 
 #[cfg(test)]
 mod tests {
-    use crate::data::{inspect::counts, load};
+    use crate::data::load;
 
     #[test]
     fn the_embedded_set_is_balanced_and_of_the_documented_size() {
         let set = load("fashion-mnist-12k").unwrap();
         let images = &set.train.images;
         assert_eq!((images.channels, images.height, images.width), (1, 28, 28));
-        assert_eq!(counts(&set.train, 10), [1000; 10]);
-        assert_eq!(counts(&set.test, 10), [200; 10]);
+        assert_eq!(set.train.counts(10), [1000; 10]);
+        assert_eq!(set.test.counts(10), [200; 10]);
         assert_eq!(set.classes.len(), 10);
         set.require_labels().unwrap();
     }

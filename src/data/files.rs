@@ -1,17 +1,21 @@
-//! Single image files, for prediction.
+//! Image files for prediction.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::Images;
 use super::decode::decode;
-use super::filename::is_image;
+use super::filename::{is_image, is_junk};
+use super::images::Images;
+use super::own_output::{is_own_picture, is_run_folder};
 use crate::error::{Error, Result};
 
-/// Reads PNG and JPEG files, which must all be of `shape` (`[channels, height, width]`). A folder stands for the
-/// images in it and below, in the order of their names. Returns the files read, and their images.
+/// Reads PNG and JPEG files of one shape (`[channels, height, width]`). Returns their paths and
+/// images.
+///
+/// A folder stands for the images in it and below, in the order of their names. Hidden files and
+/// this program's own output are skipped there.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Format`]; [`Error::Data`] for another shape, or a folder without images.
@@ -33,8 +37,8 @@ pub fn read_images(paths: &[PathBuf], shape: [usize; 3]) -> Result<(Vec<PathBuf>
     let read = |path: &PathBuf| {
         let bytes = fs::read(path).map_err(Error::io("read", path))?;
         let name = path.display().to_string();
-        let (like, pixels) = decode(&name, path, &bytes, None)?;
-        let found = [like.channels, like.height, like.width];
+        let (image, pixels) = decode(&name, path, &bytes, None)?;
+        let found = [image.channels, image.height, image.width];
         if found != shape {
             let problem = format!(
                 "expected {channels} channels, {height} × {width} pixels, as the model was trained on, found {} channels, {} × {}",
@@ -71,7 +75,12 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     inside.sort();
     for path in inside {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if path.is_dir() || is_image(&name) {
+        let wanted = if path.is_dir() {
+            !is_run_folder(&path)
+        } else {
+            is_image(&name) && !is_own_picture(&path)?
+        };
+        if wanted && !is_junk(&name) {
             collect(&path, files)?;
         }
     }

@@ -1,4 +1,4 @@
-//! Small real files for the tests of this module.
+//! Small valid files for the tests of this module.
 
 use std::fs;
 use std::io::Write;
@@ -10,12 +10,13 @@ use image::{ExtendedColorType, ImageFormat};
 use crate::data::{Dataset, load};
 use crate::error::{Error, Result};
 
-/// [`load`] for a path.
+/// Loads the data set at a path.
 pub(super) fn load_path(path: &Path) -> Result<Dataset> {
     load(path.to_str().unwrap())
 }
 
-/// The error of loading `path`, after a check that it says all of `words` in its line or hint.
+/// Returns the error of loading `path`, after checking that its message or hint contains all of
+/// `words`.
 pub(super) fn refused(path: &Path, words: &[&str]) -> Error {
     let error = load_path(path).unwrap_err();
     let text = format!("{error} (hint: {})", error.hint().unwrap_or_default());
@@ -25,29 +26,30 @@ pub(super) fn refused(path: &Path, words: &[&str]) -> Error {
     error
 }
 
-/// Writes `bytes`, with the folders above.
+/// Writes a file, and creates the folders above it.
 pub(super) fn put(path: impl AsRef<Path>, bytes: &[u8]) {
     fs::create_dir_all(path.as_ref().parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
 }
 
-/// One gzip stream.
+/// Compresses bytes as one gzip stream.
 pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
-/// A tar archive of `(name, bytes)`, in that order; a name that ends in `/` is a folder.
+/// Builds a tar archive of `(name, bytes)` in that order; a name that ends in `/` is a folder.
 pub(super) fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, bytes) in members {
         let mut header = tar::Header::new_ustar();
-        // Written past the crate's own checks, which refuse absolute names.
+        // Bypasses the checks of the crate, which refuse absolute names.
         header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
-        header.set_entry_type(match name.ends_with('/') {
-            true => tar::EntryType::Directory,
-            false => tar::EntryType::Regular,
+        header.set_entry_type(if name.ends_with('/') {
+            tar::EntryType::Directory
+        } else {
+            tar::EntryType::Regular
         });
         header.set_size(bytes.len() as u64);
         header.set_mode(0o644);
@@ -57,7 +59,7 @@ pub(super) fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-/// An image file of `width` × `height` pixels whose bytes count up from `seed`.
+/// Builds an image file whose bytes count up from `seed`.
 pub(super) fn picture(
     format: ImageFormat,
     kind: ExtendedColorType,
@@ -72,7 +74,7 @@ pub(super) fn picture(
     file.into_inner()
 }
 
-/// A colour PNG.
+/// Builds a colour PNG file.
 pub(super) fn png(width: u32, height: u32, seed: u8) -> Vec<u8> {
     picture(
         ImageFormat::Png,
@@ -83,7 +85,7 @@ pub(super) fn png(width: u32, height: u32, seed: u8) -> Vec<u8> {
     )
 }
 
-/// A gray PNG.
+/// Builds a gray PNG file.
 pub(super) fn gray_png(width: u32, height: u32, seed: u8) -> Vec<u8> {
     picture(ImageFormat::Png, ExtendedColorType::L8, width, height, seed)
 }

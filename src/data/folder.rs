@@ -1,4 +1,5 @@
-//! Image folders, on disk or in a tar archive: `train/<class>/*` and `test/<class>/*`, or one flat folder.
+//! Image folders, on disk or in a tar archive: `train/<class>/*` and `test/<class>/*`, or one flat
+//! folder.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -6,24 +7,27 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use super::archive::{Entry, Store, read_error};
-use super::decode::{Like, decode};
+use super::archive::{Store, read_error};
+use super::dataset::{Dataset, Split};
+use super::decode::{ImageShape, decode};
+use super::entry::Entry;
+use super::images::Images;
 use super::layout::{Item, Layout};
-use super::{Dataset, Images, Split};
 use crate::error::{Error, Result};
 
-/// The largest image file, in bytes.
+/// Largest image file in bytes.
 const MAX_FILE: u64 = 64 << 20;
-/// Files, and decoded pixels, held at once before they go to their place, in bytes.
+/// Largest size of a chunk in bytes: of its files, and of its decoded pixels.
 const CHUNK_BYTES: usize = 16 << 20;
-/// The most files in a chunk.
+/// Largest number of files in a chunk.
 const CHUNK_LEN: usize = 1024;
 
-/// Reads all images of a store. Classes are sorted by name, images by class and name, so a folder and an
-/// archive of it, in whatever order it was packed, are the same data set.
+/// Reads all images of a store. Classes are sorted by name, images by class and name: a folder and
+/// an archive of it give the same data set, whatever the order in the archive.
 ///
 /// # Errors
-/// Those of [`Layout::of`] and of [`decode`]; [`Error::Io`]; [`Error::Data`] where memory does not suffice.
+/// Those of [`Layout::of`] and of [`decode`]; [`Error::Io`]; [`Error::Data`] where memory does not
+/// suffice.
 pub(super) fn load(store: &Store, entries: Vec<Entry>) -> Result<Dataset> {
     let source = store.path().display().to_string();
     let layout = Layout::of(&source, entries)?;
@@ -34,9 +38,9 @@ pub(super) fn load(store: &Store, entries: Vec<Entry>) -> Result<Dataset> {
         .enumerate()
         .map(|(place, item)| (item.name.clone(), place))
         .collect();
-    let mut canvas = Canvas {
+    let mut collector = ImageCollector {
         source: &source,
-        like: None,
+        shape: None,
         train: Vec::new(),
         test: Vec::new(),
         lens: [layout.train.len(), layout.test.len()],
@@ -63,57 +67,59 @@ pub(super) fn load(store: &Store, entries: Vec<Entry>) -> Result<Dataset> {
                 "is it an image?",
             ));
         }
-        canvas.add(place, path, bytes)
+        collector.add(place, path, bytes)
     })?;
-    canvas.flush()?;
-    canvas.finish(store.name(), layout)
+    collector.flush()?;
+    collector.finish(store.name(), layout)
 }
 
-/// Where decoded images go, whatever order they come in.
-struct Canvas<'a> {
+/// Collects decoded images, which may arrive in any order.
+struct ImageCollector<'a> {
     source: &'a str,
-    /// The first image; nothing is allocated before it is known.
-    like: Option<Like>,
+    /// Shape of the first image; nothing is allocated before it is known.
+    shape: Option<ImageShape>,
     train: Vec<u8>,
     test: Vec<u8>,
-    /// Images in each split.
+    /// Number of images in each split.
     lens: [usize; 2],
-    /// Place, file, content: not decoded yet.
+    /// Files that are not decoded yet: place, path, content.
     chunk: Vec<(usize, PathBuf, Vec<u8>)>,
     chunk_bytes: usize,
     filled: usize,
 }
 
-impl Canvas<'_> {
-    /// Takes one file, and decodes a chunk when it is full.
+impl ImageCollector<'_> {
+    /// Adds one file, and decodes the chunk when it is full.
     fn add(&mut self, place: usize, path: PathBuf, bytes: Vec<u8>) -> Result<()> {
         self.chunk_bytes += bytes.len();
         self.chunk.push((place, path, bytes));
-        // The first image alone, so that every other one is held against it before it is decoded.
-        let most = self.like.as_ref().map_or(1, |like| {
-            let image_len = like.channels * like.height * like.width;
+        // The first image alone, so that all others are compared with its shape before they are
+        // decoded.
+        let most = self.shape.as_ref().map_or(1, |shape| {
+            let image_len = shape.channels * shape.height * shape.width;
             (CHUNK_BYTES / image_len).clamp(1, CHUNK_LEN)
         });
-        match self.chunk.len() >= most || self.chunk_bytes >= CHUNK_BYTES {
-            true => self.flush(),
-            false => Ok(()),
+        if self.chunk.len() >= most || self.chunk_bytes >= CHUNK_BYTES {
+            self.flush()
+        } else {
+            Ok(())
         }
     }
 
     fn flush(&mut self) -> Result<()> {
         let chunk = std::mem::take(&mut self.chunk);
         self.chunk_bytes = 0;
-        let (source, like) = (self.source, self.like.as_ref());
-        // Collected as results, not into one: of several errors the first in order is reported every time.
-        let decoded: Vec<Result<(Like, Vec<u8>)>> = chunk
+        let (source, shape) = (self.source, self.shape.as_ref());
+        // Not collected into one result: of several errors, the first in order is always reported.
+        let decoded: Vec<Result<(ImageShape, Vec<u8>)>> = chunk
             .par_iter()
-            .map(|(_, path, bytes)| decode(source, path, bytes, like))
+            .map(|(_, path, bytes)| decode(source, path, bytes, shape))
             .collect();
         for (decoded, (place, ..)) in decoded.into_iter().zip(&chunk) {
-            let (like, pixels) = decoded?;
-            if self.like.is_none() {
+            let (shape, pixels) = decoded?;
+            if self.shape.is_none() {
                 self.allocate(pixels.len())?;
-                self.like = Some(like);
+                self.shape = Some(shape);
             }
             let (split, place) = match place.checked_sub(self.lens[0]) {
                 None => (&mut self.train, *place),
@@ -148,7 +154,7 @@ impl Canvas<'_> {
 
     fn finish(self, name: String, layout: Layout) -> Result<Dataset> {
         let expected = self.lens[0] + self.lens[1];
-        let Some(like) = self.like.filter(|_| self.filled == expected) else {
+        let Some(shape) = self.shape.filter(|_| self.filled == expected) else {
             return Err(Error::data(
                 self.source,
                 format!(
@@ -162,13 +168,14 @@ impl Canvas<'_> {
         let split = |pixels, items: Vec<Item>| Split {
             images: Images {
                 pixels,
-                channels: like.channels,
-                height: like.height,
-                width: like.width,
+                channels: shape.channels,
+                height: shape.height,
+                width: shape.width,
             },
-            labels: match labeled {
-                true => items.into_iter().map(|item| item.label).collect(),
-                false => Vec::new(),
+            labels: if labeled {
+                items.into_iter().map(|item| item.label).collect()
+            } else {
+                Vec::new()
             },
         };
         Ok(Dataset {

@@ -1,25 +1,28 @@
-//! IDX, the format of MNIST and its relatives: four files, plain or gzip, under their official names.
+//! IDX, the format of MNIST and similar data sets: four files, plain or gzip, with their official
+//! names.
 //!
-//! A file is a big-endian header (magic number, then one u32 a dimension) and unsigned bytes.
+//! A file has a big-endian header (magic number, then one u32 per dimension) and unsigned bytes.
 
 use std::fs;
 use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 
-use super::archive::{Entry, Store, gunzip, read_error};
-use super::{Dataset, Images, Split};
+use super::archive::{Store, gunzip, read_error};
+use super::dataset::{Dataset, Split};
+use super::entry::Entry;
+use super::images::Images;
 use crate::error::{Error, Result};
 
-/// Unsigned bytes, three dimensions.
+/// Magic number of images: unsigned bytes in three dimensions.
 const IMAGES: u32 = 0x0000_0803;
-/// Unsigned bytes, one dimension.
+/// Magic number of labels: unsigned bytes in one dimension.
 const LABELS: u32 = 0x0000_0801;
-/// Reserved ahead at most; a larger file grows as it is read, so a header cannot claim memory.
+/// Most bytes that are reserved before reading, so that a damaged header cannot reserve all memory.
 const RESERVE: usize = 1 << 26;
-/// Class names, one a line; not part of the official files.
+/// File of class names, one per line; not one of the official files.
 const CLASS_FILE: &str = "classes.txt";
 
-/// The names a file goes by: with a hyphen or a dot, plain or gzip.
+/// Accepted names of a file: with a hyphen or a dot, plain or gzip.
 fn spellings(split: &str, kind: &str) -> [String; 4] {
     let (stem, digit) = match kind {
         "images" => ("images", 3),
@@ -42,11 +45,12 @@ pub(super) fn matches(store: &Store, entries: &[Entry]) -> bool {
             .any(|entry| !entry.is_folder && known(&entry.name))
 }
 
-/// Reads the four files of a folder, and `classes.txt` where there is one (otherwise the classes are called
-/// "0", "1" and so on, "9" at most, up to the largest label in use).
+/// Reads the four files of a folder, and the class names in `classes.txt`. Without that file the
+/// classes are called "0" to "9" at most, up to the largest label in use.
 ///
 /// # Errors
-/// [`Error::Data`] for a missing file or a label without a class, [`Error::Format`] for a damaged file.
+/// [`Error::Data`] for a missing file or a label without a class, [`Error::Format`] for a damaged
+/// file.
 pub(super) fn load(store: &Store) -> Result<Dataset> {
     let classes = class_names(store.path())?;
     let read = |split: &str| -> Result<Split> {
@@ -64,7 +68,7 @@ pub(super) fn load(store: &Store) -> Result<Dataset> {
     let (train, test) = (read("train")?, read("t10k")?);
     let mut classes = classes.clone();
     if !store.path().join(CLASS_FILE).exists() {
-        // The digits after the last one in use are no classes without images, they are no classes.
+        // Digits above the largest label are not classes.
         let last = train.labels.iter().chain(&test.labels).max();
         classes.truncate(last.map_or(0, |label| label + 1));
     }
@@ -76,7 +80,7 @@ pub(super) fn load(store: &Store) -> Result<Dataset> {
     })
 }
 
-/// One split from its two files, each `(name for messages, content)`.
+/// Reads one split from its two files, each given as `(name for messages, content)`.
 ///
 /// # Errors
 /// See [`load`].
@@ -91,7 +95,7 @@ pub(super) fn split<R: BufRead, L: BufRead>(
         return Err(Error::format(
             labels.0,
             "header, byte 4",
-            format!("{len} labels, one an image"),
+            format!("{len} labels, one per image"),
             label_len.to_string(),
         ));
     }
@@ -105,7 +109,7 @@ pub(super) fn split<R: BufRead, L: BufRead>(
                 classes.len() - 1,
                 labels_read[i]
             ),
-            format!("list all class names in {CLASS_FILE} beside it, one a line"),
+            format!("list all class names in {CLASS_FILE} beside it, one per line"),
         ));
     }
     Ok(Split {
@@ -119,7 +123,8 @@ pub(super) fn split<R: BufRead, L: BufRead>(
     })
 }
 
-/// Header and bytes of one IDX file with `D` dimensions; nothing may be missing or left over.
+/// Reads header and bytes of one IDX file with `D` dimensions. Its length must agree with its
+/// header.
 fn array<const D: usize>(
     path: &Path,
     content: impl BufRead,
@@ -180,7 +185,7 @@ fn array<const D: usize>(
         .take(total as u64)
         .read_to_end(&mut bytes)
         .map_err(failed)?;
-    // Past the end: trailing bytes, and gzip's own checksum.
+    // Also reads what follows: trailing bytes, and gzip's checksum.
     let rest = io::copy(&mut content, &mut io::sink()).map_err(failed)?;
     let found = bytes.len() as u64 + rest;
     if found != total as u64 {
@@ -223,14 +228,15 @@ fn class_names(folder: &Path) -> Result<Vec<String>> {
         .filter(|line| !line.is_empty())
         .map(String::from)
         .collect();
-    match names.is_empty() {
-        true => Err(Error::format(
+    if names.is_empty() {
+        Err(Error::format(
             path,
             "text",
-            "one class name a line",
+            "one class name per line",
             "no names",
-        )),
-        false => Ok(names),
+        ))
+    } else {
+        Ok(names)
     }
 }
 
@@ -323,7 +329,7 @@ mod tests {
             (
                 "train-labels-idx1-ubyte",
                 idx(LABELS, &[3], &[0; 3]),
-                &["byte 4: expected 2 labels, one an image, found 3"],
+                &["byte 4: expected 2 labels, one per image, found 3"],
             ),
             (
                 "train-labels-idx1-ubyte",
@@ -359,7 +365,7 @@ mod tests {
     fn a_missing_file_and_empty_class_names_are_errors() {
         let dir = good();
         put(dir.path().join("classes.txt"), b" \n");
-        refused(dir.path(), &["one class name a line"]);
+        refused(dir.path(), &["one class name per line"]);
         put(dir.path().join("classes.txt"), &[0xff]);
         refused(dir.path(), &["UTF-8"]);
         fs::remove_file(dir.path().join("classes.txt")).unwrap();

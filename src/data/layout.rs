@@ -1,44 +1,42 @@
-//! What the names in a folder of images mean: splits, classes, and each image's place and label.
+//! Layout of a folder of images: splits, classes and labels from the names of its files.
 
 use std::collections::BTreeMap;
 
-use super::archive::Entry;
-use super::filename::{hint_for, is_image, is_junk};
+use super::entry::Entry;
+use super::filename::{check_files, is_junk};
 use crate::error::{Error, Result};
 
-/// The folder for testing is the first of these that there is.
+/// Names of the test split; the first that exists is used.
 const TEST: [&str; 3] = ["test", "val", "valid"];
 
-const PUT_IMAGES: &str = "put them into train/<class>/ and test/<class>/, or all into one folder where there are no labels";
 const CLASS_FOLDERS: &str = "labeled images go into train/<class>/ and test/<class>/";
-const MOVE_OUT: &str = "move it out of the data set, or give it a name that starts with a dot";
 
-/// Which images there are, in the order in which the data set holds them.
+/// Names of all images, in the order of the data set.
 #[derive(Debug, PartialEq)]
 pub(super) struct Layout {
-    /// Sorted; empty for a flat folder.
+    /// Sorted class names; empty for a flat folder.
     pub(super) classes: Vec<String>,
-    /// Sorted by class, then by name.
+    /// Training images, sorted by class, then by name.
     pub(super) train: Vec<Item>,
-    /// The same.
+    /// Test images, sorted in the same way.
     pub(super) test: Vec<Item>,
 }
 
-/// One image.
+/// Name and label of an image.
 #[derive(Debug, PartialEq)]
 pub(super) struct Item {
-    /// As the store calls it.
+    /// Name in the store.
     pub(super) name: String,
-    /// Zero, and without meaning, where there are no classes.
+    /// Class index; 0 without meaning if there are no classes.
     pub(super) label: usize,
 }
 
 impl Layout {
-    /// Makes out splits and classes; `source` is the data set's path for messages.
+    /// Derives splits and classes from a listing; `source` is the data set's path for messages.
     ///
     /// # Errors
-    /// [`Error::Data`] where there are no images, a file is no image, a class is empty or in one split only,
-    /// or the folders are not `train/<class>/` and `test/<class>/`.
+    /// [`Error::Data`] if there are no images, a file is not an image, a class is empty or in one
+    /// split only, or the folders are not `train/<class>/` and `test/<class>/`.
     pub(super) fn of(source: &str, mut entries: Vec<Entry>) -> Result<Self> {
         entries.retain(|entry| !is_junk(&entry.name));
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -51,7 +49,7 @@ impl Layout {
         }
     }
 
-    /// All images in one folder.
+    /// Layout of a flat folder: all images in one folder, unlabeled.
     fn flat(source: &str, mut entries: Vec<Entry>, top: usize) -> Result<Self> {
         entries.retain(|entry| !entry.is_folder);
         let (loose, deep): (Vec<Entry>, Vec<Entry>) = entries
@@ -78,7 +76,7 @@ impl Layout {
         })
     }
 
-    /// Splits, and in them classes.
+    /// Layout of class folders in a training and a test folder.
     fn labeled(source: &str, entries: Vec<Entry>, top: usize) -> Result<Self> {
         let refuse = |problem: String, hint: &str| Err(Error::data(source, problem, hint));
         let mut splits: BTreeMap<String, Classes> = BTreeMap::new();
@@ -95,7 +93,8 @@ impl Layout {
                     (split.to_string(), Some(class.to_string()))
                 }
                 ([split], _) => (split.to_string(), None),
-                // An image here has no class: the folder train/ alone would be a flat one.
+                // A folder train/ alone, given as the data set, would be flat; here its images have
+                // no class.
                 ([_, _], false) => {
                     return refuse(
                         format!(
@@ -116,7 +115,7 @@ impl Layout {
                 }
             };
             let classes = splits.entry(split).or_default();
-            // A folder makes its class known, so that one without images is told below.
+            // A folder adds its class even without images, so that it is refused below.
             if let Some(class) = class {
                 let images = classes.entry(class).or_default();
                 if !entry.is_folder {
@@ -140,40 +139,7 @@ impl Layout {
     }
 }
 
-/// Refuses files that are no images, images that come twice, and having none.
-fn check_files(source: &str, entries: &[Entry]) -> Result<()> {
-    let (images, others): (Vec<&Entry>, Vec<&Entry>) = entries
-        .iter()
-        .filter(|entry| !entry.is_folder)
-        .partition(|entry| is_image(&entry.name));
-    if let Some(file) = others.first() {
-        let general = if images.is_empty() {
-            PUT_IMAGES
-        } else {
-            MOVE_OUT
-        };
-        let problem = format!("expected PNG and JPEG images only, found {}", file.name);
-        return Err(Error::data(
-            source,
-            problem,
-            hint_for(&file.name).unwrap_or(general),
-        ));
-    }
-    if images.is_empty() {
-        return Err(Error::data(
-            source,
-            "expected PNG or JPEG images, found none",
-            PUT_IMAGES,
-        ));
-    }
-    if let Some(pair) = images.windows(2).find(|pair| pair[0].name == pair[1].name) {
-        let problem = format!("expected each image once, found {} twice", pair[0].name);
-        return Err(Error::data(source, problem, "pack the archive anew"));
-    }
-    Ok(())
-}
-
-/// Refuses a split without images, a class of it without images, and one that the other split has not.
+/// Refuses a split without images, a class without images, and a class that the other split lacks.
 fn check_classes(
     source: &str,
     (name, split): (&str, &Classes),
@@ -193,7 +159,7 @@ fn check_classes(
             "remove the folder, or put images into it",
         ));
     }
-    // An empty other split is told in its own turn.
+    // An empty other split is refused by its own call.
     match split
         .keys()
         .find(|class| !other.is_empty() && !other.contains_key(*class))
@@ -209,14 +175,14 @@ fn check_classes(
     }
 }
 
-/// What is left of a name below the top folder, whose length with its slash is `top`; nothing of that folder
-/// itself.
+/// Parts of a name below the top folder, whose length with its slash is `top`. The top folder
+/// itself has none.
 fn parts(entry: &Entry, top: usize) -> Vec<&str> {
     let below = entry.name.get(top..).unwrap_or_default();
     below.split('/').filter(|part| !part.is_empty()).collect()
 }
 
-/// Image names by class; sorted, because the entries were.
+/// Image names by class, both sorted because the entries were.
 type Classes = BTreeMap<String, Vec<String>>;
 
 fn items(classes: Classes) -> Vec<Item> {
@@ -226,7 +192,7 @@ fn items(classes: Classes) -> Vec<Item> {
         .collect()
 }
 
-/// The one folder that everything is in, unless it is a split.
+/// The only folder at the top level, if everything is in it and it is not a split.
 fn top_folder(entries: &[Entry]) -> Option<String> {
     let top = entries.first()?.name.split('/').next()?;
     let inside = |entry: &Entry| match entry.name.strip_prefix(top) {
@@ -247,6 +213,7 @@ mod tests {
         let entry = |name: &&str| Entry {
             name: name.trim_end_matches('/').into(),
             is_folder: name.ends_with('/'),
+            is_own: false,
         };
         Layout::of("set", names.iter().map(entry).collect())
     }

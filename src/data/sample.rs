@@ -1,20 +1,21 @@
-//! Parts of a training set: held-out images, and a smaller set; by class and seeded.
+//! Random parts of a split, stratified by class: held-out images, and smaller training sets.
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
-use super::{Dataset, Split};
+use super::dataset::{Dataset, Split};
 use crate::error::{Error, Result};
 
 impl Dataset {
-    /// Cuts the training images into those that stay and those held out, so that a choice (an epoch, a
-    /// parameter) never sees the test images. Both keep the original order.
+    /// Splits the training images into remaining and held-out ones, so that no choice (of an epoch,
+    /// of a parameter) needs the test images. Both keep the original order.
     ///
-    /// Of each class `fraction` is held out, rounded to the nearest image, but at least one and never the
-    /// last one. Unlabeled images count as one class.
+    /// Of each class `fraction` is held out, rounded to the nearest image, but at least one image,
+    /// and never all of them. Unlabeled images count as one class.
     ///
     /// # Errors
-    /// [`Error::Data`] where `fraction` is not strictly between 0 and 1, or every class has one image only.
+    /// [`Error::Data`] if `fraction` is not strictly between 0 and 1, or if every class has one
+    /// image only.
     pub fn holdout(&self, fraction: f64, seed: u64) -> Result<(Split, Split)> {
         // Written so that NaN fails too.
         if !(fraction > 0.0 && fraction < 1.0) {
@@ -36,7 +37,7 @@ impl Dataset {
         if held.is_empty() {
             return Err(Error::data(
                 &self.name,
-                "expected at least two training images of some class to hold one out, found one a class",
+                "expected at least two training images of some class to hold one out, found one per class",
                 "use more images",
             ));
         }
@@ -45,11 +46,10 @@ impl Dataset {
         Ok((self.train.select(&kept), self.train.select(&held)))
     }
 
-    /// Keeps `n` training images, each class in its share (largest remainders get the odd ones); the test
-    /// images stay as they are. The kept images are in their original order.
+    /// Keeps `n` training images, as [`Split::limit`] does, and all test images.
     ///
     /// # Errors
-    /// [`Error::Data`] where `n` is 0 or more than there are.
+    /// [`Error::Data`] if `n` is 0 or larger than the number of training images.
     pub fn limit_train(mut self, n: usize, seed: u64) -> Result<Self> {
         let total = self.train.images.len();
         if n == 0 || n > total {
@@ -65,16 +65,16 @@ impl Dataset {
 }
 
 impl Split {
-    /// `n` of the images, each of `classes` classes in its share (largest remainders get the odd ones), in their
-    /// original order.
+    /// Selects `n` random images in their original order. Each of `classes` classes keeps its
+    /// share, rounded by the method of largest remainders.
     ///
     /// # Panics
-    /// Where `n` is 0 or more than there are.
+    /// If `n` is 0 or larger than the number of images.
     pub fn limit(&self, classes: usize, n: usize, seed: u64) -> Self {
         self.select(&self.limited(classes, n, seed))
     }
 
-    /// Which images [`Split::limit`] keeps.
+    /// Indices of the images that [`Split::limit`] selects.
     ///
     /// # Panics
     /// As [`Split::limit`].
@@ -112,19 +112,21 @@ impl Split {
         kept
     }
 
-    /// The images' indices by class, shuffled within each; one class where there are no labels.
+    /// Indices of the images by class, shuffled within each class; one class if there are no
+    /// labels.
     fn shuffled_classes(&self, classes: usize, seed: u64) -> Vec<Vec<usize>> {
         let labels = &self.labels;
-        let mut classes = match labels.is_empty() {
-            true => vec![(0..self.images.len()).collect()],
-            false => {
-                let mut classes = vec![Vec::new(); classes];
-                for (i, &label) in labels.iter().enumerate() {
-                    classes[label].push(i);
-                }
-                classes
+        let mut classes = if labels.is_empty() {
+            vec![(0..self.images.len()).collect()]
+        } else {
+            let mut classes = vec![Vec::new(); classes];
+            for (i, &label) in labels.iter().enumerate() {
+                classes[label].push(i);
             }
+            classes
         };
+        // Not `random::generator`: it draws other numbers, and every recorded split and limit with
+        // them.
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         for class in &mut classes {
             shuffle(class, &mut rng);
@@ -133,8 +135,9 @@ impl Split {
     }
 }
 
-/// Fisher–Yates, written out: the generator's own shuffle may change between its versions, and with it
-/// every published figure. The bias of multiply-and-shift is below len / 2^64.
+/// Shuffles by Fisher–Yates. Written out because the shuffle of `rand` may change between its
+/// versions, and with it every published figure. The bias of multiply-and-shift is below len /
+/// 2^64.
 fn shuffle(items: &mut [usize], rng: &mut impl rand::Rng) {
     for i in (1..items.len()).rev() {
         let j = (u128::from(rng.next_u64()) * (i as u128 + 1)) >> 64;
@@ -145,7 +148,7 @@ fn shuffle(items: &mut [usize], rng: &mut impl rand::Rng) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Images, inspect::counts};
+    use crate::data::Images;
 
     /// `counts[c]` one-pixel images of class c, interleaved; the pixel is the image's own number.
     fn dataset(class_counts: &[usize], labeled: bool) -> Dataset {
@@ -164,9 +167,10 @@ mod tests {
         };
         Dataset {
             name: "toy".into(),
-            classes: match labeled {
-                true => (0..class_counts.len()).map(|c| c.to_string()).collect(),
-                false => vec![],
+            classes: if labeled {
+                (0..class_counts.len()).map(|c| c.to_string()).collect()
+            } else {
+                vec![]
             },
             train: split(labels.clone(), labels.len() as u8),
             test: split(vec![], 0),
@@ -177,8 +181,8 @@ mod tests {
     fn holdout_is_stratified_disjoint_and_seeded() {
         let set = dataset(&[50, 20, 4, 1], true);
         let (kept, held) = set.holdout(0.1, 3).unwrap();
-        assert_eq!(counts(&held, 4), [5, 2, 1, 0]);
-        assert_eq!(counts(&kept, 4), [45, 18, 3, 1]);
+        assert_eq!(held.counts(4), [5, 2, 1, 0]);
+        assert_eq!(kept.counts(4), [45, 18, 3, 1]);
         let mut all = [kept.images.pixels.clone(), held.images.pixels.clone()].concat();
         assert!(held.images.pixels.is_sorted() && kept.images.pixels.is_sorted());
         all.sort_unstable();
@@ -221,7 +225,7 @@ mod tests {
             (100, [60, 30, 10]),
         ] {
             let small = set.clone().limit_train(n, 1).unwrap();
-            assert_eq!(counts(&small.train, 3), expected);
+            assert_eq!(small.train.counts(3), expected);
             assert_eq!(small.test, set.test);
         }
         assert_ne!(

@@ -2,41 +2,104 @@
 
 use std::time::Instant;
 
-use super::{Cell, Experiment};
+use super::state::{State, Work};
+use super::{Cell, Experiment, Stale, classifier_title};
 use crate::criterion::{Criterion, EndToEnd, Task, one_hot};
 use crate::data::augment::Weak;
 use crate::error::{Error, Result};
 use crate::finetune::{Entry, HeadOnly, Trains, features, soft_labels};
 use crate::nn::{Classifier, Linear};
 use crate::random;
-use crate::run::{Model, ModelInfo};
+use crate::recipe::{Artifact, title, to_text};
+use crate::run::{MODEL_FORMAT, Model, ModelInfo, layout};
 use crate::session::Context;
-use crate::train::{self, Checkpoint};
+use crate::train::{self, Checkpoint, Resume};
 use burn::tensor::Tensor;
 
 impl Experiment {
-    /// Makes a row's classifier from its encoder. Nothing is left to do where it was trained together with the encoder.
+    /// Finetunes the classifiers of some rows. A row whose encoder is missing is passed over with a note,
+    /// unless none is left.
     ///
     /// # Errors
-    /// As [`train::fit`]; [`Error::Run`] when there is no encoder yet; [`Error::Recipe`] for a share of the labels that
-    /// leaves a class without any.
-    pub fn finetune(&self, cell: &Cell, context: &mut Context) -> Result<()> {
+    /// As [`train::fit`]; [`Error::Run`] when there is no encoder yet, and for stale classifiers that took
+    /// long; [`Error::Recipe`] for a share of the labels that leaves a class without any.
+    pub fn finetune(&self, cells: &[Cell], context: &mut Context) -> Result<()> {
+        self.require_permission(cells, &[])?;
+        self.remember(&super::device_name(context))?;
+        self.enter(context, |context| {
+            self.each_row(cells, context, |cell, context| {
+                self.make_classifier(cell, context)
+            })?;
+            Ok(())
+        })
+    }
+
+    /// Does `work` on each row that has what it needs; says what the others lack.
+    ///
+    /// # Errors
+    /// The first row's lack, where no row has what it needs; any other error at once.
+    pub(super) fn each_row<T>(
+        &self,
+        cells: &[Cell],
+        context: &mut Context,
+        mut work: impl FnMut(&Cell, &mut Context) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let (mut done, mut lack, mut notes) = (Vec::new(), None, Vec::new());
+        for cell in cells {
+            match work(cell, context) {
+                Ok(value) => done.push(value),
+                Err(error @ Error::Run { .. }) => {
+                    let hint = error
+                        .hint()
+                        .map_or(String::new(), |hint| format!("; {hint}"));
+                    notes.push((cell.stage(), format!("passed over: {error}{hint}")));
+                    lack.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match lack {
+            Some(error) if done.is_empty() => Err(error),
+            _ => {
+                for (stage, text) in notes {
+                    context.note(stage, text);
+                }
+                Ok(done)
+            }
+        }
+    }
+
+    /// Makes a row's classifier from its encoder. Nothing is left to do where it was trained together with
+    /// the encoder.
+    pub(super) fn make_classifier(&self, cell: &Cell, context: &mut Context) -> Result<()> {
         let Some(mode) = &cell.mode else {
             return self.require_encoder(&cell.method, context).map(drop);
         };
-        if self.load_classifier(cell, context)?.is_some() {
+        self.require_current_encoder(&cell.method)?;
+        let what = classifier_title(cell);
+        let work = self.work(&what, &cell.stage(), self.classifier_state(cell)?, context)?;
+        let Work::Compute {
+            continues,
+            replaces,
+        } = work
+        else {
             return Ok(());
-        }
+        };
         let entry = self.recipe.finetune.require(mode)?;
         let model = self.require_encoder(&cell.method, context)?;
         self.require_labels()?;
         let started = Instant::now();
-        let text = self.text_of(cell.classifier());
+        let expected = self.expected_classifier(cell)?;
+        let (text, begun) = (to_text(&expected), self.checkpoint_text(&expected));
         let mut fitting = Fitting {
             experiment: self,
             cell,
             entry,
-            text: &text,
+            resume: Resume {
+                recipe: &begun,
+                continues: continues.as_deref(),
+                replaces,
+            },
             trained: 0.0,
             looped: 0.0,
         };
@@ -51,6 +114,7 @@ impl Experiment {
             image_size: [images.height, images.width],
             finetuning: Some(mode.clone()),
             recipe: text,
+            format: MODEL_FORMAT,
             ..model.info
         };
         let mut backbone = model.backbone;
@@ -63,7 +127,47 @@ impl Experiment {
         .save(&self.model_path(cell))
     }
 
-    /// The images that have a label in this mode.
+    /// Refuses an encoder that is missing or not what the recipe asks for.
+    fn require_current_encoder(&self, method: &str) -> Result<()> {
+        let path = self.encoder_path(method);
+        let info = ModelInfo::load(&path)?;
+        let run = self.run.path().display();
+        let refuse =
+            |problem: String, hint: String| Err(Error::run(self.run.path(), problem, hint));
+        let Some(info) = info else {
+            let hint = format!("make it first: advcl pretrain {run} --method {method}");
+            return refuse(format!("no {method} encoder yet"), hint);
+        };
+        let what = title(Artifact::Encoder(method));
+        match self.encoder_state(method)? {
+            State::Stale(other) if self.stale != Stale::Reuse => refuse(
+                format!(
+                    "the {what} was made with other settings or images: {}",
+                    other.why
+                ),
+                format!(
+                    "--reuse finetunes it as it is; `advcl pretrain {run} --method {method} --replace` with the same --set makes it again"
+                ),
+            ),
+            State::Shorter { .. } => refuse(
+                format!("the {what} has fewer epochs than the recipe asks for"),
+                format!(
+                    "continue it first: advcl pretrain {run} --method {method} with the same --set"
+                ),
+            ),
+            _ if info.channels != self.data.target().train.images.channels => refuse(
+                format!(
+                    "the {what} takes images of {} channel(s), these have {}",
+                    info.channels,
+                    self.data.target().train.images.channels
+                ),
+                "convert them, or pretrain another encoder".to_owned(),
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Places of the training images that have a label in this mode.
     ///
     /// # Errors
     /// [`Error::Recipe`] for a share of the labels that leaves a class without any.
@@ -92,16 +196,16 @@ impl Experiment {
     }
 }
 
-/// A classifier in the making, and the time that it takes.
+/// Finetuning of one classifier, and the time that it takes.
 struct Fitting<'a> {
     experiment: &'a Experiment,
     cell: &'a Cell,
     entry: &'a Entry,
-    /// All that it depends on, as TOML.
-    text: &'a str,
-    /// Seconds of training, all sittings together.
+    /// Checkpoints that it continues.
+    resume: Resume<'a>,
+    /// Seconds of training, over all sittings.
     trained: f64,
-    /// Seconds of this sitting in the loop.
+    /// Seconds of this sitting in the training loop.
     looped: f64,
 }
 
@@ -124,7 +228,7 @@ impl Fitting<'_> {
         };
         let mut rng = random::generator(context.seed, &format!("{stage}/init"), 0);
         let linear = Linear::new(
-            experiment.recipe.encoder.features(),
+            model.info.encoder.features(),
             classes,
             &mut rng,
             &context.device,
@@ -134,7 +238,7 @@ impl Fitting<'_> {
                 (false, Criterion::Standard) => {
                     let images = train.images.select(&task.chosen);
                     let all = features(&stage, encoder, route, &images, batch, context);
-                    Some(all.map_err(|error| experiment.here(error))?)
+                    Some(all?)
                 }
                 _ => None,
             };
@@ -163,8 +267,8 @@ impl Fitting<'_> {
         self.fit("", &objective, fresh, images, context)
     }
 
-    /// All images: those with a label keep it, the others get what a standard full finetuning on the labeled ones says of
-    /// them (ACL, section 3.3, where the finetuned network is a standard contrastive one; here it is the same encoder).
+    /// Task on all images: those with a label keep it, the others get the probabilities that a standard full finetuning
+    /// on the labeled ones predicts (ACL, section 3.3, where the finetuned network is a standard contrastive one; here it is the same encoder).
     fn label_the_rest<'t>(
         &mut self,
         task: Task<'t>,
@@ -184,8 +288,7 @@ impl Fitting<'_> {
             .collect();
         let stage = format!("{}/soft-labels", self.cell.stage());
         let batch = self.experiment.recipe.evaluate.batch_size;
-        let soft = soft_labels(&stage, &teacher, &images.select(&rest), batch, context)
-            .map_err(|error| self.experiment.here(error))?;
+        let soft = soft_labels(&stage, &teacher, &images.select(&rest), batch, context)?;
         Ok(Task {
             images,
             chosen: [labeled, rest].concat(),
@@ -195,7 +298,7 @@ impl Fitting<'_> {
         })
     }
 
-    /// Trains a part, as [`train::fit`] does.
+    /// Trains one part with [`train::fit`].
     fn fit<O: train::Objective>(
         &mut self,
         part: &str,
@@ -206,10 +309,10 @@ impl Fitting<'_> {
     ) -> Result<O::Model> {
         let stage = self.cell.stage();
         let folder = self.experiment.run.stage(&stage)?;
-        let (stage, file) = train::part(&stage, part);
+        let (stage, file) = layout::part(&stage, part);
         let checkpoint = Checkpoint {
             path: &folder.join(file),
-            recipe: self.text,
+            resume: self.resume,
         };
         let mut plan = self.entry.settings.plan.clone();
         // Few labels: one step an epoch.

@@ -4,7 +4,7 @@ use crate::data::{self, Dataset, Split};
 use crate::error::{Error, Result};
 use crate::recipe::{Downstream, Recipe, SplitName};
 
-/// The data sets that a recipe names, as they are on disk: the same whatever the seed.
+/// Data sets that a recipe names, as they are on disk: the same for every seed.
 #[derive(Clone)]
 pub struct Sources {
     pretraining: Dataset,
@@ -12,7 +12,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Reads them.
+    /// Reads the data sets of a recipe.
     ///
     /// # Errors
     /// Whatever is wrong with the data, and downstream images of other channels.
@@ -28,45 +28,61 @@ impl Sources {
     }
 }
 
-/// The images of a recipe.
+/// Use that is made of a recipe's images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Pretraining, finetuning and evaluation.
+    Train,
+    /// Evaluation of classifiers that are there: the training images may be others, or fewer than the
+    /// recipe's training asks for.
+    Evaluate,
+}
+
+/// Images of a recipe.
 pub struct Data {
-    /// The data set that encoders are made from, with the training images that are used.
+    /// Data set that encoders are pretrained on, with the training images that are used.
     pub pretraining: Dataset,
-    /// The one that classifiers are made for, where it is another.
+    /// Data set that classifiers are finetuned and evaluated on, where it is another.
     pub downstream: Option<Dataset>,
-    /// What is held out of the images that encoders are made from.
+    /// Images that are held out of those that encoders are pretrained on.
     pub held_out: Option<Split>,
-    /// The images to judge classifiers by.
+    /// Images that classifiers are evaluated on.
     pub judged: Split,
 }
 
 impl Data {
-    /// Reads and splits them.
+    /// Reads and splits the images of a recipe.
     ///
     /// # Errors
     /// Whatever is wrong with the data, or with the recipe for this data.
-    pub fn load(recipe: &Recipe) -> Result<Self> {
-        Self::split(Sources::load(recipe)?, recipe)
+    pub fn load(recipe: &Recipe, purpose: Purpose) -> Result<Self> {
+        Self::split(Sources::load(recipe)?, recipe, purpose)
     }
 
-    /// The images that `recipe` uses, of those that are read.
+    /// Splits data sets that were read before, as `recipe` says.
     ///
     /// # Errors
     /// Whatever is wrong with the recipe for this data.
-    pub fn split(sources: Sources, recipe: &Recipe) -> Result<Self> {
+    pub fn split(sources: Sources, recipe: &Recipe, purpose: Purpose) -> Result<Self> {
         let (given, seed) = (&recipe.data, recipe.seed);
         let Sources {
             mut pretraining,
             mut downstream,
         } = sources;
-        if let Some(limit) = given.train_limit {
+        let applies = |limit: &usize, data: &Dataset| {
+            purpose == Purpose::Train || *limit <= data.train.images.len()
+        };
+        if let Some(limit) = given
+            .train_limit
+            .filter(|limit| applies(limit, &pretraining))
+        {
             let classes = pretraining.classes.len();
             pretraining.train =
                 limited("data.train_limit", &pretraining.train, classes, limit, seed)?;
         }
         let mut test_limit = ("data.test_limit", given.test_limit);
         if let (Some(wanted), Some(data)) = (&recipe.downstream, &mut downstream) {
-            if let Some(limit) = wanted.train_limit {
+            if let Some(limit) = wanted.train_limit.filter(|limit| applies(limit, data)) {
                 let classes = data.classes.len();
                 data.train = limited("downstream.train_limit", &data.train, classes, limit, seed)?;
             }
@@ -94,7 +110,9 @@ impl Data {
         {
             judged = limited(key, &judged, classes, limit, seed)?;
         }
-        recipe.check_data(&pretraining, downstream.as_ref())?;
+        if purpose == Purpose::Train {
+            recipe.check_data(&pretraining, downstream.as_ref())?;
+        }
         Ok(Self {
             pretraining,
             downstream,
@@ -103,7 +121,7 @@ impl Data {
         })
     }
 
-    /// The data set that classifiers are made for.
+    /// Data set that classifiers are finetuned and evaluated on.
     pub fn target(&self) -> &Dataset {
         self.downstream.as_ref().unwrap_or(&self.pretraining)
     }
@@ -122,7 +140,7 @@ fn limited(key: &str, split: &Split, classes: usize, limit: usize, seed: u64) ->
     Err(Error::recipe(key, problem, hint))
 }
 
-/// Other images, with as many channels as the encoder's.
+/// Reads the downstream images, with as many channels as the encoder's.
 fn load_downstream(wanted: &Downstream, channels: usize) -> Result<Dataset> {
     let mut data = data::load(&wanted.source)?;
     let found = data.train.images.channels;

@@ -3,71 +3,111 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use toml::Table;
+
 use super::Experiment;
-use crate::cluster::{Points, PseudoLabels, Settings};
+use super::state::{Other, State, Work};
+use crate::cluster::{ClusterSettings, Points, PseudoLabels};
 use crate::error::{Error, Result};
 use crate::finetune::features;
 use crate::nn::Route;
-use crate::pretrain::{Given, Trainer};
+use crate::pretrain::{Inputs, Stage, Trainer};
 use crate::probe::Probe;
-use crate::recipe::Part;
-use crate::run::{Model, ModelInfo};
-use crate::session::{Context, Event};
+use crate::recipe::{Artifact, CLUSTERED_METHOD, differences, from_text, in_words, title, to_text};
+use crate::run::{MODEL_FORMAT, Model, ModelInfo};
+use crate::session::Context;
+use crate::train::Resume;
 use crate::{files, random};
 
-const CLUSTER_TIME: &str = "cluster_time.json";
-
 impl Experiment {
-    /// Pretrains one encoder; with its classifier, where the method is supervised.
+    /// Pretrains encoders, all of the recipe or the one given; clusters the standard encoder's features
+    /// before a method that needs pseudo-labels.
     ///
     /// # Errors
-    /// As [`train::fit`](crate::train::fit); [`Error::Run`] when pseudo-labels or an encoder that it learns from are
-    /// missing, [`Error::Data`] when a supervised method's labels are.
-    pub fn pretrain(&self, name: &str, context: &mut Context) -> Result<()> {
-        let entry = self.recipe.pretrain.require(name)?;
-        if self.load_encoder(name, context)?.is_some() {
-            return Ok(());
+    /// As [`train::fit`](crate::train::fit); [`Error::Run`] when an encoder that a method learns from is
+    /// missing, and for stale ones that took long; [`Error::Data`] when a supervised method's labels are
+    /// missing.
+    pub fn pretrain(&self, method: Option<&str>, context: &mut Context) -> Result<()> {
+        let methods = self.methods(method)?;
+        self.require_labels_of(&methods)?;
+        self.require_permission(&[], &methods)?;
+        self.remember(&super::device_name(context))?;
+        self.enter(context, |context| {
+            for name in &methods {
+                // One method alone finds its pseudo-labels there, or says that they are missing.
+                if method.is_some() {
+                    self.make_encoder(name, context)?;
+                } else {
+                    self.make_encoder_with_labels(name, context)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Pretrains one encoder, with the pseudo-labels that it needs before it.
+    ///
+    /// # Errors
+    /// As [`Experiment::pretrain`].
+    pub(super) fn make_encoder_with_labels(&self, name: &str, context: &mut Context) -> Result<()> {
+        if self.recipe.pretrain.require(name)?.method().clustered() {
+            self.make_labels(context)?;
         }
+        self.make_encoder(name, context)
+    }
+
+    fn make_encoder(&self, name: &str, context: &mut Context) -> Result<()> {
+        let entry = self.recipe.pretrain.require(name)?;
+        let what = title(Artifact::Encoder(name));
+        let work = self.work(&what, name, self.encoder_state(name)?, context)?;
+        let Work::Compute {
+            continues,
+            replaces,
+        } = work
+        else {
+            return Ok(());
+        };
         let (recipe, data) = (&self.recipe, &self.data.pretraining);
         let (images, method) = (&data.train.images, entry.method());
-        self.require_labels_of(&[name.to_owned()])?;
         let labels = match method.clustered() {
             true => self.pseudo_labels()?,
             false => PseudoLabels::default(),
         };
         let source = method.source().map(|source| self.source(source, context));
         let source = source.transpose()?;
-        let text = self.text_of(Part::Encoder(name));
-        let mut trainer = Trainer {
-            name,
-            folder: &self.run.stage(name)?,
-            recipe: &text,
-            encoder: &recipe.encoder,
-            channels: images.channels,
-            images: images.len(),
-            seconds: 0.0,
-            route: method.route(),
-            probe: self.probe()?,
-            context,
-        };
-        let given = Given {
+        let expected = self.expected_encoder(name)?;
+        let (text, begun) = (to_text(&expected), self.checkpoint_text(&expected));
+        let inputs = Inputs {
             train: &data.train,
             classes: data.classes.len(),
-            labels: &labels,
+            pseudo_labels: &labels,
             source: source.as_ref(),
+            encoder: &recipe.encoder,
             ball: recipe.threat.ball(),
-            device: trainer.context.device.clone(),
         };
-        let trained = method.pretrain(&given, &mut trainer);
-        let trained = trained.map_err(|error| self.here(error))?;
-        let seconds = trainer.seconds;
+        let stage = Stage {
+            name,
+            folder: &self.run.stage(name)?,
+            resume: Resume {
+                recipe: &begun,
+                continues: continues.as_deref(),
+                replaces,
+            },
+        };
+        let mut trainer = Trainer::new(stage, inputs, context);
+        trainer.probe = self.probe(method.route())?;
+        let trained = method.pretrain(&mut trainer)?;
+        let seconds = trainer.seconds();
         let (classes, finetuning) = match trained.linear {
-            Some(_) => (data.classes.clone(), Some(super::END_TO_END.to_owned())),
+            Some(_) => (
+                data.classes.clone(),
+                Some(super::rows::END_TO_END.to_owned()),
+            ),
             None => (Vec::new(), None),
         };
         let heads = trained.backbone.fc.iter().map(|head| head.outputs());
         let info = ModelInfo {
-            format: 1,
+            format: MODEL_FORMAT,
             method: name.to_owned(),
             encoder: recipe.encoder.clone(),
             channels: images.channels,
@@ -92,8 +132,8 @@ impl Experiment {
         .save(&self.encoder_path(name))
     }
 
-    /// The look at encoders that the recipe asks for; it needs labels.
-    fn probe(&self) -> Result<Option<Probe<'_>>> {
+    /// Probe of encoders during pretraining, where the recipe asks for it; it needs labels.
+    fn probe(&self, route: Route) -> Result<Option<Probe<'_>>> {
         let (Some(settings), Some(held_out)) = (&self.recipe.probe, &self.data.held_out) else {
             return Ok(None);
         };
@@ -104,10 +144,11 @@ impl Experiment {
             train: &data.train,
             held_out,
             classes: data.classes.len(),
+            route,
         }))
     }
 
-    /// The encoder that a method learns from: another method's of this run, or a model file.
+    /// Encoder that a method learns from: another method's of this run, or a model file.
     fn source(&self, source: &str, context: &Context) -> Result<Model> {
         if self.recipe.pretrain.get(source).is_some() {
             return self.require_encoder(source, context);
@@ -123,7 +164,7 @@ impl Experiment {
         }
     }
 
-    /// Seconds of making an encoder and all that it stands on: pseudo-labels, the encoders that it learns from.
+    /// Seconds of making an encoder and everything that it needs: pseudo-labels, encoders that it learns from.
     pub fn whole_pretrain_seconds(&self, name: &str) -> Result<f64> {
         let mut seconds = self.seconds(name)?.pretrain;
         let Some(entry) = self.recipe.pretrain.get(name) else {
@@ -133,7 +174,7 @@ impl Experiment {
         if method.clustered() {
             seconds += self.cluster_seconds()?.unwrap_or(0.0);
             if !self.labels_are_given() {
-                seconds += self.whole_pretrain_seconds("simclr")?;
+                seconds += self.whole_pretrain_seconds(CLUSTERED_METHOD)?;
             }
         }
         if let Some(source) = method.source() {
@@ -142,7 +183,7 @@ impl Experiment {
         Ok(seconds)
     }
 
-    /// A model file of any run, of images like these.
+    /// Model file of any run, for images of the same channels and size.
     fn foreign(&self, path: &str, context: &Context) -> Result<Model> {
         let images = &self.data.pretraining.train.images;
         let path = Path::new(path);
@@ -157,38 +198,70 @@ impl Experiment {
         Ok(model)
     }
 
-    /// Whether the recipe's pseudo-labels do not wait for any encoder of this run.
+    /// Whether the recipe's pseudo-labels need no encoder of this run.
     pub(super) fn labels_are_given(&self) -> bool {
-        self.recipe.cluster.as_ref().is_some_and(Settings::is_given)
+        self.recipe
+            .cluster
+            .as_ref()
+            .is_some_and(ClusterSettings::is_given)
     }
 
     /// Seconds of making pseudo-labels, where this run made them.
     pub(super) fn cluster_seconds(&self) -> Result<Option<f64>> {
-        let path = self.run.path().join(CLUSTER_TIME);
+        let path = self.layout().cluster_time();
         path.exists().then(|| files::read_json(&path)).transpose()
     }
 
-    /// The pseudo-labels' file.
+    /// File of the pseudo-labels.
     pub fn pseudo_label_path(&self) -> PathBuf {
-        self.run.path().join("pseudo_labels.safetensors")
+        self.layout().pseudo_labels()
     }
 
     fn pseudo_labels(&self) -> Result<PseudoLabels> {
         let path = self.pseudo_label_path();
         if !path.exists() {
             let run = self.run.path().display();
-            let hint = format!("make them first: advcl cluster --run {run}");
+            let hint = if self.labels_are_given() || self.encoder_path(CLUSTERED_METHOD).exists() {
+                format!("make them first: advcl cluster {run}")
+            } else {
+                format!(
+                    "make them first: advcl pretrain {run} --method {CLUSTERED_METHOD}, then advcl cluster {run}"
+                )
+            };
             return Err(Error::run(self.run.path(), "no pseudo-labels yet", hint));
         }
-        PseudoLabels::load(
-            &path,
-            self.data.pretraining.train.images.len(),
-            self.recipe.cluster_counts(),
-            Some(&self.text_of(Part::Labels)),
-        )
+        let images = self.data.pretraining.train.images.len();
+        PseudoLabels::load(&path, images, self.recipe.cluster_counts())
     }
 
-    /// The encoder whose features are clustered, and how its labels' origin calls it.
+    /// Dependencies of the pseudo-labels that are there, without the order of their images.
+    pub(super) fn recorded_labels(&self) -> Result<Option<Table>> {
+        let recorded = PseudoLabels::recorded(&self.pseudo_label_path())?;
+        Ok(recorded.map(|text| toml::from_str(&text).unwrap_or_default()))
+    }
+
+    /// State of the pseudo-labels. They are kept image by image: the order of the images matters too.
+    pub(super) fn labels_state(&self) -> Result<State> {
+        let Some(recorded) = PseudoLabels::recorded(&self.pseudo_label_path())? else {
+            return Ok(State::Missing);
+        };
+        let expected = self.expected_labels()?;
+        if recorded == self.checkpoint_text(&expected) {
+            return Ok(State::Fresh);
+        }
+        let why = match from_text(&recorded) {
+            Some(found) if found == expected => "the images are in another order".to_owned(),
+            Some(found) => in_words(&differences(&found, &expected)),
+            None => "made by an earlier version".to_owned(),
+        };
+        Ok(State::Stale(Other {
+            why,
+            seconds: self.cluster_seconds()?.unwrap_or(0.0),
+            finished: true,
+        }))
+    }
+
+    /// Encoder whose features are clustered, and its description in the labels' origin.
     fn clustered(&self, given: Option<&str>, context: &Context) -> Result<(Model, String)> {
         let images = &self.data.pretraining.train.images;
         let describe = |info: &ModelInfo| {
@@ -196,7 +269,7 @@ impl Experiment {
             format!("ResNet-{depth} (width {width})")
         };
         let Some(given) = given else {
-            let model = self.require_encoder("simclr", context)?;
+            let model = self.require_encoder(CLUSTERED_METHOD, context)?;
             let (network, count) = (describe(&model.info), images.len());
             let origin = format!("a SimCLR {network} trained on the same {count} images");
             return Ok((model, origin));
@@ -207,52 +280,56 @@ impl Experiment {
         Ok((model, origin))
     }
 
-    /// Clusters an encoder's features into pseudo-labels, the standard encoder's unless the recipe names another;
-    /// or takes them from the recipe's file.
+    /// Clusters an encoder's features into pseudo-labels, the standard encoder's unless the recipe names
+    /// another; or takes them from the recipe's file.
     ///
     /// # Errors
     /// [`Error::Run`] when there is no encoder yet; what reading the model or the labels file meets;
     /// [`Error::Interrupted`].
     pub fn cluster(&self, context: &mut Context) -> Result<()> {
+        self.remember(&super::device_name(context))?;
+        self.enter(context, |context| self.make_labels(context))
+    }
+
+    pub(super) fn make_labels(&self, context: &mut Context) -> Result<()> {
         let path = self.pseudo_label_path();
         let Some(settings) = &self.recipe.cluster else {
             let problem = "no table [cluster]: there is nothing to do";
             return Err(Error::recipe("cluster", problem, "add it to the recipe"));
         };
-        if path.exists() {
-            return self.pseudo_labels().map(drop);
+        let what = title(Artifact::PseudoLabels);
+        if self.work(&what, "cluster", self.labels_state()?, context)? == Work::Done {
+            return Ok(());
         }
         let started = Instant::now();
         let count = self.data.pretraining.train.images.len();
         let labels = match &settings.labels_file {
-            Some(file) => PseudoLabels::load(Path::new(file), count, &settings.counts, None)?,
+            Some(file) => PseudoLabels::load(Path::new(file), count, &settings.counts)?,
             None => {
                 let (model, whose) = self.clustered(settings.model.as_deref(), context)?;
                 let batch = self.recipe.evaluate.batch_size;
                 let (encoder, route) = (&model.backbone.encoder, model.info.route);
                 let images = &self.data.pretraining.train.images;
-                let features = features("cluster", encoder, route, images, batch, context)
-                    .map_err(|error| self.here(error))?;
+                let features = features("cluster", encoder, route, images, batch, context)?;
                 let origin = format!("k-means on the features of {whose}, seed {}", context.seed);
-                let clusters = clusterings(&Points::new(features), settings, context)
-                    .map_err(|error| self.here(error))?;
+                let clusters = clusterings(&Points::new(features), settings, context)?;
                 PseudoLabels { clusters, origin }
             }
         };
         let seconds = started.elapsed().as_secs_f64();
-        (context.observe)(&Event::Note {
-            stage: "cluster".to_owned(),
-            text: format!("pseudo-labels for K = {:?}", labels.counts()),
-        });
-        files::write_json(&self.run.path().join(CLUSTER_TIME), &seconds)?;
-        labels.save(&path, &self.text_of(Part::Labels))
+        context.note(
+            "cluster",
+            format!("pseudo-labels for K = {:?}", labels.counts()),
+        );
+        files::write_json(&self.layout().cluster_time(), &seconds)?;
+        labels.save(&path, &self.checkpoint_text(&self.expected_labels()?))
     }
 }
 
 /// Pseudo-labels for each number of clusters.
 fn clusterings(
     points: &Points,
-    settings: &Settings,
+    settings: &ClusterSettings,
     context: &mut Context,
 ) -> Result<Vec<(usize, Vec<usize>)>> {
     let mut clusters = Vec::new();
@@ -260,7 +337,7 @@ fn clusterings(
     for (done, &count) in settings.counts.iter().enumerate() {
         let mut rng = random::generator(context.seed, "cluster", count as u64);
         // Stopped in the middle, or after it: both are heard here.
-        let found = points.cluster(count, settings, &mut rng, context.stop);
+        let found = points.cluster(count, settings.k_means(), &mut rng, context.stop);
         let finished = done + usize::from(found.is_some());
         context.progress("cluster", finished, total, "clusterings")?;
         clusters.extend(found.map(|found| (count, found.labels)));

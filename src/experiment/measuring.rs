@@ -1,141 +1,98 @@
-//! What else is measured of classifiers: kept part by part, and not measured again while what it depends on stays.
+//! Further measures of classifiers, kept part by part.
 
-use std::collections::BTreeMap;
+use toml::Table;
 
-use serde::{Deserialize, Serialize};
-
+use super::evaluation::Subject as Evaluand;
+use super::kept::{KeptMeasure, classifier_table};
 use super::{Cell, Experiment};
-use crate::attack::Pgd;
 use crate::error::{Error, Result};
 use crate::evaluate::measures::{
-    Answers, MEASURES, Measure, Measures, Neighbours, REFERENCES, Subject, Transfer, transfer,
+    MEASURES, Measure, MeasuredClassifier, Measures, Predictions, REFERENCES, Transfer, transfer,
 };
-use crate::files;
 use crate::finetune::features;
 use crate::nn::Classifier;
 use crate::probe::Known;
-use crate::recipe::Part;
-use crate::session::{Context, Event};
+use crate::recipe::{Artifact, CLASSIFIER, to_text};
+use crate::run::Results;
+use crate::session::Context;
 
-const FILE: &str = "measures.json";
-const TRANSFER: &str = "transfer.json";
 /// Images that are measured unless the recipe says otherwise.
 const LIMIT: usize = 500;
 
-/// `measures.json`.
-#[derive(Default, Serialize, Deserialize)]
-struct Record {
-    #[serde(flatten)]
-    measures: Measures,
-    /// By measure, all that it depends on, as TOML.
-    recipes: BTreeMap<String, String>,
-}
-
-/// `transfer.json`. Unfinished, it has fewer rows than columns.
-#[derive(Serialize, Deserialize)]
-struct TransferRecord {
-    #[serde(flatten)]
-    transfer: Transfer,
-    /// By classifier, all that it depends on, as TOML.
-    recipes: BTreeMap<String, String>,
-}
-
 impl Experiment {
-    fn measure_text(&self, cell: &Cell, measure: Measure) -> String {
-        let mode = cell.mode.as_deref();
-        self.text_of(Part::Measure(&cell.method, mode, measure.keys()))
+    fn measure_text(&self, subject: &Evaluand, measure: Measure) -> Result<String> {
+        let upstream = [(CLASSIFIER, subject.table().clone())];
+        let mut table = self.dependencies(Artifact::Measure(measure.keys()), &upstream)?;
+        table.insert("measure".to_owned(), measure.name().into());
+        Ok(to_text(&table))
     }
 
-    /// What is kept of a row and still holds.
-    fn record(&self, cell: &Cell) -> Result<Record> {
-        let path = self.file_of(cell, FILE);
-        if !path.exists() {
-            return Ok(Record::default());
-        }
-        let mut record: Record = files::read_json(&path)?;
-        for (name, measure) in MEASURES {
-            if record.recipes.get(name) != Some(&self.measure_text(cell, measure)) {
-                record.recipes.remove(name);
-                record.measures.clear(measure);
-            }
-        }
-        Ok(record)
-    }
-
-    /// What was measured of a row, as far as it holds for this recipe.
-    ///
-    /// # Errors
-    /// [`Error::Io`], [`Error::Format`].
-    pub fn measures(&self, cell: &Cell) -> Result<Option<Measures>> {
-        let record = self.record(cell)?;
-        Ok((!record.recipes.is_empty()).then_some(record.measures))
-    }
-
-    /// Which of the judged images are measured.
+    /// Places of the images that are measured.
     fn measured_images(&self) -> Vec<usize> {
         let (judged, classes) = (&self.data.judged, self.data.target().classes.len());
         let limit = self.recipe.evaluate.measure_limit.unwrap_or(LIMIT);
         judged.limited(classes, limit.min(judged.images.len()), self.recipe.seed)
     }
 
-    fn subject<'a>(&'a self, cell: &Cell, model: &Classifier, among: &'a [usize]) -> Subject<'a> {
-        let (settings, ball) = (&self.recipe.evaluate, self.recipe.threat.ball());
-        let pgd = Pgd::new(settings.steps, settings.step_size.as_ref(), ball);
-        let images = (&self.data.judged, among);
-        Subject::new(
-            cell.stage(),
-            model,
-            images,
-            (ball, pgd),
-            settings.batch_size,
-        )
+    fn measured<'a>(
+        &'a self,
+        subject: &'a Evaluand,
+        model: &Classifier,
+        among: &'a [usize],
+    ) -> MeasuredClassifier<'a> {
+        let (images, size) = ((&*subject.split, among), self.recipe.evaluate.batch_size);
+        MeasuredClassifier::new(subject.cell.stage(), model, images, self.attacker(), size)
     }
 
     /// Measures a row. Every part is kept as soon as it is done.
-    ///
-    /// # Errors
-    /// [`Error::Run`] when there is no classifier yet; [`Error::Interrupted`]; [`Error::Logits`].
-    pub fn measure(&self, cell: &Cell, wanted: &[Measure], context: &mut Context) -> Result<()> {
-        let mut record = self.record(cell)?;
-        let missing = |measure: &Measure| {
-            *measure != Measure::Transfer && !record.recipes.contains_key(measure.name())
-        };
-        let wanted: Vec<Measure> = wanted.iter().copied().filter(missing).collect();
-        if wanted.is_empty() {
+    fn measure_row(&self, cell: &Cell, wanted: &[Measure], context: &mut Context) -> Result<()> {
+        let evaluand = self.subject(cell)?;
+        let path = self.layout().measures(&cell.stage());
+        let mut results: Results<KeptMeasure> = Results::load(&path)?;
+        let mut missing = Vec::new();
+        for &measure in wanted {
+            let text = self.measure_text(&evaluand, measure)?;
+            if measure != Measure::Transfer && results.get(&text).is_none() {
+                missing.push((measure, text));
+            }
+        }
+        if missing.is_empty() {
             return Ok(());
         }
-        let classifier = self.require_classifier(cell, context)?;
+        let classifier = self.load_classifier(&evaluand, context)?;
         let among = self.measured_images();
-        let subject = self.subject(cell, &classifier, &among);
-        let mut answers = None;
-        for measure in wanted {
-            let (all, answers) = (&mut record.measures, &mut answers);
-            all.images = among.len();
-            let done = self.part(measure, &subject, &classifier, (all, answers), context);
-            done.map_err(|error| self.here(error))?;
-            let text = self.measure_text(cell, measure);
-            record.recipes.insert(measure.name().to_owned(), text);
+        let subject = self.measured(&evaluand, &classifier, &among);
+        let mut predictions = None;
+        for (measure, text) in missing {
+            let mut value = Measures {
+                images: among.len(),
+                ..Measures::default()
+            };
+            let parts = (&mut value, &mut predictions);
+            self.part(measure, &subject, &classifier, parts, context)?;
+            let measure = measure.name().to_owned();
+            results.put(&text, KeptMeasure { measure, value });
             self.run.stage(&cell.stage())?;
-            files::write_json(&self.file_of(cell, FILE), &record)?;
+            results.store(&path)?;
         }
         Ok(())
     }
 
-    /// Fills in one part. Some look at the same answers, which are asked for once.
+    /// Computes one measure. Several need the same predictions, which are computed on first use and shared.
     fn part(
         &self,
         measure: Measure,
-        subject: &Subject,
+        subject: &MeasuredClassifier,
         classifier: &Classifier,
-        (all, answers): (&mut Measures, &mut Option<[Answers; 2]>),
+        (all, predictions): (&mut Measures, &mut Option<[Predictions; 2]>),
         context: &mut Context,
     ) -> Result<()> {
-        let mut both = |context: &mut Context| -> Result<[Answers; 2]> {
-            if answers.is_none() {
-                let clean = subject.answers(false, context)?;
-                *answers = Some([clean, subject.answers(true, context)?]);
+        let mut both = |context: &mut Context| -> Result<[Predictions; 2]> {
+            if predictions.is_none() {
+                let clean = subject.predictions(false, context)?;
+                *predictions = Some([clean, subject.predictions(true, context)?]);
             }
-            Ok(answers.clone().expect("just asked for"))
+            Ok(predictions.clone().expect("just computed"))
         };
         match measure {
             Measure::Radius => all.radius = subject.radius(context)?,
@@ -143,8 +100,7 @@ impl Experiment {
             Measure::Corruptions => all.corruptions = subject.corruptions(context)?,
             Measure::Confusion => {
                 let [clean, attacked] = both(context)?;
-                all.confusion = clean.confusion();
-                all.confusion_attacked = attacked.confusion();
+                all.set_confusion(clean.confusion(), attacked.confusion());
             }
             Measure::Calibration => {
                 let [clean, attacked] = both(context)?;
@@ -158,114 +114,118 @@ impl Experiment {
                 let limit = REFERENCES.min(target.train.images.len());
                 let known = target.train.limit(classes, limit, self.recipe.seed);
                 let (encoder, route) = (&classifier.encoder, classifier.route);
-                let (stage, batch) = (&subject.stage, subject.batch_size);
+                let (stage, batch) = (&subject.name, subject.batch_size);
                 let seen = features(stage, encoder, route, &known.images, batch, context)?;
                 let known = Known::new(seen, &known.labels, classes);
-                all.neighbours = Some(Neighbours::new(&clean, &attacked, &known));
+                let neighbours = Predictions::compare_neighbours(&clean, &attacked, &known);
+                all.neighbours = Some(neighbours);
             }
             Measure::Transfer => {} // Of several rows.
         }
         Ok(())
     }
 
-    /// What `transfer.json` has and still holds, whole or not.
-    fn transfer_record(&self) -> Result<Option<TransferRecord>> {
-        let path = self.run.path().join(TRANSFER);
-        if !path.exists() {
-            return Ok(None);
+    /// Everything that the transfer between some rows depends on.
+    fn transfer_text(&self, cells: &[Cell]) -> Result<Option<String>> {
+        let mut upstream = Vec::new();
+        for cell in cells {
+            match classifier_table(self.layout(), cell)? {
+                Some(table) => upstream.push((cell.stage(), table)),
+                None => return Ok(None),
+            }
         }
-        let record: TransferRecord = files::read_json(&path)?;
-        let mut cells = self.cells(None, None)?;
-        cells.retain(|cell| record.transfer.classifiers.contains(&cell.stage()));
-        let holds = self.transfer_texts(&cells) == record.recipes;
-        Ok(holds.then_some(record))
+        let upstream: Vec<(&str, Table)> = upstream
+            .iter()
+            .map(|(stage, table)| (stage.as_str(), table.clone()))
+            .collect();
+        let keys = Measure::Transfer.keys();
+        let table = self.dependencies(Artifact::Measure(keys), &upstream)?;
+        Ok(Some(to_text(&table)))
     }
 
-    fn transfer_texts(&self, cells: &[Cell]) -> BTreeMap<String, String> {
-        let text = |cell: &Cell| (cell.stage(), self.measure_text(cell, Measure::Transfer));
-        cells.iter().map(text).collect()
+    /// Transfer between rows of the recipe that was measured, where it is whole and still holds.
+    pub(super) fn kept_transfer(&self) -> Result<Option<Transfer>> {
+        let results: Results<Transfer> = Results::load(&self.layout().transfer())?;
+        let cells = self.cells(None, None)?;
+        let mut found = None;
+        for kept in results.iter() {
+            let named = |cell: &&Cell| kept.value.classifiers.contains(&cell.stage());
+            let of: Vec<Cell> = cells.iter().filter(named).cloned().collect();
+            let whole = kept.value.accuracy.len() == kept.value.classifiers.len();
+            if whole && self.transfer_text(&of)?.as_ref() == Some(&kept.depends_on) {
+                found = Some(kept.value.clone());
+            }
+        }
+        Ok(found)
     }
 
-    /// The transfer of adversarial examples that was measured, where it is whole and still holds.
-    ///
-    /// # Errors
-    /// [`Error::Io`], [`Error::Format`].
-    pub fn transferred(&self) -> Result<Option<Transfer>> {
-        let record = self.transfer_record()?.map(|record| record.transfer);
-        Ok(record.filter(|found| found.accuracy.len() == found.classifiers.len()))
-    }
-
-    /// Measures how far adversarial examples of each of some rows fool the others. Every row's is kept as soon as it is done.
-    ///
-    /// # Errors
-    /// [`Error::Run`] for fewer than two rows, or when one has no classifier yet; as [`Experiment::measure`].
-    pub fn transfer(&self, cells: &[Cell], context: &mut Context) -> Result<()> {
+    /// Measures how far adversarial examples of each of some rows fool the others. Every row's is kept as soon
+    /// as it is done.
+    fn measure_transfer(&self, cells: &[Cell], context: &mut Context) -> Result<()> {
         if cells.len() < 2 {
             return Err(self.one_row());
         }
-        self.require_labels()?;
-        let names: Vec<String> = cells.iter().map(Cell::stage).collect();
-        let kept = self.transfer_record()?;
-        let kept = kept.filter(|record| record.transfer.classifiers == names);
-        let mut record = kept.unwrap_or_else(|| TransferRecord {
-            transfer: Transfer {
-                classifiers: names,
-                ..Transfer::default()
-            },
-            recipes: self.transfer_texts(cells),
+        let evaluands: Vec<Evaluand> = cells
+            .iter()
+            .map(|cell| self.subject(cell))
+            .collect::<Result<_>>()?;
+        let text = self.transfer_text(cells)?.expect("all have classifiers");
+        let path = self.layout().transfer();
+        let mut results: Results<Transfer> = Results::load(&path)?;
+        let mut found = results.get(&text).cloned().unwrap_or_else(|| Transfer {
+            classifiers: cells.iter().map(Cell::stage).collect(),
+            ..Transfer::default()
         });
-        let found = &mut record.transfer;
         if found.accuracy.len() == cells.len() {
             return Ok(());
         }
         let among = self.measured_images();
         found.images = among.len();
-        let subject = |cell: &Cell| {
-            let classifier = self.require_classifier(cell, context)?;
-            Ok(self.subject(cell, &classifier, &among))
+        let subject = |evaluand| {
+            let classifier = self.load_classifier(evaluand, context)?;
+            Ok(self.measured(evaluand, &classifier, &among))
         };
-        let subjects: Vec<Subject> = cells.iter().map(subject).collect::<Result<_>>()?;
-        let here = |error| self.here(error);
+        let subjects: Vec<MeasuredClassifier> =
+            evaluands.iter().map(subject).collect::<Result<_>>()?;
         if found.clean.is_empty() {
-            found.clean = transfer(None, &subjects, context).map_err(here)?;
+            found.set_clean(&transfer(None, &subjects, context)?);
         }
-        for source in &subjects[record.transfer.accuracy.len()..] {
-            let row = transfer(Some(source), &subjects, context).map_err(here)?;
-            record.transfer.accuracy.push(row);
-            files::write_json(&self.run.path().join(TRANSFER), &record)?;
+        for source in &subjects[found.accuracy.len()..] {
+            let row = transfer(Some(source), &subjects, context)?;
+            found.push(&row);
+            results.put(&text, found.clone());
+            results.store(&path)?;
         }
         Ok(())
     }
 
-    /// Measures rows, and what is between them. Where there is one row and all is asked for, all but transfer.
+    /// Measures rows, and transfer between them. Where there is one row and all is asked for, all but
+    /// transfer.
     ///
     /// # Errors
-    /// As [`Experiment::measure`] and [`Experiment::transfer`].
-    pub fn measure_all(
-        &self,
-        cells: &[Cell],
-        wanted: &[Measure],
-        context: &mut Context,
-    ) -> Result<()> {
+    /// [`Error::Run`] when there is no classifier yet, and for transfer of one row alone;
+    /// [`Error::Interrupted`]; [`Error::Logits`].
+    pub fn measure(&self, cells: &[Cell], wanted: &[Measure], context: &mut Context) -> Result<()> {
         let mut transfer = wanted.contains(&Measure::Transfer);
-        if let ([cell], true) = (cells, transfer) {
+        if cells.len() == 1 && transfer {
             if wanted.len() < MEASURES.len() {
                 return Err(self.one_row());
             }
             transfer = false;
-            (context.observe)(&Event::Note {
-                stage: cell.stage(),
-                text: "no transfer: it takes two rows".to_owned(),
-            });
+            context.note(cells[0].stage(), "no transfer: it takes two rows");
         }
-        for cell in cells {
-            self.evaluate(cell, context)?;
-            self.measure(cell, wanted, context)?;
-        }
-        match transfer {
-            true => self.transfer(cells, context),
-            false => Ok(()),
-        }
+        self.data.target().require_labels()?;
+        self.enter(context, |context| {
+            let measured = self.each_row(cells, context, |cell, context| {
+                self.evaluate_row(cell, context)?;
+                self.measure_row(cell, wanted, context)?;
+                Ok(cell.clone())
+            })?;
+            if transfer && measured.len() > 1 {
+                self.measure_transfer(&measured, context)?;
+            }
+            Ok(())
+        })
     }
 
     fn one_row(&self) -> Error {

@@ -1,4 +1,4 @@
-//! What a run comes to: figures, times, and the table of both.
+//! Outcome of a run: figures, times, and the table of both.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,81 +7,91 @@ use crate::evaluate::soundness::Soundness;
 use crate::evaluate::{Accuracy, Attacked};
 use crate::recipe::{SplitName, Threat};
 
-/// One row of the final table.
+/// One row of the final table: a classifier and its figures under one set of conditions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// The encoder: its method's table.
+    /// Encoder: its method's table.
     pub method: String,
-    /// The classifier: its mode's table, or "end-to-end" where it was trained together with the encoder.
+    /// Classifier: its mode's table, or "end-to-end" where it was trained together with the encoder.
     pub finetuning: String,
-    /// Fraction right on the images as they are.
+    /// Accuracy on clean images, in [0, 1].
     pub clean_accuracy: f64,
-    /// Fraction right under attack.
+    /// Accuracy under PGD, in [0, 1].
     pub robust_accuracy: f64,
-    /// Images judged.
+    /// Images that it was evaluated on.
     pub images: usize,
-    /// Which ones.
+    /// Split that they are of.
     pub split: SplitName,
-    /// "linf" or "l2", and ε as written.
+    /// Data set that they are of.
+    #[serde(default, skip_serializing_if = "Evaluated::is_default")]
+    pub evaluated: Evaluated,
+    /// Threat model, with ε as written.
     pub threat: Threat,
-    /// Of PGD.
+    /// Steps of PGD.
     pub attack_steps: usize,
-    /// Of PGD, in pixels.
+    /// Step size of PGD, in pixels.
     pub attack_step_size: f64,
     /// Wall-clock seconds of each stage.
     pub seconds: Seconds,
     /// Counts in all and by class.
     pub accuracy: Accuracy,
-    /// Under the attacks that the recipe asks for beside PGD.
+    /// Outcome of the attack suite beside PGD; the latest, where there were several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attacked: Option<Attacked>,
-    /// What else was measured of it.
+    /// Outcomes of the other suites under the same conditions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_attacks: Vec<Attacked>,
+    /// Further measures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measures: Option<Measures>,
-    /// Whether all of this can be believed; none where the recipe turns the checks off.
+    /// Soundness checks; none where the recipe turns them off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub soundness: Option<Soundness>,
 }
 
-/// `result.json` of a row's folder: the row, and what it was measured by.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Record {
-    /// All that the figures depend on, as TOML; other figures are wanted where it differs.
-    pub recipe: String,
-    #[serde(flatten)]
-    pub outcome: Outcome,
+/// Data set that a classifier was evaluated on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evaluated {
+    /// Name or path, as in the recipe.
+    pub data: String,
+    /// Hash of the images in their order: the same for the same images wherever they lie.
+    pub fingerprint: String,
 }
 
 /// Wall-clock seconds of each stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Seconds {
-    /// Of the encoder alone.
+    /// Pretraining: in `times.json` of the encoder alone; in a row of the table with everything that it
+    /// needs, pseudo-labels and encoders that it learns from.
     pub pretrain: f64,
-    /// Of the classifier.
+    /// Finetuning of the classifier.
     pub finetune: f64,
-    /// Of clean and robust accuracy.
+    /// Clean and PGD accuracy.
     pub evaluate: f64,
 }
 
 /// `summary.json`: the table and what it takes to repeat it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// This program's.
+    /// Version of the program.
     pub advcl_version: String,
-    /// Of the recipe.
+    /// Seed of the recipe.
     pub seed: u64,
-    /// The data set.
+    /// Data set of the encoders.
     pub data: String,
-    /// The one that classifiers are for, where it is another.
+    /// Data set of the classifiers, where it is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downstream: Option<String>,
-    /// The classes, in label order.
+    /// Names of the classes, in label order.
     pub classes: Vec<String>,
-    /// Wall-clock seconds of making pseudo-labels, where this run made them.
+    /// Wall-clock seconds of clustering, where this run made its pseudo-labels.
     pub cluster_seconds: Option<f64>,
-    /// A row a method and mode.
+    /// Rows of the table under the recipe's conditions.
     pub outcomes: Vec<Outcome>,
-    /// Between rows, where it was measured.
+    /// The same classifiers under other conditions: test sets, threat models, settings of PGD.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_conditions: Vec<Outcome>,
+    /// Accuracy of each classifier on the others' adversarial examples, where it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transfer: Option<Transfer>,
 }

@@ -104,21 +104,29 @@ mod tests {
         assert!(start == weights::export(&online));
 
         // The source is trained, statistics and all: the copy stays.
-        let live = online.clone().train();
+        let tracked = online.clone().train();
         let mut statistics = Statistics::default();
         let mut mode = Mode::Train(&mut statistics);
         let images = Tensor::ones([4, 1, 8, 8], &device);
-        let loss = live.embed(images, Route::Normal, &mut mode).square().sum()
-            + live.encoder.conv1.weight.val().square().sum();
+        let loss = tracked
+            .embed(images, Route::Normal, &mut mode)
+            .square()
+            .sum()
+            + tracked.encoder.conv1.weight.val().square().sum();
         let mut sgd = Sgd::new(0.0, 0.1, Optimizer::Sgd);
-        let stepped = sgd.step(0.5, online, &live, &loss.backward());
+        let stepped = sgd.step(0.5, online, &tracked, &loss.backward());
         let both = [statistics.absorb_into(stepped), average];
         let [online, average] = both;
         let trained = weights::export(&online);
         assert!(start == weights::export(&average));
 
         // Nor do its own identities let it be taken for the source.
-        let untouched = sgd.step(0.5, average.clone(), &live, &loss_of(&live).backward());
+        let untouched = sgd.step(
+            0.5,
+            average.clone(),
+            &tracked,
+            &loss_of(&tracked).backward(),
+        );
         assert!(start == weights::export(&untouched));
 
         let moved = weights::export(&moving_average(average, &online, 0.75));
@@ -135,7 +143,7 @@ mod tests {
         assert!(changed > 100, "{changed} values moved");
     }
 
-    fn loss_of(live: &Backbone) -> Tensor<1> {
-        live.encoder.conv1.weight.val().square().sum()
+    fn loss_of(tracked: &Backbone) -> Tensor<1> {
+        tracked.encoder.conv1.weight.val().square().sum()
     }
 }

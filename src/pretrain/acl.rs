@@ -1,21 +1,21 @@
-//! ACL, adversarial contrastive learning (Jiang, Chen, Chen, Wang: "Robust Pre-Training by Adversarial Contrastive
-//! Learning", NeurIPS 2020).
+//! ACL, adversarial contrastive learning (Jiang, Chen, Chen, Wang: "Robust Pre-Training by
+//! Adversarial Contrastive Learning", NeurIPS 2020).
 //!
-//! Two strong views of every image. In the dual stream (section 3.2, the paper's best) the loss is the mean of two
-//! contrastive ones: of the clean views, on the BatchNorm route `normal`, and of both views attacked together, on `pgd`.
+//! Two strong views of every image. In the dual stream (section 3.2, the paper's best) the loss is
+//! the mean of two contrastive losses: that of the clean views, on the BatchNorm route `normal`,
+//! and that of both views attacked together, on `pgd`.
 //!
-//! As in the released code, the attack sees the network in evaluation mode, and both views of a stream share a batch.
-//! Departures: the contrastive loss has AdvCL's
-//! scale (temperature / 0.07, which a learning rate undoes), and the projection head is the one that all methods here
-//! share (features – BatchNorm – ReLU – 128, one BatchNorm for both streams) where ACL's keeps 512 values and has one for
-//! each.
+//! As in the released code, the network is in evaluation mode during the attack, and both views of
+//! a stream share a batch. Departures: the contrastive loss has AdvCL's scale (temperature / 0.07,
+//! which the learning rate can compensate), and the projection head is the one that all methods
+//! here share (features – BatchNorm – ReLU – 128, one BatchNorm for both streams), whereas ACL's
+//! keeps 512 values and has one for each.
 
 use burn::tensor::Tensor;
 use rand::rngs::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{Given, Method, Trained, Trainer, frozen_embedding};
-use crate::attack::{Ball, Pgd};
+use super::{Method, Trained, Trainer, ViewAttack, frozen_embedding};
 use crate::check::Check;
 use crate::data::Images;
 use crate::data::augment::Strong;
@@ -26,41 +26,43 @@ use crate::pixels::Pixels;
 use crate::tensor::to_tensor;
 use crate::train::{Loss, Objective, Plan, Step};
 
-/// What is contrasted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Pairs of views that the contrastive loss pulls together.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Streams {
-    /// Clean views with clean ones, attacked ones with attacked ones: "DS".
+    /// Clean with clean views, and adversarial with adversarial ones: the paper's "DS".
     #[default]
     Dual,
-    /// Attacked views alone: "A2A".
+    /// Adversarial with adversarial views only: "A2A".
     AdversarialAdversarial,
-    /// An attacked view with a clean one: "A2S".
+    /// Adversarial with clean views: "A2S".
     AdversarialStandard,
 }
 
-/// What a recipe says of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Keys of a table `[pretrain.acl]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// How long and how fast.
+pub struct AclSettings {
+    /// Epochs, batch size and optimizer.
     pub plan: Plan,
-    /// Of the contrastive loss.
+    /// Temperature of the contrastive loss.
     pub temperature: f64,
-    /// What is contrasted.
+    /// Pairs of views that are contrasted; the dual stream by default.
     #[serde(default)]
     pub streams: Streams,
-    /// Of the attack.
+    /// Gradient steps of the attack.
     pub attack_steps: usize,
-    /// Of the attack, in pixels; a quarter of the radius where it is left out.
+    /// Step size of the attack, in pixels; a quarter of the radius by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attack_step_size: Option<Pixels>,
-    /// Both views.
+    /// Augmentation of both views.
     #[serde(default)]
     pub strong: Strong,
 }
 
-impl Method for Settings {
+impl Method for AclSettings {
     fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -79,22 +81,22 @@ impl Method for Settings {
         Route::Pgd
     }
 
-    fn pretrain(&self, given: &Given, trainer: &mut Trainer) -> Result<Trained> {
+    fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
+        let (inputs, step_size) = (trainer.inputs, self.attack_step_size.as_ref());
         let objective = Acl {
-            images: &given.train.images,
+            images: &inputs.train.images,
             settings: self,
-            ball: given.ball,
+            attack: ViewAttack::new(inputs.ball, self.attack_steps, step_size),
         };
-        let fresh = trainer.fresh_backbone(self.routes(), &[]);
-        Ok(trainer.fit("", &objective, &self.plan, fresh)?.into())
+        trainer.train_backbone(self, &[], &objective)
     }
 }
 
-/// The objective.
+/// Objective: the mean of both streams' contrastive losses.
 struct Acl<'a> {
     images: &'a Images,
-    settings: &'a Settings,
-    ball: Ball,
+    settings: &'a AclSettings,
+    attack: ViewAttack,
 }
 
 impl Objective for Acl<'_> {
@@ -107,31 +109,26 @@ impl Objective for Acl<'_> {
             to_tensor(view, step.device)
         };
         let views = [view(), view()];
-        let pgd = Pgd::new(
-            settings.attack_steps,
-            settings.attack_step_size.as_ref(),
-            self.ball,
-        );
         let temperature = settings.temperature;
         let mut mode = Mode::Train(step.statistics);
 
         if settings.streams == Streams::AdversarialStandard {
             let [first, second] = views;
-            let target = frozen_embedding(step.plain, Route::Normal)(second.clone());
+            let target = frozen_embedding(step.detached, Route::Normal)(second.clone());
             let fixed = FixedViews::new(vec![target], temperature);
-            let attacked = frozen_embedding(step.plain, Route::Pgd);
-            let climb = |x| fixed.contrastive(attacked(x));
-            let first = pgd.maximize(climb, &first, self.ball, step.rng);
-            let first = step.live.embed(first, Route::Pgd, &mut mode);
-            let second = step.live.embed(second, Route::Normal, &mut mode);
+            let embed = frozen_embedding(step.detached, Route::Pgd);
+            let loss = |x| fixed.contrastive(embed(x));
+            let first = self.attack.maximize(loss, &first, step.rng);
+            let first = step.tracked.embed(first, Route::Pgd, &mut mode);
+            let second = step.tracked.embed(second, Route::Normal, &mut mode);
             return Loss {
                 total: contrastive(vec![first, second], temperature),
                 parts: Vec::new(),
             };
         }
-        let attacked = attack_both(step.plain, &views, temperature, (pgd, self.ball), step.rng);
+        let attacked = attack_both(step.detached, &views, temperature, self.attack, step.rng);
         let mut stream = |views: &[Tensor<4>], route| {
-            let views = step.live.embed_together(views, route, &mut mode);
+            let views = step.tracked.embed_together(views, route, &mut mode);
             contrastive(views, temperature)
         };
         let adversarial = stream(&attacked, Route::Pgd);
@@ -149,25 +146,27 @@ impl Objective for Acl<'_> {
     }
 }
 
-/// The contrastive loss of two views, one below the other, on the route `pgd` in evaluation mode.
+/// The contrastive loss of two views, concatenated along the batch, on the route `pgd` in
+/// evaluation mode.
 ///
-/// Images do not see each other there, so that both views go through the network at once.
-pub(crate) fn both_views(model: &Backbone, temperature: f64) -> impl Fn(Tensor<4>) -> Tensor<1> {
+/// BatchNorm does not mix images in that mode, so both views can be one batch.
+pub(crate) fn joint_loss(model: &Backbone, temperature: f64) -> impl Fn(Tensor<4>) -> Tensor<1> {
     let embed = frozen_embedding(model, Route::Pgd);
     move |both| contrastive(embed(both).chunk(2, 0), temperature)
 }
 
-/// Two views perturbed together, so that they look like different images on the route `pgd` in evaluation mode.
+/// Attacks two views together, so that they look like different images on the route `pgd` in
+/// evaluation mode.
 fn attack_both(
     model: &Backbone,
     views: &[Tensor<4>; 2],
     temperature: f64,
-    (pgd, ball): (Pgd, Ball),
+    attack: ViewAttack,
     rng: &mut ChaCha8Rng,
 ) -> [Tensor<4>; 2] {
-    let climb = both_views(model, temperature);
+    let loss = joint_loss(model, temperature);
     let both = Tensor::cat(views.to_vec(), 0);
-    let mut both = pgd.maximize(climb, &both, ball, rng).chunk(2, 0);
+    let mut both = attack.maximize(loss, &both, rng).chunk(2, 0);
     let second = both.pop().expect("two views");
     [both.pop().expect("two views"), second]
 }

@@ -1,16 +1,17 @@
-//! AdvCL (Fan, Liu, Chen, Zhang, Gan: "When Does Contrastive Learning Preserve Adversarial Robustness from
-//! Pretraining to Finetuning?", NeurIPS 2021).
+//! AdvCL (Fan, Liu, Chen, Zhang, Gan: "When Does Contrastive Learning Preserve Adversarial
+//! Robustness from Pretraining to Finetuning?", NeurIPS 2021).
 //!
-//! Four views of every image: two strong ones and the high-frequency part of a weak one (the original), all on
-//! the BatchNorm route `normal`; and the original attacked through the contrastive loss, on `pgd`. A fifth, attacked
-//! through the pseudo-labels on `pgd_ce`, carries the supervision (equation 5). The joint loss separates into the
-//! two terms below, so each attack climbs its own; both are used again, unchanged, for the update.
+//! Four views of every image: two strong ones and the high-frequency part of a weak one (the
+//! original), all on the BatchNorm route `normal`; and the original attacked through the
+//! contrastive loss, on `pgd`. A fifth view, attacked through the pseudo-labels on `pgd_ce`,
+//! carries the supervision (equation 5). The joint loss is the sum of the two terms below, so each
+//! attack maximizes its own term; the update minimizes the same terms.
 
 use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{Given, Method, Trained, Trainer};
-use crate::attack::{Ball, Pgd};
+use super::{Method, Trained, Trainer, ViewAttack};
+use crate::attack::Ball;
 use crate::check::Check;
 use crate::cluster::PseudoLabels;
 use crate::data::augment::{Strong, Weak};
@@ -23,35 +24,35 @@ use crate::tensor::to_tensor;
 use crate::train::{Loss, Objective, Plan, Step};
 use crate::view::HighFrequency;
 
-/// What a recipe says of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Keys of a table `[pretrain.advcl]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// How long and how fast.
+pub struct AdvClSettings {
+    /// Epochs, batch size and optimizer.
     pub plan: Plan,
-    /// Of the contrastive loss.
+    /// Temperature of the contrastive loss.
     pub temperature: f64,
     /// Weight of the pseudo-label term.
     pub cluster_weight: f64,
-    /// Frequencies nearer than this to the spectrum's centre are dropped from the high-frequency view; without a
-    /// radius there is no such view.
+    /// Radius of the high-frequency view: frequencies nearer than this to the spectrum's centre are
+    /// dropped. There is no such view by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub high_frequency_radius: Option<f32>,
-    /// How many strong views: 2 in the paper.
+    /// Number of strong views; 2 by default, as in the paper.
     #[serde(default = "two")]
     pub strong_views: usize,
-    /// Which of the recipe's numbers of clusters: all where it is left out, none for `[]`.
+    /// Numbers of clusters, of those in `[cluster]`: all by default, no pseudo-labels for `[]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clusters: Option<Vec<usize>>,
-    /// Of the attack.
+    /// Gradient steps of the attack.
     pub attack_steps: usize,
-    /// Of the attack, in pixels; a quarter of the radius where it is left out.
+    /// Step size of the attack, in pixels; a quarter of the radius by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attack_step_size: Option<Pixels>,
-    /// The strong views.
+    /// Augmentation of the strong views.
     #[serde(default)]
     pub strong: Strong,
-    /// The original, which is attacked and of which the high frequencies are taken.
+    /// Augmentation of the original, the view that is attacked and high-pass filtered.
     #[serde(default)]
     pub weak: Weak,
 }
@@ -60,7 +61,7 @@ fn two() -> usize {
     2
 }
 
-impl Method for Settings {
+impl Method for AdvClSettings {
     fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -110,53 +111,54 @@ impl Method for Settings {
         Route::Pgd
     }
 
-    fn pretrain(&self, given: &Given, trainer: &mut Trainer) -> Result<Trained> {
+    fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
+        let inputs = trainer.inputs;
         let labels = match &self.clusters {
-            Some(counts) => &given.labels.only(counts),
-            None => given.labels,
+            Some(counts) => &inputs.pseudo_labels.only(counts),
+            None => inputs.pseudo_labels,
         };
-        let images = &given.train.images;
-        let objective = AdvCl::new(images, self, labels, given.ball);
-        let fresh = trainer.fresh_backbone(self.routes(), &labels.counts());
-        Ok(trainer.fit("", &objective, &self.plan, fresh)?.into())
+        let objective = AdvCl::new(&inputs.train.images, self, labels, inputs.ball);
+        trainer.train_backbone(self, &labels.counts(), &objective)
     }
 }
 
-/// The objective.
+/// Objective: the contrastive term and the pseudo-label term.
 pub struct AdvCl<'a> {
     images: &'a Images,
-    settings: &'a Settings,
+    settings: &'a AdvClSettings,
     labels: &'a PseudoLabels,
-    ball: Ball,
+    attack: ViewAttack,
     high_frequency: Option<HighFrequency>,
 }
 
-/// The pseudo-label term of an attacked view (equation 5): mean cross-entropy over the cluster heads.
+/// The pseudo-label term of a view (equation 5): mean cross-entropy over the cluster heads.
 pub fn cluster_term(
     model: &Backbone,
-    attacked: Tensor<4>,
+    view: Tensor<4>,
     labels: &[Tensor<1, Int>],
     mode: &mut Mode,
 ) -> Tensor<1> {
-    let features = model.encoder.features(attacked, Route::PgdCe, mode);
+    let features = model.encoder.features(view, Route::PgdCe, mode);
     mean_cross_entropy(model.cluster_logits(&features), labels)
 }
 
 impl<'a> AdvCl<'a> {
-    /// `labels` are of the same `images`, and their cluster counts are the model's.
+    /// The objective on `images` with pseudo-labels of the same images, whose numbers of clusters
+    /// are those of the model's heads.
     pub fn new(
         images: &'a Images,
-        settings: &'a Settings,
+        settings: &'a AdvClSettings,
         labels: &'a PseudoLabels,
         ball: Ball,
     ) -> Self {
         let filter = |radius| HighFrequency::new(images.height, images.width, radius);
+        let step_size = settings.attack_step_size.as_ref();
         Self {
             high_frequency: settings.high_frequency_radius.map(filter),
             images,
             settings,
             labels,
-            ball,
+            attack: ViewAttack::new(ball, settings.attack_steps, step_size),
         }
     }
 }
@@ -165,7 +167,7 @@ impl Objective for AdvCl<'_> {
     type Model = Backbone;
 
     fn loss(&self, step: Step<Backbone>) -> Loss {
-        let Settings {
+        let AdvClSettings {
             temperature,
             cluster_weight,
             strong,
@@ -183,27 +185,26 @@ impl Objective for AdvCl<'_> {
         let original = to_tensor(original, step.device);
         let labels = self.labels.batch(indices, step.device);
 
-        // The clean views do not depend on the perturbation. The released code forwards them again in every
-        // attack iteration; their projections are the same each time, so they are computed once.
+        // The clean views do not depend on the perturbation. The released code forwards them again
+        // in every attack iteration; their projections are the same each time, so they are computed
+        // once.
         let embed = |view| {
             let view = to_tensor(view, step.device);
-            step.live.embed(view, Route::Normal, &mut mode)
+            step.tracked.embed(view, Route::Normal, &mut mode)
         };
         let clean: Vec<Tensor<2>> = clean_views.into_iter().map(embed).collect();
         let fixed = clean.iter().cloned().map(Tensor::inner).collect();
         let fixed = FixedViews::new(fixed, *temperature);
 
-        let step_size = self.settings.attack_step_size.as_ref();
-        let pgd = Pgd::new(self.settings.attack_steps, step_size, self.ball);
-        let climb = |x| fixed.contrastive(step.plain.embed(x, Route::Pgd, &mut Mode::Batch));
-        let x_cl = pgd.maximize(climb, &original, self.ball, rng);
+        let loss = |x| fixed.contrastive(step.detached.embed(x, Route::Pgd, &mut Mode::Batch));
+        let x_cl = self.attack.maximize(loss, &original, rng);
         let x_ce = (!labels.is_empty()).then(|| {
-            let climb = |x| cluster_term(step.plain, x, &labels, &mut Mode::Batch);
-            pgd.maximize(climb, &original, self.ball, rng)
+            let loss = |x| cluster_term(step.detached, x, &labels, &mut Mode::Batch);
+            self.attack.maximize(loss, &original, rng)
         });
 
         let mut views = clean;
-        views.push(step.live.embed(x_cl, Route::Pgd, &mut mode));
+        views.push(step.tracked.embed(x_cl, Route::Pgd, &mut mode));
         let contrastive = contrastive(views, *temperature);
         let Some(x_ce) = x_ce else {
             return Loss {
@@ -211,7 +212,7 @@ impl Objective for AdvCl<'_> {
                 parts: Vec::new(),
             };
         };
-        let cluster = cluster_term(step.live, x_ce, &labels, &mut mode);
+        let cluster = cluster_term(step.tracked, x_ce, &labels, &mut mode);
         Loss {
             total: contrastive.clone() + cluster.clone() * *cluster_weight,
             parts: vec![("contrastive", contrastive), ("cluster", cluster)],

@@ -1,17 +1,18 @@
-//! Adversarial training (Madry, Makelov, Schmidt, Tsipras, Vladu: "Towards Deep Learning Models Resistant to
-//! Adversarial Attacks", ICLR 2018), with the labels of all training images: the ceiling that methods without
-//! labels are held against.
+//! Adversarial training (Madry, Makelov, Schmidt, Tsipras, Vladu: "Towards Deep Learning Models
+//! Resistant to Adversarial Attacks", ICLR 2018) with the labels of all training images: the upper
+//! bound that methods without labels are compared with.
 //!
-//! A saddle point (equation 2.1): the weights minimize the mean over the images of the largest cross-entropy that
-//! an attacker finds in the ball around each. PGD does the inner part, SGD the outer one, on the attacked images
-//! alone. Encoder and classifier are trained together, so nothing is left to finetune.
+//! A saddle point (equation 2.1): the weights minimize the mean over the images of the largest
+//! cross-entropy that an attacker finds in the ball around each. PGD solves the inner problem, SGD
+//! the outer one, on adversarial images only. Encoder and classifier are trained together, so there
+//! is nothing to finetune.
 //!
-//! Unlike in the released code, the attack's passes leave the running statistics alone: they follow the
-//! images that are trained on, once a step.
+//! Unlike in the released code, forward passes of the attack do not change the running statistics:
+//! these follow the images that are trained on, once a step.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Given, Method, Trained, Trainer, supervised};
+use super::{Method, Trained, Trainer};
 use crate::check::Check;
 use crate::criterion::Criterion;
 use crate::data::augment::Weak;
@@ -19,23 +20,23 @@ use crate::error::Result;
 use crate::pixels::Pixels;
 use crate::train::Plan;
 
-/// What a recipe says of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Keys of a table `[pretrain.adversarial-training]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// How long and how fast.
+pub struct AdversarialTrainingSettings {
+    /// Epochs, batch size and optimizer.
     pub plan: Plan,
-    /// Of the attack: 7 in the paper, 10 in its released code.
+    /// Gradient steps of the attack; 7 in the paper, 10 in its released code.
     pub attack_steps: usize,
-    /// Of the attack, in pixels; a quarter of the radius where it is left out.
+    /// Step size of the attack, in pixels; a quarter of the radius by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attack_step_size: Option<Pixels>,
-    /// What is attacked: a crop and a flip, as in finetuning.
+    /// Augmentation of the images before the attack: a crop and a flip.
     #[serde(default)]
     pub weak: Weak,
 }
 
-impl Method for Settings {
+impl Method for AdversarialTrainingSettings {
     fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -49,11 +50,11 @@ impl Method for Settings {
         true
     }
 
-    fn pretrain(&self, given: &Given, trainer: &mut Trainer) -> Result<Trained> {
+    fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
         let criterion = Criterion::Pgd {
             steps: self.attack_steps,
             step_size: self.attack_step_size.clone(),
         };
-        supervised::fit(given, trainer, &self.plan, &self.weak, criterion)
+        trainer.train_classifier(&self.plan, &self.weak, criterion)
     }
 }

@@ -1,16 +1,17 @@
-//! DeACL, decoupled adversarial contrastive learning (Zhang, Zhang, Zhang, Niu, Feng, Yoo, Kweon: "Decoupled Adversarial
-//! Contrastive Learning for Self-supervised Adversarial Robustness", ECCV 2022).
+//! DeACL, decoupled adversarial contrastive learning (Zhang, Zhang, Zhang, Niu, Feng, Yoo, Kweon:
+//! "Decoupled Adversarial Contrastive Learning for Self-supervised Adversarial Robustness", ECCV
+//! 2022).
 //!
-//! A standard encoder, the teacher, is made first. A second encoder then learns to say what the teacher says of an image
-//! (its features' direction), and to say the same of the attacked image:
-//! `−cos(S(x), T(x)) − 2 cos(S(x′), S(x))`, where x′ is attacked, in evaluation mode, so that `cos(S(x′), T(x))` is small.
-//! The second encoder starts from the teacher's weights where it is built alike, else afresh.
+//! A standard encoder, the teacher, is trained first. A second encoder, the student, then learns
+//! the direction of the teacher's features of an image, and the same direction for the adversarial
+//! image: `−cos(S(x), T(x)) − 2 cos(S(x′), S(x))`, where x′ is attacked in evaluation mode to make
+//! `cos(S(x′), T(x))` small. The student starts from the teacher's weights if it has the same
+//! architecture, otherwise from random ones.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Given, Method, Trained, Trainer};
-use crate::attack::{Ball, Pgd};
+use super::{Method, Trained, Trainer, ViewAttack};
 use crate::check::Check;
 use crate::data::Images;
 use crate::data::augment::Weak;
@@ -21,24 +22,25 @@ use crate::pixels::Pixels;
 use crate::tensor::to_tensor;
 use crate::train::{Loss, Objective, Plan, Step};
 
-/// What a recipe says of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Keys of a table `[pretrain.deacl]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// How long and how fast.
+pub struct DeaclSettings {
+    /// Epochs, batch size and optimizer.
     pub plan: Plan,
-    /// The standard encoder: a method of this recipe, or a model file of any run.
+    /// The standard encoder: a method of this recipe, `simclr` by default, or a model file of any
+    /// run.
     #[serde(default = "simclr")]
     pub teacher: String,
-    /// Weight of the second term: 2 in the paper.
+    /// Weight of the second term; 2 by default, as in the paper.
     #[serde(default = "two")]
     pub robust_weight: f64,
-    /// Of the attack.
+    /// Gradient steps of the attack.
     pub attack_steps: usize,
-    /// Of the attack, in pixels; a quarter of the radius where it is left out.
+    /// Step size of the attack, in pixels; a quarter of the radius by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attack_step_size: Option<Pixels>,
-    /// What both see.
+    /// Augmentation of the images that teacher and student get.
     #[serde(default)]
     pub weak: Weak,
 }
@@ -51,7 +53,7 @@ fn two() -> f64 {
     2.0
 }
 
-impl Method for Settings {
+impl Method for DeaclSettings {
     fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -66,12 +68,13 @@ impl Method for Settings {
         Some(&self.teacher)
     }
 
-    fn pretrain(&self, given: &Given, trainer: &mut Trainer) -> Result<Trained> {
-        let teacher = given.source.expect("it asked for one");
-        let (wide, own) = (teacher.info.encoder.features(), trainer.encoder.features());
-        if wide != own {
-            let check = Check::new("").within("pretrain", trainer.name);
-            let problem = format!("the teacher has {wide} features, the encoder {own}");
+    fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
+        let (inputs, step_size) = (trainer.inputs, self.attack_step_size.as_ref());
+        let teacher = inputs.source.expect("the method names a source");
+        let (theirs, own) = (teacher.info.encoder.features(), inputs.encoder.features());
+        if theirs != own {
+            let check = Check::new("").within("pretrain", trainer.stage.name);
+            let problem = format!("the teacher has {theirs} features, the encoder {own}");
             return check.refuse(
                 "teacher",
                 problem,
@@ -79,26 +82,25 @@ impl Method for Settings {
             );
         }
         let objective = Deacl {
-            images: &given.train.images,
+            images: &inputs.train.images,
             settings: self,
             teacher: FrozenEncoder::new(&teacher.backbone.encoder, teacher.info.route),
-            ball: given.ball,
+            attack: ViewAttack::new(inputs.ball, self.attack_steps, step_size),
         };
-        // The student starts as its teacher, where it is built alike.
         let mut fresh = trainer.fresh_backbone(self.routes(), &[]);
-        if teacher.info.encoder == *trainer.encoder {
+        if teacher.info.encoder == *inputs.encoder {
             fresh.encoder = teacher.backbone.encoder.on_route(teacher.info.route);
         }
         Ok(trainer.fit("", &objective, &self.plan, fresh)?.into())
     }
 }
 
-/// The objective.
+/// Objective: distillation of clean images, and consistency of adversarial ones.
 struct Deacl<'a> {
     images: &'a Images,
-    settings: &'a Settings,
+    settings: &'a DeaclSettings,
     teacher: FrozenEncoder,
-    ball: Ball,
+    attack: ViewAttack,
 }
 
 impl Objective for Deacl<'_> {
@@ -108,22 +110,20 @@ impl Objective for Deacl<'_> {
         let settings = self.settings;
         let images = settings.weak.apply(self.images, step.indices, step.rng);
         let images = to_tensor(images, step.device);
-        let taught = self.teacher.features(images.clone());
+        let teacher = self.teacher.features(images.clone());
 
-        let student = FrozenEncoder::new(&step.plain.encoder, Route::Normal);
-        let step_size = settings.attack_step_size.as_ref();
-        let pgd = Pgd::new(settings.attack_steps, step_size, self.ball);
-        let climb = |x| away(student.features(x), taught.clone());
-        let attacked = pgd.maximize(climb, &images, self.ball, step.rng);
+        let student = FrozenEncoder::new(&step.detached.encoder, Route::Normal);
+        let loss = |x| attack_loss(student.features(x), teacher.clone());
+        let attacked = self.attack.maximize(loss, &images, step.rng);
 
         let mut mode = Mode::Train(step.statistics);
-        let encoder = &step.live.encoder;
+        let encoder = &step.tracked.encoder;
         let mut features = |x: Tensor<4>| encoder.features(x, Route::Normal, &mut mode);
-        // One batch, as in the released code.
+        // Clean and adversarial images share a batch, as in the released code.
         let mut both = features(Tensor::cat(vec![images, attacked], 0)).chunk(2, 0);
         let attacked = both.pop().expect("two halves");
         let clean = both.pop().expect("two halves");
-        let [distilled, robust] = terms(clean, attacked, taught);
+        let [distilled, robust] = terms(clean, attacked, teacher);
         Loss {
             total: distilled.clone() + robust.clone() * settings.robust_weight,
             parts: vec![("distilled", distilled), ("robust", robust)],
@@ -131,12 +131,18 @@ impl Objective for Deacl<'_> {
     }
 }
 
-/// What the attack climbs: −cos(S(x′), T(x)).
-pub(crate) fn away(attacked: Tensor<2>, taught: Tensor<2>) -> Tensor<1> {
-    -cosine(attacked, taught)
+/// The loss that the attack maximizes: −cos(S(x′), T(x)).
+pub(crate) fn attack_loss(student: Tensor<2>, teacher: Tensor<2>) -> Tensor<1> {
+    -cosine(student, teacher)
 }
 
-/// −cos(S(x), T(x)) and −cos(S(x′), S(x)). Gradients flow into both of the student's features.
-pub(crate) fn terms(clean: Tensor<2>, attacked: Tensor<2>, taught: Tensor<2>) -> [Tensor<1>; 2] {
-    [-cosine(clean.clone(), taught), -cosine(attacked, clean)]
+/// Both terms of the loss, −cos(S(x), T(x)) and −cos(S(x′), S(x)), from the student's features of
+/// clean and adversarial images and the teacher's. Gradients flow into both of the student's
+/// features.
+pub(crate) fn terms(
+    clean: Tensor<2>,
+    adversarial: Tensor<2>,
+    teacher: Tensor<2>,
+) -> [Tensor<1>; 2] {
+    [-cosine(clean.clone(), teacher), -cosine(adversarial, clean)]
 }

@@ -1,21 +1,22 @@
-//! DynACL, dynamic adversarial contrastive learning (Luo, Wang, Wang: "Rethinking the Effect of Data Augmentation in
-//! Adversarial Contrastive Learning", ICLR 2023).
+//! DynACL, dynamic adversarial contrastive learning (Luo, Wang, Wang: "Rethinking the Effect of
+//! Data Augmentation in Adversarial Contrastive Learning", ICLR 2023).
 //!
-//! ACL whose strong augmentation is annealed: strength s(e) = 1 − ⌊e/K⌋·K/E after each period of K epochs of E, down to none
-//! but flips; and whose adversarial term gains weight as the views grow alike, (1 ± λ(1 − s))/2. The second view goes
-//! through a moving average of the network, in both streams and in the attack; that average is what downstream tasks
-//! use, on the route `pgd`.
+//! ACL with an annealed strong augmentation: its strength is s(e) = 1 − ⌊e/K⌋·K/E in epoch e of E,
+//! with periods of K epochs, until only flips remain. The weight of the adversarial term grows as
+//! the views become alike: the terms have the weights (1 ± λ(1 − s))/2. The second view passes
+//! through a moving average of the network, in both streams and in the attack; downstream tasks use
+//! that average, on the route `pgd`.
 //!
-//! As in the released code the average takes the weights of before the step, keeps BatchNorm statistics of its own, and the
-//! attack is in evaluation mode. Departures: the weights move with the augmentation (released one epoch earlier); scale of
-//! the loss and projection head as in [`super::acl`].
+//! As in the released code, the average takes the weights from before the step and keeps BatchNorm
+//! statistics of its own, and the network is in evaluation mode during the attack. Departures: the
+//! terms' weights change together with the augmentation (in the released code one epoch earlier);
+//! scale of the loss and projection head as in [`super::acl`].
 
 use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Given, HasEncoder, Method, Trained, Trainer, frozen_embedding};
-use crate::attack::{Ball, Pgd};
+use super::{HasEncoder, Method, Trained, Trainer, ViewAttack, frozen_embedding};
 use crate::check::Check;
 use crate::data::Images;
 use crate::data::augment::{Jitter, Strong};
@@ -26,28 +27,28 @@ use crate::pixels::Pixels;
 use crate::tensor::to_tensor;
 use crate::train::{Loss, Objective, Plan, Step};
 
-/// What a recipe says of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Keys of a table `[pretrain.dynacl]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// How long and how fast.
+pub struct DynAclSettings {
+    /// Epochs, batch size and optimizer.
     pub plan: Plan,
-    /// Of the contrastive losses.
+    /// Temperature of the contrastive losses.
     pub temperature: f64,
-    /// Epochs between two strengths of the augmentation: K, 50 of 1000 in the paper.
+    /// Epochs between two strengths of the augmentation, K; 50 of 1000 in the paper.
     pub period: usize,
-    /// λ: how much weight the adversarial term has won at the end.
+    /// Growth of the adversarial term's weight until the end, λ; 2/3 by default.
     #[serde(default = "two_thirds")]
     pub reweighting: f64,
-    /// Of the moving average: how much of it stays at each step.
+    /// Share of the moving average that remains at each step; 0.99 by default.
     #[serde(default = "released_momentum")]
     pub average_momentum: f64,
-    /// Of the attack.
+    /// Gradient steps of the attack.
     pub attack_steps: usize,
-    /// Of the attack, in pixels; a quarter of the radius where it is left out.
+    /// Step size of the attack, in pixels; a quarter of the radius by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attack_step_size: Option<Pixels>,
-    /// Both views, at full strength.
+    /// Augmentation of both views at full strength.
     #[serde(default = "released_strong")]
     pub strong: Strong,
 }
@@ -60,20 +61,20 @@ fn released_momentum() -> f64 {
     0.99
 }
 
-impl Settings {
-    /// s(e), from 1 down; `epoch` counts from 0.
+impl DynAclSettings {
+    /// Strength s(e) of the augmentation, decreasing from 1; `epoch` counts from 0.
     pub fn strength(&self, epoch: usize) -> f64 {
         let whole_periods = epoch / self.period * self.period;
         1.0 - whole_periods as f64 / self.plan.epochs as f64
     }
 
-    /// Weights of the clean and of the adversarial term.
+    /// Weights of the clean and of the adversarial term in an epoch.
     pub fn weights(&self, epoch: usize) -> [f64; 2] {
         let won = self.reweighting * (1.0 - self.strength(epoch));
         [(1.0 - won) / 2.0, (1.0 + won) / 2.0]
     }
 
-    /// The strong view of an epoch.
+    /// The augmentation of an epoch.
     pub fn strong_at(&self, epoch: usize) -> Strong {
         let (s, full) = (self.strength(epoch) as f32, &self.strong);
         Strong {
@@ -94,7 +95,7 @@ impl Settings {
     }
 }
 
-/// The released code's crops, which are smaller than AdvCL's.
+/// AdvCL's augmentation with the released code's crops, which are smaller.
 fn released_strong() -> Strong {
     Strong {
         scale: (0.1, 1.0),
@@ -102,7 +103,7 @@ fn released_strong() -> Strong {
     }
 }
 
-impl Method for Settings {
+impl Method for DynAclSettings {
     fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -124,11 +125,17 @@ impl Method for Settings {
         Route::Pgd
     }
 
-    fn pretrain(&self, given: &Given, trainer: &mut Trainer) -> Result<Trained> {
+    // Strength of the augmentation and weights of the terms depend on the fraction of epochs done.
+    fn depends_on_epochs(&self) -> bool {
+        true
+    }
+
+    fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
+        let (inputs, step_size) = (trainer.inputs, self.attack_step_size.as_ref());
         let objective = DynAcl {
-            images: &given.train.images,
+            images: &inputs.train.images,
             settings: self,
-            ball: given.ball,
+            attack: ViewAttack::new(inputs.ball, self.attack_steps, step_size),
         };
         let fresh = WithAverage::new(trainer.fresh_backbone(self.routes(), &[]));
         let trained = trainer.fit("", &objective, &self.plan, fresh)?;
@@ -139,14 +146,14 @@ impl Method for Settings {
 /// A network and the moving average of its weights.
 #[derive(Module, Debug)]
 pub struct WithAverage {
-    /// What gradients move.
+    /// The network that gradients update.
     pub online: Backbone,
-    /// What follows it; no gradient.
+    /// The average of its weights, which gets no gradient.
     pub average: Backbone,
 }
 
 impl WithAverage {
-    /// The average begins as the network, and shares nothing with it.
+    /// Starts the average as a copy of the network that shares no tensors with it.
     pub fn new(online: Backbone) -> Self {
         Self {
             average: unshared(&online),
@@ -161,11 +168,11 @@ impl HasEncoder for WithAverage {
     }
 }
 
-/// The objective.
+/// Objective: both streams, weighted by the epoch.
 struct DynAcl<'a> {
     images: &'a Images,
-    settings: &'a Settings,
-    ball: Ball,
+    settings: &'a DynAclSettings,
+    attack: ViewAttack,
 }
 
 impl Objective for DynAcl<'_> {
@@ -182,23 +189,22 @@ impl Objective for DynAcl<'_> {
         };
         let (first, second) = (view(), view());
 
-        let step_size = settings.attack_step_size.as_ref();
-        let pgd = Pgd::new(settings.attack_steps, step_size, self.ball);
-        let online = frozen_embedding(&step.plain.online, Route::Pgd);
-        let average = frozen_embedding(&step.plain.average, Route::Pgd);
+        let online = frozen_embedding(&step.detached.online, Route::Pgd);
+        let average = frozen_embedding(&step.detached.average, Route::Pgd);
         let count = first.dims()[0];
-        // In evaluation mode images do not see each other: both views are one batch, and each goes its way.
-        let climb = |x: Tensor<4>| {
+        // BatchNorm does not mix images in evaluation mode, so the attack may change both views as
+        // one batch.
+        let loss = |x: Tensor<4>| {
             let (first, second) = (x.clone().narrow(0, 0, count), x.narrow(0, count, count));
             contrastive(vec![online(first), average(second)], temperature)
         };
         let both = Tensor::cat(vec![first.clone(), second.clone()], 0);
-        let attacked = pgd.maximize(climb, &both, self.ball, step.rng);
+        let attacked = self.attack.maximize(loss, &both, step.rng);
 
         let mut mode = Mode::Train(step.statistics);
         let mut stream = |first, second, route| {
-            let second = step.plain.average.embed(second, route, &mut mode);
-            let first = step.live.online.embed(first, route, &mut mode);
+            let second = step.detached.average.embed(second, route, &mut mode);
+            let first = step.tracked.online.embed(first, route, &mut mode);
             // The average gets no gradient: its half of the pair is a constant.
             contrastive(vec![first, second.autodiff()], temperature)
         };

@@ -1,18 +1,20 @@
-//! DynACL++, the post-processing of DynACL (Luo, Wang, Wang, ICLR 2023): its encoder's features are clustered, a linear head
-//! learns the clusters, and then TRADES on these pseudo-labels trains everything.
+//! DynACL++, the post-processing of DynACL (Luo, Wang, Wang: "Rethinking the Effect of Data
+//! Augmentation in Adversarial Contrastive Learning", ICLR 2023): the features of its encoder are
+//! clustered, a linear head learns the clusters, and TRADES on these pseudo-labels then trains
+//! encoder and head.
 //!
-//! As in the released code the features are those of clean images on the route `normal`, and what is trained is the route
-//! `pgd` as a network of one BatchNorm. Departure: TRADES' attack begins at noise, as it does everywhere here, where that
-//! code begins at the image itself, at which the divergence has no gradient.
+//! As in the released code, the clustered features are those of clean images on the route `normal`,
+//! and the route `pgd` is trained further as a network with one BatchNorm. Departure: the attack of
+//! TRADES starts from noise, as everywhere here; that code starts from the image itself, where the
+//! divergence has no gradient.
 
 use std::path::PathBuf;
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Given, Method, Trained, Trainer};
+use super::{Method, Trained, Trainer};
 use crate::check::Check;
-use crate::cluster::{self, Points, PseudoLabels};
+use crate::cluster::{KMeans, Points, PseudoLabels};
 use crate::criterion::{Criterion, EndToEnd, Task};
 use crate::data::Images;
 use crate::data::augment::Weak;
@@ -21,29 +23,31 @@ use crate::finetune::{HeadOnly, features};
 use crate::nn::{Backbone, Classifier, Encoder, Linear, Route};
 use crate::pixels::Pixels;
 use crate::random;
+use crate::run::layout;
 use crate::train::Plan;
 
-/// What a recipe says of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Keys of a table `[pretrain."dynacl++"]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// Of TRADES: how long and how fast.
+pub struct DynAclPlusPlusSettings {
+    /// Epochs, batch size and optimizer of TRADES.
     pub plan: Plan,
-    /// Of the head before it.
+    /// Epochs, batch size and optimizer of the head before it.
     pub head_plan: Plan,
-    /// The encoder to begin with: a method of this recipe, or a model file of any run.
+    /// The encoder to start from: a method of this recipe, `dynacl` by default, or a model file of
+    /// any run.
     #[serde(default = "dynacl")]
     pub encoder: String,
-    /// How many clusters: 10 in the paper.
+    /// Number of clusters; 10 in the paper.
     pub clusters: usize,
-    /// Weight of TRADES' divergence: 6 in the paper.
+    /// Weight of TRADES' divergence; 6 in the paper.
     pub beta: f64,
-    /// Of the attack: 10 in the paper.
+    /// Gradient steps of the attack; 10 in the paper.
     pub attack_steps: usize,
-    /// Of the attack, in pixels; a quarter of the radius where it is left out.
+    /// Step size of the attack, in pixels; a quarter of the radius by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attack_step_size: Option<Pixels>,
-    /// What TRADES sees: a crop and a flip.
+    /// Augmentation of TRADES' images: a crop and a flip.
     #[serde(default)]
     pub weak: Weak,
 }
@@ -52,10 +56,10 @@ fn dynacl() -> String {
     "dynacl".to_owned()
 }
 
-/// Images whose features are computed at a time.
+/// Batch size of the features.
 const BATCH: usize = 256;
 
-impl Method for Settings {
+impl Method for DynAclPlusPlusSettings {
     fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -85,37 +89,40 @@ impl Method for Settings {
         Some(&self.encoder)
     }
 
-    fn pretrain(&self, given: &Given, trainer: &mut Trainer) -> Result<Trained> {
-        let source = given.source.expect("it asked for one");
-        if source.info.encoder != *trainer.encoder {
-            let problem = "the encoder to begin with is built otherwise than the recipe's";
-            let key = format!("pretrain.{}.encoder", trainer.name);
+    // Pseudo-labels and head are kept in the method's folder, for one recipe as a whole.
+    fn depends_on_epochs(&self) -> bool {
+        true
+    }
+
+    fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
+        let inputs = trainer.inputs;
+        let source = inputs.source.expect("the method names a source");
+        if source.info.encoder != *inputs.encoder {
+            let problem = "the encoder to start from has another architecture than [encoder]";
+            let key = format!("pretrain.{}.encoder", trainer.stage.name);
             return Err(Error::recipe(key, problem, "choose [encoder] alike"));
         }
         if source.backbone.head_proj.is_none() {
-            let problem = "the encoder to begin with was trained with labels";
-            let key = format!("pretrain.{}.encoder", trainer.name);
+            let problem = "the encoder to start from was trained with labels";
+            let key = format!("pretrain.{}.encoder", trainer.stage.name);
             return Err(Error::recipe(
                 key,
                 problem,
                 "name one of DynACL's or its like",
             ));
         }
-        let (encoder, images) = (&source.backbone.encoder, &given.train.images);
-        let started = Instant::now();
-        let labels = self.pseudo_labels(encoder, images, trainer)?;
-        trainer.seconds += started.elapsed().as_secs_f64();
+        let (encoder, images) = (&source.backbone.encoder, &inputs.train.images);
+        let labels = trainer.timed(|trainer| self.pseudo_labels(encoder, images, trainer))?;
         let labels = &labels.clusters[0].1;
 
-        let task = |augment| {
-            let (ball, device) = (given.ball, &given.device);
-            Task::new(images, labels, self.clusters, augment, ball, device)
-        };
+        let device = trainer.device().clone();
+        let task =
+            |augment| Task::new(images, labels, self.clusters, augment, inputs.ball, &device);
         let encoder = encoder.on_route(source.info.route);
-        let wide = trainer.encoder.features();
-        let mut rng = random::generator(trainer.context.seed, trainer.name, 0);
-        let fresh = Linear::new(wide, self.clusters, &mut rng, &given.device).zeros();
-        let (name, context) = (trainer.name, &mut *trainer.context);
+        let mut rng = random::generator(trainer.context.seed, trainer.stage.name, 0);
+        let fresh =
+            Linear::new(inputs.encoder.features(), self.clusters, &mut rng, &device).zeros();
+        let (name, context) = (trainer.stage.name, &mut *trainer.context);
         let cached = features(name, &encoder, Route::Normal, images, BATCH, context)?;
         let head = HeadOnly::new(
             &encoder,
@@ -147,32 +154,30 @@ impl Method for Settings {
     }
 }
 
-impl Settings {
-    /// Clusters of the encoder's features. Kept in the method's folder: what is trained on them must find the same
-    /// ones when it goes on, on whatever machine.
+impl DynAclPlusPlusSettings {
+    /// Clusters of the encoder's features, kept in the method's folder: a training that is
+    /// continued, maybe on another machine, must use the same ones.
     fn pseudo_labels(
         &self,
         encoder: &Encoder,
         images: &Images,
         trainer: &mut Trainer,
     ) -> Result<PseudoLabels> {
-        let path = trainer.folder.join("pseudo_labels.safetensors");
-        let (count, name) = (self.clusters, trainer.name);
-        if path.exists() {
-            return PseudoLabels::load(&path, images.len(), &[count], Some(trainer.recipe));
+        let path = trainer.stage.folder.join(layout::PSEUDO_LABELS);
+        let (count, name) = (self.clusters, trainer.stage.name);
+        // Those of another training, which are replaced, do not count.
+        if PseudoLabels::recorded(&path)?.as_deref() == Some(trainer.stage.resume.recipe) {
+            return PseudoLabels::load(&path, images.len(), &[count]);
         }
         let context = &mut *trainer.context;
         let clean = features(name, encoder, Route::Normal, images, BATCH, context)?;
-        let settings = cluster::Settings {
-            counts: vec![count],
+        let effort = KMeans {
             restarts: 3,
             iterations: 100,
-            model: None,
-            labels_file: None,
         };
         let mut rng = random::generator(context.seed, &format!("{name}/cluster"), 0);
         let points = Points::new(clean);
-        let found = points.cluster(count, &settings, &mut rng, context.stop);
+        let found = points.cluster(count, effort, &mut rng, context.stop);
         let found = found.ok_or_else(|| Error::Interrupted {
             at: format!("{name}, clustering"),
             path: PathBuf::new(),
@@ -184,7 +189,7 @@ impl Settings {
                 self.encoder, context.seed
             ),
         };
-        labels.save(&path, trainer.recipe)?;
+        labels.save(&path, trainer.stage.resume.recipe)?;
         Ok(labels)
     }
 }

@@ -1,20 +1,21 @@
-//! RoCL, robust contrastive learning (Kim, Tack, Hwang: "Adversarial Self-Supervised Contrastive Learning",
-//! NeurIPS 2020).
+//! RoCL, robust contrastive learning (Kim, Tack, Hwang: "Adversarial Self-Supervised Contrastive
+//! Learning", NeurIPS 2020).
 //!
-//! Two strong views of every image; the first is attacked so that it looks like another image than the second
-//! ("instance-wise attack", equation 4). The loss is contrastive over both views and the attacked one, and a second
-//! contrastive term of the attacked view and its target alone (equation 7), with a weight. One BatchNorm for all.
+//! Two strong views of every image; the first is attacked so that it looks like another image than
+//! the second ("instance-wise attack", equation 4). The loss is contrastive over both views and the
+//! adversarial one, plus a weighted second contrastive term of the adversarial view and its target
+//! alone (equation 7). All views share one BatchNorm.
 //!
-//! As in the released code, the attack sees the network in evaluation mode, the views of a term share a batch, and the
-//! attacked pair is forwarded again with the clean view. Departures: gradients are those of the loss, where the
-//! released code takes one factor of each similarity for a constant (half as long, cosine .9994 at the golden
-//! vectors); the contrastive losses have AdvCL's scale; the projection head is the one that all methods here share.
+//! As in the released code, the network is in evaluation mode during the attack, the views of a
+//! term share a batch, and the adversarial pair is forwarded again together with the clean view.
+//! Departures: gradients are those of the loss, whereas the released code treats one factor of each
+//! similarity as a constant (half as long, cosine .9994 at the golden vectors); the contrastive
+//! losses have AdvCL's scale; the projection head is the one that all methods here share.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Given, Method, Trained, Trainer, frozen_embedding};
-use crate::attack::{Ball, Pgd};
+use super::{Method, Trained, Trainer, ViewAttack, frozen_embedding};
 use crate::check::Check;
 use crate::data::Images;
 use crate::data::augment::Strong;
@@ -25,24 +26,24 @@ use crate::pixels::Pixels;
 use crate::tensor::to_tensor;
 use crate::train::{Loss, Objective, Plan, Step};
 
-/// What a recipe says of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Keys of a table `[pretrain.rocl]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// How long and how fast.
+pub struct RoclSettings {
+    /// Epochs, batch size and optimizer.
     pub plan: Plan,
-    /// Of the contrastive losses.
+    /// Temperature of the contrastive losses.
     pub temperature: f64,
-    /// Weight of the term of the attacked view and its target, both terms summed over the positives: 1/256 in the
-    /// released code.
+    /// Weight of the term of the adversarial view and its target, both terms summed over the
+    /// positives; by default 1/256, as in the released code.
     #[serde(default = "released_weight")]
     pub target_weight: f64,
-    /// Of the attack: 7 in the paper.
+    /// Gradient steps of the attack; 7 in the paper.
     pub attack_steps: usize,
-    /// Of the attack, in pixels; a quarter of the radius where it is left out.
+    /// Step size of the attack, in pixels; a quarter of the radius by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attack_step_size: Option<Pixels>,
-    /// Both views.
+    /// Augmentation of both views.
     #[serde(default)]
     pub strong: Strong,
 }
@@ -51,7 +52,7 @@ fn released_weight() -> f64 {
     1.0 / 256.0
 }
 
-impl Method for Settings {
+impl Method for RoclSettings {
     fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -63,22 +64,22 @@ impl Method for Settings {
         check.views("strong", self.strong.check())
     }
 
-    fn pretrain(&self, given: &Given, trainer: &mut Trainer) -> Result<Trained> {
+    fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
+        let (inputs, step_size) = (trainer.inputs, self.attack_step_size.as_ref());
         let objective = Rocl {
-            images: &given.train.images,
+            images: &inputs.train.images,
             settings: self,
-            ball: given.ball,
+            attack: ViewAttack::new(inputs.ball, self.attack_steps, step_size),
         };
-        let fresh = trainer.fresh_backbone(self.routes(), &[]);
-        Ok(trainer.fit("", &objective, &self.plan, fresh)?.into())
+        trainer.train_backbone(self, &[], &objective)
     }
 }
 
-/// The objective.
+/// Objective: both contrastive terms.
 struct Rocl<'a> {
     images: &'a Images,
-    settings: &'a Settings,
-    ball: Ball,
+    settings: &'a RoclSettings,
+    attack: ViewAttack,
 }
 
 impl Objective for Rocl<'_> {
@@ -92,16 +93,14 @@ impl Objective for Rocl<'_> {
         };
         let (first, target) = (view(), view());
         let temperature = settings.temperature;
-        let embed = frozen_embedding(step.plain, Route::Normal);
+        let embed = frozen_embedding(step.detached, Route::Normal);
         let fixed = FixedViews::new(vec![embed(target.clone())], temperature);
-        let step_size = settings.attack_step_size.as_ref();
-        let pgd = Pgd::new(settings.attack_steps, step_size, self.ball);
-        let climb = |x| fixed.contrastive(embed(x));
-        let attacked = pgd.maximize(climb, &first, self.ball, step.rng);
+        let loss = |x| fixed.contrastive(embed(x));
+        let attacked = self.attack.maximize(loss, &first, step.rng);
 
         let mut mode = Mode::Train(step.statistics);
         let mut term = |views: &[Tensor<4>]| {
-            let views = step.live.embed_together(views, Route::Normal, &mut mode);
+            let views = step.tracked.embed_together(views, Route::Normal, &mut mode);
             contrastive(views, temperature)
         };
         let pair = term(&[attacked.clone(), target.clone()]);
@@ -113,8 +112,8 @@ impl Objective for Rocl<'_> {
     }
 }
 
-/// Both terms as if they were sums over the positives, which are two of an anchor among three views and one in a pair;
-/// halved, so that the first keeps its scale.
+/// Converts means over the positives to the released code's sums: an anchor has two positives among
+/// three views and one in a pair. Both are halved, so that the first term keeps its scale.
 pub(crate) fn released_balance(three: &Tensor<1>, pair: &Tensor<1>, weight: f64) -> Tensor<1> {
     three.clone() + pair.clone() * (weight / 2.0)
 }

@@ -1,9 +1,12 @@
-//! SimCLR (Chen et al., ICML 2020): two strong views, no attack. The standard encoder that robust ones are held
-//! against, and the source of pseudo-labels.
+//! SimCLR (Chen, Kornblith, Norouzi, Hinton: "A Simple Framework for Contrastive Learning of Visual
+//! Representations", ICML 2020): two strong views, no attack.
+//!
+//! It makes the standard encoder that robust ones are compared with, and whose features give the
+//! pseudo-labels.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Given, Method, Trained, Trainer};
+use super::{Method, Trained, Trainer};
 use crate::check::Check;
 use crate::data::Images;
 use crate::data::augment::Strong;
@@ -13,20 +16,20 @@ use crate::nn::{Backbone, Mode, Route};
 use crate::tensor::to_tensor;
 use crate::train::{Loss, Objective, Plan, Step};
 
-/// What a recipe says of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Keys of a table `[pretrain.simclr]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// How long and how fast.
+pub struct SimClrSettings {
+    /// Epochs, batch size and optimizer.
     pub plan: Plan,
-    /// Of the contrastive loss.
+    /// Temperature of the contrastive loss.
     pub temperature: f64,
-    /// Both views.
+    /// Augmentation of both views.
     #[serde(default)]
     pub strong: Strong,
 }
 
-impl Method for Settings {
+impl Method for SimClrSettings {
     fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -40,22 +43,21 @@ impl Method for Settings {
         false
     }
 
-    fn pretrain(&self, given: &Given, trainer: &mut Trainer) -> Result<Trained> {
+    fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
         let objective = SimClr {
-            images: &given.train.images,
+            images: &trainer.inputs.train.images,
             settings: self,
         };
-        let fresh = trainer.fresh_backbone(self.routes(), &[]);
-        Ok(trainer.fit("", &objective, &self.plan, fresh)?.into())
+        trainer.train_backbone(self, &[], &objective)
     }
 }
 
-/// The objective.
+/// Objective: the contrastive loss of two views.
 pub struct SimClr<'a> {
-    /// Unlabeled.
+    /// Training images.
     pub images: &'a Images,
-    /// The recipe's.
-    pub settings: &'a Settings,
+    /// Settings of the method.
+    pub settings: &'a SimClrSettings,
 }
 
 impl Objective for SimClr<'_> {
@@ -68,7 +70,7 @@ impl Objective for SimClr<'_> {
                 .settings
                 .strong
                 .apply(self.images, step.indices, step.rng);
-            step.live
+            step.tracked
                 .embed(to_tensor(view, step.device), Route::Normal, &mut mode)
         };
         let total = contrastive(vec![embed(), embed()], self.settings.temperature);

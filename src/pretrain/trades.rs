@@ -1,13 +1,15 @@
-//! TRADES (Zhang, Yu, Jiao, Xing, El Ghaoui, Jordan: "Theoretically Principled Trade-off between Robustness and
-//! Accuracy", ICML 2019), with the labels of all training images: the other ceiling.
+//! TRADES (Zhang, Yu, Jiao, Xing, El Ghaoui, Jordan: "Theoretically Principled Trade-off between
+//! Robustness and Accuracy", ICML 2019) with the labels of all training images: the other upper
+//! bound.
 //!
-//! Equation 5: cross-entropy on the images as they are, and β times the divergence of what is said of attacked ones; the
-//! attack climbs that divergence. As in the released code the attack begins at Gaussian noise of deviation 0.001
-//! beside the image and sees the network in evaluation mode.
+//! The loss is equation 5: cross-entropy on clean images, plus β times the divergence between the
+//! predictions on clean and on adversarial images; the attack maximizes that divergence. As in the
+//! released code, the attack starts from the image plus Gaussian noise of deviation 0.001, and the
+//! network is in evaluation mode during it.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Given, Method, Trained, Trainer, supervised};
+use super::{Method, Trained, Trainer};
 use crate::check::Check;
 use crate::criterion::Criterion;
 use crate::data::augment::Weak;
@@ -15,25 +17,25 @@ use crate::error::Result;
 use crate::pixels::Pixels;
 use crate::train::Plan;
 
-/// What a recipe says of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Keys of a table `[pretrain.trades]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// How long and how fast.
+pub struct TradesSettings {
+    /// Epochs, batch size and optimizer.
     pub plan: Plan,
-    /// Weight of the divergence, the paper's 1/λ: 6 in most of its tables.
+    /// Weight β of the divergence, the paper's 1/λ; 6 in most of its tables.
     pub beta: f64,
-    /// Of the attack: 10 in the paper.
+    /// Gradient steps of the attack; 10 in the paper.
     pub attack_steps: usize,
-    /// Of the attack, in pixels; a quarter of the radius where it is left out.
+    /// Step size of the attack, in pixels; a quarter of the radius by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attack_step_size: Option<Pixels>,
-    /// What is attacked: a crop and a flip.
+    /// Augmentation of the images before the attack: a crop and a flip.
     #[serde(default)]
     pub weak: Weak,
 }
 
-impl Method for Settings {
+impl Method for TradesSettings {
     fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -48,12 +50,12 @@ impl Method for Settings {
         true
     }
 
-    fn pretrain(&self, given: &Given, trainer: &mut Trainer) -> Result<Trained> {
+    fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
         let criterion = Criterion::Trades {
             beta: self.beta,
             steps: self.attack_steps,
             step_size: self.attack_step_size.clone(),
         };
-        supervised::fit(given, trainer, &self.plan, &self.weak, criterion)
+        trainer.train_classifier(&self.plan, &self.weak, criterion)
     }
 }

@@ -152,6 +152,6 @@ impl Recipe {
 }
 
 /// Whether an encoder's source is a file, and no method's name.
-pub(super) fn is_path(source: &str) -> bool {
+pub fn is_path(source: &str) -> bool {
     source.contains(['/', '\\', '.'])
 }

@@ -1,7 +1,9 @@
 //! Typed recipes: what changes the numbers of a run. Read, overridden, checked once, never changed after.
 
 mod check;
-mod part;
+mod depends;
+pub mod keys;
+mod schema;
 
 use std::path::Path;
 
@@ -9,15 +11,24 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::attack::{Ball, Norm, Suite};
-use crate::cluster;
+use crate::cluster::ClusterSettings;
+use crate::data;
 use crate::error::{Error, Result, nearest};
 use crate::finetune::Finetune;
 use crate::nn::EncoderConfig;
 use crate::pixels::Pixels;
 use crate::pretrain::Pretrain;
-use crate::probe;
+use crate::probe::ProbeSettings;
 
-pub use part::{Fingerprint, Fingerprints, Part, hash};
+pub use crate::tables::{Entry, Tables};
+pub use check::is_path;
+pub use depends::{
+    Artifact, CLASSIFIER, CLUSTERED, Difference, Fingerprints, PRETRAINED, PSEUDO_LABELS, SOURCE,
+    Upstream, differences, from_text, in_words, title, to_text,
+};
+
+/// Method whose encoder's features are clustered, where a recipe names no other.
+pub const CLUSTERED_METHOD: &str = "simclr";
 
 /// The recipes inside the binary: name, one line about it, text.
 pub const SHIPPED: [(&str, &str, &str); 8] = [
@@ -64,7 +75,20 @@ pub const SHIPPED: [(&str, &str, &str); 8] = [
 ];
 
 /// Everything that decides a run's numbers, with the seed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+///
+/// ```
+/// use advcl::Recipe;
+///
+/// let recipe = Recipe::load("quickstart", &["threat.radius = '8/255'".to_owned()])?;
+/// assert_eq!(recipe.threat.radius.to_string(), "8/255");
+/// assert_eq!(recipe.pretrain.entries()[0].name, "simclr");
+///
+/// // Mistakes are refused with their place and a hint.
+/// let error = Recipe::load("quickstart", &["evaluate.stps = 5".to_owned()]).unwrap_err();
+/// assert!(error.to_string().contains("unknown field `stps`"));
+/// # Ok::<(), advcl::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// Of all random numbers.
@@ -79,10 +103,10 @@ pub struct Recipe {
     pub pretrain: Pretrain,
     /// A look at the encoders while they are made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub probe: Option<probe::Settings>,
+    pub probe: Option<ProbeSettings>,
     /// Pseudo-labels for AdvCL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cluster: Option<cluster::Settings>,
+    pub cluster: Option<ClusterSettings>,
     /// Other images to finetune and evaluate on: transfer. Left out, they are those of `data`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downstream: Option<Downstream>,
@@ -96,7 +120,7 @@ pub struct Recipe {
 }
 
 /// Which images.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
     /// The name of the embedded set, or a path.
@@ -114,7 +138,7 @@ pub struct Data {
 }
 
 /// Images to finetune and evaluate on, with classes and a size of their own.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Downstream {
     /// The name of the embedded set, or a path.
@@ -131,7 +155,7 @@ pub struct Downstream {
 }
 
 /// What an attacker may do.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Threat {
     /// How a perturbation is measured.
@@ -151,7 +175,7 @@ impl Threat {
 }
 
 /// The final figures.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluate {
     /// `test`, or `holdout` while settings are being chosen.
@@ -175,6 +199,7 @@ pub struct Evaluate {
     pub measure_limit: Option<usize>,
     /// Whether it is checked that the figures can be believed. They are the same without.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    #[schemars(extend("default" = true))]
     pub soundness: bool,
 }
 
@@ -187,7 +212,7 @@ fn is_yes(value: &bool) -> bool {
 }
 
 /// Several runs of the recipe, side by side.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Compare {
     /// In place of `seed`, a run each.
@@ -198,7 +223,7 @@ pub struct Compare {
 }
 
 /// Which images are evaluated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SplitName {
     /// The test set.
@@ -244,6 +269,17 @@ impl Recipe {
     /// # Errors
     /// [`Error::Recipe`] with line and column.
     pub fn parse(place: &str, text: &str, overrides: &[String]) -> Result<Self> {
+        Self::parse_relocated(place, text, |_| (), overrides)
+    }
+
+    /// [`Recipe::parse`] with a change of the text's tables before the overrides: paths of files that
+    /// were moved.
+    pub(crate) fn parse_relocated(
+        place: &str,
+        text: &str,
+        relocate: impl Fn(&mut Table),
+        overrides: &[String],
+    ) -> Result<Self> {
         let at = |error: toml::de::Error, text: &str, place: &str| {
             let offset = error.span().map_or(0, |span| span.start.min(text.len()));
             let before = &text[..offset];
@@ -253,16 +289,13 @@ impl Recipe {
             Error::recipe(
                 format!("{place}, line {line}, column {column}"),
                 problem,
-                "`advcl recipe show quickstart` prints a recipe with every key",
+                "`advcl recipe keys` prints every key with its type and default",
             )
         };
         // Read once without overrides, so that errors have a line and a column.
-        let as_written: Self = toml::from_str(text).map_err(|error| at(error, text, place))?;
-        if overrides.is_empty() {
-            as_written.check(place)?;
-            return Ok(as_written);
-        }
+        let _: Self = toml::from_str(text).map_err(|error| at(error, text, place))?;
         let mut table: Table = toml::from_str(text).map_err(|error| at(error, text, place))?;
+        relocate(&mut table);
         for line in overrides {
             let place = format!("--set {line:?}");
             let change: Table = toml::from_str(line).map_err(|error| at(error, line, &place))?;
@@ -282,7 +315,22 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// The recipe as a file's text, every key written out.
+    /// Sources of images: names of embedded data sets, or paths.
+    pub fn sources(&self) -> impl Iterator<Item = &str> {
+        let downstream = self.downstream.as_ref();
+        let downstream = downstream.map(|downstream| downstream.source.as_str());
+        std::iter::once(self.data.source.as_str()).chain(downstream)
+    }
+
+    /// Paths of everything that the recipe names: images that are not embedded, and files of other runs.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        let embedded = |source: &&str| data::EMBEDDED.contains(source);
+        self.sources()
+            .filter(move |source| !embedded(source))
+            .chain(self.files())
+    }
+
+    /// Text of the recipe, every key written out.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("tables of plain values")
     }

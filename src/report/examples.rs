@@ -1,50 +1,50 @@
-//! Images before and after the attack, and what a classifier says of both.
+//! Images before and after the attack, and a classifier's predictions for both.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::softmax;
 
-use super::Subject;
-use crate::attack::{Ball, Pgd};
+use super::ReportedModel;
+use crate::attack::Attacker;
 use crate::data::Split;
 use crate::error::Result;
-use crate::evaluate::{predictions, require_finite};
-use crate::loss::cross_entropy_each;
+use crate::evaluate::{Evaluator, StageProgress};
+use crate::logits::{self, LogitRows};
 use crate::nn::FrozenClassifier;
 use crate::random;
 use crate::session::Context;
-use crate::tensor::{label_tensor, to_tensor, to_vec};
+use crate::tensor::{to_tensor, to_vec};
 
-/// Images among which those to be shown are sought.
-const SOUGHT: usize = 200;
-/// Of these, at a time.
+/// Number of images from which those to be shown are chosen.
+const CANDIDATES: usize = 200;
+/// Candidates that are classified at a time.
 const BATCH: usize = 50;
 
-/// An image, clean and attacked.
+/// A clean image and its adversarial image.
 #[derive(Clone, Debug)]
 pub struct Example {
-    /// Its place in the split.
+    /// Index of the image in the split.
     pub index: usize,
     /// Its class.
     pub label: usize,
-    /// `[channels, height, width]`, pixels in [0, 1].
+    /// The clean image, `[channels, height, width]`, pixels in [0, 1].
     pub clean: Vec<f32>,
-    /// The same under attack.
+    /// The adversarial image.
     pub attacked: Vec<f32>,
     /// Channels, height, width.
     pub shape: [usize; 3],
-    /// Of each class, in [0, 1], of the image as it is.
+    /// Predicted probability of each class for the clean image.
     pub probabilities: Vec<f32>,
-    /// Under attack.
+    /// Predicted probability of each class for the adversarial image.
     pub probabilities_attacked: Vec<f32>,
 }
 
-/// `count` images to show, or as many as there are: such that every subject gets right as they are, each of another class
-/// as far as there are classes; others where these do not suffice. Drawn from the seed, not picked.
+/// Chooses `count` images to show, or as many as there are: images that every model classifies
+/// correctly, of different classes as far as there are classes, and others where these do not
+/// suffice. The choice is random and depends on the seed alone.
 ///
 /// # Errors
 /// [`crate::Error::Interrupted`]; [`crate::Error::Logits`].
 pub fn choose(
-    subjects: &[&Subject],
+    models: &[&ReportedModel],
     split: &Split,
     classes: usize,
     count: usize,
@@ -56,27 +56,31 @@ pub fn choose(
         return Ok(Vec::new());
     }
     let mut rng = random::generator(context.seed, "report/images", 0);
-    let mut sought = split.limited(classes, SOUGHT.min(len), context.seed);
-    let order = random::permutation(sought.len(), &mut rng);
-    sought = order.into_iter().map(|at| sought[at]).collect();
-    let mut right = vec![true; sought.len()];
-    for subject in subjects {
-        let stage = format!("{}/images", subject.row.classifier);
-        for (number, chunk) in sought.chunks(BATCH).enumerate() {
-            let images = to_tensor(split.images.batch(chunk), &context.device);
-            let said = predictions(subject.classifier.logits(images));
-            let start = number * BATCH;
-            for ((right, &index), said) in right[start..].iter_mut().zip(chunk).zip(said) {
-                *right &= split.labels[index] == said;
-            }
-            context.progress(&stage, start + chunk.len(), sought.len(), "images")?;
+    let mut candidates = split.limited(classes, CANDIDATES.min(len), context.seed);
+    let order = random::permutation(candidates.len(), &mut rng);
+    candidates = order.into_iter().map(|at| candidates[at]).collect();
+    let mut right = vec![true; candidates.len()];
+    for model in models {
+        let name = format!("{}/images", model.row.classifier);
+        let mut stage = StageProgress::new(&name, candidates.len());
+        let evaluator = Evaluator {
+            name: &model.row.classifier,
+            logits: &|x| model.classifier.logits(x),
+            classes,
+            split,
+            batch_size: BATCH,
+        };
+        let predicted = evaluator.predict_clean(&candidates, &mut stage, context)?;
+        for ((right, &index), class) in right.iter_mut().zip(&candidates).zip(predicted) {
+            *right &= split.labels[index] == class;
         }
     }
-    let (good, rest): (Vec<_>, Vec<_>) = sought.iter().zip(right).partition(|(_, right)| *right);
+    let (good, rest): (Vec<_>, Vec<_>) =
+        candidates.iter().zip(right).partition(|(_, right)| *right);
     let only = |pairs: Vec<(&usize, bool)>| pairs.into_iter().map(|(&i, _)| i).collect::<Vec<_>>();
     let (mut good, rest) = (only(good), only(rest));
     let mut chosen: Vec<usize> = Vec::new();
-    // Round by round, one of each class.
+    // In rounds, one image of each class a round.
     while chosen.len() < count && !good.is_empty() {
         let mut seen = vec![false; classes];
         good.retain(|&index| {
@@ -93,7 +97,7 @@ pub fn choose(
     Ok(chosen)
 }
 
-/// The probability that `classifier` gives each class, of each image: rows of `[images, classes]`.
+/// Predicts the probability of each class for each image: rows of `[images, classes]`.
 ///
 /// # Errors
 /// [`crate::Error::Logits`].
@@ -102,54 +106,51 @@ pub fn probabilities(
     images: Tensor<4>,
     indices: &[usize],
 ) -> Result<Vec<Vec<f32>>> {
-    let logits = classifier.logits(images);
-    let classes = logits.dims()[1];
-    for (&index, row) in indices.iter().zip(to_vec(logits.clone()).chunks(classes)) {
-        require_finite("report", index, row)?;
-    }
-    let all = to_vec(softmax(logits, 1));
-    Ok(all.chunks(classes).map(<[f32]>::to_vec).collect())
+    let logits = LogitRows::read(classifier.logits(images));
+    logits.require_finite("report", indices)?;
+    Ok(logits.rows().map(logits::probabilities).collect())
 }
 
-/// Attacks the chosen images by `pgd` on the cross-entropy, those that are wrong already too.
+/// Attacks the chosen images by PGD on the cross-entropy, misclassified ones too.
 ///
 /// # Shapes
 /// Returns `[chosen, channels, height, width]`.
 pub(super) fn attacked(
-    subject: &Subject,
+    model: &ReportedModel,
     split: &Split,
     chosen: &[usize],
-    (ball, pgd): (Ball, Pgd),
+    attacker: Attacker,
     context: &Context,
 ) -> Tensor<4> {
-    let images = to_tensor(split.images.batch(chosen), &context.device);
-    let labels: Vec<usize> = chosen.iter().map(|&i| split.labels[i]).collect();
-    let labels = label_tensor(&labels, &context.device);
-    let climb = |x| cross_entropy_each(subject.classifier.logits(x), labels.clone()).sum();
-    let first = chosen.first().map_or(0, |&i| i as u64);
-    let mut rng = random::generator(context.seed, "report/pgd", first);
-    pgd.maximize(climb, &images, ball, &mut rng)
+    let evaluator = Evaluator {
+        name: &model.row.classifier,
+        logits: &|x| model.classifier.logits(x),
+        classes: model.row.outcome.accuracy.classes.len(),
+        split,
+        batch_size: BATCH,
+    };
+    evaluator.pgd(chosen, attacker, context)
 }
 
-/// The chosen images and what PGD makes of them.
+/// Attacks the chosen images and predicts their classes before and after.
 ///
 /// # Errors
 /// [`crate::Error::Logits`].
 pub fn examples(
-    subject: &Subject,
+    model: &ReportedModel,
     split: &Split,
     chosen: &[usize],
-    attack: (Ball, Pgd),
+    attacker: Attacker,
     context: &mut Context,
 ) -> Result<Vec<Example>> {
     if chosen.is_empty() {
         return Ok(Vec::new());
     }
     let images = &split.images;
-    let attacked = attacked(subject, split, chosen, attack, context);
+    let attacked = attacked(model, split, chosen, attacker, context);
     let clean = to_tensor(images.batch(chosen), &context.device);
-    let before = probabilities(&subject.classifier, clean, chosen)?;
-    let after = probabilities(&subject.classifier, attacked.clone(), chosen)?;
+    let before = probabilities(&model.classifier, clean, chosen)?;
+    let after = probabilities(&model.classifier, attacked.clone(), chosen)?;
     let size = images.image_len();
     let (clean, attacked) = (images.batch(chosen).data, to_vec(attacked));
     let of = |all: &[f32], row: usize| all[row * size..(row + 1) * size].to_vec();

@@ -1,101 +1,102 @@
-//! A map of the features in two dimensions: t-SNE (van der Maaten and Hinton, JMLR 2008) of images as they are and attacked,
-//! together, so that both lie on one map.
+//! A map of the features in two dimensions: t-SNE (van der Maaten and Hinton, JMLR 2008) of clean
+//! and adversarial images together, so that both are on one map.
 
 use bhtsne::tSNE;
 use rand::RngExt;
 use rand_distr::StandardNormal;
 
-use super::Subject;
+use super::ReportedModel;
 use super::examples::attacked;
-use crate::attack::{Ball, Pgd};
+use crate::attack::Attacker;
 use crate::data::Split;
 use crate::error::Result;
-use crate::evaluate::predictions;
+use crate::evaluate::{StageProgress, predictions};
 use crate::random;
 use crate::session::Context;
-use crate::tensor::{to_tensor, to_vec};
+use crate::tensor::{to_tensor, to_vec, unit_rows};
 
-/// Effective number of neighbours; fewer where there are few points.
+/// Effective number of neighbours in t-SNE; fewer where there are few points.
 const PERPLEXITY: f32 = 30.0;
-/// Of t-SNE's gradient descent.
+/// Steps of t-SNE's gradient descent.
 const EPOCHS: usize = 750;
-/// Below this there is nothing to see.
+/// Fewest images that are mapped.
 const FEWEST: usize = 5;
 
 /// An image on the map.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Place {
-    /// Its class.
+pub struct MapPoint {
+    /// Class of the image.
     pub label: usize,
-    /// As it is; coordinates have no unit.
+    /// Position of the clean image; coordinates have no unit.
     pub clean: [f32; 2],
-    /// Under attack.
+    /// Position of the adversarial image.
     pub attacked: [f32; 2],
-    /// The class said of it.
-    pub said: usize,
-    /// The class said of it under attack.
-    pub said_attacked: usize,
+    /// Class predicted for the clean image.
+    pub predicted: usize,
+    /// Class predicted for the adversarial image.
+    pub predicted_attacked: usize,
 }
 
-/// The map.
+/// The positions of images in two dimensions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FeatureMap {
-    /// Of each image.
-    pub places: Vec<Place>,
+    /// One point for each image.
+    pub points: Vec<MapPoint>,
 }
 
-/// Maps the features of the chosen images and of what PGD makes of them. None where there are too few images.
+/// Maps the features of the chosen images and of their PGD images. None where there are too few
+/// images.
 ///
-/// Features are compared by direction, as the contrastive losses and nearest neighbours do. Computed on one thread, from a
-/// start drawn from the seed: the same map each time.
+/// Features are compared by direction, as the contrastive losses and nearest neighbours do. The map
+/// is computed on one thread, from a start that depends on the seed alone, and is the same each
+/// time.
 ///
 /// # Errors
 /// [`crate::Error::Interrupted`].
 pub fn feature_map(
-    subject: &Subject,
+    model: &ReportedModel,
     split: &Split,
     chosen: &[usize],
-    attack: (Ball, Pgd),
+    attacker: Attacker,
     batch_size: usize,
     context: &mut Context,
 ) -> Result<Option<FeatureMap>> {
     if chosen.len() < FEWEST {
         return Ok(None);
     }
-    let stage = format!("{}/map", subject.row.classifier);
+    let name = format!("{}/map", model.row.classifier);
+    let mut stage = StageProgress::new(&name, chosen.len());
     let (mut clean, mut moved) = (Vec::new(), Vec::new());
-    let (mut said, mut said_attacked) = (Vec::new(), Vec::new());
+    let (mut predicted, mut predicted_attacked) = (Vec::new(), Vec::new());
     let mut length = 0;
-    for (number, indices) in chosen.chunks(batch_size).enumerate() {
+    stage.by_batch(chosen, batch_size, context, |indices, context| {
         let images = to_tensor(split.images.batch(indices), &context.device);
-        let attacked = attacked(subject, split, indices, attack, context);
-        said.extend(predictions(subject.classifier.logits(images.clone())));
-        said_attacked.extend(predictions(subject.classifier.logits(attacked.clone())));
+        let attacked = attacked(model, split, indices, attacker, context);
+        predicted.extend(predictions(model.classifier.logits(images.clone())));
+        predicted_attacked.extend(predictions(model.classifier.logits(attacked.clone())));
         for (images, all) in [(images, &mut clean), (attacked, &mut moved)] {
-            let features = subject.encoder.features(images);
+            let features = model.encoder.features(images);
             length = features.dims()[1];
-            let norm = features.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
-            all.extend(to_vec(features / norm));
+            all.extend(to_vec(unit_rows(features)));
         }
-        let done = number * batch_size + indices.len();
-        context.progress(&stage, done, chosen.len(), "images")?;
-    }
+        Ok(())
+    })?;
     clean.extend(moved);
     let points: Vec<&[f32]> = clean.chunks(length).collect();
     let at = embed(&points, context.seed);
     let count = chosen.len();
-    let place = |(row, &index): (usize, &usize)| Place {
+    let point = |(row, &index): (usize, &usize)| MapPoint {
         label: split.labels[index],
         clean: at[row],
         attacked: at[count + row],
-        said: said[row],
-        said_attacked: said_attacked[row],
+        predicted: predicted[row],
+        predicted_attacked: predicted_attacked[row],
     };
-    let places = chosen.iter().enumerate().map(place).collect();
-    Ok(Some(FeatureMap { places }))
+    let points = chosen.iter().enumerate().map(point).collect();
+    Ok(Some(FeatureMap { points }))
 }
 
-/// t-SNE in two dimensions.
+/// Embeds points in two dimensions by t-SNE.
 fn embed(points: &[&[f32]], seed: u64) -> Vec<[f32; 2]> {
     let mut rng = random::generator(seed, "report/tsne", 0);
     let start: Vec<f32> = (0..2 * points.len())
@@ -110,7 +111,7 @@ fn embed(points: &[&[f32]], seed: u64) -> Vec<[f32; 2]> {
             .exact(squared);
         tsne.embedding()
     };
-    // Sums by several threads differ in their last bits, and t-SNE makes much of little.
+    // Sums by several threads differ in their last bits, which t-SNE amplifies to another map.
     let one = rayon::ThreadPoolBuilder::new().num_threads(1).build();
     let flat = one.map_or_else(|_| fit(), |pool| pool.install(fit));
     flat.chunks_exact(2).map(|at| [at[0], at[1]]).collect()

@@ -1,16 +1,16 @@
-//! What run folders have to tell: figures and curves read back, pictures computed from the models. Nothing in the folders
-//! changes.
+//! Data of reports about run folders: figures and curves that are read, and pictures that are
+//! computed from the models. The folders are not changed.
 
 mod examples;
 mod feature_map;
 mod folder;
-mod subject;
+mod model;
 mod surface;
 mod training;
 
 pub use examples::{Example, choose, examples, probabilities};
-pub use feature_map::{FeatureMap, Place, feature_map};
-pub use folder::{Folder, Row};
-pub use subject::{Gallery, Subject};
-pub use surface::{Surface, surface};
-pub use training::{Epoch, Stage, training};
+pub use feature_map::{FeatureMap, MapPoint, feature_map};
+pub use folder::{ReportedComparison, ReportedRow, ReportedRun, read};
+pub use model::{ReportData, ReportedModel};
+pub use surface::{LossSurface, surface};
+pub use training::{LoggedEpoch, TrainingStage, training};

@@ -1,53 +1,54 @@
-//! The loss around an image: along the sign of its gradient, where an attack goes, and along a random direction (AdvCL, Fan
-//! et al., NeurIPS 2021, section 5, figure on loss landscapes).
+//! The loss around an image: along the sign of its gradient, as attacks change it, and along a
+//! random direction (AdvCL, Fan et al., NeurIPS 2021, section 5, figure on loss landscapes).
 
 use burn::tensor::{Tensor, TensorData};
 use rand::RngExt;
 
-use super::Subject;
+use super::ReportedModel;
 use crate::attack::pgd::gradient;
 use crate::data::Split;
 use crate::error::Result;
-use crate::evaluate::require_finite;
+use crate::logits::{self, LogitRows};
 use crate::loss::cross_entropy_each;
 use crate::random;
 use crate::session::Context;
 use crate::tensor::{label_tensor, to_tensor, to_vec};
 
-/// Points along each direction.
+/// Number of points along each direction.
 const SIDE: usize = 21;
 
 /// Loss and margin on a square around an image.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Surface {
-    /// The image's place in the split.
+pub struct LossSurface {
+    /// Index of the image in the split.
     pub index: usize,
     /// Its class.
     pub label: usize,
-    /// How far the points are moved, in pixels, along either direction.
+    /// Distances of the points from the image along either direction, in pixels.
     pub at: Vec<f64>,
     /// Cross-entropy of the image's class in nats, `[random direction][gradient's sign]`.
     pub loss: Vec<Vec<f32>>,
-    /// The class's logit less the largest other one: below zero the classifier is wrong.
+    /// Logit of the image's class less the largest other one; below zero the prediction is wrong.
     pub margin: Vec<Vec<f32>>,
 }
 
-/// Walks from the image at `index` up to `reach` pixels along the sign of its gradient and along a random sign for each value,
-/// clamped into [0, 1]: a classifier sees nothing but images.
+/// Evaluates the loss up to `reach` pixels from the image at `index`, along the sign of its
+/// gradient and along a random sign for each value. Points are clamped into [0, 1], since a
+/// classifier gets images only.
 ///
 /// # Errors
 /// [`crate::Error::Interrupted`]; [`crate::Error::Logits`].
 pub fn surface(
-    subject: &Subject,
+    model: &ReportedModel,
     split: &Split,
     index: usize,
     reach: f64,
     context: &mut Context,
-) -> Result<Surface> {
+) -> Result<LossSurface> {
     let device = context.device.clone();
     let image = to_tensor(split.images.batch(&[index]), &device);
     let label = split.labels[index];
-    let classifier = &subject.classifier;
+    let classifier = &model.classifier;
     let losses = |logits: Tensor<2>| {
         let labels = vec![label; logits.dims()[0]];
         cross_entropy_each(logits, label_tensor(&labels, &device))
@@ -68,40 +69,24 @@ pub fn surface(
             .map(|&along| side.clone() + uphill.clone() * along);
         let points = Tensor::cat(points.collect(), 0).clamp(0.0, 1.0);
         let logits = classifier.logits(points);
-        let classes = logits.dims()[1];
-        let values = to_vec(logits.clone());
-        require_finite("report/surface", index, &values)?;
+        let rows = LogitRows::read(logits.clone());
+        rows.require_finite("report/surface", &[index; SIDE])?;
+        // One class alone is never wrong: its margin is infinite, and drawn as 1.
+        let margins = rows.rows().map(|row| logits::margin(row, label));
         margin.push(
-            values
-                .chunks(classes)
-                .map(|row| of_margin(row, label))
+            margins
+                .map(|m| if m.is_finite() { m } else { 1.0 })
                 .collect(),
         );
         loss.push(to_vec(losses(logits)));
-        let stage = format!("{}/surface", subject.row.classifier);
+        let stage = format!("{}/surface", model.row.classifier);
         context.progress(&stage, row + 1, SIDE, "lines")?;
     }
-    Ok(Surface {
+    Ok(LossSurface {
         index,
         label,
         at,
         loss,
         margin,
     })
-}
-
-fn of_margin(logits: &[f32], label: usize) -> f32 {
-    let others = logits
-        .iter()
-        .enumerate()
-        .filter(|(class, _)| *class != label);
-    let largest = others
-        .map(|(_, &logit)| logit)
-        .fold(f32::NEG_INFINITY, f32::max);
-    // One class alone: nothing can be wrong.
-    if largest.is_finite() {
-        logits[label] - largest
-    } else {
-        1.0
-    }
 }

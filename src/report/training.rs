@@ -1,4 +1,4 @@
-//! The training curves of a run, from its `metrics.jsonl`.
+//! Losses and probes of a run's training, read from its `metrics.jsonl`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,51 +7,58 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// One epoch.
+/// One epoch in the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Epoch {
-    /// Counted from 1.
+pub struct LoggedEpoch {
+    /// Number of the epoch, from 1.
     pub epoch: usize,
-    /// By name, means over the epoch; none where the value was no number.
+    /// Mean losses over the epoch, by name; none where a value was no number.
     pub losses: Vec<(String, Option<f64>)>,
-    /// Of the model after it, where it was probed.
+    /// Figures of the model after the epoch, where it was probed.
     #[serde(default)]
     pub figures: Vec<(String, Option<f64>)>,
-    /// At its last step.
+    /// Learning rate at the last step.
     pub lr: f64,
-    /// Rate.
+    /// Images a second.
     pub images_per_second: Option<f64>,
 }
 
-/// A stage of the run: "advcl", "advcl/slf".
+/// A stage of training: "advcl", "advcl/slf".
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Stage {
+pub struct TrainingStage {
     /// Its name in the log.
     pub name: String,
-    /// By rising epoch.
-    pub epochs: Vec<Epoch>,
+    /// The method's table.
+    #[serde(skip)]
+    pub method: String,
+    /// The parts of the name after the method: the mode, or what a method calls its own stages.
+    #[serde(skip)]
+    pub parts: Vec<String>,
+    /// Its epochs, the first one first.
+    pub epochs: Vec<LoggedEpoch>,
 }
 
-/// A line of the log that is about an epoch.
+/// A line of the log about an epoch.
 #[derive(Deserialize)]
-struct Line {
+struct EpochEvent {
     stage: String,
     #[serde(flatten)]
-    epoch: Epoch,
+    epoch: LoggedEpoch,
 }
 
-/// The stages of training in the order in which they began. An epoch that was repeated after a stop counts once, as it was
-/// the last time; a line that is cut off, as a crash leaves it, is passed over. Nothing where there is no log.
+/// Reads the stages of training in the order in which they began. Of an epoch that was repeated
+/// after an interruption the last line counts; a line that a crash cut off is skipped. There are no
+/// stages where there is no log.
 ///
 /// # Errors
 /// [`Error::Io`].
-pub fn training(log: &Path) -> Result<Vec<Stage>> {
+pub fn training(log: &Path) -> Result<Vec<TrainingStage>> {
     if !log.exists() {
         return Ok(Vec::new());
     }
     let bytes = std::fs::read(log).map_err(Error::io("read", log))?;
     let mut order: Vec<String> = Vec::new();
-    let mut stages: BTreeMap<String, BTreeMap<usize, Epoch>> = BTreeMap::new();
+    let mut stages: BTreeMap<String, BTreeMap<usize, LoggedEpoch>> = BTreeMap::new();
     for line in String::from_utf8_lossy(&bytes).lines() {
         let Ok(value) = serde_json::from_str::<serde_json::Value>(line) else {
             continue;
@@ -59,7 +66,7 @@ pub fn training(log: &Path) -> Result<Vec<Stage>> {
         if value["event"] != "epoch" {
             continue;
         }
-        let Ok(Line { stage, epoch }) = serde_json::from_value(value) else {
+        let Ok(EpochEvent { stage, epoch }) = serde_json::from_value(value) else {
             continue;
         };
         if !order.contains(&stage) {
@@ -67,13 +74,18 @@ pub fn training(log: &Path) -> Result<Vec<Stage>> {
         }
         stages.entry(stage).or_default().insert(epoch.epoch, epoch);
     }
-    let stage = |name: String| Stage {
-        epochs: stages
-            .remove(&name)
-            .unwrap_or_default()
-            .into_values()
-            .collect(),
-        name,
+    let stage = |name: String| {
+        let mut parts = name.split('/').map(str::to_owned);
+        TrainingStage {
+            method: parts.next().unwrap_or_default(),
+            parts: parts.collect(),
+            epochs: stages
+                .remove(&name)
+                .unwrap_or_default()
+                .into_values()
+                .collect(),
+            name,
+        }
     };
     Ok(order.into_iter().map(stage).collect())
 }
@@ -84,7 +96,7 @@ mod tests {
     use crate::session::Event;
 
     #[test]
-    fn a_log_is_read_as_it_was_written_and_repeated_epochs_count_once() {
+    fn logs_are_read_and_repeated_epochs_count_once() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("metrics.jsonl");
         let epoch = |stage: &str, epoch: usize, loss: f32| {

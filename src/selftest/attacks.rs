@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use super::golden::Golden;
 use super::{GRADIENT, OUTPUT};
-use crate::attack::apgd::{Climb, checkpoints};
+use crate::attack::apgd::{Ascent, checkpoints};
 use crate::attack::{Ball, Norm, pgd};
 use crate::error::{Error, Result};
 use crate::loss;
@@ -13,8 +13,9 @@ use crate::tensor::to_vec;
 /// Relative error allowed in Auto-PGD's iterates, which follow the golden gradients.
 const ITERATES: f64 = 1e-5;
 
-/// Auto-PGD: when steps are looked at; `NORM.LOSS.*`: where given gradients and losses lead, which points are kept as the best,
-/// which steps are halved; gradients and losses of a smooth classifier at every point of the way.
+/// Checks Auto-PGD: its checkpoints; in tensors `NORM.LOSS.*` the iterates that follow from given
+/// gradients and losses, the best points and the halved steps; and a smooth classifier's gradients
+/// and losses at every iterate.
 pub fn apgd(file: &mut Golden) -> Result<()> {
     for suffix in file.suffixes("checkpoints.") {
         let count = suffix.parse().map_err(|_| {
@@ -38,7 +39,7 @@ pub fn apgd(file: &mut Golden) -> Result<()> {
     Ok(())
 }
 
-/// Follows the golden gradients.
+/// Compares the iterates that follow from the golden gradients.
 fn climb(file: &mut Golden, prefix: &str, images: &Tensor<4>, ball: Ball) -> Result<()> {
     let (iterations, count) = (file.count("iterations")?, images.dims()[0]);
     let of = |what: &str| format!("{prefix}.{what}");
@@ -59,7 +60,7 @@ fn climb(file: &mut Golden, prefix: &str, images: &Tensor<4>, ball: Ball) -> Res
     let rows = |point: usize| &losses[point * count..(point + 1) * count];
     let start = at(&iterates, 0);
     let plan = (ball, file.number("rho")?, iterations);
-    let mut climb = Climb::new(
+    let mut climb = Ascent::new(
         plan,
         images.clone(),
         start.clone(),
@@ -79,12 +80,12 @@ fn climb(file: &mut Golden, prefix: &str, images: &Tensor<4>, ball: Ball) -> Res
     file.compare(&of("best_loss"), &best, 0.0)
 }
 
-fn note(climb: &Climb, steps: &mut Vec<f32>, best: &mut Vec<f32>) {
-    steps.extend(climb.progress().iter().map(|image| image.step));
-    best.extend(climb.progress().iter().map(|image| image.best));
+fn note(climb: &Ascent, steps: &mut Vec<f32>, best: &mut Vec<f32>) {
+    steps.extend(climb.states().iter().map(|image| image.step));
+    best.extend(climb.states().iter().map(|image| image.best));
 }
 
-/// Gradients and losses at the golden points, all of them one batch.
+/// Compares gradients and losses at all golden iterates, in one batch.
 fn slopes(file: &mut Golden, prefix: &str, loss: &str, bowls: &Bowls, count: usize) -> Result<()> {
     let iterates = file.tensor::<5>(&format!("{prefix}.iterate"))?;
     let [points, ..] = iterates.dims();
@@ -112,7 +113,7 @@ fn slopes(file: &mut Golden, prefix: &str, loss: &str, bowls: &Bowls, count: usi
     file.compare_tensor(&format!("{prefix}.gradient"), gradient, GRADIENT)
 }
 
-/// A smooth classifier: linear, with a bowl for each class.
+/// A smooth classifier: a linear function plus a paraboloid for each class.
 struct Bowls {
     classes: usize,
     weight: Tensor<2>,

@@ -1,4 +1,5 @@
-//! Checks of FAB's projection and of the Square attack: its schedule, patterns, starts and single changes.
+//! Checks of FAB's projection and of the Square attack: its schedule, patterns, starts and single
+//! changes.
 
 use super::OUTPUT;
 use super::golden::Golden;
@@ -7,7 +8,7 @@ use crate::attack::square::{Canvas, Window, pattern};
 use crate::attack::{Norm, Square};
 use crate::error::{Error, Result};
 
-/// FAB: the shortest changes that bring points onto hyperplanes, one by one.
+/// Checks FAB: the shortest change that brings a point onto a hyperplane.
 pub fn fab_projection(file: &mut Golden) -> Result<()> {
     let [count, size] = dimensions(file, "points")?;
     let points = shaped(file, "points", &[count, size])?;
@@ -24,7 +25,7 @@ pub fn fab_projection(file: &mut Golden) -> Result<()> {
     Ok(())
 }
 
-/// Square: everything but the drawing of random numbers.
+/// Checks the Square attack, except for its random numbers.
 pub fn square_step(file: &mut Golden) -> Result<()> {
     let square = Square {
         queries: file.count("queries")?,
@@ -99,7 +100,7 @@ pub fn square_step(file: &mut Golden) -> Result<()> {
     file.compare("l2.next", &changed, OUTPUT)
 }
 
-/// The shape of a tensor that must have `D` axes, none of them empty.
+/// Shape of a tensor that must have `D` axes, none of them empty.
 fn dimensions<const D: usize>(file: &Golden, name: &str) -> Result<[usize; D]> {
     let (shape, _) = file.values(name)?;
     let found = format!("{shape:?}");
@@ -109,7 +110,7 @@ fn dimensions<const D: usize>(file: &Golden, name: &str) -> Result<[usize; D]> {
     shape.ok_or_else(|| Error::format(&file.path, place, format!("{D} axes, none empty"), found))
 }
 
-/// The values of a tensor of that shape.
+/// Values of a tensor that must have the given shape.
 fn shaped(file: &Golden, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
     let (found, values) = file.values(name)?;
     if found != shape {
@@ -124,7 +125,7 @@ fn shaped(file: &Golden, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
     Ok(values)
 }
 
-/// The window of that top, left and side, which must lie in the image.
+/// Window with the given top, left and side, which must lie within the image.
 fn window(
     file: &Golden,
     name: &str,

@@ -1,4 +1,4 @@
-//! A golden file: its tensors, its constants, and what was compared with it.
+//! A golden file: its tensors, its constants, and the quantities that were compared with it.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::random;
 use crate::tensor::to_vec;
 use crate::weights::{self, Tensors};
 
-/// One file, and the outcome of its checks so far.
+/// One file, and the quantities that were compared so far.
 pub struct Golden {
     pub path: PathBuf,
     pub check: String,
@@ -20,11 +20,11 @@ pub struct Golden {
     pub tensors: Tensors,
     pub device: Device,
     pub quantities: Vec<Quantity>,
-    /// Moves the images by rounding errors, differently for each number but 0; see [`super::check`].
+    /// Seed of rounding errors that are added to images; none for 0. See [`super::check_file`].
     pub jitter: u64,
 }
 
-/// All golden files of a folder, in the order of their names.
+/// Reads all golden files of a folder, in the order of their names.
 pub fn read_folder(folder: &Path) -> Result<Vec<Golden>> {
     let entries = std::fs::read_dir(folder).map_err(Error::io("read", folder))?;
     let mut paths = Vec::new();
@@ -55,6 +55,7 @@ pub fn read_folder(folder: &Path) -> Result<Vec<Golden>> {
 }
 
 impl Golden {
+    /// Reads a file's content.
     pub fn parse(content: &[u8], path: PathBuf) -> Result<Self> {
         let (tensors, metadata) = weights::parse(content, &path)?;
         let entry = |key: &str| {
@@ -80,7 +81,7 @@ impl Golden {
         Error::format(&self.path, place, expected, found)
     }
 
-    /// A number of `params`.
+    /// A number among the constants.
     pub fn number(&self, key: &str) -> Result<f64> {
         let value = &self.params[key];
         let place = format!("params {key}");
@@ -89,7 +90,7 @@ impl Golden {
             .ok_or_else(|| self.broken(place, "a number", value.to_string()))
     }
 
-    /// A whole number of `params`, 1 or more.
+    /// A whole number, 1 or more, among the constants.
     pub fn count(&self, key: &str) -> Result<usize> {
         let value = self.number(key)?;
         if value.fract() == 0.0 && (1.0..1e6).contains(&value) {
@@ -102,7 +103,7 @@ impl Golden {
         ))
     }
 
-    /// A list of whole numbers of `params`.
+    /// A list of whole numbers among the constants.
     pub fn numbers(&self, key: &str) -> Result<Vec<usize>> {
         let value = &self.params[key];
         let list = value.as_array().and_then(|list| {
@@ -120,7 +121,8 @@ impl Golden {
         tensor.ok_or_else(|| self.broken("tensors".to_owned(), name, "no such tensor".to_owned()))
     }
 
-    /// A tensor of a known rank. Images (four dimensions) are moved by rounding errors where that is asked for.
+    /// A tensor of a known rank. Images (four dimensions) get rounding errors by
+    /// [`Golden::jitter`].
     pub fn tensor<const D: usize>(&self, name: &str) -> Result<Tensor<D>> {
         let (shape, mut values) = self.values(name)?;
         if D == 4 && self.jitter > 0 {
@@ -176,8 +178,8 @@ impl Golden {
         weights::import(module, &mut names.map(take).collect(), &[], &self.path)
     }
 
-    /// Notes an error that was computed elsewhere; of several tries, the best.
-    pub fn note(&mut self, name: impl Into<String>, error: f64, tolerance: f64) {
+    /// Records the error of a quantity; of several tries, the smallest.
+    pub fn record(&mut self, name: impl Into<String>, error: f64, tolerance: f64) {
         let error = if error.is_nan() { f64::INFINITY } else { error };
         let name = name.into();
         match self.quantities.iter_mut().find(|q| q.name == name) {
@@ -190,21 +192,21 @@ impl Golden {
         }
     }
 
-    /// Whether everything compared so far is within tolerance.
+    /// Whether all quantities so far are within tolerance.
     pub fn passed(&self) -> bool {
         self.quantities.iter().all(|q| q.error <= q.tolerance)
     }
 
-    /// Compares values with the golden tensor `name`: ‖ours − golden‖ / ‖golden‖.
+    /// Compares values with the golden tensor `name` by ‖ours − golden‖ / ‖golden‖.
     pub fn compare(&mut self, name: &str, ours: &[f32], tolerance: f64) -> Result<()> {
         let (_, golden) = self.values(name)?;
         let mut distance = Distance::default();
         distance.add(ours, &golden);
-        self.note(name, distance.relative(), tolerance);
+        self.record(name, distance.relative(), tolerance);
         Ok(())
     }
 
-    /// [`Golden::compare`] for a tensor on the device.
+    /// Compares a tensor on the device with the golden tensor `name`, by [`Golden::compare`].
     pub fn compare_tensor<const D: usize>(
         &mut self,
         name: &str,
@@ -215,7 +217,7 @@ impl Golden {
     }
 }
 
-/// The relative distance of two sets of values, tensor by tensor.
+/// Relative distance of two sets of tensors.
 #[derive(Default)]
 pub struct Distance {
     difference: f64,
@@ -223,6 +225,7 @@ pub struct Distance {
 }
 
 impl Distance {
+    /// Adds a tensor of both sets.
     pub fn add(&mut self, ours: &[f32], golden: &[f32]) {
         if ours.len() != golden.len() {
             self.difference = f64::INFINITY;
@@ -234,6 +237,7 @@ impl Distance {
         }
     }
 
+    /// ‖ours − golden‖ / ‖golden‖ of all tensors.
     pub fn relative(&self) -> f64 {
         if self.golden > 0.0 {
             (self.difference / self.golden).sqrt()

@@ -1,4 +1,5 @@
-//! Checks of the other methods: losses and attacks of ACL and RoCL, DeACL's loss, LARS, DynACL's schedule and average.
+//! Checks of the other methods: losses and attacks of ACL and RoCL, DeACL's loss, LARS, and
+//! DynACL's schedules and moving average.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData};
@@ -11,12 +12,13 @@ use crate::data::augment::Strong;
 use crate::error::Result;
 use crate::loss::{BASE_TEMPERATURE, FixedViews, contrastive};
 use crate::nn::{Backbone, Mode, Route, moving_average};
-use crate::pretrain::{acl, deacl, dynacl, frozen_embedding, rocl};
+use crate::pretrain::dynacl::DynAclSettings;
+use crate::pretrain::{acl, deacl, frozen_embedding, rocl};
 use crate::tensor::to_vec;
 use crate::train::{Optimizer, Plan, Schedule, Sgd, named_gradients};
 use crate::weights;
 
-/// What attacked methods share: the network, views, ball, step size, steps, temperature and the scale of the losses.
+/// Network, views, attack and loss of ACL's and RoCL's files.
 struct Setting {
     model: Backbone,
     views: [Tensor<4>; 2],
@@ -44,18 +46,19 @@ impl Setting {
         })
     }
 
-    /// The gradient at each golden iterate of `count` views that are attacked together, and the next iterates.
+    /// Compares the gradient at each golden iterate of `count` views that are attacked together,
+    /// and the next iterate.
     fn compare_attack(
         &self,
         file: &mut Golden,
         count: usize,
-        climb: impl Fn(Tensor<4>) -> Tensor<1>,
+        objective: impl Fn(Tensor<4>) -> Tensor<1>,
     ) -> Result<()> {
         let originals = Tensor::cat(self.views[..count].to_vec(), 0);
         for step in 0..self.steps {
             let each = (1..=count).map(|v| file.tensor::<4>(&format!("iterate_{v}.{step}")));
             let iterate = Tensor::cat(each.collect::<Result<Vec<_>>>()?, 0);
-            let gradient = pgd::gradient(&mut |x| climb(x), iterate.clone());
+            let gradient = pgd::gradient(&mut |x| objective(x), iterate.clone());
             let next = self.ball.step(iterate, gradient.clone(), self.step_size);
             let next = self.ball.project(next, &originals);
             let parts = gradient
@@ -74,21 +77,22 @@ impl Setting {
     }
 }
 
-/// ACL: the attack on both views, both streams, the adversarial-to-standard loss, all gradients.
+/// Checks ACL: the attack on both views, both streams, the adversarial-to-standard loss and all
+/// gradients.
 pub fn acl(file: &mut Golden) -> Result<()> {
     let setting = Setting::read(file)?;
     let (temperature, scale) = (setting.temperature, setting.scale);
-    let climb = acl::both_views(&setting.model, temperature);
-    setting.compare_attack(file, 2, |x| climb(x) * scale)?;
+    let objective = acl::joint_loss(&setting.model, temperature);
+    setting.compare_attack(file, 2, |x| objective(x) * scale)?;
 
-    let live = setting.model.clone().train();
+    let tracked = setting.model.clone().train();
     let steps = setting.steps;
     let attacked = [
         file.tensor::<4>(&format!("iterate_1.{steps}"))?,
         file.tensor::<4>(&format!("iterate_2.{steps}"))?,
     ];
     let stream = |views: &[Tensor<4>], route| {
-        let views = live.embed_together(views, route, &mut Mode::Batch);
+        let views = tracked.embed_together(views, route, &mut Mode::Batch);
         contrastive(views, temperature) * scale
     };
     let clean = stream(&setting.views, Route::Normal);
@@ -98,7 +102,7 @@ pub fn acl(file: &mut Golden) -> Result<()> {
     file.compare_tensor("loss.clean", clean, OUTPUT)?;
     file.compare_tensor("loss.adversarial", adversarial, OUTPUT)?;
     file.compare_tensor("loss.total", total, OUTPUT)?;
-    compare_gradients(file, "grad.", &named_gradients(&live, &gradients))?;
+    compare_gradients(file, "grad.", &named_gradients(&tracked, &gradients))?;
 
     let [first, _] = attacked;
     let [_, second] = setting.views.clone();
@@ -111,34 +115,34 @@ pub fn acl(file: &mut Golden) -> Result<()> {
     file.compare_tensor("loss.adversarial_standard", loss, OUTPUT)
 }
 
-/// RoCL: the instance-wise attack, both terms, all gradients.
+/// Checks RoCL: the instance-wise attack, both terms and all gradients.
 pub fn rocl(file: &mut Golden) -> Result<()> {
     let setting = Setting::read(file)?;
     let (temperature, scale) = (setting.temperature, setting.scale);
     let [first, target] = setting.views.clone();
     let embed = frozen_embedding(&setting.model, Route::Normal);
     let fixed = FixedViews::new(vec![embed(target.clone())], temperature);
-    // A pair has one positive an anchor: its sum is its mean.
+    // Each anchor of a pair has one positive, so the sum over positives is the mean.
     setting.compare_attack(file, 1, |x| fixed.contrastive(embed(x)) * scale)?;
 
-    let live = setting.model.clone().train();
+    let tracked = setting.model.clone().train();
     let attacked = file.tensor::<4>(&format!("iterate_1.{}", setting.steps))?;
     let term = |views: &[Tensor<4>]| {
-        let views = live.embed_together(views, Route::Normal, &mut Mode::Batch);
+        let views = tracked.embed_together(views, Route::Normal, &mut Mode::Batch);
         contrastive(views, temperature) * scale
     };
     let pair = term(&[attacked.clone(), target.clone()]);
     let three = term(&[first, target, attacked]);
-    // The file's are sums over the positives: two of an anchor among three views.
+    // The file's losses are sums over the positives, of which an anchor has two among three views.
     let total = rocl::released_balance(&three, &pair, 1.0 / file.number("lambda")?) * 2.0;
     let gradients = total.backward();
     file.compare_tensor("loss.contrastive", three * 2.0, OUTPUT)?;
     file.compare_tensor("loss.target", pair, OUTPUT)?;
     file.compare_tensor("loss.total", total, OUTPUT)?;
-    compare_gradients(file, "grad.", &named_gradients(&live, &gradients))
+    compare_gradients(file, "grad.", &named_gradients(&tracked, &gradients))
 }
 
-/// DeACL: the loss and what its attack climbs, with their gradients.
+/// Checks DeACL: the loss and the attack's loss, with their gradients.
 pub fn deacl(file: &mut Golden) -> Result<()> {
     let lifted = |file: &Golden, name: &str| -> Result<Tensor<2>> {
         Ok(file.tensor::<2>(name)?.autodiff().require_grad())
@@ -155,14 +159,14 @@ pub fn deacl(file: &mut Golden) -> Result<()> {
         file.compare(&format!("grad.student_{name}"), &gradient, GRADIENT)?;
     }
     let attacked = lifted(file, "student_adversarial")?;
-    let away = deacl::away(attacked.clone(), teacher);
-    let gradient = attacked.grad(&away.backward());
-    file.compare_tensor("attack", away, OUTPUT)?;
+    let loss = deacl::attack_loss(attacked.clone(), teacher);
+    let gradient = attacked.grad(&loss.backward());
+    file.compare_tensor("attack", loss, OUTPUT)?;
     let gradient = gradient.map(to_vec).unwrap_or_default();
     file.compare("attack.grad.student_adversarial", &gradient, GRADIENT)
 }
 
-/// Parameters of all kinds, under the names that they have in the file.
+/// One parameter of each shape in the file.
 #[derive(Module, Debug)]
 struct Parameters {
     matrix: Param<Tensor<2>>,
@@ -178,7 +182,7 @@ const NAMES: [(&str, &str); 4] = [
     ("scale", "bn1.bn_list.0.weight"),
 ];
 
-/// Three updates by LARS, with every parameter adapted.
+/// Checks three updates by LARS that adapt every parameter.
 pub fn lars(file: &mut Golden) -> Result<()> {
     let mut model = Parameters {
         matrix: Param::from_tensor(file.tensor::<2>(&format!("weight.{}", NAMES[0].1))?),
@@ -190,14 +194,14 @@ pub fn lars(file: &mut Golden) -> Result<()> {
     let (momentum, decay) = (file.number("momentum")?, file.number("weight_decay")?);
     let mut sgd = Sgd::new(momentum, decay, Optimizer::Lars);
     for step in 0..file.count("steps")? {
-        let live = model.clone().train();
+        let tracked = model.clone().train();
         let gradient = |name: &str| format!("grad.{step}.{name}");
         // A loss with just these gradients.
-        let loss = (live.matrix.val() * file.tensor::<2>(&gradient(NAMES[0].1))?).sum()
-            + (live.kernel.val() * file.tensor::<4>(&gradient(NAMES[1].1))?).sum()
-            + (live.bias.val() * file.tensor::<1>(&gradient(NAMES[2].1))?).sum()
-            + (live.scale.val() * file.tensor::<1>(&gradient(NAMES[3].1))?).sum();
-        model = sgd.step(file.number("lr")?, model, &live, &loss.backward());
+        let loss = (tracked.matrix.val() * file.tensor::<2>(&gradient(NAMES[0].1))?).sum()
+            + (tracked.kernel.val() * file.tensor::<4>(&gradient(NAMES[1].1))?).sum()
+            + (tracked.bias.val() * file.tensor::<1>(&gradient(NAMES[2].1))?).sum()
+            + (tracked.scale.val() * file.tensor::<1>(&gradient(NAMES[3].1))?).sum();
+        model = sgd.step(file.number("lr")?, model, &tracked, &loss.backward());
         let now = weights::export(&model);
         for (field, name) in NAMES {
             let (before, after) = (&start[field].1, &now[field].1);
@@ -213,11 +217,11 @@ pub fn lars(file: &mut Golden) -> Result<()> {
     Ok(())
 }
 
-/// DynACL: strength and weights of every epoch, and the moving average.
+/// Checks DynACL: the augmentation and the terms' weights of every epoch, and the moving average.
 pub fn dynacl(file: &mut Golden) -> Result<()> {
     let (epochs, periods) = (file.numbers("epochs")?, file.numbers("periods")?);
     for (&epochs, &period) in epochs.iter().zip(&periods) {
-        let settings = dynacl::Settings {
+        let settings = DynAclSettings {
             plan: Plan {
                 epochs,
                 batch_size: 2,
@@ -228,6 +232,7 @@ pub fn dynacl(file: &mut Golden) -> Result<()> {
                 momentum: 0.9,
                 weight_decay: 0.0,
                 optimizer: Optimizer::Sgd,
+                stretched: Vec::new(),
             },
             temperature: 0.5,
             period,

@@ -1,4 +1,4 @@
-//! Checks of what runs through the network: encoder, a whole AdvCL step, PGD-20.
+//! Checks of the network: encoder, a whole AdvCL step, PGD-20.
 
 use std::collections::HashMap;
 
@@ -41,7 +41,8 @@ pub(super) fn model(file: &Golden, channels: usize, clusters: &[usize]) -> Resul
     ))
 }
 
-/// The numbers of clusters in a file that does not list them: its weights `fc_K.bias`.
+/// Numbers of clusters from the names of a file's weights, `fc_K.bias`, where the constants do not
+/// list them.
 fn clusters_of(file: &Golden) -> Vec<usize> {
     let names = file.suffixes("weight.fc_");
     names
@@ -50,7 +51,8 @@ fn clusters_of(file: &Golden) -> Vec<usize> {
         .collect()
 }
 
-/// Compares gradients with the golden ones of that prefix, all parameters together; none may be missing.
+/// Compares gradients with the golden tensors of a prefix, all parameters together; none may be
+/// missing.
 pub(super) fn compare_gradients(
     file: &mut Golden,
     prefix: &str,
@@ -61,7 +63,7 @@ pub(super) fn compare_gradients(
         let (_, golden) = file.values(&format!("{prefix}{name}"))?;
         distance.add(ours.get(&name).map_or(&[], Vec::as_slice), &golden);
     }
-    file.note(
+    file.record(
         format!("{prefix}* (all parameters)"),
         distance.relative(),
         GRADIENT,
@@ -69,7 +71,7 @@ pub(super) fn compare_gradients(
     Ok(())
 }
 
-/// Features of every route in both modes, statistics, gradients.
+/// Checks the features of every route in both modes, running statistics and gradients.
 pub fn encoder(file: &mut Golden) -> Result<()> {
     let input = file.tensor::<4>("input")?;
     let model = model(file, input.dims()[1], &file.numbers("clusters")?)?;
@@ -80,11 +82,11 @@ pub fn encoder(file: &mut Golden) -> Result<()> {
             .features(input.clone(), route, &mut Mode::Eval);
         file.compare_tensor(&format!("eval.{name}.features"), features, OUTPUT)?;
 
-        let live = model.clone().train();
+        let tracked = model.clone().train();
         let images = input.clone().autodiff().require_grad();
         let mut statistics = Statistics::default();
         let mut mode = Mode::Train(&mut statistics);
-        let features = live.encoder.features(images.clone(), route, &mut mode);
+        let features = tracked.encoder.features(images.clone(), route, &mut mode);
         let shape = features.dims();
         let count = shape[0] * shape[1];
         let probe = (0..count)
@@ -105,7 +107,7 @@ pub fn encoder(file: &mut Golden) -> Result<()> {
         if route == Route::Pgd {
             compare_gradients(file, "train.pgd.grad.", &{
                 // `grad.input` has the same prefix.
-                let mut ours = named_gradients(&live, &gradients);
+                let mut ours = named_gradients(&tracked, &gradients);
                 ours.insert("input".to_owned(), of_images);
                 ours
             })?;
@@ -115,8 +117,9 @@ pub fn encoder(file: &mut Golden) -> Result<()> {
     file.compare_tensor("eval.pgd.projection", projection, OUTPUT)
 }
 
-/// One attack step against the golden next iterate, where the golden gradient is clearly not zero: the attack
-/// moves by the gradient's sign, and near zero that is anybody's guess.
+/// Compares the result of an attack step with the golden next iterate wherever the golden gradient
+/// is clearly not zero: the attack steps along the gradient's sign, which near zero depends on
+/// rounding.
 pub(super) fn compare_iterate(
     file: &mut Golden,
     name: &str,
@@ -139,11 +142,11 @@ pub(super) fn compare_iterate(
             worst.max(e)
         }
     });
-    file.note(format!("{name} (absolute)"), worst, ITERATE);
+    file.record(format!("{name} (absolute)"), worst, ITERATE);
     Ok(())
 }
 
-/// A whole pretraining step with given views, starts and pseudo-labels.
+/// Checks a whole AdvCL step with given views, random starts and pseudo-labels.
 pub fn advcl_step(file: &mut Golden) -> Result<()> {
     let counts = file.numbers("clusters")?;
     let original = file.tensor::<4>("original")?;
@@ -169,7 +172,7 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
     };
     let high = crate::tensor::to_tensor(filter.apply(&host), &file.device);
     let views = [file.tensor::<4>("view1")?, file.tensor::<4>("view2")?, high];
-    let live = model.clone().train();
+    let tracked = model.clone().train();
     let clean = |model: &Backbone| {
         views
             .clone()
@@ -177,19 +180,19 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
     };
     let fixed = FixedViews::new(clean(&model).to_vec(), temperature);
     let heads = counts.len() as f64;
-    // The golden attack climbs the sum over the heads; its direction is that of the mean.
-    let climb_cl = |x| fixed.contrastive(model.embed(x, Route::Pgd, &mut Mode::Batch)) * scale;
-    let climb_ce = |x| cluster_term(&model, x, &labels, &mut Mode::Batch) * heads;
+    // The golden attack maximizes the sum over the heads, which has the mean's direction.
+    let objective_cl = |x| fixed.contrastive(model.embed(x, Route::Pgd, &mut Mode::Batch)) * scale;
+    let objective_ce = |x| cluster_term(&model, x, &labels, &mut Mode::Batch) * heads;
 
-    let climbs: [(&str, &dyn Fn(Tensor<4>) -> Tensor<1>); 2] =
-        [("cl", &climb_cl), ("ce", &climb_ce)];
+    let objectives: [(&str, &dyn Fn(Tensor<4>) -> Tensor<1>); 2] =
+        [("cl", &objective_cl), ("ce", &objective_ce)];
     let mut finals = Vec::new();
-    for (kind, climb) in climbs {
+    for (kind, objective) in objectives {
         let start = original.clone() + file.tensor::<4>(&format!("start_{kind}"))?;
         file.compare_tensor(&format!("iterate_{kind}.0"), start, OUTPUT)?;
         for step in 0..steps {
             let iterate = file.tensor::<4>(&format!("iterate_{kind}.{step}"))?;
-            let gradient = pgd::gradient(&mut |x| climb(x), iterate.clone());
+            let gradient = pgd::gradient(&mut |x| objective(x), iterate.clone());
             let name = format!("grad_{kind}.{step}");
             file.compare_tensor(&name, gradient.clone(), GRADIENT)?;
             let next = ball.project(ball.step(iterate, gradient, step_size), &original);
@@ -197,17 +200,19 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
             compare_iterate(file, &format!("iterate_{kind}.{}", step + 1), next, &golden)?;
         }
         let start = file.tensor::<4>(&format!("iterate_{kind}.0"))?;
-        let free = Pgd { steps, step_size }.climb(climb, start, &original, ball);
-        finals.push(to_vec(climb(free))[0]);
+        let free = Pgd { steps, step_size }.climb(objective, start, &original, ball);
+        finals.push(to_vec(objective(free))[0]);
     }
 
     let x_cl = file.tensor::<4>(&format!("iterate_cl.{steps}"))?;
     let x_ce = file.tensor::<4>(&format!("iterate_ce.{steps}"))?;
-    let mut all = clean(&live).to_vec();
-    all.push(live.embed(x_cl, Route::Pgd, &mut Mode::Batch));
+    let mut all = clean(&tracked).to_vec();
+    all.push(tracked.embed(x_cl, Route::Pgd, &mut Mode::Batch));
     let loss_cl = contrastive(all, temperature) * scale;
-    let features = live.encoder.features(x_ce, Route::PgdCe, &mut Mode::Batch);
-    let loss_ce = mean_cross_entropy(live.cluster_logits(&features), &labels);
+    let features = tracked
+        .encoder
+        .features(x_ce, Route::PgdCe, &mut Mode::Batch);
+    let loss_ce = mean_cross_entropy(tracked.cluster_logits(&features), &labels);
     let total = loss_cl.clone() + loss_ce.clone() * file.number("cluster_weight")?;
     let reached = [
         to_vec(loss_cl.clone().inner())[0],
@@ -215,7 +220,7 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
     ];
     for ((kind, ours), golden) in ["cl", "ce"].into_iter().zip(finals).zip(reached) {
         let error = f64::from((ours - golden).abs() / golden.abs());
-        file.note(
+        file.record(
             format!("final loss of a free attack ({kind})"),
             error,
             TRAJECTORY,
@@ -225,14 +230,15 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
     file.compare_tensor("loss.contrastive", loss_cl, OUTPUT)?;
     file.compare_tensor("loss.cluster", loss_ce, OUTPUT)?;
     file.compare_tensor("loss.total", total, OUTPUT)?;
-    compare_gradients(file, "grad.", &named_gradients(&live, &gradients))?;
+    compare_gradients(file, "grad.", &named_gradients(&tracked, &gradients))?;
 
     let mut sgd = Sgd::new(
         file.number("momentum")?,
         file.number("weight_decay")?,
         Optimizer::Sgd,
     );
-    let updated = weights::export(&sgd.step(file.number("lr")?, model.clone(), &live, &gradients));
+    let updated =
+        weights::export(&sgd.step(file.number("lr")?, model.clone(), &tracked, &gradients));
     let updated = updated
         .into_iter()
         .map(|(name, (_, values))| (name, values))
@@ -240,7 +246,7 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
     compare_gradients(file, "updated.", &updated)
 }
 
-/// PGD-20 on encoder and linear head, in evaluation mode.
+/// Checks PGD-20 on encoder and linear classifier in evaluation mode.
 pub fn pgd20(file: &mut Golden) -> Result<()> {
     let input = file.tensor::<4>("input")?;
     let backbone = model(file, input.dims()[1], &clusters_of(file))?;
@@ -256,7 +262,7 @@ pub fn pgd20(file: &mut Golden) -> Result<()> {
         route,
     };
     let classes = classifier.linear.bias.val().dims()[0];
-    // As it is evaluated: BatchNorm folded into the weights.
+    // With BatchNorm folded into the weights, as in evaluation.
     let classifier = classifier.frozen();
     let labels = file.labels("labels", input.dims()[0], classes)?;
     let ball = Ball {
@@ -269,9 +275,9 @@ pub fn pgd20(file: &mut Golden) -> Result<()> {
     };
 
     file.compare_tensor("logits", classifier.logits(input.clone()), OUTPUT)?;
-    let climb = |x| cross_entropy_each(classifier.logits(x), labels.clone()).sum();
+    let objective = |x| cross_entropy_each(classifier.logits(x), labels.clone()).sum();
     let start = input.clone() + file.tensor::<4>("start")?;
-    let gradient = pgd::gradient(&mut |x| climb(x), start.clone());
+    let gradient = pgd::gradient(&mut |x| objective(x), start.clone());
     let first = ball.project(
         ball.step(start.clone(), gradient.clone(), attack.step_size),
         &input,
@@ -285,8 +291,8 @@ pub fn pgd20(file: &mut Golden) -> Result<()> {
     let mean =
         |values: &[f32]| values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64;
     let golden = mean(&file.values("loss_adv")?.1);
-    let free = mean(&to_vec(each(attack.climb(climb, start, &input, ball))));
-    file.note(
+    let free = mean(&to_vec(each(attack.climb(objective, start, &input, ball))));
+    file.record(
         "final loss of a free attack",
         (free - golden).abs() / golden,
         TRAJECTORY,

@@ -1,4 +1,4 @@
-//! Checks of what needs no network: views, transforms, losses, k-means.
+//! Checks that need no network: views, transforms, losses and k-means.
 
 use burn::tensor::Tensor;
 
@@ -25,7 +25,7 @@ fn batch(file: &Golden, name: &str) -> Result<Batch> {
     Ok(Batch { data, shape })
 }
 
-/// `output….rR` is the high-frequency view of `input…` at radius R.
+/// Checks the high-frequency view: tensor `output….rR` is the view of `input…` at radius R.
 pub fn high_frequency(file: &mut Golden) -> Result<()> {
     for suffix in file.suffixes("output") {
         let place = || format!("tensor output{suffix}");
@@ -51,7 +51,8 @@ pub fn high_frequency(file: &mut Golden) -> Result<()> {
     Ok(())
 }
 
-/// Each tensor but `input` is named by the transform and its parameter.
+/// Checks the transforms of images: each tensor but `input` is named after a transform and its
+/// parameter.
 pub fn transforms(file: &mut Golden) -> Result<()> {
     let input = batch(file, "input")?;
     let [_, channels, height, width] = input.shape;
@@ -121,7 +122,7 @@ pub fn transforms(file: &mut Golden) -> Result<()> {
     Ok(())
 }
 
-/// Lloyd's iterations from given centres.
+/// Checks Lloyd's iterations from given centres.
 pub fn kmeans(file: &mut Golden) -> Result<()> {
     let points = Points::new(file.tensor::<2>("points")?);
     let (_, start) = file.values("centres.start")?;
@@ -131,7 +132,7 @@ pub fn kmeans(file: &mut Golden) -> Result<()> {
     file.compare("labels", &labels, 0.0)
 }
 
-/// `loss.tT` and `grad.tT` at temperature T, of `views`.
+/// Checks the contrastive loss of `views`: `loss.tT` and `grad.tT` at temperature T.
 pub fn contrastive_loss(file: &mut Golden) -> Result<()> {
     let scale = loss::BASE_TEMPERATURE / file.number("base_temperature")?;
     for suffix in file.suffixes("loss.t") {
@@ -141,7 +142,8 @@ pub fn contrastive_loss(file: &mut Golden) -> Result<()> {
         let views = file.tensor::<3>("views")?.autodiff().require_grad();
         let [count, _, _] = views.dims();
         let view = |v| views.clone().narrow(0, v, 1).squeeze_dim::<2>(0);
-        // In the attack's form the other views are fixed: for each in turn, its part of the gradient.
+        // In the attack's form all views but one are fixed: each view in turn gives its part of the
+        // gradient.
         let mut parts = Vec::new();
         for v in 0..count {
             let others = (0..count).filter(|&other| other != v);
@@ -166,7 +168,7 @@ fn gradient<const D: usize>(loss: &Tensor<1>, of: &Tensor<D>) -> Tensor<D> {
         .unwrap_or_else(|| of.clone().inner().zeros_like())
 }
 
-/// Losses on logits, per sample where they are per sample; gradients of their sums.
+/// Checks the losses of logits, per image except for the means, and the gradients of their sums.
 pub fn class_losses(file: &mut Golden) -> Result<()> {
     let [batch, classes] = file.tensor::<2>("logits")?.dims();
     let labels = file.labels("labels", batch, classes)?;

@@ -1,5 +1,6 @@
 //! Checkpoints: weights, statistics, velocities and position, in one safetensors file.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::module::Module;
@@ -11,30 +12,78 @@ use crate::error::{Error, Result, first_difference};
 use crate::tensor::to_vec;
 use crate::weights::{self, Tensors};
 
-/// Where training stands; the metadata of a checkpoint.
-#[derive(Serialize, Deserialize)]
-pub(super) struct Position {
+/// Progress of a training; the metadata of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Position {
+    /// Stage of the run.
     pub stage: String,
+    /// Epochs that are done.
     pub epoch: usize,
+    /// Steps of the next epoch that are done.
     pub step: usize,
+    /// Everything that the weights depend on, as TOML.
     pub recipe: String,
-    /// Spent so far, all sittings together.
+    /// Seconds of training so far, over all sittings.
     pub seconds: f64,
 }
 
-/// A checkpoint file: weights, statistics, velocities and position.
+impl Position {
+    /// Progress that a checkpoint file has; none where there is no file.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Format`].
+    pub fn load(path: &Path) -> Result<Option<Self>> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        Self::parse(path, &weights::load_metadata(path)?).map(Some)
+    }
+
+    fn parse(path: &Path, metadata: &BTreeMap<String, String>) -> Result<Self> {
+        let text = metadata.get(METADATA);
+        text.and_then(|text| serde_json::from_str(text).ok())
+            .ok_or_else(|| {
+                let found = "none that this version understands";
+                Error::format(path, "metadata", format!("an {METADATA} entry"), found)
+            })
+    }
+}
+
+/// Checkpoints that a training continues.
+#[derive(Clone, Copy)]
+pub struct Resume<'a> {
+    /// Everything that the weights depend on, as TOML: a checkpoint of the same text is continued.
+    pub recipe: &'a str,
+    /// Another text whose checkpoints are continued too: a shorter training that did the same so far.
+    pub continues: Option<&'a str>,
+    /// Whether a checkpoint of any other text is passed over, and replaced in time; it is refused
+    /// otherwise.
+    pub replaces: bool,
+}
+
+/// Checkpoint file of a training: weights, statistics, velocities and position.
 #[derive(Clone, Copy)]
 pub struct Checkpoint<'a> {
     /// The file.
     pub path: &'a Path,
-    /// All that the weights depend on, as TOML. A checkpoint of another text is refused.
-    pub recipe: &'a str,
+    /// Which content is continued.
+    pub resume: Resume<'a>,
 }
 
 const METADATA: &str = "advcl_checkpoint";
 
-impl Checkpoint<'_> {
-    /// [`Error::Diverged`] for weights that are not finite, and nothing is written.
+impl<'a> Checkpoint<'a> {
+    /// Checkpoint that continues what has the same dependencies, and refuses anything else.
+    pub fn new(path: &'a Path, recipe: &'a str) -> Self {
+        let resume = Resume {
+            recipe,
+            continues: None,
+            replaces: false,
+        };
+        Self { path, resume }
+    }
+
+    /// Saves; [`Error::Diverged`] for weights that are not finite, and nothing is written.
     pub(super) fn save<M: Module>(
         &self,
         model: &M,
@@ -71,7 +120,7 @@ impl Checkpoint<'_> {
         weights::save(self.path, &tensors, &[(METADATA, position)])
     }
 
-    /// The saved state, where there is one; it must be of the same stage and recipe.
+    /// Saved state, where there is one.
     pub(super) fn load<M: Module>(
         &self,
         model: M,
@@ -82,24 +131,25 @@ impl Checkpoint<'_> {
             return Ok(model);
         }
         let (mut tensors, metadata) = weights::load(self.path)?;
-        let hint = "it belongs to another recipe: use another --run folder, or delete this one";
-        let position: Position = metadata
-            .get(METADATA)
-            .and_then(|text| serde_json::from_str(text).ok())
-            .ok_or_else(|| {
-                let found = "none that this version understands";
-                Error::format(self.path, "metadata", format!("an {METADATA} entry"), found)
-            })?;
+        let mut position = Position::parse(self.path, &metadata)?;
+        let same = position.stage == wanted.stage
+            && (position.recipe == wanted.recipe
+                || self.resume.continues == Some(&position.recipe));
+        if !same && self.resume.replaces {
+            return Ok(model);
+        }
+        let hint = "it belongs to another training: train in another folder";
         if position.stage != wanted.stage {
             let (wanted, found) = (&wanted.stage, &position.stage);
             let problem = format!("expected a checkpoint of {wanted}, found one of {found}");
             return Err(Error::model(self.path, problem, hint));
         }
-        if position.recipe != wanted.recipe {
+        if !same {
             let difference = first_difference(&position.recipe, &wanted.recipe);
             let problem = format!("a checkpoint of another recipe ({difference})");
             return Err(Error::model(self.path, problem, hint));
         }
+        position.recipe.clone_from(&wanted.recipe);
         let mut part = |prefix: &str| -> Tensors {
             let names: Vec<String> = tensors
                 .keys()

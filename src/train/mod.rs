@@ -16,17 +16,16 @@ use crate::nn::Statistics;
 use crate::random;
 use crate::session::{Context, Event};
 use crate::tensor::to_vec;
-use checkpoint::Position;
 
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, Position, Resume};
 pub use sgd::{Optimizer, Plan, Schedule, Sgd, named_gradients};
 
 /// What a training step is given.
 pub struct Step<'a, M> {
-    /// The model with gradients.
-    pub live: &'a M,
-    /// The same weights without autodiff: for attacks, which need no gradient of weights.
-    pub plain: &'a M,
+    /// The model that tracks gradients of its weights; the loss is computed with it.
+    pub tracked: &'a M,
+    /// The same weights without autodiff, for attacks, which need no gradient of the weights.
+    pub detached: &'a M,
     /// Which images.
     pub indices: &'a [usize],
     /// Counted from 0.
@@ -85,10 +84,10 @@ pub fn update<O: Objective>(
     rng: &mut ChaCha8Rng,
 ) -> (O::Model, Loss) {
     let mut statistics = Statistics::default();
-    let live = model.clone().train();
+    let tracked = model.clone().train();
     let loss = objective.loss(Step {
-        live: &live,
-        plain: &model,
+        tracked: &tracked,
+        detached: &model,
         indices,
         epoch,
         rng,
@@ -97,7 +96,7 @@ pub fn update<O: Objective>(
     });
     let gradients = loss.total.backward();
     let model = objective.before_update(model);
-    let model = sgd.step(lr, model, &live, &gradients);
+    let model = sgd.step(lr, model, &tracked, &gradients);
     (statistics.absorb_into(model), loss)
 }
 
@@ -127,7 +126,7 @@ pub fn fit<O: Objective>(
         stage: stage.to_owned(),
         epoch: 0,
         step: 0,
-        recipe: checkpoint.recipe.to_owned(),
+        recipe: checkpoint.resume.recipe.to_owned(),
         seconds: 0.0,
     };
     let mut sgd = Sgd::new(plan.momentum, plan.weight_decay, plan.optimizer);
@@ -135,8 +134,9 @@ pub fn fit<O: Objective>(
     let (first_epoch, mut first_step) = (position.epoch, position.step);
     if (first_epoch, first_step) != (0, 0) && first_epoch < plan.epochs {
         let text = format!(
-            "going on at epoch {}, step {}",
+            "continuing at epoch {} of {}, step {}",
             first_epoch + 1,
+            plan.epochs,
             first_step + 1
         );
         (context.observe)(&Event::Note {
@@ -155,7 +155,7 @@ pub fn fit<O: Objective>(
             let count = (epoch * steps + step) as u64;
             let mut rng = random::generator(context.seed, &format!("{stage}/step"), count);
             let progress = epoch as f64 + step as f64 / steps as f64;
-            lr = plan.schedule.rate(plan.lr, progress, plan.epochs);
+            lr = plan.rate(progress);
             let indices = &order[step * plan.batch_size..(step + 1) * plan.batch_size];
             let loss;
             let at = (epoch, &context.device);
@@ -218,17 +218,6 @@ pub fn fit<O: Objective>(
         first_step = 0;
     }
     Ok((model, position.seconds))
-}
-
-/// How a part of a stage is called in logs, and the file of its checkpoint; a stage of one part calls it "".
-pub fn part(stage: &str, part: &str) -> (String, String) {
-    match part {
-        "" => (stage.to_owned(), "checkpoint.safetensors".to_owned()),
-        part => {
-            let file = format!("checkpoint_{part}.safetensors");
-            (format!("{stage}/{part}"), file)
-        }
-    }
 }
 
 /// Running sums of the loss and its parts.

@@ -1,4 +1,4 @@
-//! Stochastic gradient descent, and how its learning rate moves.
+//! Stochastic gradient descent, LARS, and schedules of the learning rate.
 
 use std::collections::HashMap;
 
@@ -12,19 +12,20 @@ use crate::weights;
 
 /// Stochastic gradient descent with momentum and L2 weight decay, in PyTorch's form.
 ///
-/// Burn's own keeps its velocity private, so a checkpoint could not store it under the parameter's name.
+/// Burn's optimizer keeps its velocity private, so a checkpoint could not store it under the
+/// parameter's name.
 pub struct Sgd {
-    /// Momentum.
+    /// Momentum: share of the velocity that remains at each step.
     pub momentum: f64,
-    /// Added to the gradient times the weight.
+    /// Weight decay: the weight times this is added to its gradient.
     pub weight_decay: f64,
-    /// Whether each layer has a rate of its own.
+    /// SGD or LARS.
     pub optimizer: Optimizer,
     pub(super) velocity: HashMap<ParamId, Tensor<1>>,
 }
 
 impl Sgd {
-    /// Without velocity yet.
+    /// An optimizer with zero velocity.
     pub fn new(momentum: f64, weight_decay: f64, optimizer: Optimizer) -> Self {
         Self {
             momentum,
@@ -34,41 +35,42 @@ impl Sgd {
         }
     }
 
-    /// The gradient with weight decay, and at LARS' length.
+    /// The gradient with weight decay, scaled if the optimizer is LARS.
     fn scaled(&self, gradient: Tensor<1>, weight: &Tensor<1>) -> Tensor<1> {
         let decay = self.weight_decay;
         match self.optimizer {
             Optimizer::Sgd => gradient + weight.clone() * decay,
             Optimizer::Lars => {
                 let length = |x: &Tensor<1>| x.clone().square().sum().sqrt();
-                let (own, change) = (length(weight), length(&gradient));
-                // Where one of the two is zero there is nothing to hold them against.
-                let nothing = own
+                let (of_weight, of_gradient) = (length(weight), length(&gradient));
+                // The ratio means nothing if one of the two lengths is zero.
+                let undefined = of_weight
                     .clone()
                     .equal_elem(0.0)
-                    .bool_or(change.clone().equal_elem(0.0));
-                let rate = own.clone() * TRUST / (change + own * decay);
-                let rate = rate.mask_fill(nothing, 1.0);
+                    .bool_or(of_gradient.clone().equal_elem(0.0));
+                let rate = of_weight.clone() * TRUST / (of_gradient + of_weight * decay);
+                let rate = rate.mask_fill(undefined, 1.0);
                 (gradient + weight.clone() * decay) * rate
             }
         }
     }
 
-    /// One update of `plain` with the gradients that `live`'s parameters have; the others stay as they are.
-    pub fn step<M: Module>(&mut self, lr: f64, plain: M, live: &M, gradients: &Gradients) -> M {
+    /// Updates those parameters of `model` that have a gradient in `tracked`, the same model with
+    /// autodiff.
+    pub fn step<M: Module>(&mut self, lr: f64, model: M, tracked: &M, gradients: &Gradients) -> M {
         let mut found = Collect {
             gradients,
             by_id: HashMap::new(),
         };
-        live.visit(&mut found);
+        tracked.visit(&mut found);
         let mut update = Update {
             sgd: self,
             lr,
             gradients: found.by_id,
             convolutions: false,
         };
-        let model = plain.map(&mut update);
-        // A linear probe leaves them alone, and goes on using what was made of them.
+        let model = model.map(&mut update);
+        // A linear classifier does not change them, and continues to use the packed weights.
         if update.convolutions {
             nn::weights_replaced();
         }
@@ -93,7 +95,7 @@ struct Update<'a> {
     sgd: &'a mut Sgd,
     lr: f64,
     gradients: HashMap<ParamId, Tensor<1>>,
-    /// Whether any was updated.
+    /// Whether the weights of a convolution were updated.
     convolutions: bool,
 }
 
@@ -118,18 +120,18 @@ impl ModuleMapper for Update<'_> {
     }
 }
 
-/// Each parameter's gradient, by its published name; parameters without one are left out.
-pub fn named_gradients<M: Module>(live: &M, gradients: &Gradients) -> HashMap<String, Vec<f32>> {
+/// The gradients of those parameters that have one, by the parameters' published names.
+pub fn named_gradients<M: Module>(tracked: &M, gradients: &Gradients) -> HashMap<String, Vec<f32>> {
     let mut found = Collect {
         gradients,
         by_id: HashMap::new(),
     };
-    live.visit(&mut found);
+    tracked.visit(&mut found);
     let take = |(name, id): (String, ParamId)| Some((name, to_vec(found.by_id.remove(&id)?)));
-    ids(live).into_iter().filter_map(take).collect()
+    ids(tracked).into_iter().filter_map(take).collect()
 }
 
-/// Each parameter's identity, by its published name.
+/// The parameters' identities, by their published names.
 pub(super) fn ids<M: Module>(model: &M) -> HashMap<String, ParamId> {
     struct Ids(Vec<ParamId>);
     impl ModuleVisitor for Ids {
@@ -144,31 +146,31 @@ pub(super) fn ids<M: Module>(model: &M) -> HashMap<String, ParamId> {
     names.into_iter().zip(found.0).collect()
 }
 
-/// How the learning rate moves.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Schedule of the learning rate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Schedule {
-    /// From `lr` to `lr / 1000` along a cosine; before that, linearly up from `warmup_from`.
+    /// Cosine from `lr` to `lr / 1000`, after a linear warm-up from `warmup_from`.
     ///
-    /// Followed step by step, unlike the released code, which moves once an epoch after the warm-up: with few
-    /// epochs the difference shows.
+    /// The rate changes at every step; in AdvCL's released code it changes once an epoch after the
+    /// warm-up, which makes a difference with few epochs.
     Cosine {
-        /// Epochs of warm-up, part of the whole.
+        /// Epochs of warm-up, which are part of the plan's epochs.
         #[serde(default)]
         warmup_epochs: usize,
-        /// The learning rate of the first step.
+        /// Learning rate of the first step.
         #[serde(default)]
         warmup_from: f64,
     },
-    /// A tenth after each of these epochs.
+    /// Steps: the rate is divided by ten after each milestone.
     Steps {
-        /// Counted from 1.
+        /// Epochs, counted from 1.
         milestones: Vec<usize>,
     },
 }
 
 impl Schedule {
-    /// The learning rate at `progress` epochs (whole and fraction) out of `epochs`.
+    /// Learning rate at `progress` epochs, whole and fraction, out of `epochs`.
     pub fn rate(&self, lr: f64, progress: f64, epochs: usize) -> f64 {
         match self {
             Self::Cosine {
@@ -195,46 +197,104 @@ impl Schedule {
     }
 }
 
-/// How much of a layer's length LARS lets it move at a learning rate of 1: η in the paper.
+/// LARS' trust coefficient, η in the paper: the length of an update relative to that of its
+/// weights, at a learning rate of 1.
 const TRUST: f64 = 1e-3;
 
-/// How gradients become updates. Momentum is taken after it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Optimizer: the scaling of gradients before momentum.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Optimizer {
     /// Stochastic gradient descent.
     #[default]
     Sgd,
-    /// Layer-wise adaptive rates (You, Gitman, Ginsburg, 2017): the gradient of each parameter, decay included, is scaled
-    /// to a thousandth of the parameter's length. The learning rate is applied after the momentum, as by RoCL's torchlars
-    /// (algorithm 1, and ACL's code, before it: the same while the rate stands still). Of every parameter, as in the released code of
-    /// RoCL, ACL and DynACL; SimCLR's leaves out biases and normalization.
+    /// Layer-wise adaptive rates (You, Gitman, Ginsburg, 2017): the gradient of each parameter,
+    /// with weight decay, is scaled to a thousandth of the parameter's length.
+    ///
+    /// The learning rate multiplies after momentum, as in torchlars, which RoCL uses. Algorithm 1
+    /// of the paper and ACL's code multiply before it; both agree while the rate is constant. It
+    /// applies to all parameters, as in the released code of RoCL, ACL and DynACL; SimCLR's exempts
+    /// biases and normalization.
     Lars,
 }
 
 impl Optimizer {
-    fn is_usual(&self) -> bool {
+    fn is_default(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// How long and how fast.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Plan of a training: epochs, batch size and optimizer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// Passes over the images.
+    /// Number of passes over the images.
     pub epochs: usize,
-    /// Images a step; an epoch's remainder is left out.
+    /// Images in a step; the images that remain in an epoch are left out.
     pub batch_size: usize,
-    /// The schedule's peak.
+    /// Largest learning rate of the schedule.
     pub lr: f64,
-    /// How it moves.
+    /// Schedule of the learning rate.
     pub schedule: Schedule,
-    /// Of SGD.
+    /// Momentum.
     pub momentum: f64,
-    /// Of SGD.
+    /// Weight decay, as L2 in the gradient.
     pub weight_decay: f64,
-    /// SGD, or LARS, whose learning rates are larger: 1.5 for RoCL, 5 for ACL and DynACL.
-    #[serde(default, skip_serializing_if = "Optimizer::is_usual")]
+    /// SGD by default, or LARS, whose learning rates are larger: 1.5 for RoCL, 5 for ACL and
+    /// DynACL.
+    #[serde(default, skip_serializing_if = "Optimizer::is_default")]
+    #[schemars(extend("default" = "sgd"))]
     pub optimizer: Optimizer,
+    /// Epochs at which a finished training was continued for more: until each of them the schedule
+    /// ran as if it were the last epoch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("default" = []))]
+    pub stretched: Vec<usize>,
+}
+
+impl Plan {
+    /// Learning rate at `progress` epochs, whole and fraction.
+    pub fn rate(&self, progress: f64) -> f64 {
+        let end = self.stretched.iter().find(|end| progress < **end as f64);
+        self.schedule
+            .rate(self.lr, progress, *end.unwrap_or(&self.epochs))
+    }
+
+    /// Whether training by `self` up to `epoch` has done just what training by `longer` does up to
+    /// there, so that it can be continued by it.
+    ///
+    /// # Errors
+    /// The reason why not, in words.
+    pub fn continues_as(&self, longer: &Self, epoch: usize) -> Result<(), String> {
+        let unchanged = Self {
+            epochs: longer.epochs,
+            schedule: longer.schedule.clone(),
+            stretched: longer.stretched.clone(),
+            ..self.clone()
+        };
+        if unchanged != *longer {
+            return Err("more than the number of epochs and the schedule changed".to_owned());
+        }
+        if longer.epochs < epoch {
+            let asked = longer.epochs;
+            return Err(format!(
+                "{epoch} epochs are done already, {asked} are asked for"
+            ));
+        }
+        // A schedule moves smoothly between milestones and warm-up's end, which lie on whole
+        // epochs.
+        const FRACTIONS: usize = 8;
+        for step in 0..epoch * FRACTIONS {
+            let progress = step as f64 / FRACTIONS as f64;
+            let (then, now) = (self.rate(progress), longer.rate(progress));
+            if then != now {
+                return Err(format!(
+                    "the learning rate at epoch {progress} was {then:.4}, by this schedule it would have been {now:.4}"
+                ));
+            }
+        }
+        Ok(())
+    }
 }

@@ -1,9 +1,8 @@
-//! Bad input, continued: data sets.
+//! Bad input: data sets.
 
 use std::path::Path;
 
-use crate::bad_input::{refused, refused_at_the_door};
-use crate::{advcl, folder, png, put};
+use crate::{Transcript, advcl, folder, png, put};
 
 /// 80 images in class folders, 12 × 12.
 fn image_folder(path: &Path) {
@@ -17,22 +16,27 @@ fn image_folder(path: &Path) {
     }
 }
 
-#[test]
-fn data_sets() {
-    let folder = folder();
-    let path = folder.path();
+/// IDX files with a byte too few of training images.
+fn short_idx_files(path: &Path) {
     let idx = |name: &str, magic: u8, sizes: &[u32], bytes: usize| {
         let mut file = vec![0, 0, 8, magic];
         sizes
             .iter()
             .for_each(|size| file.extend(size.to_be_bytes()));
         file.extend(vec![1; bytes]);
-        put(path.join("idx").join(name), file);
+        put(path.join(name), file);
     };
     idx("train-images-idx3-ubyte", 3, &[64, 12, 12], 64 * 144 - 1);
     idx("train-labels-idx1-ubyte", 1, &[64], 64);
     idx("t10k-images-idx3-ubyte", 3, &[20, 12, 12], 20 * 144);
     idx("t10k-labels-idx1-ubyte", 1, &[20], 20);
+}
+
+#[test]
+fn data_sets_that_cannot_be_read() {
+    let folder = folder();
+    let path = folder.path();
+    short_idx_files(&path.join("idx"));
     let damage = |set: &str, file: &str, content: &[u8]| {
         image_folder(&path.join(set));
         put(path.join(set).join(file), content);
@@ -44,64 +48,29 @@ fn data_sets() {
     damage("gif", "train/dog/01.gif", b"GIF89a");
     damage("lonely", "train/bird/1.png", &whole);
     damage("hollow", "train/cat/00.png", &whole);
-    damage("file.bin", "x", b"");
     put(path.join("plain"), "not a data set");
     for split in ["train", "test"] {
         std::fs::create_dir(path.join("hollow").join(split).join("bird"))
             .expect("a writable folder");
     }
     std::fs::create_dir(path.join("nothing")).expect("a writable folder");
-    let cases: [(&str, &[&str]); 9] = [
-        (
-            "nowhere",
-            &["data set nowhere: expected the name of an embedded data set or an existing path"],
-        ),
-        (
-            "idx",
-            &[
-                "idx/train-images-idx3-ubyte: data from byte 16: expected 9216 bytes",
-                "found 9215",
-            ],
-        ),
-        (
-            "corrupt",
-            &["corrupt/train/cat/00.png: image data: expected a whole image"],
-        ),
-        (
-            "text",
-            &["text/train/cat/00.png: byte 0: expected PNG or JPEG"],
-        ),
-        (
-            "mixed",
-            &["one size", "mixed/train/dog/01.png of 10 × 10", "12 × 12"],
-        ),
-        (
-            "gif",
-            &["found train/dog/01.gif", "hint: convert it to PNG"],
-        ),
-        ("lonely", &["bird"]),
-        (
-            "hollow",
-            &["expected PNG or JPEG images in train/bird, found none"],
-        ),
-        ("nothing", &["expected PNG or JPEG images, found none"]),
-    ];
-    for (source, words) in cases {
-        refused_at_the_door(
-            path,
-            &format!("run tiny.toml --set data.source={source:?}"),
-            words,
-        );
-        refused_at_the_door(path, &format!("data inspect {source}"), words);
+    let mut transcript = Transcript::new(path);
+    for source in [
+        "nowhere", "plain", "idx", "corrupt", "text", "mixed", "gif", "lonely", "hollow", "nothing",
+    ] {
+        transcript.refuse_all(&[
+            format!("data inspect {source}"),
+            format!("run tiny.toml --set data.source='{source}'"),
+        ]);
     }
-    refused_at_the_door(path, "data inspect plain", &["plain"]);
-    // And the folder that they were made from is good.
+    // The folder that the damaged ones were made from is good.
     image_folder(&path.join("good"));
-    advcl(path, "data inspect good").expect(0);
+    transcript.run("data inspect good", 0);
+    transcript.check("data_sets_that_cannot_be_read");
 }
 
 #[test]
-fn unlabeled_images_can_be_pretrained_on_and_nothing_else() {
+fn images_without_labels_serve_for_pretraining_only() {
     let folder = folder();
     let path = folder.path();
     for i in 0..64u8 {
@@ -111,31 +80,27 @@ fn unlabeled_images_can_be_pretrained_on_and_nothing_else() {
         );
     }
     let run = "tiny.toml --set data.source='flat' --run run";
-    let words = [
-        "data set flat: expected labeled images",
-        "hint: put the images into train/<class>/",
-    ];
-    refused(path, &format!("run {run}"), &words);
+    let mut transcript = Transcript::new(path);
+    transcript.refuse_after_a_start(&format!("run {run}"));
     assert!(
         !path.join("run/simclr").exists(),
-        "said before anything is computed"
+        "refused after a computation"
     );
     for method in ["simclr", "advcl"] {
         advcl(path, &format!("pretrain {run} --method {method}")).expect(0);
-        assert!(
-            path.join(format!("run/{method}/model.safetensors"))
-                .exists()
-        );
+        let model = format!("run/{method}/model.safetensors");
+        assert!(path.join(model).exists());
         if method == "simclr" {
             advcl(path, "cluster --run run").expect(0);
         }
     }
-    refused(path, "finetune --run run", &words);
-    advcl(path, "data inspect flat").expect(0);
+    transcript.refuse_after_a_start("finetune --run run");
+    transcript.run("data inspect flat", 0);
+    transcript.check("images_without_labels");
 }
 
 #[test]
-fn one_class_is_nothing_to_tell_apart() {
+fn images_of_a_single_class() {
     let folder = folder();
     let path = folder.path();
     for i in 0..84u8 {
@@ -144,8 +109,9 @@ fn one_class_is_nothing_to_tell_apart() {
         put(path.join(format!("one/{split}/cat/{i:02}.png")), image);
     }
     let run = "tiny.toml --set data.source='one' --run run";
-    let words = ["data set one: expected two classes or more, found \"cat\" alone"];
-    refused(path, &format!("run {run}"), &words);
+    let mut transcript = Transcript::new(path);
+    transcript.refuse_after_a_start(&format!("run {run}"));
     advcl(path, &format!("pretrain {run} --method simclr")).expect(0);
-    refused(path, "finetune --run run", &words);
+    transcript.refuse_after_a_start("finetune --run run");
+    transcript.check("images_of_a_single_class");
 }

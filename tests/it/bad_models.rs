@@ -1,32 +1,19 @@
-//! Bad input, continued: what `predict` is given, and a disk that is full.
+//! Bad input: the models and images of `predict`, and a disk that is full.
 
-use crate::bad_input::{Case, refused_at_the_door};
-use crate::{advcl, answer, folder, get, png, put, snapshot};
+use crate::{Transcript, advcl, answer, contents, folder_after, get, png, put};
 
 #[test]
-fn predictions() {
-    let folder = folder();
+fn models_and_images_that_predict_cannot_use() {
+    let folder = folder_after("pretrain tiny.toml --method simclr --run run");
     let path = folder.path();
-    advcl(path, "pretrain tiny.toml --method simclr --run run").expect(0);
     let whole = png(28, &[7; 784]);
     put(path.join("good.png"), &whole);
-    refused_at_the_door(
-        path,
-        "predict run/simclr good.png",
-        &[
-            "run/simclr/model.safetensors: an encoder alone: the model has no classifier",
-            "hint: make one first: advcl finetune --run run",
-        ],
-    );
+    let mut transcript = Transcript::new(path);
+    transcript.note("An encoder without a classifier.");
+    transcript.refuse("predict run/simclr good.png");
+    transcript.note("An encoder with a classifier beside it.");
     advcl(path, "finetune --method simclr --run run").expect(0);
-    refused_at_the_door(
-        path,
-        "predict run/simclr good.png",
-        &[
-            "run/simclr/model.safetensors: an encoder alone: the model has no classifier",
-            "hint: name one: run/simclr/slf\n",
-        ],
-    );
+    transcript.refuse("predict run/simclr good.png");
     advcl(path, "predict run/simclr/slf good.png").expect(0);
 
     put(path.join("cut.png"), &whole[..whole.len() - 20]);
@@ -36,84 +23,46 @@ fn predictions() {
     put(path.join("text.safetensors"), "not a model");
     let cut = get(path.join("run/simclr/slf/model.safetensors"));
     put(path.join("cut.safetensors"), &cut[..cut.len() - 4]);
-    let cases: [Case; 11] = [
-        (
-            "predict run/simclr/slf nowhere.png",
-            &["cannot read nowhere.png: No such file"],
-        ),
-        (
-            "predict run/simclr/slf good.png cut.png",
-            &["cut.png: image data: expected a whole image"],
-        ),
-        (
-            "predict run/simclr/slf small.png",
-            &[
-                "small.png: expected 1 channels, 28 × 28 pixels",
-                "found 1 channels, 12 × 12",
-                "resize",
-            ],
-        ),
-        (
-            "predict run/simclr/slf text.png",
-            &["text.png: byte 0: expected PNG or JPEG"],
-        ),
-        (
-            "predict run/simclr/slf none",
-            &["none: no images in this folder"],
-        ),
-        ("predict run/simclr/slf", &["required", "<IMAGES>"]),
-        (
-            "predict nowhere good.png",
-            &["cannot read nowhere: No such file"],
-        ),
-        (
-            "predict run good.png",
-            &[
-                "run run: a run folder",
-                "hint: name one: run/simclr, run/simclr/slf\n",
-            ],
-        ),
-        (
-            "predict text.safetensors good.png",
-            &["text.safetensors: header: expected a complete safetensors"],
-        ),
-        (
-            "predict cut.safetensors good.png",
-            &["cut.safetensors: header: expected a complete safetensors"],
-        ),
-        (
-            "predict run/simclr/checkpoint.safetensors good.png",
-            &["checkpoint.safetensors: no advcl metadata"],
-        ),
-    ];
-    for (args, words) in cases {
-        refused_at_the_door(path, args, words);
+    for args in [
+        "predict run/simclr/slf nowhere.png",
+        "predict run/simclr/slf good.png cut.png",
+        "predict run/simclr/slf small.png",
+        "predict run/simclr/slf text.png",
+        "predict run/simclr/slf none",
+        "predict run/simclr/slf",
+        "predict nowhere good.png",
+        "predict run good.png",
+        "predict text.safetensors good.png",
+        "predict cut.safetensors good.png",
+        "predict run/simclr/checkpoint.safetensors good.png",
+    ] {
+        transcript.refuse(args);
     }
+    transcript.check("models_and_images_that_predict_cannot_use");
 }
 
-/// Where files cannot grow past a limit, the run says which one and keeps what it has; then it goes on.
+/// Where files cannot grow past a limit, a run names the file that it could not write and keeps
+/// those that it has; with space again it goes on.
 #[cfg(unix)]
 #[test]
-fn a_disk_that_is_full() {
-    let folder = folder();
+fn a_full_disk_stops_a_run_that_can_go_on_later() {
+    let folder = crate::folder();
     let path = folder.path();
-    // Without the signal that would end the process, writing past the limit fails as on a full disk.
-    let limited = |blocks: usize| {
+    let mut transcript = Transcript::new(path);
+    // Without the signal that would end the process, writing past the limit fails as on a full
+    // disk.
+    for blocks in [1, 16] {
         let mut command = std::process::Command::new("bash");
         command.arg("-c").arg(format!(
-            "trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" run tiny.toml --run run"
+            "trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" run tiny.toml --run run --quiet"
         ));
-        answer(command.arg(env!("CARGO_BIN_EXE_advcl")).current_dir(path)).expect(2)
-    };
-    let full = limited(1);
-    assert!(full.stderr.contains("error: cannot write run/"), "{full}");
-    let full = limited(16);
-    assert!(
-        full.stderr
-            .contains("error: cannot write run/simclr/checkpoint.safetensors: File too large"),
-        "{full}"
-    );
-    let files = snapshot(&path.join("run"));
+        let mut full = answer(command.arg(env!("CARGO_BIN_EXE_advcl")).current_dir(path)).expect(2);
+        full.command =
+            format!("advcl run tiny.toml --run run --quiet, files of {blocks} blocks at most");
+        transcript.add(&full);
+    }
+    transcript.check("a_full_disk");
+    let files = contents(&path.join("run"));
     let names: Vec<_> = files
         .keys()
         .filter_map(|path| path.file_name()?.to_str())

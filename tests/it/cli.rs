@@ -1,4 +1,4 @@
-//! The program from the door: what it prints, what it writes, and that both agree.
+//! The whole pipeline by the program: what it prints, what it writes, and that both agree.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use advcl::data::{self, Dataset};
 use advcl::experiment::Summary;
 use advcl::recipe::Recipe;
 
-use crate::{Answer, advcl, copy, folder, get, png, put, snapshot};
+use crate::{Answer, Transcript, advcl, contents, copy, folder, folder_after, get, png, put};
 
 fn summary(folder: &Path, run: &str) -> Summary {
     let text = get(folder.join(run).join("summary.json"));
@@ -22,70 +22,56 @@ fn outcomes(summary: &Summary) -> Vec<String> {
     summary.outcomes.iter().cloned().map(timeless).collect()
 }
 
+/// Holds the rows of the printed table against the summary's.
+fn table_agrees(answer: &Answer, written: &Summary) {
+    let lines = answer.stdout.lines().take_while(|line| !line.is_empty());
+    let rows: Vec<Vec<&str>> = lines
+        .skip(1)
+        .map(|line| {
+            let cells = line.split("  ").map(str::trim);
+            cells.filter(|cell| !cell.is_empty()).collect()
+        })
+        .collect();
+    assert_eq!(rows.len(), written.outcomes.len(), "{answer}");
+    for (cells, outcome) in rows.iter().zip(&written.outcomes) {
+        let percent = |fraction: f64| format!("{:.1} % of {} (", 100.0 * fraction, outcome.images);
+        let (clean, robust) = (outcome.clean_accuracy, outcome.robust_accuracy);
+        assert!(cells[2].starts_with(&percent(clean)), "{answer}");
+        assert!(cells[3].starts_with(&percent(robust)), "{answer}");
+    }
+}
+
+/// Holds the accuracies of a row against its counts.
+fn accuracies_agree(outcome: &advcl::experiment::Outcome) {
+    let (total, classes) = (&outcome.accuracy.total, &outcome.accuracy.classes);
+    let images = classes.iter().map(|class| class.images);
+    assert_eq!(total.images, images.sum::<usize>());
+    let clean = classes.iter().map(|class| class.clean);
+    assert_eq!(total.clean, clean.sum::<usize>());
+    let robust = classes.iter().map(|class| class.robust);
+    assert_eq!(total.robust, robust.sum::<usize>());
+    assert!(total.robust <= total.clean && total.clean <= total.images);
+    let share = |count: usize| count as f64 / total.images as f64;
+    assert_eq!(outcome.clean_accuracy, share(total.clean));
+    assert_eq!(outcome.robust_accuracy, share(total.robust));
+}
+
 #[test]
-fn smoke_end_to_end_and_again() {
+fn a_run_is_printed_written_and_not_carried_out_again() {
     let folder = folder();
     let path = folder.path();
-    let first = advcl(path, "run smoke").expect(0);
+    let mut transcript = Transcript::new(path);
+    let first = transcript.run("run smoke", 0);
     let written = summary(path, "runs/smoke");
-    let lines: Vec<Vec<&str>> = first
-        .stdout
-        .lines()
-        .take_while(|line| !line.is_empty())
-        .map(|line| line.split("  ").collect())
-        .collect();
-    assert_eq!(lines.len(), 1 + written.outcomes.len(), "{first}");
-    let last = first.stdout.lines().last();
-    assert_eq!(last, Some("soundness: 27 checks hold"), "{first}");
-    for (line, outcome) in lines[1..].iter().zip(&written.outcomes) {
-        let cells: Vec<&str> = line
-            .iter()
-            .map(|cell| cell.trim())
-            .filter(|c| !c.is_empty())
-            .collect();
-        let percent = |fraction: f64| format!("{:.1} %", 100.0 * fraction);
-        let (title, finetuning) = match outcome.method.as_str() {
-            "simclr" => ("SimCLR", "SLF"),
-            "advcl" => ("AdvCL", "SLF"),
-            "adversarial-training" => ("Adversarial training", "end to end"),
-            other => panic!("{other}"),
-        };
-        assert_eq!(cells[..2], [title, finetuning], "{first}");
-        assert_eq!(cells[2], percent(outcome.clean_accuracy), "{first}");
-        assert_eq!(cells[3], percent(outcome.robust_accuracy), "{first}");
-        assert_eq!(
-            cells[4],
-            format!("{} (L∞)", outcome.threat.radius),
-            "{first}"
-        );
-        assert_eq!(cells[5], format!("PGD-{}", outcome.attack_steps), "{first}");
-        let (total, classes) = (&outcome.accuracy.total, &outcome.accuracy.classes);
-        assert_eq!(
-            total.images,
-            classes.iter().map(|class| class.images).sum::<usize>()
-        );
-        assert_eq!(
-            total.clean,
-            classes.iter().map(|class| class.clean).sum::<usize>()
-        );
-        assert_eq!(
-            total.robust,
-            classes.iter().map(|class| class.robust).sum::<usize>()
-        );
-        assert!(total.robust <= total.clean && total.clean <= total.images);
-        assert_eq!(
-            outcome.clean_accuracy,
-            total.clean as f64 / total.images as f64
-        );
-    }
-    assert!(first.stderr.contains("run folder: runs/smoke"), "{first}");
+    table_agrees(&first, &written);
+    written.outcomes.iter().for_each(accuracies_agree);
 
     // Again: the same table, and no file of the folder written anew.
-    let before = snapshot(&path.join("runs"));
+    let before = contents(&path.join("runs"));
     let again = advcl(path, "run smoke").expect(0);
     assert_eq!(first.stdout, again.stdout);
     assert!(
-        before == snapshot(&path.join("runs")),
+        before == contents(&path.join("runs")),
         "a finished run changed"
     );
     // The folder knows its recipe.
@@ -96,28 +82,20 @@ fn smoke_end_to_end_and_again() {
             (answer.stdout.as_str(), answer.stderr.as_str())
         );
     }
-    let json = advcl(path, "run smoke --json").expect(0).json();
-    assert_eq!(
-        serde_json::from_value::<Summary>(json).expect("a summary"),
-        written
-    );
-    let verbose = advcl(path, "evaluate --run runs/smoke -v").expect(0).stdout;
-    for class in &written.classes {
-        assert!(
-            verbose.lines().any(|line| line.starts_with(class.as_str())),
-            "{class}: {verbose}"
-        );
-    }
-    // One method's figures alone do not throw the other's out of the summary.
-    let one = advcl(path, "evaluate --run runs/smoke --method simclr").expect(0);
-    let table = one.stdout.lines().take_while(|line| !line.is_empty());
-    assert_eq!(table.count(), 2, "{one}");
+    let json = advcl(path, "run smoke --json").expect(0);
+    let read: Summary = serde_json::from_value(json.json()).expect("a summary");
+    assert_eq!(read, written);
+    transcript.add_shape(&json);
+    transcript.run("evaluate --run runs/smoke -v", 0);
+    // The figures of one method leave those of the others in the summary.
+    transcript.run("evaluate --run runs/smoke --method simclr", 0);
     assert_eq!(summary(path, "runs/smoke"), written);
-    agrees_with_predictions(path, &written);
+    agrees_with_predictions(path, &written, &mut transcript);
+    transcript.check("a_run");
 }
 
-/// `predict` on the very images that were judged counts as many right ones.
-fn agrees_with_predictions(path: &Path, written: &Summary) {
+/// `predict` on the images that were evaluated counts as many right ones.
+fn agrees_with_predictions(path: &Path, written: &Summary, transcript: &mut Transcript) {
     let recipe = Recipe::load("smoke", &[]).expect("a shipped recipe");
     let Dataset {
         test,
@@ -177,7 +155,7 @@ fn agrees_with_predictions(path: &Path, written: &Summary) {
         assert_eq!(right, outcome.accuracy.total.clean, "{model}");
         // In words: the first three classes of the same images.
         let two = format!("predict {model}/model.safetensors images/0001.png images/0000.png");
-        let text = advcl(path, &two).expect(0).stdout;
+        let text = transcript.run(&two, 0).stdout;
         let first = |i: usize| {
             predictions[i]["classes"][0]["class"]
                 .as_str()
@@ -185,23 +163,16 @@ fn agrees_with_predictions(path: &Path, written: &Summary) {
         };
         let lines: Vec<&str> = text.lines().collect();
         assert!(
-            lines.len() == 2
-                && lines[0].starts_with("images/0001.png")
-                && lines[0].contains(first(1)),
-            "{text}"
-        );
-        assert!(
-            lines[1].starts_with("images/0000.png") && lines[1].contains(first(0)),
+            lines.len() == 2 && lines[0].contains(first(1)) && lines[1].contains(first(0)),
             "{text}"
         );
     }
 }
 
 #[test]
-fn the_steps_one_by_one_come_to_the_same() {
-    let folder = folder();
+fn stages_one_by_one_give_the_same_files_as_a_run() {
+    let folder = folder_after("run tiny.toml --run run");
     let path = folder.path();
-    advcl(path, "run tiny.toml --run whole").expect(0);
     // The recipe is named once; after that the folder has it.
     let made = |answer: Answer, file: &str| {
         let answer = answer.expect(0);
@@ -234,7 +205,7 @@ fn the_steps_one_by_one_come_to_the_same() {
     );
     advcl(path, "evaluate --run steps").expect(0);
     assert_eq!(
-        outcomes(&summary(path, "whole")),
+        outcomes(&summary(path, "run")),
         outcomes(&summary(path, "steps"))
     );
     for file in [
@@ -246,7 +217,7 @@ fn the_steps_one_by_one_come_to_the_same() {
         "recipe.toml",
     ] {
         assert!(
-            get(path.join("whole").join(file)) == get(path.join("steps").join(file)),
+            get(path.join("run").join(file)) == get(path.join("steps").join(file)),
             "{file}"
         );
     }
@@ -255,16 +226,16 @@ fn the_steps_one_by_one_come_to_the_same() {
     advcl(path, "finetune --run both").expect(0);
     advcl(path, "evaluate --run both").expect(0);
     assert_eq!(
-        outcomes(&summary(path, "whole")),
+        outcomes(&summary(path, "run")),
         outcomes(&summary(path, "both"))
     );
     // Another seed is another run.
     advcl(path, "run tiny.toml --run other --set seed=4").expect(0);
-    assert!(get(path.join("whole").join(simclr)) != get(path.join("other").join(simclr)));
+    assert!(get(path.join("run").join(simclr)) != get(path.join("other").join(simclr)));
 }
 
 #[test]
-fn bf16_is_a_way_to_pretrain_and_nothing_else() {
+fn bf16_changes_pretraining_only() {
     let folder = folder();
     let path = folder.path();
     let pretrain = |run: &str| {
@@ -281,30 +252,26 @@ fn bf16_is_a_way_to_pretrain_and_nothing_else() {
     let single = pretrain("single");
     assert!(!single.stderr.contains("bf16"), "{single}");
     assert_eq!(model("low") != model("single"), advcl::nn::has_bf16());
-    // Finetuning is f32, whatever is asked for.
+    // Finetuning computes in f32 with either option.
     copy(&path.join("low"), &path.join("again"));
     advcl(path, "finetune --method simclr --run low --precision bf16").expect(0);
     advcl(path, "finetune --method simclr --run again").expect(0);
     let slf = |run: &str| file(run, "slf/model.safetensors");
     assert!(slf("low") == slf("again"));
-    let wrong = advcl(path, "info --precision f16").expect(2);
-    assert!(wrong.stderr.contains("f32, bf16"), "{wrong}");
 }
 
 #[test]
-fn figures_are_measured_anew_where_evaluate_changes_and_nothing_else_is_lost() {
-    let folder = folder();
+fn a_change_of_the_evaluation_makes_new_figures_and_keeps_the_models() {
+    let folder = folder_after("run tiny.toml --run run");
     let path = folder.path();
-    advcl(path, "run tiny.toml --run run").expect(0);
-    let before = snapshot(&path.join("run"));
+    let before = contents(&path.join("run"));
     let first = summary(path, "run");
     let again = "evaluate --run run --set evaluate.steps=3";
-    let answer = advcl(path, again).expect(0);
-    assert!(answer.stdout.contains("PGD-3"), "{answer}");
+    let mut transcript = Transcript::new(path);
+    transcript.run(again, 0);
     for (name, content) in &before {
         let changed = get(name) != *content;
         let figures = [
-            "recipe.toml",
             "metrics.jsonl",
             "summary.json",
             "result.json",
@@ -321,43 +288,31 @@ fn figures_are_measured_anew_where_evaluate_changes_and_nothing_else_is_lost() {
     for outcome in summary(path, "run").outcomes {
         assert_eq!(outcome.attack_steps, 3);
     }
-    // The folder keeps the new settings; back to the old ones, the old figures.
-    assert!(
-        advcl(path, "run --run run")
-            .expect(0)
-            .stdout
-            .contains("PGD-3")
-    );
-    advcl(path, "run tiny.toml --run run").expect(0);
+    // The folder keeps its recipe, and the older figures stand beside the newer ones.
+    transcript.run("run --run run", 0);
     assert_eq!(outcomes(&summary(path, "run")), outcomes(&first));
+    let others = summary(path, "run").other_conditions;
+    assert_eq!(others.len(), first.outcomes.len());
+    assert!(others.iter().all(|outcome| outcome.attack_steps == 3));
+    transcript.check("a_change_of_the_evaluation");
 }
 
 #[test]
-fn any_runs_encoder_can_be_clustered_if_it_fits_the_images() {
-    let folder = folder();
+fn pseudo_labels_by_the_encoder_of_another_run() {
+    let folder = folder_after("run tiny.toml --run run");
     let path = folder.path();
-    advcl(path, "run tiny.toml --run first").expect(0);
-    let model = "first/advcl/model.safetensors";
+    let model = "run/advcl/model.safetensors";
     let run = format!("pretrain tiny.toml --run second --set cluster.model='{model}'");
     advcl(path, &run).expect(0);
-    let info = |run: &str| {
-        let path = path.join(run).join("advcl/model.safetensors");
-        let device = crate::device();
-        advcl::run::Model::load(&path, &device)
-            .expect("a model")
-            .info
-    };
-    let origin = |run: &str| info(run).pseudo_labels.expect("an origin");
-    for words in [model, "advcl", "ResNet-10 (width 2)", "seed 3"] {
-        assert!(origin("second").contains(words), "{}", origin("second"));
+    let mut transcript = Transcript::new(path);
+    for run in ["run", "second"] {
+        let file = path.join(run).join("advcl/model.safetensors");
+        let model = advcl::run::Model::load(&file, &crate::device()).expect("a model");
+        let origin = model.info.pseudo_labels.expect("an origin");
+        transcript.note(&format!("Origin of the pseudo-labels of {run}: {origin}"));
     }
-    assert!(
-        origin("first").contains("a SimCLR ResNet-10"),
-        "{}",
-        origin("first")
-    );
     let labels = |run: &str| get(path.join(run).join("pseudo_labels.safetensors"));
-    assert!(labels("first") != labels("second"));
+    assert!(labels("run") != labels("second"));
     // Of images of another size.
     for i in 0..64u8 {
         put(
@@ -365,10 +320,8 @@ fn any_runs_encoder_can_be_clustered_if_it_fits_the_images() {
             png(12, &[i * 4; 144]),
         );
     }
-    let other = format!(
+    transcript.refuse_after_a_start(&format!(
         "pretrain tiny.toml --run third --set data.source='flat' --set cluster.model='{model}'"
-    );
-    let answer = advcl(path, &other).expect(2);
-    let words = "first/advcl/model.safetensors: expected a model of images (1, [12, 12]), found (1, [28, 28])";
-    assert!(answer.stderr.contains(words), "{answer}");
+    ));
+    transcript.check("pseudo_labels_by_the_encoder_of_another_run");
 }

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use crate::bad_input::refused;
-use crate::{advcl, get, only_simclr, put, snapshot};
+use crate::{Transcript, advcl, contents, folder, get, only_simclr, put};
 
 /// What is added to [`only_simclr`]: two methods more, one that fails by its labels, and seeds.
 const MORE: &str = r#"
@@ -30,50 +29,24 @@ baseline = "acl"
 /// Only `seed-*`: the tables beside them are written each time.
 fn cells(path: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     let seeds = |path: &Path| path.to_string_lossy().contains("seed-");
-    let all = snapshot(path).into_iter();
+    let all = contents(path).into_iter();
     all.filter(|(path, _)| seeds(path)).collect()
 }
 
 #[test]
-fn rows_over_seeds_failures_beside_them_and_nothing_twice() {
+fn a_comparison_goes_on_after_a_failure_and_computes_nothing_twice() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path();
     put(path.join("many.toml"), only_simclr() + MORE);
     // One mode diverges: its rows fail, the others go on.
+    let mut transcript = Transcript::new(path);
     let first = advcl(path, "compare many.toml --run run").expect(1);
-    assert!(first.stderr.contains("4 rows failed"), "{first}");
-    let words = "failed, and the rest goes on: seed 1, simclr/standard-full: \
-                 simclr/standard-full: ";
-    assert!(first.stderr.contains(words), "{first}");
-    let rows: Vec<(&str, &str)> = first
-        .stdout
-        .lines()
-        .skip(2)
-        .take_while(|line| !line.is_empty())
-        .map(|line| {
-            let mut cells = line.split("  ").map(str::trim).filter(|c| !c.is_empty());
-            (cells.next().unwrap_or(""), cells.next().unwrap_or(""))
-        })
-        .collect();
-    let expected = [
-        ("SimCLR", "SLF"),
-        ("SimCLR", "AFF"),
-        ("ACL", "SLF"),
-        ("ACL", "AFF"),
-        ("Supervised", "end to end"),
-    ];
-    assert_eq!(rows, expected, "{first}");
-    for title in [
-        "What cheap finetuning loses",
-        "Less ACL, seed by seed",
-        "Failed",
-    ] {
-        assert!(first.stdout.contains(title), "{title}: {first}");
-    }
+    transcript.add_without_numbers(&first);
 
     let before = cells(path);
     let json = advcl(path, "compare many.toml --run run --format json").expect(1);
     assert!(before == cells(path), "a finished row was computed again");
+    transcript.add_shape(&json);
     let json = json.json();
     assert_eq!(json["seeds"], serde_json::json!([1, 2]));
     assert_eq!(json["failures"].as_array().map(Vec::len), Some(4));
@@ -82,7 +55,10 @@ fn rows_over_seeds_failures_beside_them_and_nothing_twice() {
         let file = format!("run/seed-{seed}/acl/slf/result.json");
         let result: serde_json::Value =
             serde_json::from_slice(&get(path.join(file))).expect("a result");
-        100.0 * result["clean_accuracy"].as_f64().expect("a number")
+        100.0
+            * result["results"][0]["clean_accuracy"]
+                .as_f64()
+                .expect("a number")
     };
     let (a, b) = (of(1), of(2));
     let clean = &json["rows"][2]["clean"];
@@ -111,8 +87,7 @@ fn rows_over_seeds_failures_beside_them_and_nothing_twice() {
     );
     let without = format!("{}{}", &text[..start], &text[end..]);
     put(path.join("fewer.toml"), &without);
-    let other = advcl(path, "compare fewer.toml --run run").expect(2);
-    assert!(other.stderr.contains("seed-1"), "{other}");
+    transcript.refuse_after_a_start("compare fewer.toml --run run");
     advcl(
         path,
         "compare fewer.toml --run other --set compare.seeds=[1]",
@@ -120,30 +95,25 @@ fn rows_over_seeds_failures_beside_them_and_nothing_twice() {
     .expect(0);
     let alone = get(path.join("other/seed-1/acl/slf/model.safetensors"));
     assert!(alone != get(path.join("run/seed-1/simclr/slf/model.safetensors")));
-    let one = snapshot(&path.join("other/seed-1"));
+    let one = contents(&path.join("other/seed-1"));
     advcl(
         path,
         "compare fewer.toml --run other --set compare.seeds=[1,2]",
     )
     .expect(0);
     assert!(
-        one == snapshot(&path.join("other/seed-1")),
+        one == contents(&path.join("other/seed-1")),
         "computed again"
     );
-    for (format, start) in [
-        (
-            "md",
-            "fashion-mnist-12k, seeds 1, 2\n\n| method | finetuning |",
-        ),
-        ("csv", "method,finetuning,seeds,clean,"),
-    ] {
+    for format in ["md", "csv"] {
         let set = "--set compare.seeds=[1,2]";
         let line = format!("compare fewer.toml --run other --format {format} {set}");
         let answer = advcl(path, &line).expect(0);
-        assert!(answer.stdout.starts_with(start), "{answer}");
+        transcript.add_without_numbers(&answer);
         let kept = get(path.join(format!("other/comparison.{format}")));
         assert_eq!(String::from_utf8_lossy(&kept), answer.stdout);
     }
+    transcript.check("a_comparison");
 }
 
 #[test]
@@ -151,68 +121,41 @@ fn impossible_comparisons_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path();
     put(path.join("many.toml"), only_simclr() + MORE);
-    for (set, words) in [
-        (
-            "compare.seeds=[]",
-            "compare.seeds: expected different seeds, found []",
-        ),
-        (
-            "compare.seeds=[1,1]",
-            "compare.seeds: expected different seeds",
-        ),
-        (
-            "compare.baseline='simcrl'",
-            "hint: did you mean \"simclr\"?",
-        ),
+    let mut transcript = Transcript::new(path);
+    for set in [
+        "compare.seeds=[]",
+        "compare.seeds=[1,1]",
+        "compare.baseline='simcrl'",
     ] {
-        refused(
-            path,
-            &format!("compare many.toml --run run --set {set}"),
-            &[words],
-        );
-        assert!(!path.join("run").exists(), "{set}");
+        transcript.refuse(&format!("compare many.toml --run run --set {set}"));
     }
-    // What no training can mend is said before any: a share of the labels that leaves a class without, a teacher that
-    // is not there.
+    // No training can mend these, so they are refused before any: a share of the labels that leaves
+    // a class without, a teacher that is not there.
     let plan = "plan = { epochs = 1, batch_size = 16, lr = 0.1, momentum = 0.9, weight_decay = 2e-4, schedule.cosine = {} }";
     let more = [
-        (
-            format!("[finetune.semi-supervised]\nlabels = 0.02\n{plan}"),
-            "finetune.semi-supervised.labels: 1 of 64 labels leave class",
-        ),
-        (
-            format!("[pretrain.deacl]\nteacher = 'no/model.safetensors'\nattack_steps = 1\n{plan}"),
-            "cannot read no/model.safetensors",
-        ),
-        (
-            format!("[pretrain.deacl]\nteacher = 'rocl'\nattack_steps = 1\n{plan}"),
-            "pretrain.deacl: DeACL learns from \"rocl\": there is none",
-        ),
+        "[finetune.semi-supervised]\nlabels = 0.02",
+        "[pretrain.deacl]\nteacher = 'no/model.safetensors'\nattack_steps = 1",
+        "[pretrain.deacl]\nteacher = 'rocl'\nattack_steps = 1",
     ];
-    for (case, (table, words)) in more.into_iter().enumerate() {
-        put(
-            path.join("bad.toml"),
-            format!("{}{MORE}\n{table}\n", only_simclr()),
-        );
+    for (case, table) in more.into_iter().enumerate() {
+        let recipe = format!("{}{MORE}\n{table}\n{plan}\n", only_simclr());
+        put(path.join("bad.toml"), recipe);
+        transcript.note(&format!("bad.toml has {}", table.replace('\n', " ")));
         for command in ["compare", "run"] {
             let folder = format!("{command}-{case}");
-            refused(
-                path,
-                &format!("{command} bad.toml --run {folder}"),
-                &[words],
-            );
+            transcript.refuse_after_a_start(&format!("{command} bad.toml --run {folder}"));
             for made in ["simclr", "seed-1/simclr"] {
                 assert!(!path.join(&folder).join(made).exists(), "{folder}: {made}");
             }
         }
     }
+    transcript.check("impossible_comparisons");
 }
 
 #[test]
 fn a_probe_is_logged_and_changes_nothing() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     let path = folder.path();
-    put(path.join("simclr.toml"), only_simclr());
     let set = "--set data.holdout=0.25 --set probe.every=1";
     advcl(path, &format!("pretrain simclr.toml --run probed {set}")).expect(0);
     advcl(
@@ -236,10 +179,7 @@ fn a_probe_is_logged_and_changes_nothing() {
     assert!(shares.iter().all(|share| (0.0..=1.0).contains(share)));
     // Ten classes: after two epochs neighbours know more than chance does.
     assert!(shares[1] > 0.15, "{shares:?}");
-    let words = ["probe: held-out images are to be classified, but none are held out"];
-    refused(
-        path,
-        "pretrain simclr.toml --run no --set probe.every=1",
-        &words,
-    );
+    let mut transcript = Transcript::new(path);
+    transcript.refuse_after_a_start("pretrain simclr.toml --run no --set probe.every=1");
+    transcript.check("a_probe_without_held_out_images");
 }

@@ -4,30 +4,41 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use advcl::attack::Norm;
-use advcl::evaluate::adversarial::{About, Adversarial};
+use advcl::evaluate::adversarial::{Adversarial, ExamplesInfo};
 
-use crate::bad_input::refused;
 use crate::signals::{ended, signal, start};
-use crate::{advcl, folder, get, put, snapshot};
+use crate::{Transcript, advcl, contents, folder, folder_after, get, put};
 
 const ROW: &str = "evaluate run --method advcl --mode slf";
 
-/// A trained row in `run`, whose classifier says more than one class: one that does not is robust.
+/// A trained row in `run`, whose classifier predicts more than one class: one that does not is
+/// robust.
 fn trained() -> tempfile::TempDir {
-    let folder = folder();
-    let longer = "--set finetune.slf.plan.epochs=30";
-    advcl(folder.path(), &format!("run tiny.toml --run run {longer}")).expect(0);
-    folder
+    folder_after("run tiny.toml --run run --set finetune.slf.plan.epochs=30")
 }
 
+/// File of the adversarial examples that a suite found.
+fn examples(path: &Path) -> std::path::PathBuf {
+    let entries = std::fs::read_dir(path.join("run/advcl/slf")).expect("a folder");
+    let mut found = entries.map(|entry| entry.expect("readable").path());
+    let examples = |path: &std::path::PathBuf| {
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        name.is_some_and(|name| name.starts_with("adversarial-"))
+    };
+    found.find(examples).expect("a file of examples")
+}
+
+/// The record of a suite without its times, and the adversarial examples.
 fn suite(path: &Path) -> (serde_json::Value, Vec<u8>) {
-    let row = path.join("run/advcl/slf");
-    let mut record: serde_json::Value =
-        serde_json::from_slice(&get(row.join("attack.json"))).expect("JSON");
+    let file = path.join("run/advcl/slf/attack.json");
+    let mut record: serde_json::Value = serde_json::from_slice(&get(file)).expect("JSON");
+    let mut record = record["results"][0].take();
     for attack in record["attacks"].as_array_mut().expect("a list") {
         attack["seconds"] = 0.into();
     }
-    (record, get(row.join("adversarial.safetensors")))
+    (record, get(examples(path)))
 }
 
 #[test]
@@ -39,9 +50,8 @@ fn autoattack_is_kept_and_its_examples_can_be_checked() {
         &format!("{ROW} --attack autoattack --save-adversarial found.safetensors"),
     )
     .expect(0);
-    for name in ["apgd-ce", "apgd-t", "fab-t", "square"] {
-        assert!(answer.stdout.contains(name), "{name} in {answer}");
-    }
+    let mut transcript = Transcript::new(path);
+    transcript.add_without_numbers(&answer);
     let (record, examples) = suite(path);
     let count = |key: &str| record[key].as_u64().expect("a count") as usize;
     let (images, clean, robust) = (count("images"), count("clean"), count("robust"));
@@ -53,11 +63,11 @@ fn autoattack_is_kept_and_its_examples_can_be_checked() {
     assert!(!path.join("run/advcl/slf/attack").exists(), "left behind");
 
     // Not computed again, for any size of a batch.
-    let before = snapshot(&path.join("run/advcl/slf"));
+    let before = contents(&path.join("run/advcl/slf"));
     let again = advcl(path, &format!("{ROW} --json --set evaluate.batch_size=7")).expect(0);
     let outcome = &again.json()["outcomes"][0];
     assert_eq!(outcome["attacked"]["robust"], record["robust"]);
-    let after = snapshot(&path.join("run/advcl/slf"));
+    let after = contents(&path.join("run/advcl/slf"));
     let file = path.join("run/advcl/slf/attack.json");
     assert!(before[&file] == after[&file]);
 
@@ -70,7 +80,8 @@ fn autoattack_is_kept_and_its_examples_can_be_checked() {
     assert_eq!(checked["robust_accuracy"], share);
     assert!(checked["farthest"].as_f64().expect("a distance") <= 0.1 + 1e-6);
     let words = advcl(path, "evaluate run --verify found.safetensors").expect(0);
-    assert!(words.stdout.contains("robust accuracy at most"), "{words}");
+    transcript.add_without_numbers(&words);
+    transcript.check("autoattack");
 }
 
 #[test]
@@ -84,12 +95,16 @@ fn an_interrupted_attack_goes_on_where_it_was() {
     let args = "evaluate --method advcl --mode slf";
     ended(start(path, args, "run", &keys)).expect(0);
     let whole = suite(path);
-    for file in ["attack.json", "adversarial.safetensors"] {
-        std::fs::remove_file(path.join("run/advcl/slf").join(file)).expect("was written");
+    for file in [path.join("run/advcl/slf/attack.json"), examples(path)] {
+        std::fs::remove_file(file).expect("was written");
     }
     for name in ["-INT", "-KILL"] {
-        let pieces =
-            || std::fs::read_dir(path.join("run/advcl/slf/attack")).map_or(0, Iterator::count);
+        let pieces = || {
+            let folders = std::fs::read_dir(path.join("run/advcl/slf/attack"));
+            let folders = folders.into_iter().flatten().flatten();
+            let files = folders.flat_map(|folder| std::fs::read_dir(folder.path()).ok());
+            files.flatten().count()
+        };
         let (before, started) = (pieces(), Instant::now());
         let mut child = start(path, args, "run", &keys);
         while pieces() <= before && child.try_wait().expect("ours").is_none() {
@@ -104,7 +119,7 @@ fn an_interrupted_attack_goes_on_where_it_was() {
 }
 
 #[test]
-fn examples_that_are_none_are_told() {
+fn wrong_adversarial_examples_are_found_or_refused() {
     let folder = trained();
     let path = folder.path();
     advcl(
@@ -114,7 +129,7 @@ fn examples_that_are_none_are_told() {
     .expect(0);
     let file = path.join("found.safetensors");
     let (found, about) = Adversarial::load(&file).expect("just written");
-    let save = |name: &str, change: &dyn Fn(&mut Adversarial, &mut About)| {
+    let save = |name: &str, change: &dyn Fn(&mut Adversarial, &mut ExamplesInfo)| {
         let (mut examples, mut about) = (found.clone(), about.clone());
         change(&mut examples, &mut about);
         examples.save(&path.join(name), &about).expect("a file");
@@ -128,9 +143,11 @@ fn examples_that_are_none_are_told() {
     save("far", &|e, _| e.images[..size].fill(1.0));
     save("outside", &|e, _| e.images[3] = -0.01);
     save("nan", &|e, _| e.images[3] = f32::NAN);
+    let mut transcript = Transcript::new(path);
     for name in ["far", "outside", "nan"] {
         let answer = advcl(path, &format!("evaluate run --verify {name}")).expect(1);
-        let words = format!("{name}: 1 of {} adversarial examples", found.indices.len());
+        transcript.add_without_numbers(&answer);
+        let words = format!("{name}: 1 of {} ", found.indices.len());
         assert!(answer.stderr.contains(&words), "{answer}");
     }
     // Files that are of something else, or none.
@@ -144,29 +161,18 @@ fn examples_that_are_none_are_told() {
         e.images.extend_from_within(..size);
     });
     put(path.join("cut"), &get(&file)[..400]);
-    for (name, words) in [
-        (
-            "other",
-            "the examples are of advcl/alf, which this run does not have",
-        ),
-        (
-            "beyond",
-            "beyond: tensor indices: expected indices below 20, found 20",
-        ),
-        (
-            "shape",
-            "shape: tensor images, [channels, height, width]: expected [1, 28, 28], found [1, 14, 56]",
-        ),
-        ("twice", "twice: tensor indices: expected each image once"),
-        ("cut", "cut: header: expected a complete safetensors file"),
-        (
-            "run/advcl/model.safetensors",
-            "expected adversarial examples that advcl wrote, found none",
-        ),
-        ("nowhere", "cannot read nowhere"),
+    for name in [
+        "other",
+        "beyond",
+        "shape",
+        "twice",
+        "cut",
+        "run/advcl/model.safetensors",
+        "nowhere",
     ] {
-        refused(path, &format!("evaluate run --verify {name}"), &[words]);
+        transcript.refuse_after_a_start(&format!("evaluate run --verify {name}"));
     }
+    transcript.check("wrong_adversarial_examples");
     assert_eq!(about.norm, Norm::Linf);
 }
 
@@ -174,26 +180,22 @@ fn examples_that_are_none_are_told() {
 fn impossible_attacks_are_refused() {
     let folder = trained();
     let path = folder.path();
-    refused(
-        path,
+    let mut transcript = Transcript::new(path);
+    for args in [
         &format!("{ROW} --attack autoatack"),
-        &["autoatack", "did you mean \"autoattack\"?"],
-    );
-    refused(
-        path,
         "evaluate run --attack fgsm --save-adversarial all.safetensors",
-        &["2 rows, and one file", "--method"],
-    );
-    refused(
-        path,
         &format!("{ROW} --save-adversarial none.safetensors"),
-        &[
-            "no adversarial examples of advcl/slf yet",
-            "--attack autoattack",
-        ],
-    );
-    // A radius of 0 changes nothing, one of 1 breaks all that can be broken.
-    for (radius, all) in [("0", true), ("1", false)] {
+    ] {
+        transcript.refuse_after_a_start(args);
+    }
+    transcript.check("impossible_attacks");
+}
+
+#[test]
+fn nothing_breaks_at_radius_0_and_everything_at_radius_1() {
+    let folder = folder();
+    let path = folder.path();
+    for radius in ["0", "1"] {
         let run = format!("run-{radius}");
         advcl(
             path,
@@ -207,10 +209,7 @@ fn impossible_attacks_are_refused() {
         .expect(0);
         let attacked = &answer.json()["outcomes"][0]["attacked"];
         let (clean, robust) = (attacked["clean"].as_u64(), attacked["robust"].as_u64());
-        assert_eq!(
-            if all { clean } else { Some(0) },
-            robust,
-            "radius {radius}: {answer}"
-        );
+        let expected = if radius == "0" { clean } else { Some(0) };
+        assert_eq!(robust, expected, "radius {radius}: {answer}");
     }
 }

@@ -1,4 +1,5 @@
-//! Weights that PyTorch wrote, as encoders of ours: the same features, and refusals of what is none.
+//! Weights that PyTorch wrote, imported as encoders: the same features, and refusals of other
+//! files.
 
 use std::path::{Path, PathBuf};
 
@@ -9,9 +10,8 @@ use advcl::tensor::to_vec;
 use advcl::weights;
 use burn::tensor::{Tensor, TensorData};
 
-use crate::bad_input::refused;
 use crate::transfer::{colour, image_folder};
-use crate::{advcl, copy, folder, get, put};
+use crate::{Transcript, advcl, copy, folder, get, put};
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/import")
@@ -38,23 +38,17 @@ fn features_are_those_of_pytorch() {
     let folder = folder();
     let path = folder.path();
     copy(&golden(), &path.join("theirs"));
+    let mut transcript = Transcript::new(path);
     for file in ["bare.pt", "checkpoint.pth"] {
-        let command = format!("import theirs/{file} --image-size 16 -o plain.safetensors");
-        let answer = advcl(path, &command).expect(0);
-        assert!(answer.stdout.contains("ResNet-10 of width 2"), "{answer}");
+        let command =
+            format!("import theirs/{file} --image-size 16 -o plain.safetensors --replace");
+        transcript.run(&command, 0);
         let gap = gap(&path.join("plain.safetensors"), "features");
         assert!(gap < 1e-5, "{file}: {gap}");
     }
-    // What is not used is said.
-    let answer = advcl(path, "import theirs/checkpoint.pth -o x.safetensors --json").expect(0);
-    let left_out = answer.json()["left_out"].to_string();
-    for name in [
-        "module.projector.0.weight",
-        "fc.bias",
-        "num_batches_tracked",
-    ] {
-        assert!(left_out.contains(name), "{name} in {left_out}");
-    }
+    let json = "import theirs/checkpoint.pth -o x.safetensors --json";
+    transcript.add_shape(&advcl(path, json).expect(0));
+    transcript.check("import");
 
     let normalised =
         "import theirs/bare.pt --image-size 16 --mean 0.49,0.48,0.45 --std 0.25,0.24,0.26";
@@ -102,12 +96,10 @@ fn a_teacher_from_elsewhere_teaches() {
     put(path.join("deacl.toml"), RECIPE);
     let import = "import theirs/checkpoint.pth -o teacher.safetensors --mean 0.49,0.48,0.45 --std 0.25,0.24,0.26";
     advcl(path, &format!("{import} --image-size 32")).expect(0);
-    refused(
-        path,
-        "run deacl.toml --run run",
-        &["expected a model of images (3, [20, 20]), found (3, [32, 32])"],
-    );
-    advcl(path, &format!("{import} --image-size 20")).expect(0);
+    let mut transcript = Transcript::new(path);
+    transcript.refuse_after_a_start("run deacl.toml --run run");
+    transcript.check("a_teacher_for_images_of_another_size");
+    advcl(path, &format!("{import} --image-size 20 --replace")).expect(0);
     advcl(path, "run deacl.toml --run run").expect(0);
     // The student began as its teacher, so it normalises its images too; so does its classifier.
     let device = device::open("cpu").expect("the CPU");
@@ -143,34 +135,20 @@ fn weights_of_something_else_are_refused() {
         let stem = tensors.remove("conv1.weight").expect("just put in");
         tensors.insert("patch_embed.weight".to_owned(), stem);
     });
-    for (command, words) in [
-        ("import nowhere.pt", "cannot read nowhere.pt"),
-        ("import cut.pt", "cut.pt: "),
-        ("import text.pth", "expected a complete safetensors file"),
-        ("import stem.safetensors", "a first layer of 7 × 7"),
-        (
-            "import blocks.safetensors",
-            "stages of [0, 0, 0, 0] basic blocks",
-        ),
-        ("import other.safetensors", "no tensor conv1.weight"),
-        (
-            "import theirs/bare.pt --route pgd",
-            "no BatchNorm branch pgd",
-        ),
-        (
-            "import theirs/bare.pt --route pdg",
-            "[possible values: normal, pgd, pgd_ce]",
-        ),
-        (
-            "import theirs/bare.pt --mean 0.5 --std 0.2",
-            "mean and deviation of 1 channels, weights for 3",
-        ),
-        (
-            "import theirs/bare.pt --mean 0.5,0.5,0.5 --std 0.2,0,0.2",
-            "a deviation of 0",
-        ),
+    let mut transcript = Transcript::new(path);
+    for command in [
+        "import nowhere.pt",
+        "import cut.pt",
+        "import text.pth",
+        "import stem.safetensors",
+        "import blocks.safetensors",
+        "import other.safetensors",
+        "import theirs/bare.pt --route pgd",
+        "import theirs/bare.pt --route pdg",
+        "import theirs/bare.pt --mean 0.5 --std 0.2",
+        "import theirs/bare.pt --mean 0.5,0.5,0.5 --std 0.2,0,0.2",
     ] {
-        refused(path, command, &[words]);
-        assert!(!path.join("imported.safetensors").exists(), "{command}");
+        transcript.refuse(command);
     }
+    transcript.check("weights_of_something_else");
 }

@@ -7,21 +7,20 @@ use advcl::evaluate::measures::{Measures, Transfer};
 use advcl::weights;
 use serde_json::Value;
 
-use crate::bad_input::{refused, refused_at_the_door};
-use crate::{advcl, folder, get, put, snapshot};
+use crate::{Transcript, advcl, contents, folder_after, get, put};
 
 const ROW: &str = "evaluate run --method advcl --mode slf";
 
 /// Two trained rows in `run`, of encoders that are hardly trained.
 fn trained() -> tempfile::TempDir {
-    let folder = folder();
-    advcl(folder.path(), "run tiny.toml --run run").expect(0);
-    folder
+    folder_after("run tiny.toml --run run")
 }
 
-fn record(path: &Path) -> Value {
+/// What was measured of AdvCL's row, each measure a result.
+fn record(path: &Path) -> Vec<Value> {
     let file = path.join("run/advcl/slf/measures.json");
-    serde_json::from_slice(&get(file)).expect("JSON")
+    let record: Value = serde_json::from_slice(&get(file)).expect("JSON");
+    record["results"].as_array().expect("results").clone()
 }
 
 fn measures(value: &Value) -> Measures {
@@ -33,20 +32,12 @@ fn all_is_measured_kept_and_consistent() {
     let folder = trained();
     let path = folder.path();
     let answer = advcl(path, "evaluate run --measure all --measure-limit 10").expect(0);
-    for words in [
-        "AdvCL SLF, 10 images: accuracy against radius, L∞",
-        "accuracy against radius, L2",
-        "SimCLR SLF, 10 images: accuracy against steps",
-        "elastic transform",
-        "by class",
-        "accuracy of 20 nearest neighbours of features",
-        "expected calibration error",
-        "transfer, 10 images",
-    ] {
-        assert!(answer.stdout.contains(words), "{words} in {answer}");
-    }
-    let before = snapshot(&path.join("run"));
-    let found = measures(&record(path));
+    let mut transcript = Transcript::new(path);
+    transcript.add_without_numbers(&answer);
+    let before = contents(&path.join("run"));
+    assert_eq!(record(path).len(), 6);
+    let answer = advcl(path, "evaluate run --json").expect(0).json();
+    let found = measures(&answer["outcomes"][1]["measures"]);
     assert_eq!(found.images, 10);
 
     // Curves fall; where nothing is attacked they agree.
@@ -101,7 +92,8 @@ fn all_is_measured_kept_and_consistent() {
 
     // Rows and columns in the table's order.
     let file = get(path.join("run/transfer.json"));
-    let transfer: Transfer = serde_json::from_slice(&file).expect("a matrix");
+    let file: Value = serde_json::from_slice(&file).expect("JSON");
+    let transfer: Transfer = serde_json::from_value(file["results"][0].clone()).expect("a matrix");
     assert_eq!(transfer.classifiers, ["simclr/slf", "advcl/slf"]);
     assert_eq!(transfer.clean[1], clean);
     let own = found.confusion_attacked.iter().enumerate();
@@ -109,9 +101,10 @@ fn all_is_measured_kept_and_consistent() {
     assert_eq!(transfer.accuracy[1][1], own as f64 / 10.0);
 
     // It is all in the JSON, and nothing is measured again.
-    let answer = advcl(path, "evaluate run --measure all --json")
-        .expect(0)
-        .json();
+    let answer = advcl(path, "evaluate run --measure all --measure-limit 10 --json").expect(0);
+    transcript.add_shape(&answer);
+    transcript.check("all_measures");
+    let answer = answer.json();
     assert_eq!(measures(&answer["outcomes"][1]["measures"]), found);
     assert_eq!(
         answer["transfer"]["accuracy"],
@@ -125,9 +118,6 @@ fn all_is_measured_kept_and_consistent() {
         let file = path.join("run").join(file);
         assert!(before[&file] == get(&file), "{file:?} was written again");
     }
-    // Shown without being asked for, as long as it holds.
-    let answer = advcl(path, "evaluate run --json").expect(0).json();
-    assert_eq!(measures(&answer["outcomes"][1]["measures"]), found);
 }
 
 #[test]
@@ -156,16 +146,23 @@ fn what_changed_is_measured_anew_and_the_rest_is_not() {
     let other = measure("--measure radius --set evaluate.steps=3");
     assert_eq!((&other.steps, &other.radius), (&more.steps, &more.radius));
     assert!(other.confusion.is_empty(), "{other:?}");
-    // Other images: nothing holds.
+    // Fewer images: the curve of more stays, with its own number of images.
     let fewer = advcl(
         path,
         &format!("{ROW} --measure steps --measure-limit 5 --json"),
     );
     let fewer = measures(&fewer.expect(0).json()["outcomes"][0]["measures"]);
     assert_eq!(fewer.images, 5);
+    assert_eq!(fewer.radius, more.radius);
     assert!(
-        fewer.radius.is_empty() && fewer.steps.len() == 8,
+        fewer.steps.iter().all(|point| point.images == 5),
         "{fewer:?}"
+    );
+    assert!(
+        fewer.radius[0]
+            .points
+            .iter()
+            .all(|point| point.images == 10)
     );
 }
 
@@ -173,48 +170,27 @@ fn what_changed_is_measured_anew_and_the_rest_is_not() {
 fn what_cannot_be_measured_is_refused() {
     let folder = trained();
     let path = folder.path();
-    for (args, words) in [
-        (
-            "--measure raduis",
-            ["no measure \"raduis\"", "did you mean \"radius\"?"],
-        ),
-        ("--measure=", ["no measure \"\"", "known: all, radius"]),
-        (
-            "--measure steps --measure-limit 0",
-            ["measure_limit", "found 0"],
-        ),
-        ("--measure-limit 5", ["--measure", "required"]),
-        (
-            "--measure steps --verify x",
-            ["--verify", "cannot be used with"],
-        ),
+    let mut transcript = Transcript::new(path);
+    for args in [
+        "--measure raduis",
+        "--measure=",
+        "--measure steps --measure-limit 0",
+        "--measure-limit 5",
+        "--measure steps --verify x",
     ] {
-        refused_at_the_door(path, &format!("{ROW} {args}"), &words);
+        transcript.refuse(&format!("{ROW} {args}"));
     }
-    refused(
-        path,
-        &format!("{ROW} --measure transfer"),
-        &[
-            "transfer is between classifiers, and this is one row",
-            "leave out --method",
-        ],
-    );
-    // Where it is one of all, it is left out, and that is said.
+    transcript.refuse_after_a_start(&format!("{ROW} --measure transfer"));
+    transcript.note("One of all measures: it is left out, with a message.");
     let answer = advcl(path, &format!("{ROW} --measure all --measure-limit 5")).expect(0);
-    assert!(
-        answer.stderr.contains("no transfer: it takes two rows"),
-        "{answer}"
-    );
+    transcript.add_without_numbers(&answer);
     assert!(!path.join("run/transfer.json").exists());
 
     let file = path.join("run/advcl/slf/measures.json");
     let whole = get(&file);
     put(&file, &whole[..whole.len() / 2]);
-    refused(
-        path,
-        &format!("{ROW} --measure steps"),
-        &["measures.json", "line"],
-    );
+    transcript.note("The first half of measures.json.");
+    transcript.refuse_after_a_start(&format!("{ROW} --measure steps"));
     std::fs::remove_file(&file).expect("was written");
 
     // Weights whose logits are beyond all numbers.
@@ -228,12 +204,9 @@ fn what_cannot_be_measured_is_refused() {
         .collect();
     weights::save(&model, &tensors, &metadata).expect("a file");
     for measure in ["radius", "steps", "corruptions", "confusion"] {
-        let answer = advcl(path, &format!("{ROW} --measure {measure}")).expect(1);
-        assert!(
-            answer.stderr.contains("a logit of image"),
-            "{measure}: {answer}"
-        );
+        transcript.run(&format!("{ROW} --measure {measure}"), 1);
     }
+    transcript.check("impossible_measures");
 }
 
 #[cfg(unix)]
@@ -262,8 +235,7 @@ fn an_interrupted_measurement_goes_on_where_it_was() {
         "{stopped}"
     );
     let part = record(path);
-    let parts = |record: &Value| record["recipes"].as_object().expect("texts").len();
-    assert!((1..6).contains(&parts(&part)), "{part}");
+    assert!((1..6).contains(&part.len()), "{part:?}");
     ended(start(path, args, "run", &[])).expect(0);
     assert!(
         record(path) == whole,

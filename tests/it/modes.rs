@@ -9,8 +9,7 @@ use advcl::recipe::Recipe;
 use advcl::session::{Context, Event};
 use advcl::weights::{self, Tensors};
 
-use crate::bad_input::refused;
-use crate::{advcl, device, get, only_simclr, png, put, snapshot};
+use crate::{Transcript, advcl, contents, device, folder_after, get, only_simclr, png, put};
 
 /// What is added to [`only_simclr`] for the other modes, and for variants of two.
 const MODES: &str = r#"
@@ -40,15 +39,15 @@ labels = 0.5
 plan = { epochs = 1, batch_size = 16, lr = 0.1, momentum = 0.9, weight_decay = 2e-4, schedule.cosine = {} }
 "#;
 
-/// The tables and what the rows say, in the order of the modes.
-const ROWS: [(&str, &str); 7] = [
-    ("slf", "SLF"),
-    ("slf-half", "SLF (half)"),
-    ("alf", "ALF"),
-    ("standard-full", "standard full"),
-    ("aff", "AFF"),
-    ("aff-pgd", "AFF (pgd)"),
-    ("semi-supervised", "semi-supervised"),
+/// The modes' tables in the order of their rows.
+const ROWS: [&str; 7] = [
+    "slf",
+    "slf-half",
+    "alf",
+    "standard-full",
+    "aff",
+    "aff-pgd",
+    "semi-supervised",
 ];
 
 fn modes() -> String {
@@ -65,41 +64,29 @@ fn parts(path: &Path) -> (Tensors, Tensors) {
 
 #[test]
 fn every_mode_makes_a_row_and_a_second_run_makes_nothing() {
-    let folder = tempfile::tempdir().expect("a folder");
+    // The encoder is the one that pretraining alone makes.
+    let folder = folder_after("pretrain simclr.toml --run alone");
     let path = folder.path();
     put(path.join("modes.toml"), modes());
-    let first = advcl(path, "run modes.toml --run run").expect(0);
-    let rows: Vec<Vec<&str>> = first
-        .stdout
-        .lines()
-        .skip(1)
-        .take_while(|line| !line.is_empty())
-        .map(|line| line.split("  ").map(str::trim).take(2).collect())
-        .collect();
-    assert_eq!(
-        rows,
-        ROWS.map(|(_, title)| vec!["SimCLR", title]),
-        "{first}"
-    );
+    let mut transcript = Transcript::new(path);
+    let first = transcript.run("run modes.toml --run run", 0);
+    let file = path.join("run/simclr/model.safetensors");
+    assert!(get(&file) == get(path.join("alone/simclr/model.safetensors")));
 
-    let before = snapshot(path);
+    let before = contents(path);
     let again = advcl(path, "run --run run").expect(0);
     assert_eq!(first.stdout, again.stdout);
-    assert!(before == snapshot(path), "a finished run changed");
+    assert!(before == contents(path), "a finished run changed");
     let summary = advcl(path, "run --run run --json").expect(0).json();
     let outcomes = summary["outcomes"].as_array().expect("a list");
     assert_eq!(outcomes.len(), ROWS.len());
 
-    // The encoder is the one that pretraining alone makes.
-    advcl(path, "pretrain modes.toml --run alone").expect(0);
-    let file = path.join("run/simclr/model.safetensors");
-    assert!(get(&file) == get(path.join("alone/simclr/model.safetensors")));
     put(path.join("photo.png"), png(28, &[9; 28 * 28]));
-    let before = snapshot(path);
+    let before = contents(path);
     let (encoder, none) = parts(&file);
     assert!(none.is_empty());
     let mut classifiers = Vec::new();
-    for ((mode, title), outcome) in ROWS.into_iter().zip(outcomes) {
+    for (mode, outcome) in ROWS.into_iter().zip(outcomes) {
         assert_eq!(
             (&outcome["method"], &outcome["finetuning"]),
             (&"simclr".into(), &mode.into())
@@ -109,7 +96,7 @@ fn every_mode_makes_a_row_and_a_second_run_makes_nothing() {
         }
         // Beside its classifier stand the checkpoints of the parts that it was trained in.
         let own = path.join("run/simclr").join(mode);
-        let mut names: Vec<_> = snapshot(&own).into_keys().collect();
+        let mut names: Vec<_> = contents(&own).into_keys().collect();
         names.iter_mut().for_each(|name| {
             *name = name.strip_prefix(&own).expect("a path below").to_path_buf();
         });
@@ -143,20 +130,16 @@ fn every_mode_makes_a_row_and_a_second_run_makes_nothing() {
         assert!(!classifiers.contains(&linear), "{mode}: another's");
         classifiers.push(linear);
 
-        let row = advcl(path, &format!("evaluate --run run --mode {mode}")).expect(0);
-        let lines = row.stdout.lines().take_while(|line| !line.is_empty());
-        let lines: Vec<&str> = lines.collect();
-        let alone = lines.len() == 2 && lines[1].starts_with(&format!("SimCLR  {title}  "));
-        assert!(alone, "{row}");
+        transcript.run(&format!("evaluate --run run --mode {mode} --quiet"), 0);
         advcl(path, &format!("predict run/simclr/{mode} photo.png")).expect(0);
     }
-    assert!(before == snapshot(path), "looking changed something");
-    // An encoder alone predicts nothing, and says what does.
-    let words = [
-        "run/simclr/model.safetensors: an encoder alone",
-        "hint: name one: run/simclr/aff, run/simclr/aff-pgd, run/simclr/alf, run/simclr/semi-",
-    ];
-    refused(path, "predict run/simclr photo.png", &words);
+    assert!(
+        before == contents(path),
+        "a second evaluation changed a file"
+    );
+    transcript.note("An encoder alone has no classifier.");
+    transcript.refuse("predict run/simclr photo.png");
+    transcript.check("every_mode");
 }
 
 #[test]
@@ -164,29 +147,26 @@ fn labels_that_leave_a_class_without_any_are_refused_before_the_work() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path();
     put(path.join("modes.toml"), modes());
-    let words = [
-        "recipe finetune.semi-supervised.labels: 6 of 64 labels leave class ",
-        " without any",
-        "hint: use a larger share",
-    ];
     let few = "--set finetune.semi-supervised.labels=0.1";
-    refused(path, &format!("run modes.toml --run run {few}"), &words);
+    let mut transcript = Transcript::new(path);
+    transcript.refuse_after_a_start(&format!("run modes.toml --run run {few}"));
     assert!(
         !path.join("run/simclr").exists(),
-        "said before anything is computed"
+        "refused after a computation"
     );
     advcl(path, &format!("pretrain modes.toml --run run {few}")).expect(0);
-    refused(path, "finetune --run run --mode semi-supervised", &words);
+    transcript.refuse_after_a_start("finetune --run run --mode semi-supervised");
     advcl(path, "finetune --run run --mode slf-half").expect(0);
-    // What is no share at all needs no data.
+    transcript.note("Shares that are none need no data to be refused.");
     for labels in ["0", "1.5", "-0.5", "nan"] {
-        let set = format!("recipe check modes.toml --set finetune.slf-half.labels={labels}");
-        let words = ["modes.toml, finetune.slf-half.labels: expected a share above 0, up to 1"];
-        refused(path, &set, &words);
+        let set = format!("finetune.slf-half.labels={labels}");
+        transcript.refuse(&format!("recipe check modes.toml --set {set}"));
     }
+    transcript.check("labels_that_leave_a_class_without_any");
 }
 
-/// Finetunes semi-supervised in as many sittings as `stops` (steps, counted over all of them) make necessary.
+/// Finetunes semi-supervised in as many sittings as `stops` (steps, counted over all of them) make
+/// necessary.
 fn sittings(recipe: &Recipe, run: &Path, stops: &[usize]) -> Vec<u8> {
     let experiment = Experiment::open(recipe.clone(), run).expect("an experiment");
     let cell = Cell {
@@ -207,10 +187,12 @@ fn sittings(recipe: &Recipe, run: &Path, stops: &[usize]) -> Vec<u8> {
             seed: 3,
             precision: Default::default(),
             stop: &stop,
-            observe: &mut observe,
+            observe: Box::new(&mut observe),
         };
-        match experiment.finetune(&cell, &mut context) {
-            Ok(()) => assert_eq!(sitting, stops.len(), "a stop was not heard"),
+        let finetuned = experiment.finetune(std::slice::from_ref(&cell), &mut context);
+        drop(context);
+        match finetuned {
+            Ok(()) => assert_eq!(sitting, stops.len(), "a stop had no effect"),
             Err(Error::Interrupted { .. }) => assert_eq!(steps.len(), stops[sitting]),
             Err(other) => panic!("{other}"),
         }
@@ -225,14 +207,15 @@ fn sittings(recipe: &Recipe, run: &Path, stops: &[usize]) -> Vec<u8> {
 
 #[test]
 fn semi_supervised_interrupted_in_either_part_ends_like_one_that_was_not() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder_after("pretrain simclr.toml --run alone");
     let path = folder.path();
-    put(path.join("modes.toml"), modes());
     let recipe = Recipe::parse("modes", &modes(), &[]).expect("a recipe");
-    advcl(path, "pretrain modes.toml --run whole").expect(0);
-    crate::copy(&path.join("whole"), &path.join("run"));
+    for run in ["whole", "run"] {
+        crate::copy(&path.join("alone/simclr"), &path.join(run).join("simclr"));
+    }
     let whole = sittings(&recipe, &path.join("whole"), &[]);
-    // Within an epoch of the teacher, its end, the first step after it, the end of an epoch, the very last.
+    // Within an epoch of the teacher, its end, the first step after it, the end of an epoch, the
+    // very last.
     let resumed = sittings(&recipe, &path.join("run"), &[1, 4, 5, 8, 12]);
     assert!(whole == resumed, "resumed, it differs");
 }

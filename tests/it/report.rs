@@ -2,172 +2,123 @@
 
 use std::path::Path;
 
-use advcl::evaluate::measures::{Bin, Calibration, Corrupted, Curve, Measures, Neighbours, Point};
-use advcl::evaluate::soundness::{Finding, Soundness, Verdict};
+use advcl::evaluate::measures::{
+    Bin, Calibration, Corrupted, Curve, MEASURES, Measures, Neighbours, Point,
+};
+use advcl::evaluate::soundness::{CheckName, Finding, Soundness, Verdict};
 use serde_json::{Value, json};
 
-use crate::bad_input::refused_at_the_door;
-use crate::{advcl, folder, get, only_simclr, put, snapshot};
+use crate::page::check_page;
+use crate::{Transcript, advcl, contents, folder_after, get, only_simclr, put};
 
 /// Both rows of the tiny recipe, evaluated.
 fn trained() -> tempfile::TempDir {
-    let folder = folder();
-    advcl(folder.path(), "run tiny.toml --run run").expect(0);
-    folder
+    folder_after("run tiny.toml --run run")
 }
 
 fn text(path: &Path) -> String {
     String::from_utf8(get(path)).expect("UTF-8")
 }
 
-/// A file's content with what its figures depend on, as the program writes it.
-fn with_recipe(value: impl serde::Serialize) -> Vec<u8> {
+/// A file of one result that depends on `depends_on`, as the program writes it.
+fn results(value: impl serde::Serialize, depends_on: &Value) -> Vec<u8> {
     let mut value = serde_json::to_value(value).expect("plain values");
-    value["recipe"] = json!("made up");
-    serde_json::to_vec(&value).expect("plain values")
+    value["depends_on"] = depends_on.clone();
+    serde_json::to_vec(&json!({"format": 2, "results": [value]})).expect("plain values")
 }
 
-/// All that can be measured of a row, made up: 20 images of 10 classes.
-fn measures() -> Measures {
-    let point = |at: f64, accuracy: f64| Point { at, accuracy };
-    let curve = |norm| Curve {
-        norm,
-        points: vec![point(0.0, 0.8), point(0.1, 0.4), point(0.5, 0.0)],
-    };
-    let calibration = || Calibration {
-        error: 0.123,
-        bins: vec![
-            Bin {
-                images: 0,
-                confidence: 0.0,
-                accuracy: 0.0,
-            },
-            Bin {
-                images: 20,
-                confidence: 0.7,
-                accuracy: 0.6,
-            },
-        ],
-    };
-    let confusion: Vec<Vec<usize>> = (0..10)
-        .map(|class| (0..10).map(|said| usize::from(class == said) * 2).collect())
+fn json_of(path: &Path) -> Value {
+    serde_json::from_slice(&get(path)).expect("JSON")
+}
+
+/// Puts attacks, checks, measures and transfer, all made up, into the tiny run.
+fn put_results(run: &Path) {
+    let row = run.join("advcl/slf");
+    let own = json_of(&row.join("result.json"))["results"][0]["depends_on"].clone();
+    let all: Vec<Value> = MEASURES
+        .iter()
+        .map(|(name, _)| {
+            let mut value = serde_json::to_value(measures()).expect("plain values");
+            value["measure"] = json!(name);
+            // Each depends on what it measures, too.
+            value["depends_on"] = json!(format!("{}# {name}\n", own.as_str().expect("text")));
+            value
+        })
         .collect();
-    let kind = |kind: &str| Corrupted {
-        kind: kind.to_owned(),
-        accuracy: [0.7, 0.6, 0.5, 0.4, 0.3],
-    };
-    Measures {
-        images: 20,
-        radius: vec![
-            curve(advcl::attack::Norm::Linf),
-            curve(advcl::attack::Norm::L2),
-        ],
-        steps: vec![point(1.0, 0.5), point(100.0, 0.3)],
-        corruptions: vec![kind("gaussian_noise"), kind("jpeg_compression")],
-        confusion: confusion.clone(),
-        confusion_attacked: confusion,
-        neighbours: Some(Neighbours {
-            k: 20,
-            clean: 0.7,
-            attacked: 0.2,
-        }),
-        calibration: Some(calibration()),
-        calibration_attacked: Some(calibration()),
-    }
-}
-
-/// Values of an attribute, in order.
-fn attributes<'a>(page: &'a str, name: &str) -> Vec<&'a str> {
-    let begin = format!(" {name}=\"");
-    let rest = page.split(begin.as_str()).skip(1);
-    rest.filter_map(|rest| rest.split('"').next()).collect()
-}
-
-/// Holds a page to what every one must be.
-#[track_caller]
-fn whole(page: &str) {
-    assert!(page.len() < 5_000_000, "{} bytes", page.len());
-    assert!(page.starts_with("<!DOCTYPE html><html lang=\"en\">"));
-    for outside in [
-        "http://", "https://", "<script", "@import", "url(", "<iframe", "NaN",
-    ] {
-        assert!(!page.contains(outside), "{outside} in the page");
-    }
-    let ids = attributes(page, "id");
-    for link in attributes(page, "href") {
-        let inside = link.strip_prefix('#').is_some_and(|id| ids.contains(&id));
-        assert!(inside || link == "data:,", "a link to {link}");
-    }
-    for source in attributes(page, "src") {
-        assert!(source.starts_with("data:image/png;base64,"), "{source:.40}");
-    }
-    let mut once = ids.clone();
-    once.sort_unstable();
-    once.dedup();
-    assert_eq!(once.len(), ids.len(), "an id twice in {ids:?}");
-    // Headings go one level down at a time, and there is one title.
-    let levels: Vec<usize> = page
-        .match_indices("<h")
-        .filter_map(|(at, _)| page[at + 2..].chars().next()?.to_digit(10))
-        .map(|level| level as usize)
-        .collect();
-    assert_eq!(levels.iter().filter(|level| **level == 1).count(), 1);
-    assert!(
-        levels.windows(2).all(|pair| pair[1] <= pair[0] + 1),
-        "{levels:?}"
-    );
-    // What is seen is said, too.
-    let count = |words: &str| page.matches(words).count();
-    assert_eq!(count("<img "), attributes(page, "alt").len());
-    let hidden = count("aria-hidden=\"true\"");
-    let named = count("role=\"img\" aria-label=\"");
-    assert!(count("<svg ") <= hidden + named, "an <svg> without words");
-    assert_eq!(count("<table"), count("<caption>"));
-    assert_eq!(count("<th scope="), count("<th") - count("<thead"));
-}
-
-#[test]
-fn a_page_has_everything_that_was_measured() {
-    let folder = trained();
-    let path = folder.path();
-    let row = path.join("run/advcl/slf");
-    put(row.join("measures.json"), with_recipe(measures()));
-    let finding = |check: &str, verdict| Finding {
-        check: check.to_owned(),
+    let measured = json!({"format": 2, "results": all});
+    put(row.join("measures.json"), measured.to_string());
+    let finding = |check, verdict| Finding {
+        check,
         verdict,
         found: "a figure < 3".to_owned(),
         meaning: "attacks are <blind> here".to_owned(),
     };
     let soundness = Soundness {
         findings: vec![
-            finding("deterministic", Verdict::Holds),
-            finding("gradients", Verdict::Warns),
+            finding(CheckName::Deterministic, Verdict::Holds),
+            finding(CheckName::Gradients, Verdict::Warns),
+            finding(CheckName::Loss, Verdict::NotChecked),
         ],
     };
-    put(row.join("soundness.json"), with_recipe(soundness));
-    put(
-        row.join("attack.json"),
-        with_recipe(json!({
-            "suite": "autoattack", "images": 20, "clean": 12, "robust": 3,
-            "attacks": [{"attack": "apgd-ce", "images": 12, "broken": 9, "seconds": 61.0}],
-        })),
-    );
-    put(
-        path.join("run/transfer.json"),
-        with_recipe(json!({
-            "images": 20, "classifiers": ["simclr/slf", "advcl/slf"],
-            "clean": [0.5, 0.6], "accuracy": [[0.1, 0.55], [0.4, 0.2]],
-        })),
-    );
-    // Without a summary, the rows' files are read.
-    std::fs::remove_file(path.join("run/summary.json")).expect("was there");
-    let before = snapshot(&path.join("run"));
+    put(row.join("soundness.json"), results(soundness, &own));
+    let attacked = json!({
+        "suite": "autoattack", "images": 20, "clean": 12, "robust": 3,
+        "attacks": [{"attack": "apgd-ce", "images": 12, "broken": 9, "seconds": 61.0}],
+        "key": "autoattack-0", "outside": 0, "examples": 9,
+    });
+    put(row.join("attack.json"), results(attacked, &own));
+    let mut summary = json_of(&run.join("summary.json"));
+    summary["transfer"] = json!({
+        "images": 20, "classifiers": ["simclr/slf", "advcl/slf"],
+        "clean": [0.5, 0.6], "accuracy": [[0.1, 0.55], [0.4, 0.2]],
+    });
+    put(run.join("summary.json"), summary.to_string());
+}
+
+/// All that can be measured of a row, made up: 20 images of 10 classes.
+fn measures() -> Measures {
+    let point = |at: f64, correct: usize| Point::new(at, correct, 20);
+    let curve = |norm| Curve {
+        norm,
+        points: vec![point(0.0, 16), point(0.1, 8), point(0.5, 0)],
+    };
+    let calibration = || Calibration {
+        images: 20,
+        error: 0.123,
+        bins: vec![Bin::new(0, 0.0, 0), Bin::new(20, 0.7, 12)],
+    };
+    let confusion: Vec<Vec<usize>> = (0..10)
+        .map(|class| (0..10).map(|said| usize::from(class == said) * 2).collect())
+        .collect();
+    let kind = |kind: &str| Corrupted::new(kind, [14, 12, 10, 8, 6], 20);
+    let mut measures = Measures {
+        images: 20,
+        radius: vec![
+            curve(advcl::attack::Norm::Linf),
+            curve(advcl::attack::Norm::L2),
+        ],
+        steps: vec![point(1.0, 10), point(100.0, 6)],
+        corruptions: vec![kind("gaussian_noise"), kind("jpeg_compression")],
+        neighbours: Some(Neighbours::new(20, 14, 4, 20)),
+        calibration: Some(calibration()),
+        calibration_attacked: Some(calibration()),
+        ..Measures::default()
+    };
+    measures.set_confusion(confusion.clone(), confusion);
+    measures
+}
+
+#[test]
+fn a_page_has_everything_that_was_measured() {
+    let folder = trained();
+    let path = folder.path();
+    put_results(&path.join("run"));
+    let before = contents(&path.join("run"));
     let answer = advcl(path, "report run").expect(0);
     assert_eq!(answer.stdout, "", "{answer}");
-    assert!(answer.stderr.contains("report: report.html ("), "{answer}");
-    assert!(before == snapshot(&path.join("run")), "the run was changed");
+    assert!(before == contents(&path.join("run")), "the run was changed");
     let page = text(&path.join("report.html"));
-    whole(&page);
+    check_page(&page);
     for id in [
         "accuracy",
         "soundness",
@@ -193,53 +144,72 @@ fn a_page_has_everything_that_was_measured() {
     assert!(!page.contains("id=\"missing\""));
     // 6 images by 2 classifiers, three pictures each; 6 images by 6 views.
     assert_eq!(page.matches("<img ").count(), 36 + 36);
-    for words in [
-        "attacks are &lt;blind&gt; here",
-        "Read this first",
-        "1 of 2 checks do not hold",
-        "AutoAttack",
-        "expected calibration error as they are 12.3\u{a0}%",
-        "jpeg compression",
-        "[pretrain.advcl]",
-        "advcl run recipe.toml --run run",
-        "made on \\ shown to",
-    ] {
-        assert!(page.contains(words), "{words:?} is not in the page");
-    }
-    // The same again, to the bit; a name that was told is replaced, the usual one is not.
-    refused_at_the_door(
-        path,
-        "report run",
-        &["report.html", "-o report.html replaces it"],
-    );
+    let mut transcript = Transcript::new(path);
+    transcript.add_page(&page);
+    transcript.check("a_page");
+    // The same again, to the bit. A name on the command line is replaced, the default one is not.
+    let mut transcript = Transcript::new(path);
+    transcript.refuse("report run");
+    transcript.check("a_report_that_is_there_already");
     advcl(path, "report run -o report.html --quiet").expect(0);
     assert!(text(&path.join("report.html")) == page, "another page");
 }
 
 #[test]
-fn what_is_missing_is_said_with_the_command_that_makes_it() {
-    let folder = tempfile::tempdir().expect("a folder");
+fn results_of_an_earlier_classifier_are_not_shown_and_other_conditions_are() {
+    let folder = trained();
     let path = folder.path();
-    put(path.join("tiny.toml"), only_simclr());
+    let run = path.join("run");
+    put_results(&run);
+    let rows = || {
+        let json = advcl(path, "report run --json").expect(0).json();
+        json["runs"][0]["rows"].as_array().expect("rows").clone()
+    };
+    let row = rows()[1].clone();
+    assert_eq!(
+        (&row["current"], &row["classifier"]),
+        (&json!(true), &json!("advcl/slf"))
+    );
+    let outcome = &row["outcome"];
+    assert!(
+        !outcome["attacked"].is_null() && !outcome["soundness"].is_null(),
+        "{row}"
+    );
+    assert_eq!(outcome["measures"]["images"], 20);
+    // Another radius stands beside it, as what it is; the attack was within the first.
+    advcl(path, "evaluate run --method advcl --set threat.radius=0.2").expect(0);
+    let found = rows();
+    assert_eq!(found.len(), 3);
+    assert_eq!(found[1], row);
+    assert_eq!(found[2]["current"], false);
+    assert_eq!(found[2]["outcome"]["threat"]["radius"], "0.2");
+    assert!(found[2]["outcome"]["attacked"].is_null(), "{}", found[2]);
+    // Another classifier: nothing of the first is left in the report, and its files stay.
+    advcl(path, "run --run run --set finetune.slf.plan.lr=0.2").expect(0);
+    let found = rows();
+    assert_eq!(found.len(), 2);
+    assert!(found[1]["outcome"]["attacked"].is_null(), "{}", found[1]);
+    assert!(found[1]["outcome"]["measures"].is_null(), "{}", found[1]);
+    let kept = json_of(&run.join("advcl/slf/attack.json"));
+    assert_eq!(kept["results"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn a_page_names_what_is_missing_and_the_command_that_makes_it() {
+    let folder = folder_after("run simclr.toml --run run");
+    let path = folder.path();
     let run = "run&amp;<b>";
-    advcl(path, &format!("run tiny.toml --run {run}")).expect(0);
+    std::fs::rename(path.join("run"), path.join(run)).expect("a name");
     advcl(path, &format!("report {run} -o page.html")).expect(0);
     let page = text(&path.join("page.html"));
-    whole(&page);
+    check_page(&page);
     assert!(
         page.contains("<h1>run&amp;amp;&lt;b&gt;</h1>"),
         "a name is text"
     );
-    let missing = page.split("id=\"missing\"").nth(1).expect("a list");
-    for words in [
-        "--attack autoattack</code> makes it",
-        "--measure radius,steps</code> makes it",
-        "--measure corruptions</code> makes it",
-        "no [pretrain.advcl]",
-    ] {
-        assert!(missing.contains(words), "{words:?} in {missing}");
-    }
-    assert!(page.contains("An upper bound."));
+    let mut transcript = Transcript::new(path);
+    transcript.add_page(&page);
+    transcript.check("a_page_of_a_run_without_attacks_and_measures");
     for id in ["examples", "map", "surface", "training"] {
         assert!(
             page.contains(&format!("<h2 id=\"h-{id}\">")),
@@ -256,15 +226,14 @@ fn runs_and_seeds_side_by_side() {
     advcl(path, &format!("compare tiny.toml --run both --set {seeds}")).expect(0);
     advcl(path, "report run both -o page.html --mode slf").expect(0);
     let page = text(&path.join("page.html"));
-    whole(&page);
-    for words in [
-        "run: AdvCL · SLF",
-        "both: AdvCL · SLF",
-        "<span class=\"range\"> ± ",
-    ] {
-        assert!(page.contains(words), "{words:?} is not in the page");
-    }
-    let json = advcl(path, "report run both --json").expect(0).json();
+    check_page(&page);
+    let mut transcript = Transcript::new(path);
+    transcript.add_page(&page);
+    transcript.check("a_page_of_two_runs");
+    let mut transcript = Transcript::new(path);
+    let json = advcl(path, "report run both --json").expect(0);
+    transcript.add_shape(&json);
+    let json = json.json();
     let lines = json["lines"].as_array().expect("a list");
     let counts: Vec<&Value> = lines.iter().map(|line| &line["seeds"]).collect();
     assert_eq!(counts, [1, 1, 2, 2]);
@@ -280,27 +249,34 @@ fn runs_and_seeds_side_by_side() {
         "{interval}"
     );
 
-    let csv = advcl(path, "report both --format csv").expect(0).stdout;
-    let lines: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
-    assert_eq!(lines.len(), 3, "{csv}");
-    assert!(
-        lines.iter().all(|line| line.len() == lines[0].len()),
-        "{csv}"
-    );
-    let markdown = advcl(path, "report both --format md --method advcl")
-        .expect(0)
-        .stdout;
-    assert!(
-        markdown.contains("| AdvCL · SLF | ") && markdown.contains(" ± "),
-        "{markdown}"
-    );
-    assert!(!markdown.contains("SimCLR"), "{markdown}");
+    let csv = advcl(path, "report both --format csv").expect(0);
+    transcript.add_without_numbers(&csv);
+    let lines = csv.stdout.lines();
+    let cells: Vec<usize> = lines.map(|line| line.split(',').count()).collect();
+    assert!(cells.iter().all(|count| *count == cells[0]), "{csv}");
+    for args in ["run", "both", "both --method advcl"] {
+        let args = format!("report {args} --format md");
+        transcript.add_without_numbers(&advcl(path, &args).expect(0));
+    }
+    transcript.check("reports_without_a_page");
     advcl(path, "report both --format md -o table.md").expect(0);
     assert!(text(&path.join("table.md")).starts_with("# Robustness report"));
+
+    // Figures of other settings are in no mean and in no test.
+    let file = path.join("both/seed-2/simclr/slf/result.json");
+    let other = text(&file).replace("\\nsteps = 2\\n", "\\nsteps = 3\\n");
+    assert_ne!(text(&file), other);
+    put(file, other);
+    let json = advcl(path, "report both --json").expect(0).json();
+    assert_eq!(json["lines"][0]["seeds"], 1);
+    assert_eq!(json["runs"][1]["missing"], json!(["simclr/slf"]));
+    let compared = &json["comparisons"][0];
+    assert_eq!(compared["rows"][0]["seeds"], json!([1]));
+    assert_eq!(compared["differences"][0]["points"]["count"], 1);
 }
 
 #[test]
-fn what_is_no_run_is_refused() {
+fn folders_that_are_no_run_are_refused() {
     let folder = trained();
     let path = folder.path();
     std::fs::create_dir(path.join("empty")).expect("a folder");
@@ -308,28 +284,22 @@ fn what_is_no_run_is_refused() {
         path.join("begun/recipe.toml"),
         get(path.join("run/recipe.toml")),
     );
-    for (args, words) in [
-        ("report", "a report is of a run folder"),
-        ("report nowhere", "run nowhere: no such folder"),
-        ("report tiny.toml", "run tiny.toml: a file, not a folder"),
-        ("report empty", "run empty: no run: it has no recipe.toml"),
-        ("report begun", "run begun: nothing was evaluated yet"),
-        ("report begun", "hint: go on with it: advcl run begun"),
-        ("report run begun", "run begun: nothing was evaluated yet"),
-        ("report run --method advlc", "did you mean \"advcl\"?"),
-        ("report run --mode aff", "nothing of it was evaluated"),
-        (
-            "report run --set seed=9",
-            "a report shows a run as it was made",
-        ),
-        ("report run --device gpu", "no such device"),
-        ("report run -o empty", "cannot write empty"),
-        (
-            "report run -o nowhere/page.html",
-            "cannot write nowhere/page.html",
-        ),
+    let mut transcript = Transcript::new(path);
+    for args in [
+        "report",
+        "report nowhere",
+        "report tiny.toml",
+        "report empty",
+        "report begun",
+        "report run begun",
+        "report run --method advlc",
+        "report run --mode aff",
+        "report run --set seed=9",
+        "report run --device gpu",
+        "report run -o empty",
+        "report run -o nowhere/page.html",
     ] {
-        refused_at_the_door(path, args, &[words]);
+        transcript.refuse(args);
     }
     let copy = |name: &str| {
         crate::copy(&path.join("run"), &path.join(name));
@@ -339,28 +309,28 @@ fn what_is_no_run_is_refused() {
     let old = copy("old");
     put(
         old.join("advcl/slf/result.json"),
-        "{\"recipe\": \"\", \"accuracy\": 0.5}",
+        "{\"format\": 2, \"results\": [{\"depends_on\": \"\", \"accuracy\": 0.5}]}",
     );
-    refused_at_the_door(path, "report old", &["old/advcl/slf/result.json", "found"]);
+    transcript.note("A result of other keys.");
+    transcript.refuse("report old");
     let note = String::from_utf8(get(old.join("run.json"))).expect("UTF-8");
     put(
         old.join("run.json"),
         note.replace(env!("CARGO_PKG_VERSION"), "0.0.1"),
     );
-    refused_at_the_door(path, "report old", &["written by advcl 0.0.1, this is"]);
+    transcript.note("The same of another version.");
+    transcript.refuse("report old");
     let cut = copy("cut");
     std::fs::remove_file(cut.join("summary.json")).expect("was there");
     put(cut.join("advcl/slf/measures.json"), "{\"images\": 3");
-    refused_at_the_door(path, "report cut", &["measures.json: line 1, column 12"]);
+    transcript.note("Measures that are cut off.");
+    transcript.refuse("report cut");
     let without = copy("without");
     std::fs::remove_file(without.join("advcl/slf/model.safetensors")).expect("was there");
-    refused_at_the_door(
-        path,
-        "report without",
-        &["model.safetensors", "cannot read"],
-    );
-    // Its figures need no model.
-    advcl(path, "report without --format md").expect(0);
+    transcript.note("One row has no model: the others are reported.");
+    let page = advcl(path, "report without --format md").expect(0);
+    assert!(!page.stdout.contains("AdvCL"), "{page}");
+    transcript.check("impossible_reports");
 }
 
 #[test]
@@ -383,16 +353,15 @@ fn images_may_have_moved_but_must_be_the_same() {
     advcl(path, "run tiny.toml --run run").expect(0);
     advcl(path, "report run -o page.html").expect(0);
     std::fs::rename(path.join("images"), path.join("moved")).expect("a folder");
-    refused_at_the_door(path, "report run -o new.html", &["images"]);
+    let mut transcript = Transcript::new(path);
+    transcript.refuse("report run -o new.html");
     advcl(path, "report run -o moved.html --set data.source=\"moved\"").expect(0);
     assert!(get(path.join("moved.html")) == get(path.join("page.html")));
     put(
-        path.join("moved/train/dark/0.png"),
+        path.join("moved/test/dark/0.png"),
         crate::png(12, &[200; 144]),
     );
-    refused_at_the_door(
-        path,
-        "report run -o new.html --set data.source=\"moved\"",
-        &["of other images", "pixels"],
-    );
+    transcript.note("One image is another.");
+    transcript.refuse("report run -o new.html --set data.source=\"moved\"");
+    transcript.check("a_report_of_images_that_moved");
 }

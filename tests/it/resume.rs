@@ -30,7 +30,8 @@ struct Trained {
     checkpoint: Tensors,
 }
 
-/// One sitting, asked to stop after those of `stops` that it comes to (counted over the whole run, from 1).
+/// One sitting, asked to stop after those of `stops` that it comes to (counted over the whole run,
+/// from 1).
 fn sit<O: Objective>(
     objective: &O,
     fresh: O::Model,
@@ -54,7 +55,7 @@ fn sit<O: Objective>(
         seed: 7,
         precision: Default::default(),
         stop: &stop,
-        observe: &mut observe,
+        observe: Box::new(&mut observe),
     };
     Ok(fit(
         "stage",
@@ -62,17 +63,14 @@ fn sit<O: Objective>(
         fresh,
         plan,
         IMAGES,
-        Checkpoint {
-            path: checkpoint,
-            recipe: &format!("lr = {}", plan.lr),
-        },
+        Checkpoint::new(checkpoint, &format!("lr = {}", plan.lr)),
         &mut context,
     )?
     .0)
 }
 
-/// Trains to the end, in as many sittings as `stops` makes necessary. Every sitting starts from other initial
-/// weights, so that what is not restored shows.
+/// Trains to the end, in as many sittings as `stops` makes necessary. Every sitting starts from
+/// other initial weights, so that what is not restored shows.
 fn train<O: Objective>(
     objective: &O,
     fresh: impl Fn(u64) -> O::Model,
@@ -114,7 +112,8 @@ fn resumes<O: Objective>(name: &str, objective: &O, fresh: impl Fn(u64) -> O::Mo
     let whole = train(objective, &fresh, plan, &[]);
     assert_eq!(whole.losses.len(), STEPS);
     let each: Vec<usize> = (1..=STEPS).collect();
-    // The first step, inside an epoch, its last step, the first after it, the very last, several, all.
+    // The first step, inside an epoch, its last step, the first after it, the very last, several,
+    // all.
     for stops in [&[1][..], &[6], &[4], &[9], &[STEPS], &[3, 5, 8], &each] {
         let resumed = train(objective, &fresh, plan, stops);
         assert_eq!(
@@ -128,8 +127,8 @@ fn resumes<O: Objective>(name: &str, objective: &O, fresh: impl Fn(u64) -> O::Mo
     }
 }
 
-fn simclr_settings() -> simclr::Settings {
-    simclr::Settings {
+fn simclr_settings() -> simclr::SimClrSettings {
+    simclr::SimClrSettings {
         plan: plan(EPOCHS, 0.1),
         temperature: 0.5,
         strong: Default::default(),
@@ -218,7 +217,7 @@ fn classifier_on_a_frozen_encoder() {
             seed: 7,
             precision: Default::default(),
             stop: &stop,
-            observe: &mut observe,
+            observe: Box::new(&mut observe),
         };
         let route = Route::Pgd;
         let mut all = || features("slf", &encoder, route, &split.images, 20, &mut context);
@@ -307,8 +306,8 @@ impl Objective for Spoiled<'_> {
 #[test]
 fn divergence_is_named_and_the_last_good_checkpoint_kept() {
     let (images, settings) = (images(IMAGES), simclr_settings());
-    // Steps 1 to 4 are the first epoch. A loss that is not finite is noticed at its step; weights at the latest
-    // before they are saved.
+    // Steps 1 to 4 are the first epoch. A loss that is not finite is noticed at its step; weights
+    // at the latest before they are saved.
     for (at, loss_stays_finite, words) in [
         (6, false, "stage: spoiled is NaN at epoch 2, step 2"),
         (8, true, "is NaN at epoch 2, step 4"),

@@ -39,15 +39,15 @@ fn batch() -> Tensor<4> {
 #[test]
 fn training_on_a_route_moves_its_branch_alone() {
     for (index, route) in Route::ALL.into_iter().enumerate() {
-        let plain = backbone(3, 1);
-        let before = weights::export(&plain);
-        let live = plain.clone().train();
+        let detached = backbone(3, 1);
+        let before = weights::export(&detached);
+        let tracked = detached.clone().train();
         let mut statistics = Statistics::default();
-        let features = live
+        let features = tracked
             .encoder
             .features(batch(), route, &mut Mode::Train(&mut statistics));
         let gradients = features.square().sum().backward();
-        let stepped = Sgd::new(0.9, 1e-4, Optimizer::Sgd).step(0.1, plain, &live, &gradients);
+        let stepped = Sgd::new(0.9, 1e-4, Optimizer::Sgd).step(0.1, detached, &tracked, &gradients);
         let after = weights::export(&statistics.absorb_into(stepped));
 
         assert_eq!(
@@ -132,7 +132,7 @@ fn advcl_uses_the_routes_that_the_paper_says() {
             seed: 1,
             precision: Default::default(),
             stop: &stop,
-            observe: &mut observe,
+            observe: Box::new(&mut observe),
         };
         let fresh = backbone(3, 1);
         let before = weights::export(&fresh);
@@ -143,10 +143,7 @@ fn advcl_uses_the_routes_that_the_paper_says() {
             fresh,
             &settings.plan,
             32,
-            Checkpoint {
-                path: &checkpoint,
-                recipe: "",
-            },
+            Checkpoint::new(&checkpoint, ""),
             &mut context,
         );
         let (model, _) = trained.expect("training");
@@ -172,18 +169,22 @@ fn finetuning_leaves_the_encoder_bit_for_bit() {
         let set = ["slf", "alf"].map(|mode| format!("finetune.{mode}.augment = {augment}"));
         let recipe = Recipe::parse("tiny", &text, &set).expect("the tiny recipe");
         let experiment =
-            Experiment::open(recipe, &folder.path().join("run")).expect("an experiment");
+            Experiment::open(recipe, folder.path().join("run")).expect("an experiment");
         let (stop, mut observe) = (AtomicBool::new(false), |_: &_| {});
         let mut context = Context {
             device: device(),
             seed: 3,
             precision: Default::default(),
             stop: &stop,
-            observe: &mut observe,
+            observe: Box::new(&mut observe),
         };
-        experiment.pretrain("simclr", &mut context).expect("SimCLR");
+        experiment
+            .pretrain(Some("simclr"), &mut context)
+            .expect("SimCLR");
         experiment.cluster(&mut context).expect("clusters");
-        experiment.pretrain("advcl", &mut context).expect("AdvCL");
+        experiment
+            .pretrain(Some("advcl"), &mut context)
+            .expect("AdvCL");
         let cells = experiment.cells(None, None).expect("all rows");
         assert_eq!(cells.len(), 4);
         let mut heads = Vec::new();
@@ -192,7 +193,7 @@ fn finetuning_leaves_the_encoder_bit_for_bit() {
             let file = crate::get(&path);
             let (encoder, _) = weights::load(&path).expect("a model");
             experiment
-                .finetune(&cell, &mut context)
+                .finetune(std::slice::from_ref(&cell), &mut context)
                 .expect("finetuning");
             let same = file == crate::get(&path);
             assert!(same, "{cell:?}, augment {augment}: the encoder's file");

@@ -3,11 +3,11 @@
 use std::cell::Cell;
 use std::sync::atomic::AtomicBool;
 
-use advcl::attack::{Ball, Norm, Pgd, gaussian};
+use advcl::attack::{Attacker, Ball, Norm, gaussian};
 use advcl::data::Split;
 use advcl::evaluate::adversarial::Adversarial;
-use advcl::evaluate::predictions;
-use advcl::evaluate::soundness::{Soundness, Suspect, Verdict, perturbations};
+use advcl::evaluate::soundness::{CheckName, Soundness, SoundnessChecks, Verdict, perturbations};
+use advcl::evaluate::{Evaluator, predictions};
 use advcl::nn::{Mode, Precision};
 use advcl::random;
 use advcl::session::Context;
@@ -16,13 +16,16 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Tensor, TensorData};
 use rand::RngExt;
 
-use crate::{advcl, classifier, device, folder, get, images, only_simclr, put, snapshot};
+use crate::{
+    Transcript, advcl, classifier, contents, device, folder, folder_after, get, images, put,
+};
 
-const CHECKS: [&str; 9] = [
+const CHECKS: [&str; 10] = [
     "logits",
     "deterministic",
     "batch-independent",
     "clean-accuracy",
+    "class-balance",
     "gradients",
     "perturbations",
     "loss",
@@ -38,7 +41,8 @@ const BALL: Ball = Ball {
 /// A classifier.
 type Logits<'a> = &'a dyn Fn(Tensor<4>) -> Tensor<2>;
 
-/// A linear classifier of 12 × 12 pixels and 4 classes: its gradients say all that there is to know.
+/// A linear classifier of 12 × 12 pixels and 4 classes: its gradients say all that there is to
+/// know.
 fn linear() -> impl Fn(Tensor<4>) -> Tensor<2> {
     let mut rng = random::generator(1, "linear", 0);
     let values: Vec<f32> = (0..144 * 4)
@@ -70,38 +74,36 @@ fn examine(
     let all: Vec<usize> = (0..split.images.len()).collect();
     let said = predictions(logits(to_tensor(split.images.batch(&all), &device())));
     let right = said.iter().zip(&split.labels).filter(|(a, b)| a == b);
-    let suspect = Suspect {
-        classifier: "simclr/slf",
-        logits,
-        predict,
-        split,
-        classes,
-        clean: right.count(),
-        ball,
-        pgd: Pgd {
-            steps: 20,
-            step_size: ball.radius / 4.0,
+    let checks = SoundnessChecks {
+        evaluator: Evaluator {
+            name: "simclr/slf",
+            logits,
+            classes,
+            split,
+            batch_size: 100,
         },
-        batch_size: 100,
+        predict,
+        clean: right.count(),
+        attacker: Attacker::new(ball, 20, None),
     };
     let mut context = Context {
         device: device(),
         seed: 0,
         precision: Precision::F32,
         stop: &AtomicBool::new(false),
-        observe: &mut |_| (),
+        observe: Box::new(|_| ()),
     };
-    suspect.examine(&mut context).expect("findings")
+    checks.run(&mut context).expect("findings")
 }
 
 fn names(soundness: &Soundness) -> Vec<&str> {
-    soundness.warnings().map(|f| f.check.as_str()).collect()
+    soundness.warnings().map(|f| f.check.name()).collect()
 }
 
 #[track_caller]
 fn expect(soundness: &Soundness, warnings: &[&str]) {
     let made: Vec<&str> = (soundness.findings.iter())
-        .map(|finding| finding.check.as_str())
+        .map(|finding| finding.check.name())
         .collect();
     assert_eq!(made, CHECKS);
     assert_eq!(names(soundness), warnings, "{soundness:#?}");
@@ -196,8 +198,8 @@ fn perturbations_outside_ball_or_box_have_their_warning() {
         let ball = Ball { norm, radius: 0.1 };
         let found = perturbations(ball, &attacked, &original, 4);
         assert_eq!(
-            (found.check.as_str(), found.verdict == Verdict::Holds),
-            ("perturbations", holds)
+            (found.check, found.verdict == Verdict::Holds),
+            (CheckName::Perturbations, holds)
         );
     }
 }
@@ -210,7 +212,13 @@ fn what_cannot_be_told_is_no_warning() {
         let split = as_said(&sound, count);
         let found = examine(&sound, &sound, &split, 4, BALL);
         expect(&found, &[]);
-        assert!(found.findings[8].found.starts_with("cannot be told: "));
+        let black_box = &found.findings[9];
+        assert_eq!(black_box.verdict, Verdict::NotChecked);
+        assert_eq!(black_box.found, "fewer than 8 images classified correctly");
+        // Outputs can be checked for any number of images.
+        let summary = found.summary();
+        assert_eq!(summary.hold, if count == 1 { 3 } else { 4 }, "{found:#?}");
+        assert_eq!((summary.warn, summary.checks()), (0, 10), "{found:#?}");
     }
     let mut split = as_said(&sound, 80);
     split
@@ -236,11 +244,10 @@ fn what_cannot_be_told_is_no_warning() {
 
 #[test]
 fn a_run_is_checked_once_and_says_so() {
-    let folder = folder();
+    let folder = folder_after("run tiny.toml --run run");
     let path = folder.path();
-    let answer = advcl(path, "run tiny.toml --run run").expect(0);
-    let lines: Vec<&str> = answer.stdout.lines().collect();
-    assert_eq!(lines.last(), Some(&"soundness: 18 checks hold"), "{answer}");
+    let mut transcript = Transcript::new(path);
+    transcript.run("evaluate run", 0);
     let summary: serde_json::Value =
         serde_json::from_slice(&get(path.join("run/summary.json"))).expect("JSON");
     for outcome in summary["outcomes"].as_array().expect("rows") {
@@ -252,34 +259,27 @@ fn a_run_is_checked_once_and_says_so() {
     }
 
     // Kept; made anew where there is none, as beside results of an earlier version.
-    let before = snapshot(&path.join("run/advcl"));
+    let before = contents(&path.join("run/advcl"));
     let again = advcl(path, "evaluate run --json").expect(0);
     assert_eq!(again.json(), summary);
     let file = path.join("run/advcl/slf/soundness.json");
     std::fs::remove_file(&file).expect("was written");
     assert_eq!(advcl(path, "evaluate run --json").expect(0).json(), summary);
     assert!(
-        before == snapshot(&path.join("run/advcl")),
+        before == contents(&path.join("run/advcl")),
         "the same again"
     );
 
-    // A warning has a line with its name, what was found and what that means.
+    // A warning has a line with its name, its finding and the meaning of that.
     let kept = String::from_utf8(before[&file].clone()).expect("text");
     let changed = kept.replacen("\"verdict\": \"holds\"", "\"verdict\": \"warns\"", 1);
     assert_ne!(kept, changed);
     put(&file, changed);
-    let answer = advcl(path, "evaluate run").expect(0);
-    let line = answer.stdout.lines().last().expect("a line");
-    assert!(
-        line.starts_with("warning: AdvCL SLF: logits: outputs between "),
-        "{answer}"
-    );
-    assert!(
-        line.contains("; the outputs are probabilities: "),
-        "{answer}"
-    );
+    transcript.note("The first check is changed to a warning.");
+    transcript.add_without_numbers(&advcl(path, "evaluate run").expect(0));
+    transcript.check("soundness_of_a_run");
 
-    // Turned off, nothing is said; and nothing else is another.
+    // Turned off, there are no findings, and nothing else changes.
     let off = advcl(path, "evaluate run --set evaluate.soundness=false --json").expect(0);
     let mut off = off.json();
     for (row, outcome) in off["outcomes"]
@@ -302,15 +302,15 @@ fn a_run_is_checked_once_and_says_so() {
         (finding["verdict"] == "holds", found)
     };
     let answer = advcl(path, &format!("{line} --attack square --json")).expect(0);
-    let (holds, words) = found(&answer, 8);
+    let (holds, words) = found(&answer, 9);
     assert!(
-        holds && words.contains("of 20 images withstand square, "),
+        holds && words.contains("of 20 images, ") && words.contains(" are robust to square, "),
         "{words}"
     );
-    let (holds, words) = found(&answer, 5);
+    let (holds, words) = found(&answer, 6);
     let examples = "adversarial examples of other attacks outside";
     assert!(
-        holds && words.contains("; 0 of ") && words.ends_with(examples),
+        holds && words.contains("0 of ") && words.ends_with(examples),
         "{words}"
     );
     let file = path.join("run/advcl/slf/adversarial.safetensors");
@@ -321,37 +321,32 @@ fn a_run_is_checked_once_and_says_so() {
         shape: [1, 28, 28],
     };
     white.save(&file, &about).expect("a file");
-    let (holds, words) = found(&advcl(path, &format!("{line} --json")).expect(0), 5);
+    let (holds, words) = found(&advcl(path, &format!("{line} --json")).expect(0), 6);
     assert!(
-        !holds && words.ends_with(&format!("; 1 of 1 {examples}")),
+        !holds && words.ends_with(&format!("1 of 1 {examples}")),
         "{words}"
     );
 }
 
 #[test]
 fn a_comparison_names_its_warnings() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     let path = folder.path();
-    put(path.join("one.toml"), only_simclr());
-    let line = "compare one.toml --run run";
-    let answer = advcl(path, line).expect(0);
-    let last = answer.stdout.lines().last();
-    assert_eq!(last, Some("soundness: 9 checks hold"), "{answer}");
+    let mut transcript = Transcript::new(path);
+    let line = "compare simclr.toml --run run";
+    transcript.add_without_numbers(&advcl(path, line).expect(0));
     let file = path.join("run/seed-3/simclr/slf/soundness.json");
     let kept = String::from_utf8(get(&file)).expect("text");
     put(
         &file,
         kept.replacen("\"verdict\": \"holds\"", "\"verdict\": \"warns\"", 1),
     );
+    transcript.note("The first check is changed to a warning.");
     for format in ["text", "md"] {
         let answer = advcl(path, &format!("{line} --format {format}")).expect(0);
-        let lines: Vec<&str> = answer.stdout.lines().collect();
-        assert!(lines.contains(&"Soundness: warnings"), "{answer}");
-        let last: Vec<&str> = lines[lines.len() - 1].split_whitespace().collect();
-        let cells = last.iter().filter(|word| **word != "|").take(4);
-        let cells: Vec<&str> = cells.copied().collect();
-        assert_eq!(cells, ["SimCLR", "SLF", "3", "logits"], "{answer}");
+        transcript.add_without_numbers(&answer);
     }
+    transcript.check("soundness_of_a_comparison");
     let json = advcl(path, &format!("{line} --json")).expect(0).json();
     let warning = &json["warnings"][0];
     assert_eq!(

@@ -1,4 +1,5 @@
-//! Adversarial training with labels: its loss, its place beside the methods without labels, its end without them.
+//! Adversarial training with labels: its loss, its place beside the methods without labels, its end
+//! without them.
 
 use advcl::attack::{Ball, Norm, Pgd};
 use advcl::criterion::{Criterion, EndToEnd, Task};
@@ -7,7 +8,7 @@ use advcl::data::augment::Weak;
 use advcl::experiment::Experiment;
 use advcl::loss::cross_entropy;
 use advcl::nn::{Backbone, Classifier, Encoder, Linear, Mode, Route, Statistics};
-use advcl::pretrain::adversarial_training::Settings;
+use advcl::pretrain::adversarial_training::AdversarialTrainingSettings;
 use advcl::random;
 use advcl::recipe::Recipe;
 use advcl::run::Model;
@@ -16,21 +17,26 @@ use advcl::tensor::{label_tensor, to_tensor, to_vec};
 use advcl::train::{Checkpoint, Loss, Objective, Step, fit};
 use advcl::weights;
 use burn::module::Module;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use crate::bad_input::refused;
-use crate::{TINY_SUPERVISED, end_to_end, supervised_settings};
-use crate::{advcl, classifier, device, folder, get, labeled, png, put, snapshot};
+use crate::{TINY_SUPERVISED, Transcript, end_to_end, folder_after, supervised_settings};
+use crate::{advcl, classifier, contents, device, folder, get, labeled, png, put};
 
 const METHOD: &str = "adversarial-training";
 
 /// The loss of the first 16 images, and the model with its running statistics moved.
-fn loss(split: &Split, settings: &Settings, radius: f64, model: &Classifier) -> (f32, Classifier) {
+fn loss(
+    split: &Split,
+    settings: &AdversarialTrainingSettings,
+    radius: f64,
+    model: &Classifier,
+) -> (f32, Classifier) {
     let objective = end_to_end(split, settings, linf(radius));
     let mut statistics = Statistics::default();
     let Loss { total, parts } = objective.loss(Step {
-        live: &model.clone().train(),
-        plain: model,
+        tracked: &model.clone().train(),
+        detached: model,
         indices: &(0..16).collect::<Vec<_>>(),
         epoch: 0,
         rng: &mut random::generator(1, "step", 0),
@@ -81,8 +87,8 @@ fn the_loss_is_the_cross_entropy_of_attacked_images() {
         assert_eq!(found, clean, "padding {padding}");
         weights_equal(&moved, &statistics.absorb_into(model.clone()));
 
-        // One who can do something: PGD on the same loss, with the batch's statistics; the running ones see its
-        // outcome, and nothing on the way.
+        // One who can do something: PGD on the same loss, with the batch's statistics; the running
+        // ones see its outcome, and nothing on the way.
         let climb = |x| cross_entropy(model.forward(x, &mut Mode::Batch), labels.clone());
         let pgd = Pgd::new(2, settings.attack_step_size.as_ref(), linf(0.1));
         let attacked = pgd.maximize(climb, &images, linf(0.1), &mut rng);
@@ -128,7 +134,7 @@ fn what_a_recipe_says_is_what_is_trained() {
         seed: 3,
         precision: Default::default(),
         stop: &stop,
-        observe: &mut observe,
+        observe: Box::new(&mut observe),
     };
     let train = &experiment.data.pretraining.train;
     let pgd = Criterion::Pgd {
@@ -155,10 +161,8 @@ fn what_a_recipe_says_is_what_is_trained() {
         let (images, labels) = (&train.images, &train.labels);
         let task = Task::new(images, labels, 10, augment, linf(0.1), &device());
         let entry = experiment.recipe.pretrain.require(name).expect("a table");
-        let checkpoint = Checkpoint {
-            path: &folder.path().join(name).with_extension("checkpoint"),
-            recipe: "",
-        };
+        let path = folder.path().join(name).with_extension("checkpoint");
+        let checkpoint = Checkpoint::new(&path, "");
         let objective = EndToEnd { task, criterion };
         let plan = entry.method().plan();
         let trained = fit(name, &objective, fresh, plan, 64, checkpoint, &mut context);
@@ -167,7 +171,9 @@ fn what_a_recipe_says_is_what_is_trained() {
         for (part, tensor) in weights::export(&trained.linear) {
             expected.insert(format!("linear.{part}"), tensor);
         }
-        experiment.pretrain(name, &mut context).expect("training");
+        experiment
+            .pretrain(Some(name), &mut context)
+            .expect("training");
         let (found, _) = weights::load(&experiment.encoder_path(name)).expect("a model");
         assert!(found == expected, "{name}: another training");
     }
@@ -175,18 +181,10 @@ fn what_a_recipe_says_is_what_is_trained() {
 
 #[test]
 fn it_stands_beside_the_others_with_the_classifier_that_it_trained() {
-    let folder = folder();
+    let folder = folder_after("run supervised.toml --run run");
     let path = folder.path();
-    let run = advcl(path, "run supervised.toml --run run").expect(0);
-    let lines = run.stdout.lines().take_while(|line| !line.is_empty());
-    let rows: Vec<&str> = lines.collect();
-    assert!(
-        rows.len() == 4
-            && rows[1].starts_with("SimCLR                SLF         ")
-            && rows[2].starts_with("AdvCL                 SLF         ")
-            && rows[3].starts_with("Adversarial training  end to end  "),
-        "{run}"
-    );
+    let mut transcript = Transcript::new(path);
+    transcript.run("evaluate run", 0);
     let outcome = &advcl(path, "run --run run --json").expect(0).json()["outcomes"][2];
     assert_eq!(
         (&outcome["method"], &outcome["finetuning"]),
@@ -194,7 +192,8 @@ fn it_stands_beside_the_others_with_the_classifier_that_it_trained() {
     );
     assert!(outcome["seconds"]["finetune"] == 0.0 && outcome["seconds"]["pretrain"] != 0.0);
 
-    // The file has an encoder with one BatchNorm branch and the classifier; no head that nothing trained.
+    // The file has an encoder with one BatchNorm branch and the classifier; no head that nothing
+    // trained.
     let file = path.join(format!("run/{METHOD}/model.safetensors"));
     let (tensors, _) = weights::load(&file).expect("a model");
     let heads = ["head_proj.", "fc_"];
@@ -209,34 +208,24 @@ fn it_stands_beside_the_others_with_the_classifier_that_it_trained() {
     assert_eq!((info.route, info.classes.len()), (Route::Normal, 10));
 
     // There is nothing to finetune; and its row alone comes without another's.
-    let before = snapshot(path);
+    let before = contents(path);
     advcl(path, &format!("finetune --run run --method {METHOD}")).expect(0);
-    let row = advcl(path, &format!("evaluate --run run --method {METHOD}")).expect(0);
-    assert!(before == snapshot(path), "a finished run changed");
-    let words = [
-        "recipe mode: adversarial-training: the classifier is trained with the encoder",
-        "hint: nothing is finetuned: leave the mode out",
-    ];
+    transcript.run(&format!("evaluate --run run --method {METHOD}"), 0);
+    assert!(before == contents(path), "a finished run changed");
     for command in ["finetune", "evaluate"] {
         let args = format!("{command} --run run --method {METHOD} --mode slf");
-        refused(path, &args, &words);
+        transcript.refuse(&args);
     }
-    assert!(before == snapshot(path), "a finished run changed");
-    assert!(
-        row.stdout
-            .lines()
-            .nth(1)
-            .is_some_and(|line| line.starts_with("Adversarial training"))
-    );
+    transcript.check("a_supervised_method_beside_the_others");
     put(path.join("photo.png"), png(28, &[9; 28 * 28]));
     advcl(path, &format!("predict run/{METHOD} photo.png")).expect(0);
     advcl(path, &format!("data inspect --model run/{METHOD}")).expect(0);
 
     // Nothing of the others depends on it, and nothing of it on them.
-    advcl(path, "run tiny.toml --run without").expect(0);
+    let without = folder_after("run tiny.toml --run run");
     for file in ["simclr/model.safetensors", "advcl/model.safetensors"] {
-        let of = |run: &str| get(path.join(run).join(file));
-        assert!(of("run") == of("without"), "{file}");
+        let of = |folder: &Path| get(folder.join("run").join(file));
+        assert!(of(path) == of(without.path()), "{file}");
     }
     let alone = format!("pretrain supervised.toml --run alone --method {METHOD}");
     advcl(path, &alone).expect(0);
@@ -247,7 +236,7 @@ fn it_stands_beside_the_others_with_the_classifier_that_it_trained() {
 #[cfg(unix)]
 #[test]
 fn interrupted_and_killed_it_ends_like_one_that_was_not() {
-    use crate::signals::{ended, signal, start, wait_for_epoch};
+    use crate::signals::{ended, signal, start, wait_for_epoch, without_progress};
     let folder = folder();
     let path = folder.path();
     let start = |run: &str| {
@@ -256,20 +245,20 @@ fn interrupted_and_killed_it_ends_like_one_that_was_not() {
         start(path, &args, run, &set)
     };
     ended(start("whole")).expect(0);
+    let mut transcript = Transcript::new(path);
     for name in ["-INT", "-KILL"] {
         let mut child = start("run");
         wait_for_epoch(&mut child, path, METHOD);
         signal(&child, name);
         let answer = ended(child);
         if name == "-INT" {
-            let answer = answer.expect(1);
-            let words = format!("error: stopped at {METHOD}, epoch ");
-            assert!(answer.stderr.contains(&words), "{answer}");
+            let answer = without_progress(answer.expect(1));
+            transcript.add_without_numbers(&answer);
         }
     }
     let resumed = ended(start("run")).expect(0);
-    let words = format!("{METHOD}: going on at epoch ");
-    assert!(resumed.stderr.contains(&words), "{resumed}");
+    transcript.add_without_numbers(&without_progress(resumed));
+    transcript.check("interrupted_supervised_training");
     let model = |run: &str| get(path.join(run).join(METHOD).join("model.safetensors"));
     assert!(model("whole") == model("run"), "resumed, it differs");
 }
@@ -283,14 +272,10 @@ fn without_labels_it_is_refused_before_any_work_and_the_others_are_not() {
         put(file, png(12, &[i * 4; 144]));
     }
     let flat = "supervised.toml --run run --set data.source='flat'";
-    let words = [
-        "data set flat: expected labeled images, found images without classes",
-        "hint: put the images into train/<class>/",
-        "without labels only pretraining by methods that need none is possible",
-    ];
     let only = format!("pretrain {flat} --method {METHOD}");
+    let mut transcript = Transcript::new(path);
     for command in [format!("run {flat}"), format!("pretrain {flat}"), only] {
-        refused(path, &command, &words);
+        transcript.refuse_after_a_start(&command);
         for made in ["simclr", METHOD] {
             assert!(!path.join("run").join(made).exists(), "{command}: {made}");
         }
@@ -307,28 +292,21 @@ fn without_labels_it_is_refused_before_any_work_and_the_others_are_not() {
         };
         advcl(path, &format!("{step} {recipe}")).expect(0);
     }
-    refused(
-        path,
-        &format!("pretrain --run run --method {METHOD}"),
-        &words,
-    );
+    transcript.refuse_after_a_start(&format!("pretrain --run run --method {METHOD}"));
+    transcript.check("a_supervised_method_without_labels");
 }
 
 #[test]
 fn a_model_with_neither_head_nor_classifier_is_refused() {
-    let folder = folder();
+    let folder = folder_after("run supervised.toml --run run");
     let path = folder.path();
-    advcl(
-        path,
-        &format!("pretrain supervised.toml --run run --method {METHOD}"),
-    )
-    .expect(0);
     let file = path.join(format!("run/{METHOD}/model.safetensors"));
     let (mut tensors, metadata) = weights::load(&file).expect("a model");
     tensors.retain(|name, _| !name.starts_with("linear."));
     let mut info: serde_json::Value = serde_json::from_str(&metadata["advcl"]).expect("JSON");
     info["classes"] = serde_json::json!([]);
     weights::save(&file, &tensors, &[("advcl", info.to_string())]).expect("a writable folder");
-    let words = ["metadata advcl: expected a projection head or a classifier, found neither"];
-    refused(path, &format!("predict run/{METHOD} flat"), &words);
+    let mut transcript = Transcript::new(path);
+    transcript.refuse(&format!("predict run/{METHOD} flat"));
+    transcript.check("a_model_with_neither_head_nor_classifier");
 }

@@ -1,4 +1,4 @@
-//! The program's smaller commands, its help, and how it behaves when nobody listens.
+//! The smaller commands, the help texts, and outputs that are closed or full.
 
 use std::fs;
 use std::path::Path;
@@ -9,20 +9,16 @@ use advcl::finetune::MODES;
 use advcl::pretrain::METHODS;
 use advcl::recipe::{Recipe, SHIPPED};
 
-use crate::{advcl, folder, put};
+use crate::{Transcript, advcl, folder, folder_after, put};
 
 #[test]
-fn recipes_are_printed_as_they_are_read() {
+fn a_printed_recipe_is_read_as_the_same() {
     let folder = folder();
     let path = folder.path();
-    let list = advcl(path, "recipe list").expect(0).stdout;
+    let mut transcript = Transcript::new(path);
+    transcript.run("recipe list", 0);
     let json = advcl(path, "recipe list --json").expect(0).json();
     for (index, (name, about, _)) in SHIPPED.iter().enumerate() {
-        assert!(
-            list.lines()
-                .any(|line| line.starts_with(name) && line.ends_with(about)),
-            "{name}: {list}"
-        );
         assert_eq!(
             (json[index]["name"].as_str(), json[index]["about"].as_str()),
             (Some(*name), Some(*about))
@@ -56,8 +52,9 @@ fn recipes_are_printed_as_they_are_read() {
     // Overrides: in order, of a key, of a table, of a key that was left out.
     let set =
         "--set seed=1 --set seed=9 --set data.holdout=0.25 --set threat={norm='l2',radius='1/2'}";
-    let shown = advcl(path, &format!("recipe show smoke {set}"));
-    let recipe = Recipe::parse("shown", &shown.expect(0).stdout, &[]).expect("what was shown");
+    let shown = transcript.run(&format!("recipe show smoke {set}"), 0);
+    transcript.check("recipes");
+    let recipe = Recipe::parse("shown", &shown.stdout, &[]).expect("what was shown");
     assert_eq!(
         (
             recipe.seed,
@@ -73,14 +70,16 @@ fn recipes_are_printed_as_they_are_read() {
 }
 
 #[test]
-fn what_there_is_is_listed() {
+fn methods_modes_and_recipes_are_listed() {
     let folder = folder();
     let methods: Vec<_> = METHODS.iter().map(|m| (m.name, m.about)).collect();
     let modes: Vec<_> = MODES.iter().map(|m| (m.name, m.about)).collect();
     let recipes: Vec<_> = SHIPPED.iter().map(|(n, about, _)| (*n, *about)).collect();
+    let mut transcript = Transcript::new(folder.path());
     for (what, known) in [("methods", methods), ("modes", modes), ("recipes", recipes)] {
         let list = |more: &str| advcl(folder.path(), &format!("list {what}{more}")).expect(0);
         let text = list("");
+        transcript.add(&text);
         let rows: Vec<(&str, &str)> = text
             .stdout
             .lines()
@@ -99,33 +98,20 @@ fn what_there_is_is_listed() {
     }
     let recipes = |args: &str| advcl(folder.path(), args).expect(0).stdout;
     assert_eq!(recipes("list recipes"), recipes("recipe list"));
+    transcript.check("lists");
 }
 
 #[test]
 fn data_inspect_draws_every_view() {
-    let folder = folder();
+    let folder = folder_after("pretrain tiny.toml --method simclr --run run");
     let path = folder.path();
-    advcl(path, "pretrain tiny.toml --method simclr --run run").expect(0);
     let more = "fashion-mnist-12k --model run/simclr --sheet attacked.png --rows 2";
-    for (answer, file, rows, columns) in [
-        (advcl(path, "data inspect"), "views.png", 10, 5),
-        (
-            advcl(path, &format!("data inspect {more}")),
-            "attacked.png",
-            2,
-            6,
-        ),
+    let mut transcript = Transcript::new(path);
+    for (args, file, rows, columns) in [
+        ("data inspect", "views.png", 10, 5),
+        (&format!("data inspect {more}"), "attacked.png", 2, 6),
     ] {
-        let answer = answer.expect(0);
-        for words in [
-            "10000 training, 2000 test",
-            "28 × 28, 1 channel",
-            file,
-            "high-frequency",
-            "ankle boot",
-        ] {
-            assert!(answer.stdout.contains(words), "{words:?} in {answer}");
-        }
+        transcript.run(args, 0);
         let sheet = image::open(path.join(file))
             .expect("a picture")
             .into_luma8();
@@ -136,9 +122,10 @@ fn data_inspect_draws_every_view() {
                 && sheet.pixels().any(|pixel| pixel.0 == [255])
         );
     }
-    let json = advcl(path, "data inspect --json --sheet views.png")
-        .expect(0)
-        .json();
+    let json = advcl(path, "data inspect --json --sheet views.png").expect(0);
+    transcript.add_shape(&json);
+    transcript.check("data_inspect");
+    let json = json.json();
     assert_eq!(
         (json["train"].as_u64(), json["test"].as_u64()),
         (Some(10_000), Some(2_000))
@@ -163,8 +150,9 @@ fn near(found: f64, expected: f64) {
 }
 
 #[test]
-fn bench_says_what_it_timed() {
+fn bench_measures_steps_and_evaluations() {
     let folder = folder();
+    let mut transcript = Transcript::new(folder.path());
     let shape = "--width 2 --batch 4 --size 16 --runs 2";
     let layers = resnet18(2, 3, 16);
     for (what, attack_steps, passes) in [
@@ -172,7 +160,9 @@ fn bench_says_what_it_timed() {
         ("evaluate", 20, Passes::evaluation(20)),
     ] {
         let json = advcl(folder.path(), &format!("bench {what} {shape} --json"));
-        let json = json.expect(0).json();
+        let json = json.expect(0);
+        transcript.add_shape(&json);
+        let json = json.json();
         assert_eq!(json["width"], 2);
         assert_eq!(json["shape"], serde_json::json!([4, 3, 16, 16]));
         assert_eq!(json["attack_steps"], attack_steps);
@@ -190,24 +180,18 @@ fn bench_says_what_it_timed() {
     }
     // One image is enough where nothing is contrasted.
     let one = "bench evaluate --width 1 --batch 1 --size 8 --channels 1 --runs 1";
-    let text = advcl(folder.path(), one).expect(0).stdout;
-    let words = [
-        "width 1; batch 1, 8 × 8 pixels, 1 channel\n",
-        "a second",
-        "GEMM peak",
-        "peak memory",
-    ];
-    for words in words {
-        assert!(text.contains(words), "{words:?} in {text}");
-    }
+    transcript.add_of_this_machine(&advcl(folder.path(), one).expect(0));
+    transcript.check("bench");
 }
 
 #[test]
-fn bench_times_every_kernel() {
+fn bench_measures_every_kernel() {
     let folder = folder();
     let kernels = "bench kernels --width 2 --batch 3 --size 9 --channels 1 --runs 1 --conv direct";
-    let json = advcl(folder.path(), &format!("{kernels} --json"));
-    let json = json.expect(0).json();
+    let mut transcript = Transcript::new(folder.path());
+    let json = advcl(folder.path(), &format!("{kernels} --json")).expect(0);
+    transcript.add_shape(&json);
+    let json = json.json();
     assert_eq!(json["algorithm"], "direct");
     assert_eq!(json["instructions"], advcl::nn::instruction_sets()[0]);
     let peak = positive(&json, "/gemm/gflops");
@@ -251,20 +235,14 @@ fn bench_times_every_kernel() {
         positive(norm, "/forward/gb_per_second");
         positive(norm, "/backward/gb_per_second");
     }
-    let text = advcl(folder.path(), kernels).expect(0).stdout;
-    for words in [
-        "direct, ",
-        "GEMM peak",
-        "2 → 4, 3 × 3, stride 2",
-        "BatchNorm",
-    ] {
-        assert!(text.contains(words), "{words:?} in {text}");
-    }
+    transcript.add_of_this_machine(&advcl(folder.path(), kernels).expect(0));
+    transcript.check("bench_kernels");
 }
 
 #[test]
 fn operations_are_those_of_a_resnet18() {
-    // Its usual figures for 32 × 32 colour images at width 64: 0.555 · 10⁹ multiplications, 11.16 million weights.
+    // Its usual figures for 32 × 32 colour images at width 64: 0.555 · 10⁹ multiplications, 11.16
+    // million weights.
     let layers = resnet18(64, 3, 32);
     let forward = Passes {
         forward: 1,
@@ -284,13 +262,11 @@ fn operations_are_those_of_a_resnet18() {
     assert_eq!(Passes::evaluation(20).operations(&layers), 42.0 * all);
 }
 
-/// The help of a command, and of those below it, as the help itself lists them.
-fn check_help(path: &Path, command: &[String]) -> usize {
-    let mut args: Vec<&str> = command.iter().map(String::as_str).collect();
-    args.push("--help");
-    let help = crate::answer(crate::program(path).args(&args)).expect(0);
+/// Adds the help of a command and of those below it, as the help itself lists them. Their number.
+fn add_help(transcript: &mut Transcript, command: &str) -> usize {
+    let help = transcript.run(&format!("{command}--help"), 0);
     let lines = help.stdout.lines().count();
-    assert!(lines <= 40, "{lines} lines: {help}");
+    assert!(lines <= 42, "{lines} lines: {help}");
     assert!(
         help.stdout.contains("Example: advcl "),
         "no example: {help}"
@@ -307,32 +283,41 @@ fn check_help(path: &Path, command: &[String]) -> usize {
     let names = listed
         .take_while(|line| !line.is_empty())
         .filter_map(|line| line.split_whitespace().next());
-    let names = names.filter(|name| *name != "help").map(str::to_owned);
-    let below = |name: String| check_help(path, &[command, &[name]].concat());
-    1 + names.map(below).sum::<usize>()
+    let names = names.filter(|name| *name != "help");
+    let below = names.map(|name| add_help(transcript, &format!("{command}{name} ")));
+    1 + below.sum::<usize>()
 }
 
 #[test]
 fn every_help_is_short_and_has_an_example() {
     let folder = folder();
-    let count = check_help(folder.path(), &[]);
+    let mut transcript = Transcript::new(folder.path());
+    let count = add_help(&mut transcript, "");
     assert!(count >= 18, "only {count} commands were found");
+    transcript.check("help");
     // No arguments: the same help, but not as a success.
     let bare = advcl(folder.path(), "").expect(2);
-    assert!(
-        bare.stderr.contains("Example: advcl run quickstart"),
-        "{bare}"
-    );
+    let help = advcl(folder.path(), "--help").expect(0);
+    assert_eq!(bare.stderr, help.stdout);
     let version = advcl(folder.path(), "--version").expect(0).stdout;
     assert_eq!(version, format!("advcl {}\n", env!("CARGO_PKG_VERSION")));
 }
 
+#[test]
+fn info_describes_this_machine() {
+    let folder = folder();
+    let mut transcript = Transcript::new(folder.path());
+    transcript.add_of_this_machine(&advcl(folder.path(), "info").expect(0));
+    transcript.add_shape(&advcl(folder.path(), "info --json").expect(0));
+    transcript.check("info");
+}
+
 #[cfg(unix)]
 #[test]
-fn nobody_reading_is_no_reason_to_panic() {
+fn a_closed_or_full_output_causes_no_panic() {
     use std::process::Stdio;
     let folder = folder();
-    // stderr is closed: the run goes on. stdout is closed: nothing more is said.
+    // With a closed stderr the run goes on; with a closed stdout it ends without an error.
     let run = ["run", "tiny.toml", "--run", "run"];
     let mut command = crate::program(folder.path());
     let mut child = command
@@ -366,20 +351,13 @@ fn nobody_reading_is_no_reason_to_panic() {
             .write(true)
             .open("/dev/full")
             .expect("writable");
-        let answer = crate::answer(
-            crate::program(folder.path())
-                .args(["recipe", "list"])
-                .stdout(full),
-        )
-        .expect(2);
-        assert!(
-            answer
-                .stderr
-                .contains("error: cannot write to stdout\ncaused by: No space left"),
-            "{answer}"
-        );
+        let mut command = crate::program(folder.path());
+        let answer = crate::answer(command.args(["recipe", "list"]).stdout(full)).expect(2);
+        let mut transcript = Transcript::new(folder.path());
+        transcript.add(&answer);
+        transcript.check("a_full_output");
     }
-    // Files are for everybody whom the umask lets.
+    // Files have the permissions that the umask allows.
     use std::os::unix::fs::PermissionsExt;
     let mode = |name: &str| {
         fs::metadata(folder.path().join(name))

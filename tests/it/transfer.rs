@@ -5,8 +5,9 @@ use std::path::Path;
 use advcl::run::Model;
 use advcl::weights;
 
-use crate::bad_input::{refused, refused_at_the_door};
-use crate::{TINY_SUPERVISED, advcl, device, get, only_simclr, png, put, snapshot};
+use crate::{
+    TINY_SUPERVISED, Transcript, advcl, contents, device, folder_after, get, only_simclr, png, put,
+};
 
 const SIDE: u32 = 20;
 
@@ -53,22 +54,14 @@ fn recipe(source: &str, more: &str) -> String {
 
 #[test]
 fn classifiers_of_other_classes_and_another_size() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder_after("pretrain simclr.toml --run alone");
     let path = folder.path();
     image_folder(&path.join("shapes"), |pixels| png(SIDE, pixels));
-    put(path.join("alone.toml"), only_simclr());
     let text = recipe("shapes", "test_limit = 9") + TINY_SUPERVISED;
     put(path.join("transfer.toml"), text);
-    let run = advcl(path, "run transfer.toml --run run").expect(0);
     // An encoder that was trained with labels of other classes is finetuned like the others.
-    let lines = run.stdout.lines().take_while(|line| !line.is_empty());
-    let rows: Vec<&str> = lines.collect();
-    assert!(
-        rows.len() == 3
-            && rows[1].starts_with("SimCLR                SLF  ")
-            && rows[2].starts_with("Adversarial training  SLF  "),
-        "{run}"
-    );
+    let mut transcript = Transcript::new(path);
+    transcript.run("run transfer.toml --run run", 0);
     let summary = advcl(path, "run --run run --json").expect(0).json();
     assert_eq!(summary["data"], "fashion-mnist-12k");
     assert_eq!(summary["downstream"], "shapes");
@@ -82,8 +75,7 @@ fn classifiers_of_other_classes_and_another_size() {
         assert_eq!(each, [Some(3); 3]);
     }
 
-    // The encoder knows nothing of them.
-    advcl(path, "pretrain alone.toml --run alone").expect(0);
+    // The encoder does not depend on them.
     let encoder = get(path.join("run/simclr/model.safetensors"));
     assert!(encoder == get(path.join("alone/simclr/model.safetensors")));
     let info = |name: &str| {
@@ -99,16 +91,19 @@ fn classifiers_of_other_classes_and_another_size() {
     let said = advcl(path, "predict run/simclr/slf shapes/test --json").expect(0);
     assert_eq!(said.json().as_array().map(Vec::len), Some(12));
     put(path.join("large.png"), png(28, &[7; 784]));
-    let words = ["large.png: expected 1 channels, 20 × 20 pixels"];
-    refused_at_the_door(path, "predict run/simclr/slf large.png", &words);
+    transcript.refuse("predict run/simclr/slf large.png");
 
     // Other such images: the encoder stays good, the classifier does not.
     let mut other = pixels(0, 0);
     other[7] ^= 1;
     put(path.join("shapes/train/falling/0.png"), png(SIDE, &other));
     advcl(path, "pretrain --run run").expect(0);
-    let words = ["run/simclr/slf/model.safetensors: a model of another recipe (it has `pixels = "];
-    refused(path, "finetune --run run --method simclr", &words);
+    transcript.note("One image is another: the classifier is made again.");
+    let model = |stage: &str| get(path.join("run").join(stage).join("model.safetensors"));
+    let before = ["simclr", "simclr/slf"].map(model);
+    advcl(path, "finetune --run run --method simclr").expect(0);
+    assert!(model("simclr") == before[0] && model("simclr/slf") != before[1]);
+    transcript.check("classifiers_of_other_images");
 }
 
 #[test]
@@ -121,13 +116,10 @@ fn other_channels_are_converted_where_that_is_asked_for() {
     put(path.join("colour.toml"), recipe("colour", ""));
     let asked = recipe("colour", "convert_channels = true");
     put(path.join("converted.toml"), asked);
-    let words = [
-        "data set colour: expected images of 1 channel(s), found 3",
-        "hint: --set 'downstream.convert_channels = true'",
-    ];
-    for command in ["run", "recipe check", "pretrain"] {
-        refused_at_the_door(path, &format!("{command} colour.toml"), &words);
-    }
+    let mut transcript = Transcript::new(path);
+    let command = |name: &str| format!("{name} colour.toml");
+    transcript.refuse_all(&["recipe check", "pretrain", "run"].map(command));
+    transcript.check("images_of_other_channels");
     for name in ["gray", "converted"] {
         advcl(path, &format!("run {name}.toml --run {name}")).expect(0);
     }
@@ -137,9 +129,9 @@ fn other_channels_are_converted_where_that_is_asked_for() {
         weights::load(&file).expect("a model").0
     };
     assert!(linear("gray") == linear("converted"));
-    let before = snapshot(path);
+    let before = contents(path);
     advcl(path, "run --run converted").expect(0);
-    assert!(before == snapshot(path), "a finished run changed");
+    assert!(before == contents(path), "a finished run changed");
 }
 
 #[test]
@@ -152,40 +144,21 @@ fn other_images_that_cannot_be_used() {
         let file = png(SIDE, &pixels(0, number));
         put(path.join(format!("flat/{number:02}.png")), file);
     }
-    let cases: [(&str, &[&str]); 5] = [
-        (
-            "downstream.train_limit=25",
-            &["downstream.train_limit: expected 3 to 24 images to keep, found 25"],
-        ),
-        (
-            "downstream.test_limit=2",
-            &[
-                "downstream.test_limit: expected 3 to 12",
-                "each of the 3 classes needs an image",
-            ],
-        ),
-        (
-            "finetune.slf.plan.batch_size=25",
-            &[
-                "finetune.slf.plan.batch_size",
-                "larger than the 24 training",
-            ],
-        ),
-        (
-            "downstream.source='nowhere'",
-            &["data set nowhere: expected the name"],
-        ),
-        ("downstream.colour=1", &["unknown field `colour`"]),
-    ];
-    for (change, words) in cases {
-        let args = format!("run transfer.toml --set {change}");
-        refused_at_the_door(path, &args, words);
+    let mut transcript = Transcript::new(path);
+    for change in [
+        "downstream.train_limit=25",
+        "downstream.test_limit=2",
+        "finetune.slf.plan.batch_size=25",
+        "downstream.source='nowhere'",
+        "downstream.colour=1",
+    ] {
+        transcript.refuse(&format!("run transfer.toml --set {change}"));
     }
     // Without labels: refused before anything is computed, but encoders can be made.
     let flat = "transfer.toml --run run --set downstream.source='flat'";
-    let words = ["data set flat: expected labeled images"];
-    refused(path, &format!("run {flat}"), &words);
+    transcript.refuse_after_a_start(&format!("run {flat}"));
     assert!(!path.join("run/simclr").exists());
     advcl(path, &format!("pretrain {flat}")).expect(0);
-    refused(path, "finetune --run run", &words);
+    transcript.refuse_after_a_start("finetune --run run");
+    transcript.check("other_images_that_cannot_be_used");
 }

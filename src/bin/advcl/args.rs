@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use advcl::nn::{Precision, Route};
+use advcl::experiment::Stale;
+use advcl::nn::{self, Route};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -30,35 +31,36 @@ pub struct Shared {
     /// Compute device: cpu, vulkan, cuda:1, …
     #[arg(long, default_value = "cpu", global = true, display_order = 101)]
     pub device: String,
-    /// Instructions that the CPU uses: auto, avx512, avx2, neon, portable
+    /// Instruction set of the CPU kernels; auto is the best that the processor has
     #[arg(
         long,
+        value_enum,
         value_name = "SET",
         default_value = "auto",
         global = true,
         display_order = 101
     )]
-    pub cpu_kernels: String,
-    /// Convolutions on the CPU: winograd, direct, or auto (direct in selftest)
+    pub cpu_kernels: InstructionSet,
+    /// Convolution algorithm on the CPU; auto is winograd, and direct in selftest
     #[arg(
         long,
+        value_enum,
         value_name = "HOW",
         default_value = "auto",
-        value_parser = ["auto", "winograd", "direct"],
         global = true,
         display_order = 101
     )]
-    pub conv: String,
-    /// Products of convolutions in pretraining on the CPU: f32, or bf16 where the processor has it
+    pub conv: ConvAlgorithm,
+    /// Precision of the products in pretraining's convolutions; bf16 where the processor has it
     #[arg(
         long,
+        value_enum,
         value_name = "P",
         default_value = "f32",
-        value_parser = ["f32", "bf16"],
         global = true,
         display_order = 101
     )]
-    pub precision: String,
+    pub precision: PrecisionName,
     /// Write TensorBoard event files too, to RUN/tensorboard
     #[arg(long, global = true, display_order = 102)]
     pub tensorboard: bool,
@@ -82,35 +84,76 @@ pub struct Shared {
     pub quiet: bool,
 }
 
+/// Instruction set of the CPU kernels. All are offered everywhere; one that the processor lacks is refused.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum InstructionSet {
+    Auto,
+    Avx512,
+    Avx2,
+    Neon,
+    Portable,
+}
+
+impl InstructionSet {
+    /// The name in `advcl::nn`; none for the best one.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Auto => None,
+            Self::Avx512 => Some("avx512"),
+            Self::Avx2 => Some("avx2"),
+            Self::Neon => Some("neon"),
+            Self::Portable => Some("portable"),
+        }
+    }
+}
+
+/// Convolution algorithm on the CPU.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum ConvAlgorithm {
+    Auto,
+    Winograd,
+    Direct,
+}
+
+/// Precision of the products in convolutions.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum PrecisionName {
+    F32,
+    Bf16,
+}
+
 #[derive(Subcommand)]
 pub enum Command {
     /// Pretrain, cluster, finetune, attack; end with a table
     #[command(after_help = "Example: advcl run quickstart --set 'seed = 1' --run runs/seed1")]
-    Run(RecipeArg),
+    Run(Run),
     /// Pretrain the recipe's encoders, or one of them
     #[command(after_help = "Example: advcl pretrain quickstart --method simclr --run runs/a")]
-    Pretrain(Stage),
+    Pretrain(Pretrain),
     /// Cluster the standard encoder's features into pseudo-labels
     #[command(after_help = "Example: advcl cluster --run runs/a")]
-    Cluster(RecipeArg),
+    Cluster(Run),
     /// Make a classifier of each encoder in each of the recipe's modes, or of one in one
     #[command(after_help = "Example: advcl finetune --method advcl --mode slf --run runs/a")]
-    Finetune(Row),
+    Finetune(Finetune),
     /// Clean and robust accuracy of the classifiers, or of one: PGD, and AutoAttack where asked
     #[command(after_help = "Example: advcl evaluate runs/a --method advcl --attack autoattack")]
     Evaluate(Evaluate),
+    /// Copy what still holds under a changed recipe to a new run folder
+    #[command(after_help = "Example: advcl fork runs/a runs/b --set 'threat.radius = \"8/255\"'")]
+    Fork(Fork),
     /// All methods and modes of a recipe, over several seeds
     #[command(after_help = "Example: advcl compare compare-quick --format md")]
     Compare(Compare),
     /// A page to look at, of one run or several side by side; or their tables
     #[command(after_help = "Example: advcl report runs/quickstart -o report.html")]
     Report(Report),
-    /// Class names and probabilities for images
+    /// Predict class probabilities for images
     #[command(
         after_help = "Example: advcl predict runs/quickstart/advcl/slf photo.png more-photos/"
     )]
     Predict(Predict),
-    /// Make a model file of weights from PyTorch, to cluster by or to learn from (DeACL)
+    /// Import weights from PyTorch as an encoder, for clustering or as a teacher (DeACL)
     #[command(
         after_help = "Example: advcl import resnet18.pth -o teacher.safetensors\n\n\
         Then: --set 'pretrain.deacl.teacher = \"./teacher.safetensors\"' or --set 'cluster.model = \"./teacher.safetensors\"'"
@@ -125,7 +168,7 @@ pub enum Command {
     /// What this build and this machine have
     #[command(after_help = "Example: advcl info")]
     Info,
-    /// Measure speed, with random weights and images
+    /// Measure speed with random weights and images
     #[command(after_help = "Example: advcl bench kernels --width 16 --batch 64")]
     Bench {
         #[command(subcommand)]
@@ -176,10 +219,70 @@ pub struct Row {
     pub mode: Option<String>,
 }
 
+/// Answer to results that were made with other settings or images than the command's.
+#[derive(Args)]
+pub struct StaleArg {
+    /// Make results again that were made with other settings or images, however long they took
+    #[arg(long, conflicts_with = "reuse")]
+    pub replace: bool,
+    /// Use such results as they are
+    #[arg(long)]
+    pub reuse: bool,
+}
+
+impl StaleArg {
+    pub fn answer(&self) -> Stale {
+        if self.replace {
+            Stale::Replace
+        } else if self.reuse {
+            Stale::Reuse
+        } else {
+            Stale::Ask
+        }
+    }
+}
+
+#[derive(Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub recipe: RecipeArg,
+    #[command(flatten)]
+    pub stale: StaleArg,
+}
+
+#[derive(Args)]
+pub struct Pretrain {
+    #[command(flatten)]
+    pub stage: Stage,
+    #[command(flatten)]
+    pub stale: StaleArg,
+}
+
+#[derive(Args)]
+pub struct Finetune {
+    #[command(flatten)]
+    pub row: Row,
+    #[command(flatten)]
+    pub stale: StaleArg,
+}
+
+#[derive(Args)]
+pub struct Fork {
+    /// Run folder to copy from; it stays as it is
+    #[arg(value_name = "RUN")]
+    pub from: PathBuf,
+    /// Run folder to make
+    #[arg(value_name = "NEW")]
+    pub to: PathBuf,
+}
+
 #[derive(Args)]
 pub struct Evaluate {
     #[command(flatten)]
     pub row: Row,
+    /// Evaluate classifiers as they are, also those that contradict the recipe
+    #[arg(long)]
+    pub reuse: bool,
     /// Attack with this beside PGD: autoattack, rand, or one of apgd-ce, apgd-dlr, apgd-t, fab-t, square, fgsm, …;
     /// the same as --set 'evaluate.attack = "NAME"'
     #[arg(long, value_name = "NAME")]
@@ -202,7 +305,7 @@ pub struct Evaluate {
 pub struct Import {
     /// A state dict: safetensors, .pt or .pth, with the names of torchvision or of AdvCL's released code
     pub weights: PathBuf,
-    /// The model file to write
+    /// Model file to write
     #[arg(
         short,
         long,
@@ -210,27 +313,48 @@ pub struct Import {
         default_value = "imported.safetensors"
     )]
     pub output: PathBuf,
-    /// The first layer: cifar (3 × 3, stride 1) or strided (3 × 3, stride 2)
-    #[arg(long, default_value = "cifar", value_parser = ["cifar", "strided"])]
-    pub stem: String,
-    /// Height and width of the images that it takes
+    /// Replace the model file if it exists
+    #[arg(long)]
+    pub replace: bool,
+    /// First layer: 3 × 3 with stride 1 (cifar) or 2 (strided)
+    #[arg(long, value_enum, default_value = "cifar")]
+    pub stem: StemName,
+    /// Height and width of the encoder's input images
     #[arg(long, value_name = "PIXELS", default_values_t = [32], num_args = 1..=2)]
     pub image_size: Vec<usize>,
-    /// BatchNorm branch to use, where there are several: normal, pgd, pgd_ce [default: pgd]
+    /// BatchNorm branch to use if there are several [default: pgd]
     #[arg(long, value_parser = PossibleValuesParser::new(Route::ALL.map(Route::name)).try_map(|name| name.parse::<Route>()))]
     pub route: Option<Route>,
-    /// Means that the images were normalised by, in [0, 1], a number a channel: 0.4914,0.4822,0.4465
+    /// Means of the normalization, in [0, 1], one number per channel: 0.4914,0.4822,0.4465
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', requires = "std")]
     pub mean: Vec<f32>,
-    /// Deviations that the images were normalised by
+    /// Standard deviations of the normalization
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', requires = "mean")]
     pub std: Vec<f32>,
+}
+
+/// First layer of an encoder.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum StemName {
+    Cifar,
+    Strided,
+}
+
+impl From<StemName> for nn::Stem {
+    fn from(stem: StemName) -> Self {
+        match stem {
+            StemName::Cifar => Self::Cifar,
+            StemName::Strided => Self::Strided,
+        }
+    }
 }
 
 #[derive(Args)]
 pub struct Compare {
     #[command(flatten)]
     pub recipe: RecipeArg,
+    #[command(flatten)]
+    pub stale: StaleArg,
     /// How the tables are printed; all but text are written to the run folder too
     #[arg(long, value_enum)]
     pub format: Option<Format>,
@@ -273,7 +397,7 @@ pub enum ReportFormat {
 
 #[derive(Args)]
 pub struct Predict {
-    /// A model.safetensors of a run folder, or the folder that holds it
+    /// model.safetensors of a run folder, or the folder that holds it
     pub model: PathBuf,
     /// PNG or JPEG files, or folders of them
     #[arg(required = true)]
@@ -282,48 +406,55 @@ pub struct Predict {
 
 #[derive(Subcommand)]
 pub enum Bench {
-    /// The CPU's kernels, layer by layer: GFLOP/s, beside the fastest matrix product
+    /// Time the CPU kernels, layer by layer, in GFLOP/s, and the fastest matrix product
     #[command(after_help = "Example: advcl bench kernels --width 16 --batch 64")]
     Kernels(BenchSetup),
-    /// Whole AdvCL steps (5 attack steps, K = 2, 10, 50, 100, 500): images per second
+    /// Time whole AdvCL steps (5 attack steps, K = 2, 10, 50, 100, 500) in images per second
     #[command(after_help = "Example: advcl bench step --width 16 --batch 64")]
     Step(BenchSetup),
-    /// Clean and PGD-20 predictions of a frozen encoder with a head: images per second
+    /// Time clean and PGD-20 predictions of a frozen encoder with a head in images per second
     #[command(after_help = "Example: advcl bench evaluate --width 16 --batch 64")]
     Evaluate(BenchSetup),
 }
 
-/// The encoder is a ResNet-18; weights and images are random.
+/// Sizes of a benchmark. The encoder is a ResNet-18; weights and images are random.
 #[derive(Args)]
 pub struct BenchSetup {
     /// Channels of the first stage
     #[arg(long, default_value_t = 64)]
     pub width: usize,
-    /// Images at a time
+    /// Images per batch
     #[arg(long, default_value_t = 64)]
     pub batch: usize,
     /// Height and width of the images
     #[arg(long, default_value_t = 32)]
     pub size: usize,
-    /// 1 or 3
+    /// Channels of the images, 1 or 3
     #[arg(long, default_value_t = 3)]
     pub channels: usize,
-    /// Measurements; the median is printed
+    /// Number of measurements; the median is printed
     #[arg(long, default_value_t = 5)]
     pub runs: usize,
 }
 
 #[derive(Subcommand)]
 pub enum RecipeCommand {
-    /// Print a recipe with every key, overrides applied
+    /// Print a recipe, overrides applied; its comments stay
     #[command(after_help = "Example: advcl recipe show quickstart --set 'seed = 1' > mine.toml")]
     Show(RecipeArg),
     /// Read a recipe and say whether it can be carried out
     #[command(after_help = "Example: advcl recipe check mine.toml")]
     Check(RecipeArg),
-    /// The shipped recipes
+    /// List the shipped recipes
     #[command(after_help = "Example: advcl recipe list --json")]
     List,
+    /// Print every key that a recipe can have: type, default, meaning
+    #[command(after_help = "Example: advcl recipe keys pretrain.advcl")]
+    Keys {
+        /// Only this key and those below it
+        #[arg(value_name = "KEY")]
+        key: Option<String>,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -335,34 +466,37 @@ pub enum List {
 
 #[derive(Subcommand)]
 pub enum DataCommand {
-    /// Counts, sizes, channel means, and a contact sheet of the views
+    /// Print counts, size and channel means; write a contact sheet of the views
     #[command(after_help = "Example: advcl data inspect my-images/ --sheet views.png")]
     Inspect(Inspect),
 }
 
 #[derive(Args)]
 pub struct Inspect {
-    /// A data set: name or path [default: the recipe's]
+    /// Name or path of a data set [default: the recipe's]
     pub source: Option<String>,
-    /// Take views and threat model from this recipe
+    /// Recipe of the views and of the threat model
     #[arg(long, default_value = "quickstart")]
     pub recipe: String,
-    /// Also attack this model, for the adversarial view
+    /// Model to attack for an adversarial view
     #[arg(long)]
     pub model: Option<PathBuf>,
-    /// Where the contact sheet goes [default: views.png, if there is none yet]
+    /// Contact sheet to write; a sheet of an earlier call is replaced [default: views.png]
     #[arg(long, value_name = "PNG")]
     pub sheet: Option<PathBuf>,
+    /// Replace any other file of that name too
+    #[arg(long)]
+    pub replace: bool,
     /// Rows of the contact sheet
     #[arg(long, default_value_t = 10)]
     pub rows: usize,
 }
 
 impl Shared {
-    pub fn precision(&self) -> Precision {
-        match self.precision.as_str() {
-            "bf16" => Precision::Bf16,
-            _ => Precision::F32,
+    pub fn precision(&self) -> nn::Precision {
+        match self.precision {
+            PrecisionName::F32 => nn::Precision::F32,
+            PrecisionName::Bf16 => nn::Precision::Bf16,
         }
     }
 }

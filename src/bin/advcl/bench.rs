@@ -1,12 +1,13 @@
-//! `advcl bench`: what was timed, as JSON or as tables.
+//! `advcl bench`: benchmarks, as tables or JSON.
 
 use advcl::bench::{self, BatchNormSpeed, GemmPeak, KernelSpeeds, LayerSpeed, Setup, Timing};
 use advcl::{Error, device, nn};
 use anyhow::Result;
 
 use crate::args::{Bench, BenchSetup, Shared};
-use crate::commands::{print, print_json};
-use crate::table::{aligned, cells, pairs};
+use crate::format::Table;
+use crate::output::{print, print_json};
+use crate::table::pairs;
 
 pub fn bench(what: &Bench, shared: &Shared) -> Result<()> {
     match what {
@@ -15,7 +16,7 @@ pub fn bench(what: &Bench, shared: &Shared) -> Result<()> {
             let device = device::open(&shared.device)?;
             let outcome =
                 nn::with_precision(shared.precision(), || bench::step(&timed(setup), &device))?;
-            timing("a step", &outcome, shared)
+            timing("step", &outcome, shared)
         }
         Bench::Evaluate(setup) => {
             let outcome = bench::evaluate(&timed(setup), &device::open(&shared.device)?)?;
@@ -39,7 +40,7 @@ fn kernels(setup: &Setup, shared: &Shared) -> Result<()> {
     if shared.device.split(':').next() != Some("cpu") {
         return Err(Error::Device {
             name: shared.device.clone(),
-            problem: "only the CPU has kernels of ours to time".to_owned(),
+            problem: "bench kernels times the CPU kernels only".to_owned(),
             hint: "use --device cpu; bench step and bench evaluate run on every device".to_owned(),
         }
         .into());
@@ -60,7 +61,7 @@ fn timing(what: &str, outcome: &Timing, shared: &Shared) -> Result<()> {
     }
 }
 
-/// "1 thread", "2 threads".
+/// A count with its noun: "1 thread", "2 threads".
 fn counted(count: usize, what: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {what}{plural}")
@@ -80,14 +81,14 @@ fn uses_text(instructions: &str, algorithm: &str, threads: usize) -> String {
 
 fn gemm_text(gemm: &GemmPeak) -> String {
     format!(
-        "{:.0} GFLOP/s, the fastest f32 matrix product of this run ({} × {})",
+        "{:.0} GFLOP/s, the fastest f32 matrix product ({} × {}) of this process",
         gemm.gflops, gemm.side, gemm.side
     )
 }
 
 fn kernels_text(outcome: &KernelSpeeds) -> String {
     let about = [
-        ("timed", shape_text(outcome.width, outcome.shape)),
+        ("model", shape_text(outcome.width, outcome.shape)),
         (
             "CPU uses",
             uses_text(outcome.instructions, outcome.algorithm, outcome.threads),
@@ -95,30 +96,30 @@ fn kernels_text(outcome: &KernelSpeeds) -> String {
         ("GEMM peak", gemm_text(&outcome.gemm)),
     ];
     let mut text = pairs(&about.map(|(name, value)| (name.to_owned(), value)));
-    let head = [
-        "convolution",
-        "input",
-        "layers",
-        "forward",
-        "of peak",
-        "to input",
-        "of peak",
-        "to weight",
-        "of peak",
-    ];
-    let mut rows = vec![cells(head)];
-    rows.extend(outcome.layers.iter().map(layer_row));
+    let mut table = Table::new()
+        .left("convolution")
+        .left("input")
+        .right("layers");
+    for head in ["forward", "input grad", "weight grad"] {
+        table = table.right(head).right("of peak");
+    }
+    for layer in &outcome.layers {
+        table.row(layer_row(layer));
+    }
     text += &format!(
-        "\nGFLOP/s in direct-equivalent operations: forward, and the gradients\n{}",
-        aligned(&rows)
+        "\nGFLOP/s in direct-equivalent operations: forward pass, gradient of input, gradient of weight\n{}",
+        table.text()
     );
-    let mut rows = vec![cells(["BatchNorm + ReLU", "input", "forward", "backward"])];
-    rows.extend(outcome.batch_norm.iter().map(norm_row));
+    let mut table = Table::new().left("BatchNorm + ReLU").left("input");
+    table = table.right("forward").right("backward");
+    for speed in &outcome.batch_norm {
+        table.row(norm_row(speed));
+    }
     text += &format!(
-        "\nGB/s: {} bytes a value forward, {} backward\n{}",
+        "\nGB/s: {} bytes per value forward, {} backward\n{}",
         bench::BATCH_NORM_BYTES[0],
         bench::BATCH_NORM_BYTES[1],
-        aligned(&rows)
+        table.text()
     );
     text
 }
@@ -167,19 +168,19 @@ fn timing_text(what: &str, outcome: &Timing, device: &str) -> String {
         .peak_memory_mib
         .map_or("–".to_owned(), |mib| format!("{mib:.0} MiB"));
     let rows = [
-        ("timed", shape_text(outcome.width, outcome.shape)),
+        ("model", shape_text(outcome.width, outcome.shape)),
         ("device", uses),
         (
             what,
             format!(
-                "{:.3} s, the median of {}",
+                "{:.3} s, median of {}",
                 outcome.median_seconds,
                 outcome.seconds.len()
             ),
         ),
         (
             "images",
-            format!("{:.2} a second", outcome.images_per_second),
+            format!("{:.2} per second", outcome.images_per_second),
         ),
         (
             "convolutions",

@@ -4,18 +4,43 @@ use std::path::Path;
 
 use advcl::Error;
 use advcl::evaluate::measures::Measure;
-use advcl::experiment::Cell;
+use advcl::experiment::{Cell, Purpose, Stale, Summary};
 use anyhow::Result;
 
 use crate::args::{self, Shared};
-use crate::commands::{
-    Folder, print, print_json, print_summary, resolve, with_experiment, with_rows,
-};
+use crate::output::{print, print_json};
+use crate::session::{Access, resolve, with_experiment, with_rows};
 use crate::{measures, table};
 
+/// Prints the table of rows, what each attack did, and the soundness checks.
+pub fn print_summary(summary: &Summary, shared: &Shared) -> Result<()> {
+    if shared.json {
+        return print_json(summary);
+    }
+    print(&table::summary(summary))?;
+    for outcome in &summary.outcomes {
+        if let Some(attacked) = &outcome.attacked {
+            print(&format!("\n{}", table::attacked(outcome, attacked)))?;
+        }
+    }
+    let soundness = table::soundness(summary);
+    if !soundness.is_empty() {
+        print(&format!("\n{soundness}"))?;
+    }
+    if shared.verbose {
+        print(&format!("\n{}", table::classes(summary)))?;
+    }
+    Ok(())
+}
+
 pub fn evaluate(what: &args::Evaluate, shared: &Shared) -> Result<()> {
+    let access = Access {
+        begun: true,
+        purpose: Purpose::Evaluate,
+        stale: if what.reuse { Stale::Reuse } else { Stale::Ask },
+    };
     if let Some(file) = &what.verify {
-        return verify(&what.row, file, shared);
+        return verify(&what.row, access, file, shared);
     }
     let wanted = match &what.measure {
         Some(names) => Measure::list(names)?,
@@ -46,11 +71,11 @@ pub fn evaluate(what: &args::Evaluate, shared: &Shared) -> Result<()> {
             return Err(Error::run(folder, problem, hint).into());
         }
     }
-    let summary = with_rows(&what.row, &shared, |experiment, cells, context| {
+    let summary = with_rows(&what.row, &shared, access, |experiment, cells, context| {
         if !wanted.is_empty() {
-            experiment.measure_all(cells, &wanted, context)?;
+            experiment.measure(cells, &wanted, context)?;
         }
-        let summary = experiment.summary(cells, context)?;
+        let summary = experiment.evaluate(cells, context)?;
         if let (Some(path), [cell]) = (save, cells) {
             experiment.save_adversarial(cell, path)?;
         }
@@ -67,13 +92,10 @@ pub fn evaluate(what: &args::Evaluate, shared: &Shared) -> Result<()> {
 }
 
 /// Fails where an example is not what it should be, after saying which.
-fn verify(row: &args::Row, file: &Path, shared: &Shared) -> Result<()> {
-    let found = with_experiment(
-        &row.stage.recipe,
-        shared,
-        Folder::Begun,
-        |experiment, context| experiment.verify(file, context),
-    )?;
+fn verify(row: &args::Row, access: Access, file: &Path, shared: &Shared) -> Result<()> {
+    let found = with_experiment(&row.stage.recipe, shared, access, |experiment, context| {
+        experiment.verify(file, context)
+    })?;
     match shared.json {
         true => print_json(&found)?,
         false => print(&table::verification(&found))?,

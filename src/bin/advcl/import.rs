@@ -1,30 +1,28 @@
-//! `advcl import`: weights that PyTorch trained, as a model file of ours.
+//! `advcl import`: makes a model file from weights of PyTorch.
 
-use advcl::nn::{Normalize, Stem};
+use advcl::files::check_output;
+use advcl::import::ImportSettings;
+use advcl::nn::Normalize;
 use advcl::{Error, device};
 use anyhow::Result;
 
 use crate::args::{self, Shared};
-use crate::commands::{print, print_json};
+use crate::output::{print, print_json};
 use crate::table;
 
 pub fn import(what: &args::Import, shared: &Shared) -> Result<()> {
     let device = device::open(&shared.device)?;
-    let normalize = match what.mean.is_empty() {
-        true => None,
-        false => {
-            let numbers = Normalize::new(what.mean.clone(), what.std.clone());
-            let hint =
-                "one number a channel each: --mean 0.4914,0.4822,0.4465 --std 0.247,0.243,0.262";
-            Some(numbers.map_err(|problem| Error::model(&what.weights, problem, hint))?)
-        }
+    check_output(&what.output, "-o", &[&what.weights], what.replace)?;
+    let normalize = if what.mean.is_empty() {
+        None
+    } else {
+        let numbers = Normalize::new(what.mean.clone(), what.std.clone());
+        let hint =
+            "give one number per channel: --mean 0.4914,0.4822,0.4465 --std 0.247,0.243,0.262";
+        Some(numbers.map_err(|problem| Error::model(&what.weights, problem, hint))?)
     };
-    let stem = match what.stem.as_str() {
-        "strided" => Stem::Strided,
-        _ => Stem::Cifar,
-    };
-    let settings = advcl::import::Settings {
-        stem,
+    let settings = ImportSettings {
+        stem: what.stem.into(),
         image_size: [
             what.image_size[0],
             *what.image_size.last().expect("one at least"),

@@ -5,17 +5,25 @@ mod bench;
 mod commands;
 mod compare;
 mod evaluate;
+mod format;
 mod import;
+mod inspect;
+mod list;
 mod measures;
+mod output;
+mod predict;
 mod progress;
+mod recipe;
+mod recipe_text;
 mod report;
+mod session;
 mod table;
 mod tensorboard;
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use progress::talk;
+use progress::print_status;
 
 /// Keeps large buffers in the heap. glibc maps and unmaps each of them otherwise, and a training step spends a fifth
 /// of its time in page faults. Measured against mimalloc, which is between the two.
@@ -58,13 +66,13 @@ fn main() -> ExitCode {
 
 /// The headline, its causes, and what to do about it.
 fn tell(error: &anyhow::Error) {
-    talk(&format!("error: {error}"));
+    print_status(&format!("error: {error}"));
     let mut said = error.to_string();
     for cause in error.chain().skip(1) {
         // Some of our messages end with their cause's already.
         let cause = cause.to_string();
         if !said.contains(&cause) {
-            talk(&format!("caused by: {cause}"));
+            print_status(&format!("caused by: {cause}"));
             said = cause;
         }
     }
@@ -72,6 +80,6 @@ fn tell(error: &anyhow::Error) {
         .downcast_ref::<advcl::Error>()
         .and_then(advcl::Error::hint)
     {
-        talk(&format!("hint: {hint}"));
+        print_status(&format!("hint: {hint}"));
     }
 }

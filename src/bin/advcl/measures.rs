@@ -1,54 +1,41 @@
-//! What was measured beside accuracy and attacks, as text.
+//! Measures beside accuracy and attacks, as text: every share with its 95 % interval.
 
-use advcl::attack::Norm;
 use advcl::evaluate::measures::{Measures, Point, Transfer};
-use advcl::experiment::{Outcome, Summary};
-use advcl::{finetune, pretrain};
+use advcl::experiment::Summary;
 
-use crate::table::{aligned, cells, percent};
+use crate::format::{NONE, Table, brief_share, interval, percent, range, row_title, share};
 
-/// A table a part, for each row that has some, and transfer between them.
+/// The tables of every measure, row by row, and the transfer between rows.
 pub fn tables(summary: &Summary) -> Vec<String> {
     let mut tables = Vec::new();
     for outcome in &summary.outcomes {
         if let Some(measures) = &outcome.measures {
-            let of = format!("{}, {} images", title(outcome), measures.images);
+            let of = format!("{}, {} images", row_title(outcome), measures.images);
             let parts = parts(measures, &summary.classes).into_iter();
-            tables.extend(parts.map(|(what, table)| format!("{of}: {what}\n{table}")));
+            tables.extend(parts.map(|(title, table)| format!("{of}: {title}\n{}", table.text())));
         }
     }
     tables.extend(summary.transfer.as_ref().map(transfer));
     tables
 }
 
-fn title(outcome: &Outcome) -> String {
-    let mode = finetune::title(&outcome.finetuning);
-    format!("{} {mode}", pretrain::title(&outcome.method))
-}
-
-fn share(value: f64) -> String {
-    format!("{:.1} %", 100.0 * value)
-}
-
-/// What is measured, and its table.
-fn parts(measures: &Measures, classes: &[String]) -> Vec<(String, String)> {
+/// The title and the table of each measure.
+fn parts(measures: &Measures, classes: &[String]) -> Vec<(String, Table)> {
+    let images = measures.images;
     let mut parts = Vec::new();
     for curve in &measures.radius {
-        let norm = match curve.norm {
-            Norm::Linf => "L∞",
-            Norm::L2 => "L2",
-        };
         let radius = |at: f64| format!("{at:.4}");
-        let table = points(("radius", radius), &curve.points);
-        parts.push((format!("accuracy against radius, {norm}"), table));
+        let table = points(("radius", radius), &curve.points, images);
+        parts.push((format!("accuracy against radius, {}", curve.norm), table));
     }
     if !measures.steps.is_empty() {
-        let table = points(("steps", |at: f64| at.to_string()), &measures.steps);
+        let steps = |at: f64| at.to_string();
+        let table = points(("steps", steps), &measures.steps, images);
         parts.push(("accuracy against steps".to_owned(), table));
     }
     if !measures.corruptions.is_empty() {
         parts.push((
-            "common corruptions, by severity".to_owned(),
+            "accuracy in % under common corruptions, by severity".to_owned(),
             corruptions(measures),
         ));
     }
@@ -57,99 +44,112 @@ fn parts(measures: &Measures, classes: &[String]) -> Vec<(String, String)> {
         parts.push(("by class".to_owned(), table));
     }
     if let Some(near) = &measures.neighbours {
-        let rows = [
-            cells(["clean", "attacked"]),
-            vec![share(near.clean), share(near.attacked)],
-        ];
-        let what = format!("accuracy of {} nearest neighbours of features", near.k);
-        parts.push((what, aligned(&rows)));
+        let title = format!("accuracy of {} nearest neighbours of features", near.k);
+        let hits = |accuracy: f64| (accuracy * images as f64).round() as usize;
+        let of = |accuracy: f64| share(hits(accuracy), images);
+        parts.push((title, clean_and_attacked(of(near.clean), of(near.attacked))));
     }
     let both = [&measures.calibration, &measures.calibration_attacked];
     if let [Some(clean), Some(attacked)] = both {
-        let rows = [
-            cells(["clean", "attacked"]),
-            vec![share(clean.error), share(attacked.error)],
-        ];
-        parts.push(("expected calibration error".to_owned(), aligned(&rows)));
+        let table = clean_and_attacked(percent(clean.error), percent(attacked.error));
+        parts.push(("expected calibration error".to_owned(), table));
     }
     parts
 }
 
-/// Two lines: where, and how much.
-fn points((name, at): (&str, fn(f64) -> String), points: &[Point]) -> String {
-    let line = |name: &str, value: &dyn Fn(&Point) -> String| {
-        let start = [name.to_owned(), String::new()];
-        start.into_iter().chain(points.iter().map(value)).collect()
-    };
-    aligned(&[
-        line(name, &|point| at(point.at)),
-        line("accuracy", &|point| share(point.accuracy)),
-    ])
+/// The same figure for clean and for adversarial images.
+fn clean_and_attacked(clean: String, attacked: String) -> Table {
+    let mut table = Table::new().right("clean").right("attacked");
+    table.row([clean, attacked]);
+    table
 }
 
-fn corruptions(measures: &Measures) -> String {
-    let mut rows = vec![cells(["corruption", "", "1", "2", "3", "4", "5", "mean"])];
+/// Accuracy at each point of a curve, and its interval below.
+fn points((name, at): (&str, fn(f64) -> String), points: &[Point], images: usize) -> Table {
+    let mut table = Table::new().left("");
+    for _ in points {
+        table = table.right("");
+    }
+    let mut line = |name: &str, value: &dyn Fn(&Point) -> String| {
+        table.row(std::iter::once(name.to_owned()).chain(points.iter().map(value)));
+    };
+    line(name, &|point| at(point.at));
+    line("accuracy", &|point| percent(point.accuracy));
+    let ends = |point: &Point| interval(point.accuracy, images).as_ref().map(range);
+    line("95 %", &|point| ends(point).unwrap_or(NONE.to_owned()));
+    table
+}
+
+/// Accuracy by kind and severity. Means over kinds are of the same images; the interval that is
+/// given for them is that of as many images, which is conservative.
+fn corruptions(measures: &Measures) -> Table {
+    let mut table = Table::new().left("corruption");
+    for head in ["1", "2", "3", "4", "5", "mean"] {
+        table = table.right(head);
+    }
     let mut sums = [0.0; 6];
     for corrupted in &measures.corruptions {
         let accuracy = &corrupted.accuracy;
         let mean = accuracy.iter().sum::<f64>() / accuracy.len() as f64;
         let values = accuracy.iter().copied().chain([mean]);
-        let mut row = vec![corrupted.kind.replace('_', " "), String::new()];
+        let mut row = vec![corrupted.kind.replace('_', " ")];
         for (value, sum) in values.zip(&mut sums) {
-            row.push(share(value));
+            row.push(brief_share(value, measures.images));
             *sum += value;
         }
-        rows.push(row);
+        table.row(row);
     }
     let count = measures.corruptions.len() as f64;
-    let means = sums.iter().map(|sum| share(sum / count));
-    let start = ["mean".to_owned(), String::new()];
-    rows.push(start.into_iter().chain(means).collect());
-    aligned(&rows)
+    let means = sums
+        .iter()
+        .map(|sum| brief_share(sum / count, measures.images));
+    table.row(std::iter::once("mean".to_owned()).chain(means));
+    table
 }
 
-/// How many of a class are right, and what most of the others are taken for; the whole matrix is in the JSON.
-fn confusion(measures: &Measures, classes: &[String]) -> String {
-    let mut rows = vec![cells(["class", "", "images", "clean", "", "attacked", ""])];
+/// Accuracy of each class, and the class that is most often predicted instead. The whole matrix is
+/// in the JSON.
+fn confusion(measures: &Measures, classes: &[String]) -> Table {
+    let mut table = Table::new()
+        .left("class")
+        .right("clean")
+        .left("most often instead")
+        .right("attacked")
+        .left("most often instead");
     for (class, name) in classes.iter().enumerate() {
-        let mut row = vec![name.clone(), String::new()];
-        for (table, first) in [
-            (&measures.confusion, true),
-            (&measures.confusion_attacked, false),
-        ] {
-            let said = &table[class];
-            let images: usize = said.iter().sum();
-            let others = (0..said.len()).filter(|&other| other != class && said[other] > 0);
-            // The first of those that are said as often.
-            let wrong = others.max_by_key(|&other| (said[other], std::cmp::Reverse(other)));
-            row.extend(first.then(|| images.to_string()));
-            row.push(percent(said[class], images));
-            row.push(wrong.map_or(String::new(), |other| {
-                format!("{} × {}", said[other], classes[other])
+        let mut row = vec![name.clone()];
+        for matrix in [&measures.confusion, &measures.confusion_attacked] {
+            let predicted = &matrix[class];
+            let wrong = |other: &usize| *other != class && predicted[*other] > 0;
+            let others = (0..predicted.len()).filter(wrong);
+            // Of classes that are predicted equally often, the first.
+            let most = others.max_by_key(|&other| (predicted[other], std::cmp::Reverse(other)));
+            row.push(share(predicted[class], predicted.iter().sum()));
+            row.push(most.map_or(String::new(), |other| {
+                format!("{} × {}", predicted[other], classes[other])
             }));
         }
-        rows.push(row);
+        table.row(row);
     }
-    aligned(&rows)
+    table
 }
 
 fn transfer(transfer: &Transfer) -> String {
-    let head = cells(["examples of", ""]).into_iter();
-    let head = head.chain(transfer.classifiers.iter().cloned());
-    let mut rows: Vec<Vec<String>> = vec![head.collect()];
+    let mut table = Table::new().left("examples of");
+    for name in &transfer.classifiers {
+        table = table.right(name);
+    }
     let none = ("none (clean)", &transfer.clean);
     let names = transfer.classifiers.iter().map(String::as_str);
     for (name, accuracy) in std::iter::once(none).chain(names.zip(&transfer.accuracy)) {
-        let start = [name.to_owned(), String::new()].into_iter();
-        rows.push(
-            start
-                .chain(accuracy.iter().map(|&value| share(value)))
-                .collect(),
-        );
+        let shares = accuracy
+            .iter()
+            .map(|&value| brief_share(value, transfer.images));
+        table.row(std::iter::once(name.to_owned()).chain(shares));
     }
-    let images = transfer.images;
     format!(
-        "transfer, {images} images: accuracy of the columns' classifiers\n{}",
-        aligned(&rows)
+        "transfer, {} images: accuracy in % of the columns' classifiers\n{}",
+        transfer.images,
+        table.text()
     )
 }

@@ -1,4 +1,4 @@
-//! Progress for people, on stderr: a bar on a terminal, a line an epoch elsewhere.
+//! Progress on stderr: a bar on a terminal, a line for each epoch elsewhere.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -6,12 +6,13 @@ use std::time::Duration;
 use advcl::session::Event;
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// A line on stderr. Unlike `eprintln!`, no panic when nobody reads it any more (`2>&1 | head`).
-pub fn talk(line: &str) {
+/// Prints a line to stderr. Unlike `eprintln!`, it does not panic when the reader is gone (`2>&1 |
+/// head`).
+pub fn print_status(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Draws events.
+/// Shows events.
 pub struct Progress {
     quiet: bool,
     bar: Option<(String, ProgressBar)>,
@@ -22,7 +23,7 @@ impl Progress {
         Self { quiet, bar: None }
     }
 
-    pub fn hear(&mut self, event: &Event) {
+    pub fn on_event(&mut self, event: &Event) {
         if self.quiet {
             return;
         }
@@ -70,29 +71,29 @@ impl Progress {
                     .rev()
                     .map(|(name, value)| format!("{name} {value:.3}"))
                     .collect();
-                // By the rate: the first epoch after a resume may be a part of one.
+                // From the rate, since the first epoch after a resume may be incomplete.
                 let seconds = ((epochs - epoch) * images) as f64 / images_per_second;
                 let left = Duration::try_from_secs_f64(seconds).unwrap_or_default();
-                talk(&format!(
+                print_status(&format!(
                     "{stage}: epoch {epoch}/{epochs}, {}, {images_per_second:.0} images/s, {} left",
                     losses.join(", "),
                     HumanDuration(left)
                 ));
             }
-            // The table says it in the end.
+            // Printed in the table at the end.
             Event::Figures { .. } => {}
             Event::Seed { seed, .. } => {
                 self.finish();
-                talk(&format!("compare: seed {seed}"));
+                print_status(&format!("compare: seed {seed}"));
             }
             Event::Note { stage, text } => {
                 self.finish();
-                talk(&format!("{stage}: {text}"));
+                print_status(&format!("{stage}: {text}"));
             }
         }
     }
 
-    /// The stage's bar, moved to where `done` of `length` are done.
+    /// Moves the stage's bar to `done` of `length`, and creates it where there is none.
     fn bar_at(
         &mut self,
         stage: &str,
@@ -116,8 +117,8 @@ impl Progress {
             let bar = ProgressBar::with_draw_target(Some(length as u64), hidden)
                 .with_style(style)
                 .with_prefix(stage.to_owned());
-            // What was done before the bar was there (in an earlier sitting, or as its first step) took none of its
-            // time. The estimator must have seen that position before it is reset.
+            // Work from before the bar existed (an earlier invocation, or its first step) took none
+            // of its time. The estimator must have seen that position before it is reset.
             bar.set_position(done as u64);
             bar.tick();
             bar.reset_eta();
@@ -130,7 +131,7 @@ impl Progress {
         bar
     }
 
-    /// Leaves the bar as it stands.
+    /// Stops the bar at its current position.
     pub fn finish(&mut self) {
         if let Some((_, bar)) = self.bar.take() {
             bar.abandon();

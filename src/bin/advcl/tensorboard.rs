@@ -1,6 +1,8 @@
-//! Event files for TensorBoard: records in TFRecord framing, each a protocol buffer `Event` with scalars.
+//! Event files for TensorBoard: records in TFRecord framing, each a protocol buffer `Event` with
+//! scalars.
 //!
-//! Written by hand, since all of it is these few fields; the crate that does it brings a second image stack along.
+//! Written by hand, since only these few fields are needed; the crate for it depends on a second
+//! image library.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -13,13 +15,14 @@ use crc::{CRC_32_ISCSI, Crc};
 
 const CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
-/// A new event file.
+/// Writer of one event file.
 pub struct TensorBoard {
     file: BufWriter<File>,
 }
 
 impl TensorBoard {
-    /// In `folder`, beside those of earlier sittings: TensorBoard shows them as one.
+    /// Creates a file in `folder`. TensorBoard shows it as one with the files of earlier
+    /// invocations.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -41,8 +44,9 @@ impl TensorBoard {
         Ok(board)
     }
 
-    /// Appends the scalars of an event, if it has some. A full disk costs the curves, not the run.
-    pub fn hear(&mut self, event: &Event) {
+    /// Appends the scalars of an event, if it has some. Write errors are ignored: a full disk must
+    /// not end the run.
+    pub fn on_event(&mut self, event: &Event) {
         let _ = match event {
             Event::Step {
                 stage,
@@ -67,7 +71,7 @@ impl TensorBoard {
                 let named = losses.iter().chain(figures);
                 let mut values: Vec<_> = named.map(|(name, v)| (*name, f64::from(*v))).collect();
                 values.extend([("lr", *lr), ("images_per_second", *images_per_second)]);
-                // One write an epoch reaches the disk.
+                // Flushed once an epoch, for those who read along.
                 self.scalars(stage, *epoch, &values)
                     .and_then(|()| self.file.flush())
             }
@@ -94,7 +98,7 @@ impl TensorBoard {
         self.record(&event.0)
     }
 
-    /// Length, its checksum, the content, its checksum.
+    /// Writes a record: length, checksum of the length, content, checksum of the content.
     fn record(&mut self, content: &[u8]) -> std::io::Result<()> {
         let length = (content.len() as u64).to_le_bytes();
         self.file.write_all(&length)?;
@@ -104,19 +108,19 @@ impl TensorBoard {
     }
 }
 
-/// CRC-32C, turned and shifted as TFRecord has it: a checksum of data that holds checksums stays one.
+/// Masked CRC-32C as TFRecord defines it, which protects checksums of data that contains checksums.
 fn masked(bytes: &[u8]) -> [u8; 4] {
     let sum = CRC32C.checksum(bytes);
     sum.rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
 }
 
-/// Seconds since 1970.
+/// Current time in seconds since 1970.
 fn now() -> f64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// A protocol buffer in the making: fields by number.
+/// Builder of a protocol buffer, field by field.
 #[derive(Default)]
 struct Message(Vec<u8>);
 

@@ -1,37 +1,40 @@
-//! What corruptions do to an image, at given parameters.
+//! Noise, brightness, glass, elastic and JPEG corruptions of one image, with given parameters.
 
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
-use super::filter::{Border, Plane, gaussian};
-use super::{Canvas, byte};
+use super::filter::{Border, Plane, Planes, byte, gaussian};
+use crate::data::images::unit;
 use crate::error::{Error, Result};
 
-/// Changes each value by itself, in order.
-pub(super) fn each(image: &mut Canvas, mut change: impl FnMut(f32) -> f32) {
+/// Changes each value separately, in order.
+pub(super) fn each(image: &mut Planes, mut change: impl FnMut(f32) -> f32) {
     let values = image.iter_mut().flat_map(|plane| &mut plane.values);
     values.for_each(|value| *value = change(*value));
 }
 
-/// Adds to the value of hue, saturation, value: all channels by the same factor; black becomes gray.
-pub(super) fn brighten(image: &mut Canvas, amount: f32) {
+/// Increases the value (of hue, saturation, value): multiplies all channels by the same factor.
+/// Black becomes gray.
+pub(super) fn brighten(image: &mut Planes, amount: f32) {
     for i in 0..image[0].values.len() {
         let value = image.iter().map(|p| p.values[i]).fold(0.0, f32::max);
         let brighter = (value + amount).min(1.0);
         for plane in image.iter_mut() {
-            plane.values[i] = match value > 0.0 {
-                true => plane.values[i] * (brighter / value),
-                false => brighter,
+            plane.values[i] = if value > 0.0 {
+                plane.values[i] * (brighter / value)
+            } else {
+                brighter
             };
         }
     }
 }
 
-/// A blur before and after pixels take the values of others near by.
+/// Glass blur: blurs the image, gives pixels the values of others nearby, and blurs again.
 ///
-/// The published code means to swap them; since its pixels are views of one array, its images have copies. So have these.
+/// The published code intends to swap pixels; since they are views of one array there, it copies
+/// one over the other. So does this function.
 pub(super) fn glass(
-    image: &mut Canvas,
+    image: &mut Planes,
     sigma: f32,
     (reach, rounds): (usize, usize),
     rng: &mut ChaCha8Rng,
@@ -41,7 +44,7 @@ pub(super) fn glass(
     image
         .iter_mut()
         .for_each(|p| *p = p.blurred(&weights, Border::Edge));
-    each(image, |value| f32::from(byte(value)) / 255.0);
+    each(image, |value| unit(byte(value)));
     for _ in 0..rounds {
         for y in (reach + 1..=height.saturating_sub(reach)).rev() {
             for x in (reach + 1..=width.saturating_sub(reach)).rev() {
@@ -59,19 +62,19 @@ pub(super) fn glass(
         .for_each(|p| *p = p.blurred(&weights, Border::Edge));
 }
 
-/// The affine map that moves three points about the middle by up to `reach` pixels.
-pub(super) fn shear(image: &mut Canvas, reach: f64, rng: &mut ChaCha8Rng) {
+/// Applies the affine map that moves three points around the centre by up to `reach` pixels.
+pub(super) fn shear(image: &mut Planes, reach: f64, rng: &mut ChaCha8Rng) {
     let (height, width) = (image[0].height, image[0].width);
     let (y, x) = ((height / 2) as f64, (width / 2) as f64);
     let off = (height.min(width) / 3) as f64;
     let from = [[x + off, y + off], [x + off, y - off], [x - off, y - off]];
     let to = from.map(|point| point.map(|at| at + rng.random_range(-reach..=reach)));
-    // Where a pixel of the result comes from: `to` goes back to `from`.
+    // The source of an output pixel: the inverse map takes `to` to `from`.
     let edge = |points: [[f64; 2]; 3], i: usize, axis: usize| points[i][axis] - points[0][axis];
     let [a, b, c, d] = [(1, 0), (2, 0), (1, 1), (2, 1)].map(|(i, axis)| edge(to, i, axis));
     let determinant = a * d - b * c;
     if determinant == 0.0 {
-        return; // An image of a few pixels, its points on a line.
+        return; // In an image of a few pixels the points may lie on a line.
     }
     let back = |y: usize, x: usize| {
         let (x, y) = (x as f64 - to[0][0], y as f64 - to[0][1]);
@@ -86,8 +89,9 @@ pub(super) fn shear(image: &mut Canvas, reach: f64, rng: &mut ChaCha8Rng) {
     }
 }
 
-/// Moves every pixel by noise of `amount` that is smoothed by `sigma`, both in pixels.
-pub(super) fn bend(image: &mut Canvas, amount: f32, sigma: f32, rng: &mut ChaCha8Rng) {
+/// Moves every pixel by smoothed noise: `amount` is its strength and `sigma` its smoothing, both in
+/// pixels.
+pub(super) fn bend(image: &mut Planes, amount: f32, sigma: f32, rng: &mut ChaCha8Rng) {
     let (height, width) = (image[0].height, image[0].width);
     let weights = gaussian(sigma, (3.0 * sigma + 0.5) as usize);
     let mut field = || {
@@ -105,15 +109,16 @@ pub(super) fn bend(image: &mut Canvas, amount: f32, sigma: f32, rng: &mut ChaCha
     }
 }
 
-/// There and back through a JPEG file, colours at half the resolution (4:2:0).
-pub(super) fn jpeg(image: &mut Canvas, quality: u8) -> Result<()> {
+/// Compresses and decompresses the image as JPEG, with colours at half the resolution (4:2:0).
+pub(super) fn jpeg(image: &mut Planes, quality: u8) -> Result<()> {
     use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
     let (height, width) = (image[0].height, image[0].width);
     let (Ok(high), Ok(wide)) = (u16::try_from(height), u16::try_from(width)) else {
         let problem = format!("a JPEG file cannot hold {height} × {width} pixels");
         return Err(Error::data("jpeg_compression", problem, ""));
     };
-    // Pixel by pixel; byte for byte what the image was, which is a whole number.
+    // Interleaved pixels. The values are whole multiples of 1/255, so these are the bytes of the
+    // image.
     let pixels: Vec<u8> = (0..height * width)
         .flat_map(|i| {
             image
@@ -140,7 +145,7 @@ pub(super) fn jpeg(image: &mut Canvas, quality: u8) -> Result<()> {
     };
     for (channel, plane) in image.iter_mut().enumerate() {
         for (value, pixel) in plane.values.iter_mut().zip(back.chunks_exact(channels)) {
-            *value = f32::from(pixel[channel]) / 255.0;
+            *value = unit(pixel[channel]);
         }
     }
     Ok(())

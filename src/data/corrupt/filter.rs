@@ -1,6 +1,6 @@
-//! What corruptions are made of: blurs, zooms, warps of one channel.
+//! Filters of one channel for the corruptions: blurs, zooms, warps.
 
-/// One channel of an image, row-major, values in [0, 1].
+/// Channel of an image: values in [0, 1], row-major.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Plane {
     pub values: Vec<f32>,
@@ -8,7 +8,10 @@ pub(super) struct Plane {
     pub width: usize,
 }
 
-/// What lies beyond the edge: `aaa|abc|ccc`, `cba|abc|cba`, `.cb|abc|ba.`.
+/// Channels of an image that is being corrupted.
+pub(super) type Planes = Vec<Plane>;
+
+/// Extension of an image beyond its edge: `aaa|abc|ccc`, `cba|abc|cba`, `.cb|abc|ba.`.
 #[derive(Clone, Copy)]
 pub(super) enum Border {
     Edge,
@@ -17,7 +20,7 @@ pub(super) enum Border {
 }
 
 impl Border {
-    /// Where the value of a position on an axis of `len` stands.
+    /// Index of the value at any position on an axis of length `len`.
     fn fold(self, at: isize, len: usize) -> usize {
         let len = len as isize;
         let folded = match self {
@@ -36,12 +39,20 @@ impl Border {
     }
 }
 
-/// Weights of a Gaussian from `-reach` to `reach`, 1 in all.
+/// Converts a value into a byte, rounding down. A rounding error of f32 does not lower the result.
+pub(super) fn byte(value: f32) -> u8 {
+    (value.clamp(0.0, 1.0) * 255.0 + 1e-3) as u8
+}
+
+/// Weights of a Gaussian from `-reach` to `reach`, with sum 1.
 pub(super) fn gaussian(sigma: f32, reach: usize) -> Vec<f32> {
     let reach = reach as i32;
-    let weight = |i: i32| match sigma > 0.0 {
-        true => (-0.5 * (f64::from(i) / f64::from(sigma)).powi(2)).exp(),
-        false => f64::from(u8::from(i == 0)),
+    let weight = |i: i32| {
+        if sigma > 0.0 {
+            (-0.5 * (f64::from(i) / f64::from(sigma)).powi(2)).exp()
+        } else {
+            f64::from(u8::from(i == 0))
+        }
     };
     let total: f64 = (-reach..=reach).map(weight).sum();
     (-reach..=reach)
@@ -49,9 +60,9 @@ pub(super) fn gaussian(sigma: f32, reach: usize) -> Vec<f32> {
         .collect()
 }
 
-/// A disc of uniform weight, its edge softened by a Gaussian that reaches `soften` pixels. Both lengths in pixels.
+/// Disc of uniform weight with an edge that is softened by a Gaussian. Both lengths are in pixels.
 pub(super) fn disc(radius: f32, sigma: f32, soften: usize) -> Plane {
-    // Wide enough that the softening meets no border.
+    // Wide enough that the softening does not reach the border.
     let middle = radius.floor() as isize + 2 * soften as isize;
     let side = 2 * middle as usize + 1;
     let inside = |y: usize, x: usize| {
@@ -82,7 +93,7 @@ impl Plane {
         self.values[border.fold(y, self.height) * self.width + border.fold(x, self.width)]
     }
 
-    /// Between four pixels.
+    /// Value between four pixels, by bilinear interpolation.
     pub fn sample(&self, y: f64, x: f64, border: Border) -> f32 {
         let (top, left) = (y.floor(), x.floor());
         let (down, right) = ((y - top) as f32, (x - left) as f32);
@@ -95,7 +106,7 @@ impl Plane {
         above + (below - above) * down
     }
 
-    /// Along both axes by these weights, the middle one on the pixel itself.
+    /// Blurs along both axes with these weights; the middle weight is the pixel's own.
     pub fn blurred(&self, weights: &[f32], border: Border) -> Self {
         let reach = (weights.len() / 2) as isize;
         let sum = |plane: &Self, y: usize, x: usize, down: isize, right: isize| {
@@ -110,7 +121,7 @@ impl Plane {
         Self::from_fn(self.height, self.width, |y, x| sum(&across, y, x, 1, 0))
     }
 
-    /// The weighted sum of what lies around each pixel.
+    /// Cross-correlation with a kernel: the weighted sum of the values around each pixel.
     pub fn correlated(&self, kernel: &Self) -> Self {
         let (up, left) = (kernel.height as isize / 2, kernel.width as isize / 2);
         let heavy: Vec<(isize, isize, f32)> = (0..kernel.values.len())
@@ -128,12 +139,13 @@ impl Plane {
         })
     }
 
-    /// Smeared to one side, along whole pixels: weights are half a Gaussian's over `2 · radius + 1` of them.
+    /// Motion blur to one side, in steps of whole pixels: the weights are half a Gaussian over `2 ·
+    /// radius + 1` pixels.
     pub fn smeared(&self, radius: usize, sigma: f32, degrees: f64) -> Self {
         let weights = &gaussian(sigma, 2 * radius)[2 * radius..];
         let total: f32 = weights.iter().sum();
         let (sin, cos) = degrees.to_radians().sin_cos();
-        // Halves go down, as in the implementations that this is held against.
+        // Halves are rounded down, as in the implementations that this is compared with.
         let round = |value: f64| (value - 0.5).ceil() as isize;
         let steps = (0..weights.len()).map(|i| (round(i as f64 * sin), round(i as f64 * cos)));
         let steps: Vec<(isize, isize)> = steps.collect();
@@ -145,9 +157,9 @@ impl Plane {
         })
     }
 
-    /// The middle, `factor` (1 or more) times as large, at the size of the whole.
+    /// Zooms into the centre by `factor` (1 or more); the size stays the same.
     pub fn zoomed(&self, factor: f64) -> Self {
-        // Of an axis: the first pixel that is seen, and how far the output's steps go from there.
+        // For one axis: the first visible pixel, and the distance between output pixels.
         let axis = |len: usize| {
             let seen = (len as f64 / factor).ceil() as usize;
             let grown = ((seen as f64 * factor).round_ties_even() as usize).max(len);
@@ -164,7 +176,8 @@ impl Plane {
         })
     }
 
-    /// Another size: each pixel is the mean of those whose centres it covers, of the nearest where there is none.
+    /// Resizes by box filtering: each pixel is the mean of those whose centres it covers, or the
+    /// nearest one.
     pub fn boxed(&self, height: usize, width: usize) -> Self {
         let axis = |from: usize, to: usize| {
             let scale = from as f64 / to as f64;
@@ -233,7 +246,7 @@ mod tests {
         assert!(near(&flat.zoomed(1.3)) && near(&flat.boxed(3, 4)));
         let ramp = row(&[0.0, 0.1, 0.2, 0.3, 0.4]);
         assert_eq!(ramp.zoomed(1.0), ramp);
-        // Three pixels are seen of five, stretched to six; the first of these is cut off by none.
+        // Three of five pixels are visible, stretched to six; none is cut off at the start.
         let zoomed = ramp.zoomed(2.0).values;
         let expected = [0.1, 0.14, 0.18, 0.22, 0.26];
         for (found, expected) in zoomed.iter().zip(expected) {

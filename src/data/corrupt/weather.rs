@@ -1,15 +1,14 @@
-//! Snow, frost and fog: layers drawn at random and put over an image.
+//! Snow, frost and fog: random layers over an image.
 
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
-use super::Canvas;
-use super::filter::{Border, Plane, gaussian};
-use crate::data::augment::luma;
+use super::filter::{Border, Plane, Planes, gaussian};
+use crate::data::images::luma;
 
-/// Fog: a cloud is mixed in, `amount` of it; it gets the smoother the larger `decay` is.
-pub(super) fn fog(image: &mut Canvas, (amount, decay): (f32, f32), rng: &mut ChaCha8Rng) {
+/// Fog: mixes in `amount` of a random cloud, which is the smoother the larger `decay` is.
+pub(super) fn fog(image: &mut Planes, (amount, decay): (f32, f32), rng: &mut ChaCha8Rng) {
     let (height, width) = (image[0].height, image[0].width);
     let cloud = cloud(height.max(width).next_power_of_two(), decay, rng);
     let values = image.iter().flat_map(|plane| &plane.values);
@@ -23,7 +22,7 @@ pub(super) fn fog(image: &mut Canvas, (amount, decay): (f32, f32), rng: &mut Cha
     }
 }
 
-/// A plasma fractal on a torus, by the diamond-square algorithm, in [0, 1]; `side` is a power of two.
+/// Plasma fractal on a torus by the diamond-square algorithm, in [0, 1]; `side` is a power of two.
 fn cloud(side: usize, decay: f32, rng: &mut ChaCha8Rng) -> Plane {
     let mut map = Plane::from_fn(side, side, |_, _| 0.0);
     let (mut step, mut amplitude) = (side, 100.0f32);
@@ -64,12 +63,12 @@ fn cloud(side: usize, decay: f32, rng: &mut ChaCha8Rng) -> Plane {
     map
 }
 
-/// Mean and deviation of the noise that flakes are cut from, their size, where it is cut, radius and deviation of their
-/// smear, and how much of the image stays as it is.
+/// Parameters of snow: mean and deviation of the noise, size of the flakes, threshold of the noise,
+/// radius and deviation of the motion blur, and weight of the unchanged image.
 pub(super) type Snow = (f32, f32, f64, f32, usize, f32, f32);
 
-/// Snow: smeared flakes, and the same turned upside down, over an image that is whitened.
-pub(super) fn snow(image: &mut Canvas, snow: Snow, rng: &mut ChaCha8Rng) {
+/// Snow: whitens the image and adds blurred flakes, and the same flakes turned by 180°.
+pub(super) fn snow(image: &mut Planes, snow: Snow, rng: &mut ChaCha8Rng) {
     let (mean, deviation, size, threshold, radius, sigma, stays) = snow;
     let (height, width) = (image[0].height, image[0].width);
     let mut flakes = Plane::from_fn(height, width, |_, _| {
@@ -100,11 +99,12 @@ pub(super) fn snow(image: &mut Canvas, snow: Snow, rng: &mut ChaCha8Rng) {
     }
 }
 
-/// Frost: `stays` of the image and `amount` of an ice texture.
+/// Frost: mixes `stays` of the image with `amount` of an ice texture.
 ///
-/// The published images take the texture out of photographs. Ours is drawn: needles in three directions, as ice grows, on
-/// fine grain, with the mean, the deviation within a picture and the tint that the photographs have.
-pub(super) fn frost(image: &mut Canvas, (stays, amount): (f32, f32), rng: &mut ChaCha8Rng) {
+/// The published images take the texture from photographs. This one is drawn: needles in three
+/// directions, as in ice crystals, on fine grain, with the mean, the deviation within a picture and
+/// the tint of the photographs.
+pub(super) fn frost(image: &mut Planes, (stays, amount): (f32, f32), rng: &mut ChaCha8Rng) {
     let (height, width) = (image[0].height, image[0].width);
     let level = rng.random_range(0.38..0.9f32);
     let contrast = rng.random_range(0.06..0.15f32);
@@ -135,7 +135,7 @@ pub(super) fn frost(image: &mut Canvas, (stays, amount): (f32, f32), rng: &mut C
     let mean = ice.values.iter().sum::<f32>() / count;
     let spread = ice.values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / count;
     let spread = spread.sqrt().max(f32::MIN_POSITIVE);
-    // Red, green, blue: ice is bluish in some of the photographs. A gray image has no tint.
+    // Red, green, blue: the ice is bluish in some of the photographs. Gray images have no tint.
     let tints: &[f32] = match image.len() {
         3 => &[-0.12, 0.0, 0.08],
         _ => &[0.0],

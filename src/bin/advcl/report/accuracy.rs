@@ -1,144 +1,156 @@
-//! The figures that everybody asks for first.
+//! Clean and robust accuracy of every classifier.
 
-use anyhow::Result;
-use maud::{Markup, PreEscaped, html};
+use maud::{Markup, html};
 
-use super::figures::{self, Figure, Line};
+use super::headline::{HeadlineFigure, HeadlineRow};
 use super::html::{count, legend, percent};
-use super::page::{Report, distinct};
+use super::model::{ReportPage, distinct};
 use super::plots::{Whisker, whiskers};
-use super::quoted;
-use crate::table::clock;
+use crate::format::{NONE, clock, quoted, suite_title};
 
-/// "76.8 % (74.9–78.6)", or "76.8 ± 0.5 %".
-fn cell(figure: &Figure) -> Markup {
+/// A cell: "76.8 % 74.9–78.6 of 2,000", or "76.8 ± 0.5 % of 2,000".
+fn cell(figure: &HeadlineFigure) -> Markup {
     html! {
         @match figure.deviation {
             Some(deviation) => {
                 span.big { (format!("{:.1}", 100.0 * figure.share)) }
-                span.range { (format!(" ± {:.1}\u{a0}%", 100.0 * deviation)) }
+                span.inline { (format!(" ± {:.1}\u{a0}%", 100.0 * deviation)) }
             }
             None => {
                 span.big { (percent(figure.share)) }
-                span.range { (format!(" {:.1}–{:.1}", 100.0 * figure.low, 100.0 * figure.high)) }
+                span.range { (format!("{:.1}–{:.1}", 100.0 * figure.low, 100.0 * figure.high)) }
             }
+        }
+        span.range { "of " (count(figure.images)) }
+    }
+}
+
+/// The row's name, after that of its run where there are several.
+fn name(report: &ReportPage, row: &HeadlineRow) -> String {
+    if report.leads.len() > 1 {
+        format!("{}: {}", row.run, row.title())
+    } else {
+        row.title()
+    }
+}
+
+/// Clean and robust accuracy of every classifier.
+pub fn accuracy(report: &ReportPage) -> Markup {
+    let thorough = report.rows.iter().any(|row| row.attacked.is_some());
+    html! {
+        p { "Share of the images that are classified correctly: clean images, and adversarial ones, which an attack changed within the radius." }
+        @if !thorough {
+            div.notice role="note" {
+                p { strong { "An upper bound. " } "Only PGD attacked here, and PGD alone overestimates robustness. "
+                    code { (report.autoattack()) } " runs the standard attack." }
+            }
+        }
+        div.pair {
+            (plot(report))
+            (table(report))
+        }
+        @for shown in report.shown.iter().filter(|shown| !shown.up_to_date) {
+            div.warning role="note" {
+                p { strong { (shown.label) } ": measured with other settings or other images than the recipe has now. "
+                    code { "advcl evaluate " (quoted(&shown.run.path)) } " measures it anew." }
+            }
+        }
+        @for run in report.runs.iter().filter(|run| !run.missing.is_empty()) {
+            @let again = match &run.comparison {
+                Some(path) => format!("advcl compare --run {}", quoted(path)),
+                None => format!("advcl run {}", quoted(&run.path)),
+            };
+            p { (run.name) ": not evaluated with this recipe yet: " (run.missing.join(", ")) ". " code { (again) } " does it." }
         }
     }
 }
 
-/// The figures that everybody asks for first.
-pub fn accuracy(report: &Report) -> Result<Markup> {
-    let lines = report.lines;
-    let several = report.leads.len() > 1;
-    let name = |line: &Line| match several {
-        true => format!("{}: {}", line.run, line.title()),
-        false => line.title(),
-    };
-    let suite = lines.iter().find_map(|line| line.attacked.as_ref());
-    let suite = suite.map(|attacked| figures::suite_title(&attacked.suite));
-    let attacks = distinct(lines.iter().map(|line| format!("PGD-{}", line.steps))).join(", ");
-    let seeds = lines.iter().any(|line| line.seeds > 1);
-    let whisker = |style: usize, figure: &Figure| Whisker {
+fn plot(report: &ReportPage) -> Markup {
+    let whisker = |style: usize, figure: &HeadlineFigure| Whisker {
         style,
         value: figure.share,
         low: figure.low,
         high: figure.high,
     };
-    let rows: Vec<(String, Vec<Whisker>)> = lines
-        .iter()
-        .map(|line| {
-            let mut values = vec![whisker(0, &line.clean), whisker(1, &line.robust)];
-            values.extend(line.attacked.as_ref().map(|a| whisker(3, &a.robust)));
-            (name(line), values)
-        })
-        .collect();
-    let words: Vec<String> = lines
-        .iter()
-        .map(|line| {
-            let (clean, robust) = (percent(line.clean.share), percent(line.robust.share));
-            format!("{} {clean} clean, {robust} under PGD", name(line))
-        })
-        .collect();
-    let plot = whiskers(
-        &format!("Accuracy on one scale. {}.", words.join("; ")),
-        &rows,
-    )?;
-    let mut items = vec![(0, "as they are".to_owned()), (1, attacks.clone())];
-    items.extend(suite.iter().map(|suite| (3, suite.clone())));
-    let items: Vec<(usize, &str)> = items
-        .iter()
-        .map(|(style, name)| (*style, name.as_str()))
-        .collect();
-    let noise = match seeds {
-        true => {
-            "Bars: the mean ± one standard deviation over the seeds; 95 % intervals of the images (Wilson) where there is one seed."
-        }
-        false => {
-            "Bars: 95 % intervals (Wilson) for the number of images; another seed of training may differ by more."
-        }
+    let row = |row: &HeadlineRow| {
+        let mut values = vec![whisker(0, &row.clean), whisker(1, &row.robust)];
+        values.extend(row.attacked.as_ref().map(|a| whisker(3, &a.robust)));
+        (name(report, row), values)
     };
-    let takes = |line: &Line| clock(line.seconds);
-    // Said once above, where all have the same.
-    let radii = lines.iter().any(|line| line.radius != lines[0].radius);
-    let images = lines.iter().any(|line| line.images != lines[0].images);
-    Ok(html! {
-        p { "Share of the images that are classified correctly: as they are, and after an attacker changed each of them within the radius." }
-        @if suite.is_none() {
-            div.notice role="note" {
-                p { strong { "An upper bound. " } "Only PGD attacked here, and PGD alone flatters. "
-                    code { "advcl evaluate " (quoted(&report.leads[0].path)) " --attack autoattack" } " runs the standard attack." }
-            }
+    let rows: Vec<(String, Vec<Whisker>)> = report.rows.iter().map(row).collect();
+    let words = report.rows.iter().map(|row| {
+        let (clean, robust) = (percent(row.clean.share), percent(row.robust.share));
+        format!("{} {clean} clean, {robust} under PGD", name(report, row))
+    });
+    let words: Vec<String> = words.collect();
+    let alt = format!("Accuracy on one scale. {}.", words.join("; "));
+    let attacks = distinct(report.rows.iter().map(|row| format!("PGD-{}", row.steps)));
+    let suites = report.rows.iter().filter_map(|row| row.attacked.as_ref());
+    let suites = distinct(suites.map(|attacked| suite_title(&attacked.suite)));
+    let (attacks, suites) = (attacks.join(", "), suites.join(", "));
+    let mut items = vec![(0, "clean"), (1, attacks.as_str())];
+    if !suites.is_empty() {
+        items.push((3, &suites));
+    }
+    let noise = if report.rows.iter().any(|row| row.seeds > 1) {
+        "Lines: the mean ± one standard deviation over the seeds; 95 % intervals (Wilson) for the number of images where there is one seed."
+    } else {
+        "Lines: 95 % intervals (Wilson) for the number of images; another seed of training may differ by more."
+    };
+    html! {
+        figure {
+            figcaption { (noise) }
+            (whiskers(&alt, &rows))
+            (legend(items))
         }
-        div.pair {
-            figure {
-                figcaption { (noise) }
-                (PreEscaped(plot))
-                (legend(items))
-            }
-            div.scroll tabindex="0" role="region" aria-label="Accuracy of each classifier" {
-                table.headline {
-                    caption { "Accuracy of each classifier" }
-                    thead { tr {
-                        th scope="col" { "classifier" }
-                        th scope="col" { "clean" }
-                        th scope="col" { (attacks) }
-                        @if let Some(suite) = &suite { th scope="col" { (suite) } }
-                        @if radii { th scope="col" { "radius" } }
-                        @if images { th scope="col" { "images" } }
-                        @if seeds { th scope="col" { "seeds" } }
-                        th scope="col" { "took" }
-                    } }
-                    tbody {
-                        @for line in lines {
-                            tr {
-                                th scope="row" { (name(line)) }
-                                td { (cell(&line.clean)) }
-                                td { (cell(&line.robust)) }
-                                @if suite.is_some() {
-                                    td { @match &line.attacked { Some(a) => {
-                                        (cell(&a.robust))
-                                        @if a.images != line.images { span.range { "of " (count(a.images)) } }
-                                    }, None => "–" } }
-                                }
-                                @if radii { td { (line.radius) } }
-                                @if images { td { (count(line.images)) } }
-                                @if seeds { td { (line.seeds) } }
-                                td { (takes(line)) }
-                            }
+    }
+}
+
+fn table(report: &ReportPage) -> Markup {
+    let rows = report.rows;
+    let suite = rows.iter().find_map(|row| row.attacked.as_ref());
+    let suite = suite.map(|attacked| suite_title(&attacked.suite));
+    let attacks = distinct(rows.iter().map(|row| format!("PGD-{}", row.steps))).join(", ");
+    // PGD on all images cannot be compared with attacks on some of them.
+    let fewer = |row: &HeadlineRow| {
+        let attacked = row.attacked.as_ref();
+        attacked.is_some_and(|a| a.pgd.is_some() && a.robust.images != row.robust.images)
+    };
+    let fewer = rows.iter().any(fewer);
+    // Printed in the header only where all rows have the same.
+    let radii = rows.iter().any(|row| row.radius != rows[0].radius);
+    let seeds = rows.iter().any(|row| row.seeds > 1);
+    html! {
+        div.scroll tabindex="0" role="region" aria-label="Accuracy of each classifier" {
+            table.headline {
+                caption { "Accuracy of each classifier" }
+                thead { tr {
+                    th scope="col" { "classifier" }
+                    th scope="col" { "clean" }
+                    th scope="col" { (attacks) }
+                    @if fewer { th scope="col" { (attacks) ", same images" } }
+                    @if let Some(suite) = &suite { th scope="col" { (suite) } }
+                    @if radii { th scope="col" { "radius" } }
+                    @if seeds { th scope="col" { "seeds" } }
+                    th scope="col" { "time" }
+                } }
+                tbody {
+                    @for row in rows {
+                        @let attacked = row.attacked.as_ref();
+                        tr {
+                            th scope="row" { (name(report, row)) }
+                            td { (cell(&row.clean)) }
+                            td { (cell(&row.robust)) }
+                            @if fewer { td { @match attacked.and_then(|a| a.pgd.as_ref()) { Some(pgd) => (cell(pgd)), None => (NONE) } } }
+                            @if suite.is_some() { td { @match attacked { Some(a) => (cell(&a.robust)), None => (NONE) } } }
+                            @if radii { td { (row.radius) } }
+                            @if seeds { td { (row.seeds) } }
+                            td { (clock(row.seconds)) }
                         }
                     }
                 }
             }
+            p.range { "Time: pretraining (with the pseudo-labels and encoders it learns from), finetuning and evaluation." }
         }
-        @for shown in report.shown.iter().filter(|shown| !shown.up_to_date) {
-            div.warning role="note" {
-                p { strong { (shown.label) } ": measured with other settings or other images than the recipe's now. "
-                    code { "advcl evaluate " (quoted(&shown.folder.path)) } " measures anew." }
-            }
-        }
-        @for folder in report.folders.iter().filter(|folder| !folder.missing.is_empty()) {
-            p { (folder.name) ": not evaluated yet: " (folder.missing.join(", ")) ". "
-                code { "advcl run " (quoted(&folder.path)) } " goes on." }
-        }
-    })
+    }
 }

@@ -1,97 +1,97 @@
-//! Accuracy by class, and what is taken for what.
+//! Accuracy by class, and which class is predicted instead.
 
-use anyhow::Result;
 use maud::{Markup, html};
 
-use super::html::{count, figure, legend, percent, table};
-use super::measured::{not_measured, with};
-use super::page::{Part, Report};
+use super::html::{count, figure, heat_cell, legend, percent, share, table};
+use super::model::{PICTURED, ReportPage, ShownClassifier};
 use super::plots::{Whisker, whiskers};
-use super::{PICTURED, Shown};
+use crate::format::{NONE, Table};
 
-/// Confusion of more classes than this is told by its most frequent cases.
-const MATRIX: usize = 20;
+/// Largest number of classes that are shown in full; of more, the extremes and the most frequent
+/// errors.
+const MANY: usize = 20;
 
-/// Accuracy by class, and what is taken for what.
-pub fn classes(report: &Report) -> Result<Part> {
-    let mut head = vec!["class".to_owned(), "images".to_owned()];
-    for shown in report.shown {
-        head.extend([format!("{} clean", shown.label), "attacked".to_owned()]);
-    }
-    let most = report
-        .shown
-        .iter()
-        .map(|s| s.row.outcome.accuracy.classes.len())
-        .max()
-        .unwrap_or(0);
-    let share = |part: usize, all: usize| match all {
-        0 => "–".to_owned(),
-        all => percent(part as f64 / all as f64),
-    };
-    let row = |class: usize| {
-        let first = &report.shown[0];
-        let images = first
-            .row
-            .outcome
-            .accuracy
-            .classes
-            .get(class)
-            .map_or(0, |t| t.images);
-        let mut cells = vec![first.class(class), count(images)];
-        for shown in report.shown {
-            let tally = shown.row.outcome.accuracy.classes.get(class);
-            let (clean, robust) = tally.map_or((0, 0), |t| (t.clean, t.robust));
-            let images = tally.map_or(0, |t| t.images);
-            cells.extend([share(clean, images), share(robust, images)]);
+/// Accuracy by class, and which class is predicted instead.
+pub fn classes(report: &ReportPage) -> Markup {
+    let confused = report.measured(|m| (!m.confusion.is_empty()).then_some(m));
+    html! {
+        p { "Some classes lose far more accuracy than others, which an average hides." }
+        div.grid { @for shown in report.shown.iter().take(PICTURED) { (by_class(shown)) } }
+        details {
+            summary { "Table: accuracy by class" }
+            (table("Accuracy by class, clean and under PGD", &class_table(report)))
         }
-        cells
-    };
-    let rows: Vec<Vec<String>> = (0..most).map(row).collect();
-    let confused = with(report, |m| (!m.confusion.is_empty()).then_some(m));
-    let mut figures = Vec::new();
-    for shown in report.shown.iter().take(PICTURED) {
-        figures.push(by_class(shown)?);
-    }
-    let whole = table("Accuracy by class, clean and under PGD", &head, &rows);
-    Ok(Ok(html! {
-        p { "Some classes fall long before others: an average hides it." }
-        div.grid { @for figure in figures { (figure) } }
-        details { summary { "Table: accuracy by class" } (whole) }
         @if confused.is_empty() {
-            p { "Which class is taken for which: " code { (not_measured(report, "confusion").1.unwrap_or_default()) } "." }
+            p { "Which class is predicted instead: " code { (report.evaluate(" --measure confusion")) } "." }
         }
-        @for (_, shown, measures) in &confused {
-            h3 { (shown.label) }
+        @for one in &confused {
+            h3 { (one.shown.label) }
             div.pair {
-                (confusion(shown, "as they are", &measures.confusion))
-                @if !measures.confusion_attacked.is_empty() {
-                    (confusion(shown, "under attack", &measures.confusion_attacked))
+                (confusion(one.shown, "clean images", &one.value.confusion))
+                @if !one.value.confusion_attacked.is_empty() {
+                    (confusion(one.shown, "attacked images", &one.value.confusion_attacked))
                 }
             }
         }
-    }))
+    }
 }
 
-/// Each class with how far it falls.
-fn by_class(shown: &Shown) -> Result<Markup> {
+/// A row for each class, with clean and robust accuracy of every classifier.
+fn class_table(report: &ReportPage) -> Table {
+    let mut rows = Table::new().left("class");
+    for shown in report.shown {
+        rows = rows
+            .right(format!("{}, clean", shown.label))
+            .right("under PGD");
+    }
+    let counts = |shown: &ShownClassifier| shown.row.outcome.accuracy.classes.len();
+    let most = report.shown.iter().map(counts).max().unwrap_or(0);
+    for class in 0..most {
+        let mut cells = vec![report.shown[0].class(class)];
+        for shown in report.shown {
+            let tally = shown.row.outcome.accuracy.classes.get(class);
+            let cell = |hits: usize| tally.map(|tally| share(hits, tally.images));
+            let (clean, robust) = tally.map_or((0, 0), |t| (t.clean, t.robust));
+            let or_none = |cell: Option<String>| cell.unwrap_or_else(|| NONE.to_owned());
+            cells.extend([or_none(cell(clean)), or_none(cell(robust))]);
+        }
+        rows.row(cells);
+    }
+    rows
+}
+
+/// Accuracy of a class, with its name and its number of images.
+struct ClassAccuracy {
+    name: String,
+    clean: f64,
+    robust: f64,
+}
+
+/// Plot of how far the accuracy of each class falls.
+fn by_class(shown: &ShownClassifier) -> Markup {
     let all = shown.row.outcome.accuracy.classes.iter().enumerate();
-    let mut rows: Vec<(String, f64, f64)> = all
+    let mut classes: Vec<ClassAccuracy> = all
         .filter(|(_, tally)| tally.images > 0)
-        .map(|(class, tally)| {
-            let share = |part: usize| part as f64 / tally.images as f64;
-            (shown.class(class), share(tally.clean), share(tally.robust))
+        .map(|(class, tally)| ClassAccuracy {
+            name: format!("{} ({} images)", shown.class(class), count(tally.images)),
+            clean: tally.clean as f64 / tally.images as f64,
+            robust: tally.robust as f64 / tally.images as f64,
         })
         .collect();
-    // The most robust first; of many classes the ends are told.
-    rows.sort_by(|a, b| b.2.total_cmp(&a.2).then(b.1.total_cmp(&a.1)));
-    let left_out = rows.len().saturating_sub(MATRIX);
+    // The most robust first.
+    let order = |a: &ClassAccuracy, b: &ClassAccuracy| {
+        let robust = b.robust.total_cmp(&a.robust);
+        robust.then(b.clean.total_cmp(&a.clean))
+    };
+    classes.sort_by(order);
+    let left_out = classes.len().saturating_sub(MANY);
     if left_out > 0 {
-        rows.drain(MATRIX / 2..rows.len() - MATRIX / 2);
+        classes.drain(MANY / 2..classes.len() - MANY / 2);
     }
-    let words: Vec<String> = rows
+    let words = classes
         .iter()
-        .map(|(name, clean, robust)| format!("{name} {} and {}", percent(*clean), percent(*robust)))
-        .collect();
+        .map(|c| format!("{} {} and {}", c.name, percent(c.clean), percent(c.robust)));
+    let words: Vec<String> = words.collect();
     let alt = format!(
         "Accuracy by class of {}, clean and under PGD: {}.",
         shown.label,
@@ -103,37 +103,29 @@ fn by_class(shown: &Shown) -> Result<Markup> {
         low,
         high,
     };
-    let rows: Vec<(String, Vec<Whisker>)> = rows
-        .into_iter()
-        .map(|(name, clean, robust)| {
-            (
-                name,
-                vec![
-                    whisker(0, clean, robust, clean),
-                    whisker(1, robust, robust, robust),
-                ],
-            )
-        })
-        .collect();
-    let svg = whiskers(&alt, &rows)?;
+    let row = |class: ClassAccuracy| {
+        let (clean, robust) = (class.clean, class.robust);
+        let fall = whisker(0, clean, robust, clean);
+        (class.name, vec![fall, whisker(1, robust, robust, robust)])
+    };
+    let rows: Vec<(String, Vec<Whisker>)> = classes.into_iter().map(row).collect();
     let pgd = format!("PGD-{}", shown.row.outcome.attack_steps);
     let caption = html! {
-        strong { (shown.label) }
-        @if left_out > 0 { ": the most and the least robust classes, " (left_out) " between them left out" }
+        strong { (shown.label) } ": lines show the loss; intervals are in the table"
+        @if left_out > 0 { "; the most and the least robust classes, " (left_out) " between them left out" }
     };
-    Ok(figure(
-        caption,
-        svg,
-        legend([(0, "as they are"), (1, pgd.as_str())]),
-    ))
+    let names = legend([(0, "clean"), (1, pgd.as_str())]);
+    figure(caption, whiskers(&alt, &rows), names)
 }
 
-fn confusion(shown: &Shown, when: &str, matrix: &[Vec<usize>]) -> Markup {
+fn confusion(shown: &ShownClassifier, kind: &str, matrix: &[Vec<usize>]) -> Markup {
+    let all: usize = matrix.iter().flatten().sum();
     let caption = format!(
-        "What images {when} are taken for, {}: a row a true class, a column the class said",
+        "Predictions for {} {kind}, {}; rows: true class and its images; columns: predicted class",
+        count(all),
         shown.label
     );
-    if matrix.len() > MATRIX {
+    if matrix.len() > MANY {
         return frequent(shown, &caption, matrix);
     }
     html! {
@@ -142,18 +134,20 @@ fn confusion(shown: &Shown, when: &str, matrix: &[Vec<usize>]) -> Markup {
                 table.heat {
                     caption { (caption) }
                     thead { tr {
-                        th scope="col" { "true \\ said" }
-                        @for said in 0..matrix.len() { th scope="col" { span.tall { (shown.class(said)) } } }
+                        th scope="col" { "true \\ predicted" }
+                        @for predicted in 0..matrix.len() { th scope="col" { span.tall { (shown.class(predicted)) } } }
+                        th scope="col" { "correct %" }
                     } }
                     tbody {
                         @for (class, row) in matrix.iter().enumerate() {
-                            @let all = row.iter().sum::<usize>().max(1);
+                            @let all = row.iter().sum::<usize>();
                             tr {
-                                th scope="row" { (shown.class(class)) }
-                                @for (said, &images) in row.iter().enumerate() {
-                                    @let shade = images as f64 / all as f64;
-                                    td.own[said == class].zero[images == 0] style=(format!("--v:{shade:.2}")) { (images) }
+                                th scope="row" { (shown.class(class)) " (" (count(all)) ")" }
+                                @for (predicted, &images) in row.iter().enumerate() {
+                                    @let shade = images as f64 / all.max(1) as f64;
+                                    td.own[predicted == class].zero[images == 0] style=(format!("--v:{shade:.2}")) { (images) }
                                 }
+                                (heat_cell(row[class] as f64 / all.max(1) as f64, all, false))
                             }
                         }
                     }
@@ -164,21 +158,30 @@ fn confusion(shown: &Shown, when: &str, matrix: &[Vec<usize>]) -> Markup {
 }
 
 /// The most frequent confusions.
-fn frequent(shown: &Shown, caption: &str, matrix: &[Vec<usize>]) -> Markup {
+fn frequent(shown: &ShownClassifier, caption: &str, matrix: &[Vec<usize>]) -> Markup {
     let mut pairs = Vec::new();
     for (class, row) in matrix.iter().enumerate() {
-        for (said, &images) in row.iter().enumerate() {
-            if said != class && images > 0 {
-                pairs.push((images, class, said));
+        let all: usize = row.iter().sum();
+        for (predicted, &images) in row.iter().enumerate() {
+            if predicted != class && images > 0 {
+                pairs.push((images, class, predicted, all));
             }
         }
     }
-    pairs.sort_by_key(|&(images, class, said)| (std::cmp::Reverse(images), class, said));
-    pairs.truncate(MATRIX);
-    let row = |(images, class, said): (usize, usize, usize)| {
-        vec![shown.class(class), shown.class(said), count(images)]
-    };
-    let rows: Vec<Vec<String>> = pairs.into_iter().map(row).collect();
-    let head = ["class", "taken for", "images"].map(str::to_owned);
-    table(&format!("{caption}; the most frequent"), &head, &rows)
+    pairs.sort_by_key(|&(images, class, predicted, _)| {
+        (std::cmp::Reverse(images), class, predicted)
+    });
+    pairs.truncate(MANY);
+    let mut rows = Table::new()
+        .left("true class")
+        .left("predicted")
+        .right("of the class's images");
+    for (images, class, predicted, all) in pairs {
+        rows.row([
+            shown.class(class),
+            shown.class(predicted),
+            share(images, all),
+        ]);
+    }
+    table(&format!("{caption}; the most frequent errors"), &rows)
 }

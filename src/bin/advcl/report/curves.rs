@@ -1,130 +1,139 @@
 //! Accuracy against radius, steps, severity.
 
 use advcl::attack::Norm;
-use advcl::evaluate::measures::{Curve, Measures, Point};
-use anyhow::Result;
+use advcl::evaluate::measures::{Measures, Point};
 use maud::{Markup, html};
 
-use super::figures::norm;
-use super::html::{figure, folded, legend, percent};
-use super::measured::{not_measured, with};
-use super::page::{Part, Report};
-use super::plots::{Axis, STYLES, Series, lines};
+use super::html::{figure, folded, legend, percent, with_range};
+use super::model::{Measured, ReportPage, SectionBody};
+use super::plots::{Axis, PlotPoint, STYLES, Series, lines};
+use crate::format::{NONE, Table, interval};
 
-/// A line each.
-pub struct Line<'a> {
-    pub style: usize,
-    pub name: &'a str,
-    pub points: &'a [Point],
+/// The quantity that accuracy is plotted against.
+pub enum Against {
+    /// Counts: steps, severities.
+    Counts(&'static str),
+    /// Radii in a norm.
+    Radius(Norm),
 }
 
-/// A plot of accuracies, with its legend and its table.
-pub fn plot(caption: &str, x: &str, all: &[Line]) -> Result<Markup> {
-    let places = all.iter().flat_map(|line| line.points.iter().map(|p| p.at));
-    let axis = match x {
-        "steps" | "severity" => Axis::whole(x, places),
-        _ => Axis::around(x, places),
+impl Against {
+    fn label(&self) -> String {
+        match self {
+            Self::Counts(label) => (*label).to_owned(),
+            Self::Radius(norm) => format!("radius ({norm}), pixels"),
+        }
+    }
+
+    fn axis(&self, values: impl Iterator<Item = f64>) -> Axis {
+        match self {
+            Self::Counts(label) => Axis::whole(label, values),
+            Self::Radius(_) => Axis::around(&self.label(), values),
+        }
+    }
+}
+
+/// A plot of accuracies of several classifiers, with its legend and its table.
+pub fn plot(caption: &str, against: &Against, all: &[Measured<Vec<Point>>]) -> Markup {
+    let places = || {
+        all.iter()
+            .flat_map(|curve| curve.value.iter().map(|p| p.at))
     };
-    // More cannot be told apart; the table has them all.
+    // More cannot be distinguished; the table has them all.
     let drawn = || all.iter().take(STYLES);
-    let series: Vec<Series> = drawn()
-        .map(|line| Series {
-            style: Some(line.style),
-            points: line.points.iter().map(|p| (p.at, p.accuracy)).collect(),
-        })
-        .collect();
-    let words: Vec<String> = all
-        .iter()
-        .filter_map(|line| {
-            let (first, last) = (line.points.first()?, line.points.last()?);
-            let (from, to) = (percent(first.accuracy), percent(last.accuracy));
-            Some(format!(
-                "{} from {from} at {} to {to} at {}",
-                line.name,
-                short(first.at),
-                short(last.at)
-            ))
-        })
-        .collect();
+    let series: Vec<Series> = drawn().map(series).collect();
+    let words: Vec<String> = all.iter().filter_map(in_words).collect();
     let alt = format!("{caption}: {}.", words.join("; "));
-    let svg = lines(&alt, &axis, &Axis::share("accuracy"), &series)?;
-    let mut places: Vec<f64> = all
-        .iter()
-        .flat_map(|line| line.points.iter().map(|p| p.at))
-        .collect();
-    places.sort_by(f64::total_cmp);
-    places.dedup();
-    let mut head = vec![x.to_owned()];
-    head.extend(all.iter().map(|line| line.name.to_owned()));
-    let row = |&at: &f64| {
+    let svg = lines(
+        &alt,
+        against.axis(places()),
+        Axis::share("accuracy"),
+        &series,
+    );
+    let mut at: Vec<f64> = places().collect();
+    at.sort_by(f64::total_cmp);
+    at.dedup();
+    let mut table = Table::new().right(against.label());
+    for curve in all {
+        table = table.right(format!("{}, {} images", curve.shown.label, curve.images));
+    }
+    for at in at {
         let mut cells = vec![short(at)];
-        cells.extend(all.iter().map(|line| {
-            let found = line.points.iter().find(|p| p.at == at);
-            found.map_or("–".to_owned(), |p| percent(p.accuracy))
+        cells.extend(all.iter().map(|curve| {
+            let found = curve.value.iter().find(|point| point.at == at);
+            found.map_or(NONE.to_owned(), |p| with_range(p.accuracy, curve.images))
         }));
-        cells
-    };
-    let rows: Vec<Vec<String>> = places.iter().map(row).collect();
+        table.row(cells);
+    }
     let below = html! {
-        (legend(drawn().map(|line| (line.style, line.name))))
+        (legend(drawn().map(|curve| (curve.style, curve.shown.label.as_str()))))
         @if all.len() > STYLES { p { "The first " (STYLES) " of " (all.len()) "; the table has them all." } }
-        (folded(caption, &head, &rows))
+        (folded(caption, &table))
     };
-    Ok(figure(html! { strong { (caption) } }, svg, below))
+    let caption = html! { strong { (caption) } ", " (images(all)) "; lines: 95 % intervals" };
+    figure(caption, svg, below)
 }
 
-/// Up to four digits.
+/// The number of images of several measures.
+pub fn images<T>(all: &[Measured<T>]) -> String {
+    let counts = super::model::distinct(all.iter().map(|one| super::html::count(one.images)));
+    format!("{} images", counts.join(" or "))
+}
+
+fn series(curve: &Measured<Vec<Point>>) -> Series {
+    let point = |point: &Point| PlotPoint {
+        x: point.at,
+        y: point.accuracy,
+        interval: interval(point.accuracy, curve.images).map(|ends| (ends.low, ends.high)),
+    };
+    Series {
+        style: Some(curve.style),
+        points: curve.value.iter().map(point).collect(),
+    }
+}
+
+fn in_words(curve: &Measured<Vec<Point>>) -> Option<String> {
+    let (first, last) = (curve.value.first()?, curve.value.last()?);
+    Some(format!(
+        "{} from {} at {} to {} at {}",
+        curve.shown.label,
+        percent(first.accuracy),
+        short(first.at),
+        percent(last.accuracy),
+        short(last.at)
+    ))
+}
+
+/// A number with up to four digits.
 fn short(value: f64) -> String {
     let text = format!("{value:.4}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-pub fn curves(report: &Report) -> Result<Part> {
+/// The curves of every classifier that has some.
+pub fn curves(report: &ReportPage) -> SectionBody {
     let mut figures = Vec::new();
-    for kind in [Norm::Linf, Norm::L2] {
-        let curve = |measures: &'_ Measures| -> Option<Curve> {
-            measures
-                .radius
-                .iter()
-                .find(|curve| curve.norm == kind)
-                .cloned()
-        };
-        let all = with(report, curve);
-        let all: Vec<Line> = all
-            .iter()
-            .map(|(style, shown, curve)| Line {
-                style: *style,
-                name: &shown.label,
-                points: &curve.points,
-            })
-            .collect();
+    for norm in [Norm::Linf, Norm::L2] {
+        let all = report.measured(|measures: &Measures| {
+            let curve = measures.radius.iter().find(|curve| curve.norm == norm)?;
+            Some(curve.points.clone())
+        });
         if !all.is_empty() {
-            let x = format!("radius ({}), pixels", norm(kind));
-            figures.push(plot(
-                &format!("Accuracy against radius, {}", norm(kind)),
-                &x,
-                &all,
-            )?);
+            let caption = format!("Accuracy against radius, {norm}");
+            figures.push(plot(&caption, &Against::Radius(norm), &all));
         }
     }
-    let steps = with(report, |m| (!m.steps.is_empty()).then_some(&m.steps));
-    let steps: Vec<Line> = steps
-        .iter()
-        .map(|(style, shown, points)| Line {
-            style: *style,
-            name: &shown.label,
-            points,
-        })
-        .collect();
+    let steps = report.measured(|m| (!m.steps.is_empty()).then(|| m.steps.clone()));
     if !steps.is_empty() {
-        figures.push(plot("Accuracy against steps of PGD", "steps", &steps)?);
+        let caption = "Accuracy against steps of PGD";
+        figures.push(plot(caption, &Against::Counts("steps"), &steps));
     }
     if figures.is_empty() {
-        return Ok(Err(not_measured(report, "radius,steps")));
+        return Err(report.not_measured("radius,steps"));
     }
-    Ok(Ok(html! {
-        p { "One radius is one number; the curve says how a classifier gives way. It must reach 0 for a large radius, and must not rise with more steps: "
-            "otherwise the attack fails, not the classifier holds." }
+    Ok(html! {
+        p { "One radius is one number; the curve shows how accuracy falls with it. It must reach 0 for a large radius and must not rise with more steps: "
+            "otherwise the attack fails, which does not make the classifier robust." }
         div.grid { @for figure in figures { (figure) } }
-    }))
+    })
 }

@@ -1,15 +1,17 @@
 //! Pieces of the page: figures, tables, legends, pictures.
 
+use advcl::interval::Interval;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
-use maud::{Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use super::plots;
+use crate::format::{self, Align, NONE, Table};
 
-/// "76.8 %".
+/// A share in percent that no line breaks: "76.8 %".
 pub fn percent(share: f64) -> String {
-    format!("{:.1}\u{a0}%", 100.0 * share)
+    format::percent(share).replace(' ', "\u{a0}")
 }
 
 /// A count with commas: "2,000".
@@ -23,18 +25,52 @@ pub fn count(number: usize) -> String {
     groups.join(",")
 }
 
+/// Images that were classified correctly: "76.8 % of 2,000 (74.9–78.6)".
+pub fn share(hits: usize, images: usize) -> String {
+    match Interval::wilson(hits, images) {
+        Some(ends) => {
+            let (percent, range) = (percent(ends.share), format::range(&ends));
+            format!("{percent} of\u{a0}{} ({range})", count(images))
+        }
+        None => NONE.to_owned(),
+    }
+}
+
+/// A measured share with its interval: "76.8 % (74.9–78.6)".
+pub fn with_range(share: f64, images: usize) -> String {
+    match format::interval(share, images) {
+        Some(ends) => format!("{} ({})", percent(share), format::range(&ends)),
+        None => percent(share),
+    }
+}
+
+/// A cell of a table in colours: a share, and its interval below.
+pub fn heat_cell(share: f64, images: usize, own: bool) -> Markup {
+    html! {
+        td.own[own] style=(format!("--v:{share:.2}")) {
+            (format!("{:.1}", 100.0 * share))
+            @if let Some(ends) = format::interval(share, images) { span.range { (format::range(&ends)) } }
+        }
+    }
+}
+
 /// A table: caption, heads of its columns, rows whose first cell is their head.
-pub fn table(caption: &str, head: &[String], rows: &[Vec<String>]) -> Markup {
+pub fn table(caption: &str, table: &Table) -> Markup {
+    let words = |column: usize| column > 0 && table.aligns()[column] == Align::Left;
     html! {
         div.scroll tabindex="0" role="region" aria-label=(caption) {
             table {
                 caption { (caption) }
-                thead { tr { @for cell in head { th scope="col" { (cell) } } } }
+                thead { tr {
+                    @for (column, head) in table.heads().iter().enumerate() {
+                        th.words[words(column)] scope="col" { (head) }
+                    }
+                } }
                 tbody {
-                    @for row in rows {
+                    @for row in table.rows() {
                         tr {
-                            @for (place, cell) in row.iter().enumerate() {
-                                @if place == 0 { th scope="row" { (cell) } } @else { td { (cell) } }
+                            @for (column, cell) in row.iter().enumerate() {
+                                @if column == 0 { th scope="row" { (cell) } } @else { td.words[words(column)] { (cell) } }
                             }
                         }
                     }
@@ -44,22 +80,22 @@ pub fn table(caption: &str, head: &[String], rows: &[Vec<String>]) -> Markup {
     }
 }
 
-/// A table that is shown when asked for.
-pub fn folded(caption: &str, head: &[String], rows: &[Vec<String>]) -> Markup {
+/// A table that is shown on demand.
+pub fn folded(caption: &str, rows: &Table) -> Markup {
     html! {
         details {
             summary { "Table: " (caption) }
-            (table(caption, head, rows))
+            (table(caption, rows))
         }
     }
 }
 
 /// A plot with its caption, and the table of what it shows.
-pub fn figure(caption: Markup, svg: String, below: Markup) -> Markup {
+pub fn figure(caption: Markup, svg: Markup, below: Markup) -> Markup {
     html! {
         figure {
             figcaption { (caption) }
-            (PreEscaped(svg))
+            (svg)
             (below)
         }
     }
@@ -79,18 +115,18 @@ fn symbol(style: usize) -> Markup {
         .into_iter()
         .map(|(x, y)| format!("{:.2},{:.2}", 5.0 * x, 5.0 * y))
         .collect();
-    let fill = format!("var(--k{})", style % plots::STYLES);
     html! {
         svg viewBox="-7.5 -7.5 15 15" aria-hidden="true" {
-            polygon points=(corners.join(" ")) fill=(fill) {}
+            polygon points=(corners.join(" ")) fill=(plots::colour(style)) {}
         }
     }
 }
 
-/// Pixels along a side of a picture: of larger images some are left out, so that the page stays small.
+/// Pixels along a side of a picture, at most: larger images are reduced, so that the page stays
+/// small.
 const SIDE: usize = 64;
 
-/// An image, `[channels, height, width]` in [0, 1], inside the page; what is outside is clamped.
+/// An image, `[channels, height, width]`, inside the page; values are clamped into [0, 1].
 pub fn picture(values: &[f32], shape: [usize; 3], alt: &str) -> Markup {
     let (values, [channels, height, width]) = reduced(values, shape);
     let plane = height * width;
@@ -99,14 +135,15 @@ pub fn picture(values: &[f32], shape: [usize; 3], alt: &str) -> Markup {
         let pixel = (0..channels).map(|c| values[c * plane + at]);
         bytes.extend(pixel.map(|value| (value.clamp(0.0, 1.0) * 255.0).round() as u8));
     }
-    let kind = match channels {
-        3 => ExtendedColorType::Rgb8,
-        _ => ExtendedColorType::L8,
+    let kind = if channels == 3 {
+        ExtendedColorType::Rgb8
+    } else {
+        ExtendedColorType::L8
     };
     let mut png = Vec::new();
     let size = (width as u32, height as u32);
     let written = PngEncoder::new(&mut png).write_image(&bytes, size.0, size.1, kind);
-    // A vector takes all that is written; an image of no pixels is no picture.
+    // Writing to memory fails for an image without pixels only.
     if written.is_err() {
         return html! {};
     }
@@ -114,7 +151,7 @@ pub fn picture(values: &[f32], shape: [usize; 3], alt: &str) -> Markup {
     html! { img src=(uri) alt=(alt) width=(width) height=(height); }
 }
 
-/// Each so many-th pixel of each so many-th row.
+/// Every n-th pixel of every n-th row, with n such that a side has at most [`SIDE`].
 fn reduced(values: &[f32], [channels, height, width]: [usize; 3]) -> (Vec<f32>, [usize; 3]) {
     let every = height.max(width).div_ceil(SIDE).max(1);
     let mut kept = Vec::new();
@@ -137,8 +174,9 @@ mod tests {
 
     #[test]
     fn texts_are_escaped_and_numbers_grouped() {
-        let rows = [vec!["<b>\"x\"".to_owned(), "1".to_owned()]];
-        let table = table("a & b", &["<i>".to_owned(), "n".to_owned()], &rows).into_string();
+        let mut rows = Table::new().left("<i>").right("n");
+        rows.row(["<b>\"x\"", "1"]);
+        let table = table("a & b", &rows).into_string();
         assert!(
             table.contains("&lt;b&gt;") && table.contains("&lt;i&gt;"),
             "{table}"
@@ -152,6 +190,7 @@ mod tests {
             ["0", "999", "2,000", "1,234,567"]
         );
     }
+
     #[test]
     fn large_images_are_made_smaller() {
         let values: Vec<f32> = (0..2 * 100 * 130).map(|i| i as f32).collect();

@@ -1,226 +1,213 @@
-//! What was measured beside the headline: corruptions, calibration, transfer.
+//! Measures beside the curves: corruptions, calibration, nearest neighbours, transfer.
 
-use advcl::evaluate::measures::{Calibration, Measures, Point};
-use anyhow::Result;
+use advcl::evaluate::measures::{Calibration, Corrupted, Point};
 use maud::{Markup, html};
 
-use super::curves::{Line, plot};
-use super::figures::title;
-use super::html::{count, figure, folded, legend, percent, table};
-use super::page::{Part, Report};
-use super::plots::{Axis, Series, lines};
-use super::{Shown, quoted};
+use super::curves::{Against, images, plot};
+use super::headline::title;
+use super::html::{count, figure, folded, heat_cell, legend, percent, table, with_range};
+use super::model::{Measured, ReportPage, SectionBody};
+use super::plots::{Axis, PlotPoint, Series, lines};
+use crate::format::{Table, interval};
 
-/// Why a part is not there, and what makes it.
-pub fn not_measured(report: &Report, what: &str) -> (String, Option<String>) {
-    let run = quoted(&report.leads[0].path);
-    (
-        "not measured yet".to_owned(),
-        Some(format!("advcl evaluate {run} --measure {what}")),
-    )
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let values: Vec<f64> = values.collect();
+    values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
-/// Those of which `part` was measured, with the number that is their style.
-pub fn with<'a, T>(
-    report: &'a Report,
-    part: impl Fn(&'a Measures) -> Option<T>,
-) -> Vec<(usize, &'a Shown<'a>, T)> {
-    let all = report.shown.iter().enumerate();
-    all.filter_map(|(style, shown)| {
-        Some((style, shown, part(shown.row.outcome.measures.as_ref()?)?))
-    })
-    .collect()
-}
-
-pub fn corruptions(report: &Report) -> Result<Part> {
-    let all = with(report, |m| {
-        (!m.corruptions.is_empty()).then_some(&m.corruptions)
-    });
+/// Accuracy on corrupted images.
+pub fn corruptions(report: &ReportPage) -> SectionBody {
+    let all = report.measured(|m| (!m.corruptions.is_empty()).then_some(&m.corruptions));
     if all.is_empty() {
-        return Ok(Err(not_measured(report, "corruptions")));
+        return Err(report.not_measured("corruptions"));
     }
-    let mean = |values: &mut dyn Iterator<Item = f64>| {
-        let values: Vec<f64> = values.collect();
-        values.iter().sum::<f64>() / values.len().max(1) as f64
-    };
-    let points: Vec<Vec<Point>> = all
+    let means: Vec<Measured<Vec<Point>>> = all
         .iter()
-        .map(|(_, _, kinds)| {
+        .map(|one| {
+            // The same images in every kind: the ends of the intervals have the mean's error.
             let at = |severity: usize| Point {
                 at: severity as f64 + 1.0,
-                accuracy: mean(&mut kinds.iter().map(|kind| kind.accuracy[severity])),
+                accuracy: mean(one.value.iter().map(|kind| kind.accuracy[severity])),
+                images: one.value[0].images,
+                low: mean(one.value.iter().map(|kind| kind.low[severity])),
+                high: mean(one.value.iter().map(|kind| kind.high[severity])),
             };
-            (0..5).map(at).collect()
+            Measured {
+                style: one.style,
+                shown: one.shown,
+                images: one.images,
+                value: (0..5).map(at).collect(),
+            }
         })
         .collect();
-    let by_line = all.iter().zip(&points);
-    let by_line: Vec<Line> = by_line
-        .map(|((style, shown, _), points)| Line {
-            style: *style,
-            name: &shown.label,
-            points,
-        })
-        .collect();
-    let means = plot("Mean over the kinds", "severity", &by_line)?;
-    Ok(Ok(html! {
-        p { "Noise, blur, weather and digital damage in five severities (Hendrycks and Dietterich, ICLR 2019): what happens without an attacker." }
+    let means = plot("Mean over the kinds", &Against::Counts("severity"), &means);
+    Ok(html! {
+        p { "Noise, blur, weather and digital damage in five severities (Hendrycks and Dietterich, ICLR 2019): accuracy without an attacker. "
+            "Means over kinds are of the same images; their intervals are those of as many images, which are wide ones." }
         div.pair {
             (means)
-            @for (_, shown, kinds) in &all {
-                figure {
-                    div.scroll tabindex="0" role="region" aria-label={ "Corruptions, " (shown.label) } {
-                        table.heat {
-                            caption { "Accuracy by kind and severity, " (shown.label) }
-                            thead { tr {
-                                th scope="col" { "kind" }
-                                @for severity in 1..=5 { th scope="col" { (severity) } }
-                                th scope="col" { "mean" }
-                            } }
-                            tbody {
-                                @for kind in kinds.iter() {
-                                    @let all = mean(&mut kind.accuracy.iter().copied());
-                                    tr {
-                                        th scope="row" { (kind.kind.replace('_', " ")) }
-                                        @for accuracy in kind.accuracy.iter().chain([&all]) {
-                                            td style=(format!("--v:{accuracy:.2}")) { (format!("{:.1}", 100.0 * accuracy)) }
-                                        }
-                                    }
-                                }
+            @for one in &all { (corruption_table(one)) }
+        }
+    })
+}
+
+fn corruption_table(one: &Measured<&Vec<Corrupted>>) -> Markup {
+    let caption = format!(
+        "Accuracy in % by kind and severity, {}: {} images",
+        one.shown.label,
+        count(one.images)
+    );
+    html! {
+        figure {
+            div.scroll tabindex="0" role="region" aria-label=(caption) {
+                table.heat {
+                    caption { (caption) }
+                    thead { tr {
+                        th scope="col" { "kind" }
+                        @for severity in 1..=5 { th scope="col" { (severity) } }
+                        th scope="col" { "mean" }
+                    } }
+                    tbody {
+                        @for kind in one.value {
+                            @let all = mean(kind.accuracy.iter().copied());
+                            tr {
+                                th scope="row" { (kind.kind.replace('_', " ")) }
+                                @for accuracy in kind.accuracy.iter().chain([&all]) { (heat_cell(*accuracy, one.images, false)) }
                             }
                         }
                     }
                 }
             }
         }
-    }))
+    }
 }
 
-pub fn calibration(report: &Report) -> Result<Part> {
-    let all = with(report, |m| {
-        Some((m.calibration.as_ref()?, m.calibration_attacked.as_ref()))
-    });
+/// Confidence against accuracy, and nearest neighbours.
+pub fn calibration(report: &ReportPage) -> SectionBody {
+    let all = report.measured(|m| Some((m.calibration.as_ref()?, m.calibration_attacked.as_ref())));
     if all.is_empty() {
-        return Ok(Err(not_measured(report, "calibration,features")));
+        return Err(report.not_measured("calibration,features"));
     }
-    let mut figures = Vec::new();
-    for (_, shown, (clean, attacked)) in &all {
-        figures.push(reliability(shown, clean, *attacked)?);
+    let near = report.measured(|m| m.neighbours);
+    let mut neighbours = Table::new()
+        .left("classifier")
+        .right("neighbours")
+        .right("clean")
+        .right("under attack");
+    for one in &near {
+        neighbours.row([
+            one.shown.label.clone(),
+            one.value.k.to_string(),
+            with_range(one.value.clean, one.images),
+            with_range(one.value.attacked, one.images),
+        ]);
     }
-    let near = with(report, |m| m.neighbours);
-    let head = ["classifier", "neighbours", "as they are", "under attack"].map(str::to_owned);
-    let rows: Vec<Vec<String>> = near
-        .iter()
-        .map(|(_, shown, near)| {
-            vec![
-                shown.label.clone(),
-                near.k.to_string(),
-                percent(near.clean),
-                percent(near.attacked),
-            ]
-        })
-        .collect();
-    Ok(Ok(html! {
-        p { "How sure a classifier is, against how often it is right. On the thin diagonal both agree; below it, it is too sure of itself." }
-        div.grid { @for figure in figures { (figure) } }
-        @if !rows.is_empty() {
+    Ok(html! {
+        p { "Predicted probability against accuracy. On the thin diagonal both agree; below it, the classifier is too confident." }
+        div.grid { @for one in &all { (reliability(one)) } }
+        @if !neighbours.is_empty() {
             h3 { "How far the features move" }
-            p { "The class of most of the nearest training images, by features alone: without the classifier." }
-            (table("Accuracy of nearest neighbours", &head, &rows))
+            p { "Each image gets the class of most of its nearest training images in feature space, without the linear classifier." }
+            (table(&format!("Accuracy of nearest neighbours, {}", images(&near)), &neighbours))
         }
-    }))
+    })
 }
 
-fn reliability(
-    shown: &Shown,
-    clean: &Calibration,
-    attacked: Option<&Calibration>,
-) -> Result<Markup> {
+fn reliability(one: &Measured<(&Calibration, Option<&Calibration>)>) -> Markup {
+    let corner = |at: f64| PlotPoint {
+        x: at,
+        y: at,
+        interval: None,
+    };
     let mut series = vec![Series {
         style: None,
-        points: vec![(0.0, 0.0), (1.0, 1.0)],
+        points: vec![corner(0.0), corner(1.0)],
     }];
     let mut names = Vec::new();
     let mut words = Vec::new();
-    let mut rows = Vec::new();
-    let pairs = [
-        (0, "as they are", Some(clean)),
-        (1, "under attack", attacked),
-    ];
+    let mut table = Table::new()
+        .left("images")
+        .right("count")
+        .right("confidence")
+        .right("accuracy");
+    let (clean, attacked) = one.value;
+    let pairs = [(0, "clean", Some(clean)), (1, "under attack", attacked)];
     for (style, name, calibration) in pairs {
         let Some(calibration) = calibration else {
             continue;
         };
-        let filled = calibration.bins.iter().filter(|bin| bin.images > 0);
-        let points = filled
-            .clone()
-            .map(|bin| (bin.confidence, bin.accuracy))
-            .collect();
+        let filled = || calibration.bins.iter().filter(|bin| bin.images > 0);
+        let points = filled().map(|bin| PlotPoint {
+            x: bin.confidence,
+            y: bin.accuracy,
+            interval: interval(bin.accuracy, bin.images).map(|ends| (ends.low, ends.high)),
+        });
         series.push(Series {
             style: Some(style),
-            points,
+            points: points.collect(),
         });
-        rows.extend(filled.map(|bin| {
-            let (sure, right) = (percent(bin.confidence), percent(bin.accuracy));
-            vec![name.to_owned(), count(bin.images), sure, right]
-        }));
+        for bin in filled() {
+            table.row([
+                name.to_owned(),
+                count(bin.images),
+                percent(bin.confidence),
+                with_range(bin.accuracy, bin.images),
+            ]);
+        }
         words.push(format!("{name} {}", percent(calibration.error)));
         names.push((style, name));
     }
-    let errors = words.join(", ");
-    let alt = format!(
-        "Accuracy against confidence, {}. Expected calibration error: {errors}.",
-        shown.label
-    );
-    let svg = lines(
-        &alt,
-        &Axis::share("confidence"),
-        &Axis::share("accuracy"),
-        &series,
-    )?;
-    let head = ["images", "count", "confidence", "accuracy"].map(str::to_owned);
-    let caption = html! { strong { (shown.label) } ": expected calibration error " (errors) };
+    let (errors, label) = (words.join(", "), &one.shown.label);
+    let alt =
+        format!("Accuracy against confidence, {label}. Expected calibration error: {errors}.");
+    let (x, y) = (Axis::share("confidence"), Axis::share("accuracy"));
+    let svg = lines(&alt, x, y, &series);
+    let caption = html! {
+        strong { (label) } ": expected calibration error " (errors) "; " (count(one.images)) " images, lines: 95 % intervals of each bin"
+    };
     let below = html! {
         (legend(names))
-        (folded(&format!("confidence of {}", shown.label), &head, &rows))
+        (folded(&format!("confidence of {label}"), &table))
     };
-    Ok(figure(caption, svg, below))
+    figure(caption, svg, below)
 }
 
-pub fn transfer(report: &Report) -> Part {
+/// Adversarial examples of one classifier on the others.
+pub fn transfer(report: &ReportPage) -> SectionBody {
     let all: Vec<_> = report
         .leads
         .iter()
-        .filter_map(|folder| Some((folder, folder.transfer.as_ref()?)))
+        .filter_map(|run| Some((run, run.transfer.as_ref()?)))
         .collect();
     if all.is_empty() {
-        return Err(not_measured(report, "transfer"));
+        return Err(report.not_measured("transfer"));
     }
     let name = |classifier: &str| match classifier.split_once('/') {
         Some((method, mode)) => title(method, mode),
         None => classifier.to_owned(),
     };
     Ok(html! {
-        p { "Adversarial examples of one classifier, shown to the others. Where they fool another as well as its own do, its own attack was weak." }
-        @for (folder, transfer) in all {
-            @let caption = format!("Accuracy of {}: {} images", folder.name, count(transfer.images));
+        p { "Adversarial examples of one classifier, evaluated on the others. Where they fool another as well as that one's own do, its own attack was weak." }
+        @for (run, transfer) in all {
+            @let caption = format!("Accuracy in % of {}: {} images", run.name, count(transfer.images));
             figure {
                 div.scroll tabindex="0" role="region" aria-label=(caption) {
                     table.heat {
                         caption { (caption) }
                         thead { tr {
-                            th scope="col" { "made on \\ shown to" }
-                            @for who in &transfer.classifiers { th scope="col" { (name(who)) } }
+                            th scope="col" { "made on \\ evaluated on" }
+                            @for classifier in &transfer.classifiers { th scope="col" { (name(classifier)) } }
                         } }
                         tbody {
                             tr {
-                                th scope="row" { "none: as they are" }
-                                @for share in &transfer.clean { td style=(format!("--v:{share:.2}")) { (percent(*share)) } }
+                                th scope="row" { "none (clean)" }
+                                @for share in &transfer.clean { (heat_cell(*share, transfer.images, false)) }
                             }
                             @for (from, row) in transfer.classifiers.iter().zip(&transfer.accuracy) {
                                 tr {
                                     th scope="row" { (name(from)) }
-                                    @for (who, share) in transfer.classifiers.iter().zip(row) {
-                                        td.own[who == from] style=(format!("--v:{share:.2}")) { (percent(*share)) }
+                                    @for (on, share) in transfer.classifiers.iter().zip(row) {
+                                        (heat_cell(*share, transfer.images, on == from))
                                     }
                                 }
                             }

@@ -1,84 +1,80 @@
-//! The page: what comes first, and its parts in order.
+//! The page: a header with what was measured, and its sections in order.
 
+use advcl::evaluate::soundness::SoundnessSummary;
 use advcl::recipe::SplitName;
-use advcl::report::Folder;
-use anyhow::Result;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::accuracy::accuracy;
-use super::figures::{self, Line};
+use super::headline::run_name;
 use super::html::{count, percent};
-use super::repeat::repeat;
-use super::{Shown, Views, classes, curves, measured, pictures, training, trust};
+use super::model::{Missing, ReportPage, SectionBody, ShownClassifier, distinct};
+use super::{accuracy, classes, comparisons, curves, measured, pictures, repeat, training, trust};
 
-/// Everything that is on it.
-pub struct Report<'a> {
-    pub folders: &'a [Folder],
-    /// Those that pictures and curves are of.
-    pub leads: &'a [&'a Folder],
-    pub lines: &'a [Line],
-    pub shown: &'a [Shown<'a>],
-    pub views: &'a [Views<'a>],
-}
-
-/// A part of the page, and what it takes to have it where it is missing.
-pub struct Section {
-    pub id: &'static str,
-    pub title: &'static str,
-    pub body: Body,
-}
-
-/// What is in a section.
-pub enum Body {
-    There(Markup),
-    /// Why not, and the command that would make it.
-    Missing(String, Option<String>),
+/// A section: its content, or the reason why it is missing.
+struct Section {
+    id: &'static str,
+    title: &'static str,
+    body: SectionBody,
 }
 
 const STYLE: &str = include_str!("style.css");
 
-/// The whole page.
-pub fn page(report: &Report) -> Result<String> {
-    let sections = [
-        section(
-            "accuracy",
-            "Accuracy, clean and attacked",
-            Ok(accuracy(report)?),
-        ),
-        section("soundness", "Can it be believed?", trust::soundness(report)),
+/// All sections in order.
+fn sections(report: &ReportPage) -> Vec<Section> {
+    let section = |id, title, body| Section { id, title, body };
+    let mut sections = vec![section(
+        "accuracy",
+        "Clean and robust accuracy",
+        Ok(accuracy::accuracy(report)),
+    )];
+    if !report.comparisons.is_empty() {
+        let body = Ok(comparisons::comparisons(report));
+        sections.push(section("differences", "Differences and their tests", body));
+    }
+    sections.extend([
+        section("soundness", "Soundness checks", trust::soundness(report)),
         section("attacks", "Attack by attack", trust::attacks(report)),
         section(
             "curves",
             "Accuracy against radius and steps",
-            curves::curves(report)?,
+            curves::curves(report),
         ),
-        section("examples", "Attacked images", pictures::examples(report)),
+        section(
+            "examples",
+            "Adversarial examples",
+            pictures::examples(report),
+        ),
         section("views", "Views of pretraining", pictures::views(report)),
-        section("map", "Map of the features", pictures::maps(report)?),
+        section("map", "Map of the features", pictures::maps(report)),
         section(
             "surface",
             "Loss around an image",
-            pictures::surfaces(report)?,
+            pictures::surfaces(report),
         ),
-        section("classes", "Class by class", classes::classes(report)?),
+        section("classes", "Class by class", Ok(classes::classes(report))),
         section(
             "corruptions",
             "Common corruptions",
-            measured::corruptions(report)?,
+            measured::corruptions(report),
         ),
-        section("calibration", "Calibration", measured::calibration(report)?),
+        section("calibration", "Calibration", measured::calibration(report)),
         section(
             "transfer",
-            "Transfer between models",
+            "Transfer between classifiers",
             measured::transfer(report),
         ),
-        section("training", "Training", training::curves(report)?),
-        section("repeat", "How to repeat it", Ok(repeat(report))),
-    ];
-    let title = title(report);
-    let missing: Vec<&Section> = sections
+        section("training", "Training", training::curves(report)),
+        section("repeat", "How to repeat it", Ok(repeat::repeat(report))),
+    ]);
+    sections
+}
+
+/// The whole page.
+pub fn page(report: &ReportPage) -> String {
+    let sections = sections(report);
+    let title = distinct(report.leads.iter().map(|run| run_name(run).to_owned())).join(", ");
+    let missing: Vec<(&str, &Missing)> = sections
         .iter()
-        .filter(|s| matches!(s.body, Body::Missing(..)))
+        .filter_map(|section| Some((section.title, section.body.as_ref().err()?)))
         .collect();
     let page = html! {
         (DOCTYPE)
@@ -88,7 +84,7 @@ pub fn page(report: &Report) -> Result<String> {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 meta name="generator" content=(concat!("advcl ", env!("CARGO_PKG_VERSION")));
-                // Nothing is fetched from anywhere, and the browser holds the page to it.
+                // Nothing is fetched from anywhere, and the browser enforces it.
                 meta http-equiv="Content-Security-Policy"
                     content="default-src 'none'; style-src 'unsafe-inline'; img-src data:";
                 link rel="icon" href="data:,";
@@ -100,7 +96,7 @@ pub fn page(report: &Report) -> Result<String> {
                 (header(report, &title, &sections))
                 main {
                     @for section in &sections {
-                        @if let Body::There(body) = &section.body {
+                        @if let Ok(body) = &section.body {
                             section id=(section.id) aria-labelledby={ "h-" (section.id) } {
                                 h2 id={ "h-" (section.id) } { (section.title) }
                                 (body)
@@ -115,33 +111,19 @@ pub fn page(report: &Report) -> Result<String> {
             }
         }
     };
-    Ok(page.into_string())
+    page.into_string()
 }
 
-fn section(
-    id: &'static str,
-    title: &'static str,
-    body: Result<Markup, (String, Option<String>)>,
-) -> Section {
-    let body = match body {
-        Ok(body) => Body::There(body),
-        Err((why, command)) => Body::Missing(why, command),
-    };
-    Section { id, title, body }
-}
-
-fn not_there(missing: &[&Section]) -> Markup {
+fn not_there(missing: &[(&str, &Missing)]) -> Markup {
     html! {
         section id="missing" aria-labelledby="h-missing" {
             h2 id="h-missing" { "Not in this report" }
             ul {
-                @for section in missing {
-                    @if let Body::Missing(why, command) = &section.body {
-                        li {
-                            strong { (section.title) } ": " (why)
-                            @if let Some(command) = command { "; " code { (command) } " makes it" }
-                            "."
-                        }
+                @for (title, missing) in missing {
+                    li {
+                        strong { (title) } ": " (missing.why)
+                        @if let Some(command) = &missing.command { "; " code { (command) } " makes it" }
+                        "."
                     }
                 }
             }
@@ -149,81 +131,83 @@ fn not_there(missing: &[&Section]) -> Markup {
     }
 }
 
-fn title(report: &Report) -> String {
-    let mut names: Vec<&str> = Vec::new();
-    for folder in report.leads {
-        names.push(figures::folder_name(folder));
-    }
-    names.join(", ")
-}
-
-/// The row with the highest robust accuracy, of those that were attacked most.
-fn best(lines: &[Line]) -> Option<&Line> {
-    let thorough = lines.iter().any(|line| line.attacked.is_some());
-    let alike = lines
-        .iter()
-        .filter(|line| line.attacked.is_some() == thorough);
-    let share = |line: &Line| line.worst().1.share;
-    alike.max_by(|a, b| share(a).total_cmp(&share(b)))
-}
-
-fn header(report: &Report, title: &str, sections: &[Section]) -> Markup {
-    let first = &report.folders[0];
-    let split = first.rows[0].outcome.split;
-    let images = match split {
+/// Name of the evaluated images.
+fn images(report: &ReportPage) -> &'static str {
+    match report.runs[0].rows[0].outcome.split {
         SplitName::Test => "test images",
         SplitName::Holdout => "held-out images",
+    }
+}
+
+/// The robust accuracy of all rows in a sentence. It names no best row, since only the tests show
+/// which differences exceed the noise.
+fn lede(report: &ReportPage, radii: &[String]) -> Markup {
+    // The rows with the strongest attacks, so that all are under the same attack.
+    let thorough = report.rows.iter().any(|row| row.attacked.is_some());
+    let alike = report.rows.iter();
+    let alike: Vec<_> = alike
+        .filter(|row| row.attacked.is_some() == thorough)
+        .collect();
+    let attacks = distinct(alike.iter().map(|row| row.worst().0));
+    if let ([row], [radius]) = (&report.rows, radii) {
+        let (attack, worst) = row.worst();
+        return html! {
+            strong { (row.title()) } " classifies " strong { (percent(worst.share)) } " of " (count(worst.images)) " " (images(report))
+            " correctly under " (attack) " within " (radius) ", and " strong { (percent(row.clean.share)) } " of "
+            (count(row.clean.images)) " clean images."
+        };
+    }
+    let shares = || alike.iter().map(|row| row.worst().1.share);
+    let (low, high) = (shares().fold(1.0, f64::min), shares().fold(0.0, f64::max));
+    let accuracy = if report.rows.iter().any(|row| row.seeds > 1) {
+        "Mean accuracy"
+    } else {
+        "Accuracy"
     };
-    let sources: Vec<String> = distinct(report.leads.iter().map(|folder| {
-        let target = folder.recipe.downstream.as_ref().map(|d| &d.source);
-        target.unwrap_or(&folder.recipe.data.source).clone()
+    html! {
+        (report.rows.len()) " classifiers. "
+        @if let ([attack], [radius]) = (&attacks[..], radii) {
+            @if alike.len() == 1 {
+                (accuracy) " under " (attack) " within " (radius) ", which was run on one of them: " strong { (percent(low)) } "."
+            } @else {
+                (accuracy) " under " (attack) " within " (radius) ": from " strong { (percent(low)) } " to " strong { (percent(high)) } "."
+            }
+        }
+    }
+}
+
+fn header(report: &ReportPage, title: &str, sections: &[Section]) -> Markup {
+    let sources = distinct(report.leads.iter().map(|run| {
+        let target = run.recipe.downstream.as_ref().map(|d| &d.source);
+        target.unwrap_or(&run.recipe.data.source).clone()
     }));
-    let radii = distinct(report.lines.iter().map(|line| line.radius.clone()));
-    // Rows of other images or another radius cannot be held against each other.
-    let lead = (sources.len() == 1 && radii.len() == 1)
-        .then(|| best(report.lines))
-        .flatten();
-    let seeds = distinct(
-        report
-            .folders
-            .iter()
-            .map(|folder| folder.recipe.seed.to_string()),
-    );
-    let versions = distinct(report.folders.iter().filter_map(|folder| {
-        let note = folder.machine.as_ref()?;
+    let radii = distinct(report.rows.iter().map(|row| row.radius.clone()));
+    let counts = distinct(report.rows.iter().map(|row| count(row.robust.images)));
+    let seeds = distinct(report.runs.iter().map(|run| run.recipe.seed.to_string()));
+    let versions = distinct(report.runs.iter().filter_map(|run| {
+        let note = run.machine.as_ref()?;
         Some(note["advcl_version"].as_str()?.to_owned())
     }));
-    let warned: Vec<&Shown> = report
-        .shown
-        .iter()
-        .filter(|shown| {
-            shown
-                .soundness()
-                .is_some_and(|all| all.warnings().next().is_some())
-        })
-        .collect();
+    let findings = report.runs.iter().flat_map(|run| &run.rows);
+    let findings = findings.filter_map(|row| row.outcome.soundness.as_ref());
+    let findings = findings.flat_map(|soundness| &soundness.findings);
+    let verdicts: SoundnessSummary = findings.collect();
+    let warns = |shown: &&ShownClassifier| {
+        let soundness = shown.soundness();
+        soundness.is_some_and(|all| all.warnings().next().is_some())
+    };
+    let warned: Vec<&ShownClassifier> = report.shown.iter().filter(warns).collect();
     html! {
         header {
             p.eyebrow { "Robustness report" }
             h1 { (title) }
-            @if let Some(line) = lead {
-                @let (attack, worst) = line.worst();
-                @let attacked = line.attacked.as_ref().map_or(line.images, |a| a.images);
-                p.lede {
-                    @if report.lines.len() > 1 { "Most robust of " (report.lines.len()) ": " }
-                    strong { (line.title()) }
-                    ", right on " strong { (percent(worst.share)) } " of "
-                    (count(attacked)) " " (images) " under "
-                    (attack) " within " (line.radius) ", and on " strong { (percent(line.clean.share)) }
-                    @if attacked != line.images { " of " (count(line.images)) }
-                    " as they are."
-                }
-            }
+            p.lede { (lede(report, &radii)) }
             ul.facts aria-label="What was measured" {
                 li { span { "data " } (sources.join(", ")) }
-                li { span { (images) " " } (distinct(report.lines.iter().map(|line| count(line.images))).join(", ")) }
+                li { span { (images(report)) " " } (counts.join(", ")) }
                 li { span { "radius " } (radii.join(", ")) }
                 li { span { @if seeds.len() > 1 { "seeds " } @else { "seed " } } (seeds.join(", ")) }
+                @if verdicts.checks() > 0 { li { span { "soundness " } (verdicts) } }
                 @if !versions.is_empty() { li { span { "made with advcl " } (versions.join(", ")) } }
             }
             @if !warned.is_empty() {
@@ -241,27 +225,11 @@ fn header(report: &Report, title: &str, sections: &[Section]) -> Markup {
             }
             nav aria-label="Contents" {
                 ul {
-                    @for section in sections {
-                        @if let Body::There(_) = section.body {
-                            li { a href={ "#" (section.id) } { (section.title) } }
-                        }
+                    @for section in sections.iter().filter(|section| section.body.is_ok()) {
+                        li { a href={ "#" (section.id) } { (section.title) } }
                     }
                 }
             }
         }
     }
 }
-
-/// Each once, in order.
-pub fn distinct(all: impl Iterator<Item = String>) -> Vec<String> {
-    let mut seen = Vec::new();
-    for one in all {
-        if !seen.contains(&one) {
-            seen.push(one);
-        }
-    }
-    seen
-}
-
-/// What is missing and what makes it.
-pub type Part = Result<Markup, (String, Option<String>)>;

@@ -1,28 +1,28 @@
-//! What is seen of classifiers: attacked images, views, maps of features, the loss around an image.
+//! Pictures of classifiers: adversarial examples, views, maps of features, the loss around an
+//! image.
 
 use advcl::attack::Norm;
-use advcl::report::{Example, FeatureMap, Surface};
-use anyhow::Result;
+use advcl::report::{Example, FeatureMap, LossSurface, MapPoint};
 use maud::{Markup, html};
 
-use super::figures::{folder_name, norm};
+use super::headline::run_name;
 use super::html::{figure, folded, legend, percent, picture};
-use super::page::{Part, Report};
+use super::model::{Missing, PICTURED, Pictures, ReportPage, SectionBody, ShownClassifier};
 use super::plots::{self, Dot, Heat};
-use super::{PICTURED, Pictures, Shown};
+use crate::format::{Table, radius};
 
-/// Those with pictures.
-fn pictured<'a>(report: &'a Report) -> Vec<(&'a Shown<'a>, &'a Pictures)> {
-    let with = |shown: &'a Shown<'a>| Some((shown, shown.pictures.as_ref()?));
+/// The classifiers with pictures.
+fn pictured<'a>(report: &'a ReportPage) -> Vec<(&'a ShownClassifier<'a>, &'a Pictures)> {
+    let with = |shown: &'a ShownClassifier<'a>| Some((shown, shown.pictures.as_ref()?));
     report.shown.iter().filter_map(with).collect()
 }
 
-fn nothing() -> (String, Option<String>) {
-    ("there are too few images".to_owned(), None)
+fn too_few() -> Missing {
+    Missing::because("there are too few images")
 }
 
-/// That some are not shown.
-fn left_out(report: &Report) -> Markup {
+/// A note where some classifiers are not shown.
+fn left_out(report: &ReportPage) -> Markup {
     html! {
         @if report.shown.len() > PICTURED {
             p { "Shown for the first " (PICTURED) " of " (report.shown.len()) " classifiers; "
@@ -31,9 +31,9 @@ fn left_out(report: &Report) -> Markup {
     }
 }
 
-/// How much a perturbation is magnified so that its largest value is black or white.
-fn magnification(shown: &Shown, examples: &[Example]) -> f64 {
-    let threat = &shown.folder.recipe.threat;
+/// Factor by which a perturbation is magnified, so that its largest value is black or white.
+fn magnification(shown: &ShownClassifier, examples: &[Example]) -> f64 {
+    let threat = &shown.run.recipe.threat;
     let largest = match threat.norm {
         Norm::Linf => threat.radius.value(),
         Norm::L2 => {
@@ -46,13 +46,14 @@ fn magnification(shown: &Shown, examples: &[Example]) -> f64 {
     if largest > 0.0 { 0.5 / largest } else { 1.0 }
 }
 
-pub fn examples(report: &Report) -> Part {
+/// Clean and adversarial images of every classifier.
+pub fn examples(report: &ReportPage) -> SectionBody {
     let all = pictured(report);
     if all.iter().all(|(_, pictures)| pictures.examples.is_empty()) {
-        return Err(nothing());
+        return Err(too_few());
     }
     Ok(html! {
-        p { "Images that these classifiers get right as they are, of different classes as far as there are some, drawn by the seed; and what PGD makes of them. "
+        p { "Clean images that these classifiers predict correctly, of different classes where there are several, chosen at random; and the adversarial images that PGD finds. "
             "Between the two: the difference, magnified; gray is no change." }
         (left_out(report))
         @for (shown, pictures) in all {
@@ -67,7 +68,7 @@ pub fn examples(report: &Report) -> Part {
 }
 
 /// The most probable class and its probability.
-fn said(probabilities: &[f32]) -> (usize, f64) {
+fn predicted(probabilities: &[f32]) -> (usize, f64) {
     let best = probabilities
         .iter()
         .enumerate()
@@ -75,7 +76,7 @@ fn said(probabilities: &[f32]) -> (usize, f64) {
     best.map_or((0, 0.0), |(class, &share)| (class, f64::from(share)))
 }
 
-fn card(shown: &Shown, example: &Example, times: f64) -> Markup {
+fn card(shown: &ShownClassifier, example: &Example, times: f64) -> Markup {
     let class = shown.class(example.label);
     let change: Vec<f32> = example
         .clean
@@ -84,8 +85,8 @@ fn card(shown: &Shown, example: &Example, times: f64) -> Markup {
         .map(|(clean, attacked)| 0.5 + (attacked - clean) * times as f32)
         .collect();
     let (before, after) = (
-        said(&example.probabilities),
-        said(&example.probabilities_attacked),
+        predicted(&example.probabilities),
+        predicted(&example.probabilities_attacked),
     );
     let line = |(label, share): (usize, f64)| {
         let right = label == example.label;
@@ -100,14 +101,14 @@ fn card(shown: &Shown, example: &Example, times: f64) -> Markup {
     html! {
         figure.example {
             div.trio {
-                div { (picture(&example.clean, example.shape, &alt("Original"))) "as it is" }
+                div { (picture(&example.clean, example.shape, &alt("Clean version"))) "clean" }
                 div { (picture(&change, example.shape, &alt("Magnified perturbation"))) "change × " (format!("{times:.3}").trim_end_matches('0').trim_end_matches('.')) }
                 div { (picture(&example.attacked, example.shape, &alt("Attacked version"))) "attacked" }
             }
             figcaption {
                 p { strong { (class) } ", image " (example.index) }
-                dl.said {
-                    dt { "as it is" } (line(before))
+                dl.predicted {
+                    dt { "clean" } (line(before))
                     dt { "attacked" } (line(after))
                 }
             }
@@ -115,57 +116,51 @@ fn card(shown: &Shown, example: &Example, times: f64) -> Markup {
     }
 }
 
-fn example_table(shown: &Shown, examples: &[Example]) -> Markup {
-    let head = [
-        "image",
-        "class",
-        "said",
-        "sure",
-        "said under attack",
-        "sure",
-        "right class before",
-        "after",
-    ]
-    .map(str::to_owned);
-    let rows: Vec<Vec<String>> = examples
-        .iter()
-        .map(|example| {
-            let (before, after) = (
-                said(&example.probabilities),
-                said(&example.probabilities_attacked),
-            );
-            let own = |all: &[f32]| percent(f64::from(all[example.label]));
-            vec![
-                example.index.to_string(),
-                shown.class(example.label),
-                shown.class(before.0),
-                percent(before.1),
-                shown.class(after.0),
-                percent(after.1),
-                own(&example.probabilities),
-                own(&example.probabilities_attacked),
-            ]
-        })
-        .collect();
-    folded(&format!("predictions of {}", shown.label), &head, &rows)
+fn example_table(shown: &ShownClassifier, examples: &[Example]) -> Markup {
+    let mut table = Table::new()
+        .left("image")
+        .left("class")
+        .left("predicted")
+        .right("probability")
+        .left("predicted under attack")
+        .right("probability")
+        .right("of the true class before")
+        .right("after");
+    for example in examples {
+        let (before, after) = (
+            predicted(&example.probabilities),
+            predicted(&example.probabilities_attacked),
+        );
+        let own = |all: &[f32]| percent(f64::from(all[example.label]));
+        table.row([
+            example.index.to_string(),
+            shown.class(example.label),
+            shown.class(before.0),
+            percent(before.1),
+            shown.class(after.0),
+            percent(after.1),
+            own(&example.probabilities),
+            own(&example.probabilities_attacked),
+        ]);
+    }
+    folded(&format!("predictions of {}", shown.label), &table)
 }
 
-pub fn views(report: &Report) -> Part {
+/// The views that AdvCL's pretraining compares.
+pub fn views(report: &ReportPage) -> SectionBody {
     if report.views.is_empty() {
-        return Err((
-            "the recipe has no [pretrain.advcl], whose views they would be".to_owned(),
-            None,
-        ));
+        let why = "views are those of AdvCL, and the recipe has no [pretrain.advcl]";
+        return Err(Missing::because(why));
     }
     Ok(html! {
-        p { "What pretraining compares: of each image two strong views, a weak one, its high frequencies (shifted to gray), and the weak one attacked "
-            "against the contrastive loss. All of an image's views shall have the same features." }
+        p { "Pretraining compares views of each image: two strong ones, a weak one, its high frequencies (shifted to gray), and the weak one attacked "
+            "through the contrastive loss. It brings the features of an image's views together." }
         @for views in report.views {
             @let rows = views.columns.first().map_or(0, |(_, batch)| batch.shape[0]);
             figure {
                 div.scroll tabindex="0" role="region" aria-label="Views of pretraining" {
                     table.views {
-                        caption { "Training images of " (folder_name(views.folder)) " and their views" }
+                        caption { "Training images of " (run_name(views.run)) " and their views" }
                         thead { tr { @for (name, _) in &views.columns { th scope="col" { (name) } } } }
                         tbody {
                             @for row in 0..rows {
@@ -186,47 +181,36 @@ pub fn views(report: &Report) -> Part {
     })
 }
 
-pub fn maps(report: &Report) -> Result<Part> {
+/// Maps of the features of clean and adversarial images.
+pub fn maps(report: &ReportPage) -> SectionBody {
     let all = pictured(report);
     let all: Vec<_> = all
         .iter()
         .filter_map(|(s, p)| Some((*s, p.map.as_ref()?)))
         .collect();
     if all.is_empty() {
-        return Ok(Err(nothing()));
+        return Err(too_few());
     }
-    let mut blocks = Vec::new();
-    for (shown, map) in &all {
-        blocks.push(map_block(shown, map)?);
-    }
-    Ok(Ok(html! {
-        p { "Each image's features as a point: t-SNE puts images with like features near each other, the images as they are and the attacked ones on one map. "
-            "Tinted regions are those of the classes as they are. Where an attack works, points stray into other regions; "
-            strong { "filled" } " points are classified correctly, " strong { "hollow" } " ones are not. Distances between far groups mean nothing." }
+    Ok(html! {
+        p { "Each image's features as a point: t-SNE puts images with similar features near each other, clean and adversarial images on one map. "
+            "Tinted regions belong to the class of the nearest clean images. Where an attack works, points move into other regions; "
+            strong { "filled" } " points are classified correctly, " strong { "hollow" } " ones are not. Distances between separate groups have no meaning." }
         (left_out(report))
-        @for block in blocks { (block) }
-    }))
+        @for (shown, map) in &all { (map_block(shown, map)) }
+    })
 }
 
-fn map_block(shown: &Shown, map: &FeatureMap) -> Result<Markup> {
-    let point = |at: [f32; 2]| (f64::from(at[0]), f64::from(at[1]));
-    let dots = |attacked: bool| -> Vec<Dot> {
-        let dot = |place: &advcl::report::Place| Dot {
-            style: place.label,
-            at: point(if attacked {
-                place.attacked
-            } else {
-                place.clean
-            }),
-            hollow: (if attacked {
-                place.said_attacked
-            } else {
-                place.said
-            }) != place.label,
-        };
-        map.places.iter().map(dot).collect()
+fn map_block(shown: &ShownClassifier, map: &FeatureMap) -> Markup {
+    let dot = |label: usize, at: [f32; 2], predicted: usize| Dot {
+        style: label,
+        at: (f64::from(at[0]), f64::from(at[1])),
+        hollow: predicted != label,
     };
-    let (clean, attacked) = (dots(false), dots(true));
+    let clean_dot = |point: &MapPoint| dot(point.label, point.clean, point.predicted);
+    let attacked_dot =
+        |point: &MapPoint| dot(point.label, point.attacked, point.predicted_attacked);
+    let clean: Vec<Dot> = map.points.iter().map(clean_dot).collect();
+    let attacked: Vec<Dot> = map.points.iter().map(attacked_dot).collect();
     let ends = |axis: fn(&Dot) -> f64| {
         let all = clean.iter().chain(&attacked).map(axis);
         let (low, high) = all.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| {
@@ -247,56 +231,56 @@ fn map_block(shown: &Shown, map: &FeatureMap) -> Result<Markup> {
     };
     let draw = |what: &str, dots: &[Dot]| plots::map(&alt(what, dots), &clean, dots, square);
     let (before, after) = (
-        draw("as they are", &clean)?,
-        draw("under attack", &attacked)?,
+        draw("without attack", &clean),
+        draw("under attack", &attacked),
     );
-    let mut labels: Vec<usize> = map.places.iter().map(|place| place.label).collect();
+    let mut labels: Vec<usize> = map.points.iter().map(|point| point.label).collect();
     labels.sort_unstable();
     labels.dedup();
     let names: Vec<(usize, String)> = labels.iter().map(|&l| (l, shown.class(l))).collect();
-    let head = ["class", "images", "right", "right under attack"].map(str::to_owned);
-    let rows: Vec<Vec<String>> = names
-        .iter()
-        .map(|(label, name)| {
-            let of = |dots: &[Dot]| {
-                dots.iter()
-                    .filter(|dot| dot.style == *label && !dot.hollow)
-                    .count()
-                    .to_string()
-            };
-            let all = clean.iter().filter(|dot| dot.style == *label).count();
-            vec![name.clone(), all.to_string(), of(&clean), of(&attacked)]
-        })
-        .collect();
-    Ok(html! {
+    let mut table = Table::new()
+        .left("class")
+        .right("images")
+        .right("correct")
+        .right("correct under attack");
+    for (label, name) in &names {
+        let of_class = |dots: &'_ [Dot], correct: bool| {
+            let counted = |dot: &&Dot| dot.style == *label && !(correct && dot.hollow);
+            dots.iter().filter(counted).count().to_string()
+        };
+        table.row([
+            name.clone(),
+            of_class(&clean, false),
+            of_class(&clean, true),
+            of_class(&attacked, true),
+        ]);
+    }
+    html! {
         h3 { (shown.label) }
         div.pair {
-            (figure(html! { strong { "As they are" } ": " (right(&clean)) " of " (count) " right" }, before, html! {}))
-            (figure(html! { strong { "Under attack" } ": " (right(&attacked)) " of " (count) " right" }, after, html! {}))
+            (figure(html! { strong { "Clean" } ": " (right(&clean)) " of " (count) " correct" }, before, html! {}))
+            (figure(html! { strong { "Under attack" } ": " (right(&attacked)) " of " (count) " correct" }, after, html! {}))
         }
         (legend(names.iter().map(|(label, name)| (*label, name.as_str()))))
-        (folded(&format!("points on the map of {}", shown.label), &head, &rows))
-    })
+        (folded(&format!("points on the map of {}", shown.label), &table))
+    }
 }
 
-pub fn surfaces(report: &Report) -> Result<Part> {
+/// The loss around an image, for every classifier.
+pub fn surfaces(report: &ReportPage) -> SectionBody {
     let all = pictured(report);
     let all: Vec<_> = all
         .iter()
         .filter_map(|(s, p)| Some((*s, p.surface.as_ref()?)))
         .collect();
     if all.is_empty() {
-        return Ok(Err(nothing()));
+        return Err(too_few());
     }
-    // One scale, so that they can be held against each other.
+    // One scale, so that they can be compared.
     let values = all
         .iter()
         .flat_map(|(_, surface)| surface.loss.iter().flatten());
     let most = f64::from(values.fold(0.0f32, |most, &value| most.max(value))).max(1e-3);
-    let mut figures = Vec::new();
-    for (shown, surface) in &all {
-        figures.push(surface_figure(shown, surface, most)?);
-    }
     let stops: Vec<String> = (0..=8)
         .map(|stop| {
             let [r, g, b] = plots::viridis(f64::from(stop) / 8.0);
@@ -305,19 +289,19 @@ pub fn surfaces(report: &Report) -> Result<Part> {
         .collect();
     let gradient = format!("background: linear-gradient(90deg, {})", stops.join(", "));
     let (first, surface) = all[0];
-    let threat = &first.folder.recipe.threat;
-    Ok(Ok(html! {
-        p { "The loss of one image (" (first.class(surface.label)) ", image " (surface.index) ") as it is changed: to the right along the sign of its gradient, where attacks go, "
-            "upwards along random signs. A robust classifier's is flat. The square is the radius, " (threat.radius) " (" (norm(threat.norm)) "); beyond the "
-            strong { "heavy white line" } " the classifier is wrong." }
+    let threat = &first.run.recipe.threat;
+    Ok(html! {
+        p { "The loss of one image (" (first.class(surface.label)) ", image " (surface.index) ") as it is changed: to the right along the sign of its gradient, as attacks change it, "
+            "upwards along random signs. A robust classifier's loss is flat. The square is the radius, " (radius(threat)) "; beyond the "
+            strong { "heavy white line" } " the prediction is wrong." }
         div.scale style=(gradient) role="img" aria-label={ "Colours from a loss of 0 to one of " (format!("{most:.1}")) " nats" } {}
         div.ends { span { "0 nats" } span { (format!("{most:.1} nats")) } }
         (left_out(report))
-        div.grid { @for figure in figures { (figure) } }
-    }))
+        div.grid { @for (shown, surface) in &all { (surface_figure(shown, surface, most)) } }
+    })
 }
 
-fn surface_figure(shown: &Shown, surface: &Surface, most: f64) -> Result<Markup> {
+fn surface_figure(shown: &ShownClassifier, surface: &LossSurface, most: f64) -> Markup {
     let side = surface.at.len();
     let middle = side / 2;
     let (start, end) = (surface.loss[middle][middle], surface.loss[middle][side - 1]);
@@ -331,28 +315,23 @@ fn surface_figure(shown: &Shown, surface: &Surface, most: f64) -> Result<Markup>
         values: &surface.loss,
         most,
         border: &surface.margin,
-        radius: shown.folder.recipe.threat.radius.value(),
+        radius: shown.run.recipe.threat.radius.value(),
     };
     let svg = heat.draw(
         &alt,
         "along the gradient's sign, pixels",
         "along random signs, pixels",
-    )?;
+    );
     let some: Vec<usize> = (0..side).step_by((side - 1) / 4).collect();
-    let mut head = vec!["random \\ gradient".to_owned()];
-    head.extend(some.iter().map(|&i| format!("{:.3}", surface.at[i])));
-    let rows: Vec<Vec<String>> = some
-        .iter()
-        .rev()
-        .map(|&row| {
-            let mut cells = vec![format!("{:.3}", surface.at[row])];
-            cells.extend(
-                some.iter()
-                    .map(|&column| format!("{:.2}", surface.loss[row][column])),
-            );
-            cells
-        })
-        .collect();
+    let mut table = Table::new().right("random \\ gradient");
+    for &column in &some {
+        table = table.right(format!("{:.3}", surface.at[column]));
+    }
+    for &row in some.iter().rev() {
+        let losses = some.iter().map(|&column| surface.loss[row][column]);
+        let losses = losses.map(|loss| format!("{loss:.2}"));
+        table.row(std::iter::once(format!("{:.3}", surface.at[row])).chain(losses));
+    }
     let caption = html! { strong { (shown.label) } ": " (format!("{start:.2}")) " nats at the image, " (format!("{end:.2}")) " at the right edge" };
-    Ok(figure(caption, svg, folded("loss in nats", &head, &rows)))
+    figure(caption, svg, folded("loss in nats", &table))
 }

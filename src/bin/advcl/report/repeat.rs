@@ -1,84 +1,67 @@
 //! Recipe, versions, commands.
 
 use advcl::pretrain;
-use advcl::report::Folder;
+use advcl::report::ReportedRun;
 use maud::{Markup, html};
 
-use super::figures;
+use super::headline::run_name;
 use super::html::table;
-use super::page::{Report, distinct};
-use super::quoted;
+use super::model::{ReportPage, distinct};
+use crate::format::{Table, quoted};
 
 /// Recipe, versions, commands.
-pub fn repeat(report: &Report) -> Markup {
+pub fn repeat(report: &ReportPage) -> Markup {
     html! {
-        p { "A recipe and its seed decide every number; the same version on the same kind of processor repeats them to the bit." }
-        @for folder in report.folders {
-            @if report.folders.len() > 1 { h3 { (folder.name) } }
-            @let name = figures::folder_name(folder);
+        p { "The recipe and its seed determine every number; the same version on the same kind of processor repeats them to the bit." }
+        @for run in report.runs {
+            @if report.runs.len() > 1 { h3 { (run.name) } }
+            @let name = run_name(run);
             div.pair {
-                (machine(folder))
-                pre tabindex="0" role="region" aria-label={ "Commands for " (name) } { code { (commands(folder)) } }
+                (machine(run))
+                pre tabindex="0" role="region" aria-label={ "Commands for " (name) } { code { (commands(run)) } }
             }
             details {
-                summary { "The whole recipe of " (folder.name) }
-                pre tabindex="0" role="region" aria-label={ "Recipe of " (folder.name) } { code { (folder.recipe.to_toml()) } }
+                summary { "The whole recipe of " (run.name) }
+                pre tabindex="0" role="region" aria-label={ "Recipe of " (run.name) } { code { (run.recipe.to_toml()) } }
             }
         }
         p { "Encoders: " (encoders(report.leads)) "." }
     }
 }
 
-fn encoders(leads: &[&Folder]) -> String {
-    let titles = leads.iter().flat_map(|folder| {
-        folder
-            .recipe
-            .pretrain
-            .entries()
-            .iter()
-            .map(|entry| pretrain::title(&entry.name))
-    });
-    distinct(titles).join(", ")
+fn encoders(leads: &[&ReportedRun]) -> String {
+    let entries = leads.iter().flat_map(|run| run.recipe.pretrain.entries());
+    distinct(entries.map(|entry| pretrain::title(&entry.name))).join(", ")
 }
 
-fn machine(folder: &Folder) -> Markup {
+fn machine(run: &ReportedRun) -> Markup {
     let note = |key: &str| {
-        let value = folder.machine.as_ref().map(|note| &note[key]);
+        let value = run.machine.as_ref().map(|note| &note[key]);
         value.map_or("unknown".to_owned(), |value| match value.as_str() {
             Some(text) => text.to_owned(),
             None => value.to_string(),
         })
     };
-    let rows: Vec<Vec<String>> = [
-        ("advcl", note("advcl_version")),
-        ("device", note("device")),
-        ("cores", note("cores")),
-        (
-            "system",
-            format!("{}, {}", note("os"), note("architecture")),
-        ),
-        ("seed", folder.recipe.seed.to_string()),
-    ]
-    .into_iter()
-    .map(|(name, value)| vec![name.to_owned(), value])
-    .collect();
-    table(
-        &format!("Where {} was made", folder.name),
-        &["what", "value"].map(str::to_owned),
-        &rows,
-    )
+    let mut rows = Table::new().left("what").right("value");
+    for key in ["advcl_version", "device", "cores"] {
+        rows.row([key.trim_end_matches("_version").to_owned(), note(key)]);
+    }
+    let system = format!("{}, {}", note("os"), note("architecture"));
+    rows.row(["system".to_owned(), system]);
+    rows.row(["seed".to_owned(), run.recipe.seed.to_string()]);
+    table(&format!("Where {} was made", run.name), &rows)
 }
 
-fn commands(folder: &Folder) -> String {
-    let run = quoted(&folder.path);
+fn commands(run: &ReportedRun) -> String {
+    let path = quoted(&run.path);
     let mut lines = vec![
         "# the recipe below as recipe.toml".to_owned(),
-        format!("advcl run recipe.toml --run {run}"),
+        format!("advcl run recipe.toml --run {path}"),
     ];
-    if folder.rows.iter().any(|row| row.outcome.measures.is_some()) {
-        lines.push(format!("advcl evaluate {run} --measure all"));
+    if run.rows.iter().any(|row| row.outcome.measures.is_some()) {
+        lines.push(format!("advcl evaluate {path} --measure all"));
     }
-    let report = folder.comparison.as_ref().map_or(run, |path| quoted(path));
+    let report = run.comparison.as_ref().map_or(path, |path| quoted(path));
     lines.push(format!("advcl report {report}"));
     lines.join("\n")
 }

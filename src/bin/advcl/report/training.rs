@@ -1,98 +1,88 @@
 //! Training curves.
 
-use advcl::report::{Folder, Stage};
-use anyhow::Result;
+use advcl::report::{LoggedEpoch, ReportedRun, TrainingStage};
+use advcl::{finetune, pretrain};
 use maud::{Markup, html};
 
-use super::SIDE_BY_SIDE;
-use super::figures::folder_name;
+use super::headline::run_name;
 use super::html::{figure, folded, legend};
-use super::page::{Part, Report};
-use super::plots::{Axis, Series, lines};
-use advcl::{finetune, pretrain};
+use super::model::{Missing, ReportPage, SIDE_BY_SIDE, SectionBody};
+use super::plots::{Axis, PlotPoint, Series, lines};
+use crate::format::{NONE, Table};
 
-/// Rows of a table at most.
+/// Rows of a table, at most.
 const ROWS: usize = 25;
 
 /// Named values by epoch.
-struct Line {
+struct TrainingCurve {
     name: String,
     points: Vec<(f64, f64)>,
 }
 
-pub fn curves(report: &Report) -> Result<Part> {
-    let mut blocks = Vec::new();
-    for folder in report.leads.iter().take(SIDE_BY_SIDE) {
-        let figures = figures_of(folder)?;
-        if !figures.is_empty() {
-            blocks.push((folder, figures));
-        }
-    }
+/// The quantity on a plot's vertical axis.
+enum CurveAxis {
+    /// A loss, by its name.
+    Loss(&'static str),
+    /// An accuracy.
+    Accuracy,
+}
+
+/// The training curves of the first runs.
+pub fn curves(report: &ReportPage) -> SectionBody {
+    let runs = report.leads.iter().take(SIDE_BY_SIDE);
+    let mut blocks: Vec<_> = runs.map(|run| (run, figures_of(run))).collect();
+    blocks.retain(|(_, figures)| !figures.is_empty());
     if blocks.is_empty() {
-        return Ok(Err((
-            "the run's metrics.jsonl has no epochs".to_owned(),
-            None,
-        )));
+        return Err(Missing::because("the run's metrics.jsonl has no epochs"));
     }
-    Ok(Ok(html! {
-        p { "Losses are means over each epoch, as the optimizer saw them: with views, attacks and all." }
+    Ok(html! {
+        p { "Losses are means over each epoch, of the augmented and attacked images that the optimizer saw." }
         @if report.leads.len() > SIDE_BY_SIDE {
             p { "Shown for the first " (SIDE_BY_SIDE) " of " (report.leads.len()) " runs." }
         }
-        @for (folder, figures) in blocks {
-            @if report.leads.len() > 1 { h3 { (folder_name(folder)) } }
+        @for (run, figures) in blocks {
+            @if report.leads.len() > 1 { h3 { (run_name(run)) } }
             div.grid { @for figure in figures { (figure) } }
         }
-    }))
+    })
 }
 
-/// A plot a pretraining stage, one a finetuning mode, one of the probe.
-fn figures_of(folder: &Folder) -> Result<Vec<Markup>> {
+/// A plot for each pretraining stage and each finetuning mode, and one of the probe.
+fn figures_of(run: &ReportedRun) -> Vec<Markup> {
     let mut figures = Vec::new();
-    let modes: Vec<&str> = folder
-        .recipe
-        .finetune
-        .entries()
-        .iter()
-        .map(|e| e.name.as_str())
-        .collect();
-    let mode_of = |stage: &Stage| {
-        let second = stage.name.split('/').nth(1)?;
-        modes.iter().find(|mode| **mode == second).copied()
+    let entries = run.recipe.finetune.entries();
+    let mode_of = |stage: &TrainingStage| {
+        let mode = stage.parts.first()?;
+        entries
+            .iter()
+            .map(|entry| &entry.name)
+            .find(|name| *name == mode)
     };
-    let (fitted, pretrained): (Vec<&Stage>, Vec<&Stage>) = folder
+    let (finetuned, pretrained): (Vec<&TrainingStage>, Vec<&TrainingStage>) = run
         .training
         .iter()
         .partition(|stage| mode_of(stage).is_some());
     for stage in &pretrained {
-        let names = names(stage, |epoch| &epoch.losses);
-        let all: Vec<Line> = names
-            .into_iter()
-            .map(|name| loss_line(stage, &name, name.clone()))
+        let names = loss_names(stage).into_iter();
+        let all: Vec<TrainingCurve> = names
+            .map(|name| loss_curve(stage, &name, name.clone()))
             .collect();
-        let (method, part) = stage.name.split_once('/').unwrap_or((&stage.name, ""));
-        let title = format!("{} {part}", pretrain::title(method));
-        figures.extend(plot(title.trim(), "pretraining loss", false, &all)?);
+        let title = named(stage, &stage.parts);
+        figures.extend(plot(&title, CurveAxis::Loss("pretraining loss"), &all));
     }
-    for mode in modes.iter().copied() {
-        let stages = fitted.iter().filter(|stage| mode_of(stage) == Some(mode));
-        let line = |stage: &&Stage| {
-            let mut parts = stage.name.split('/');
-            let method = parts.next().map(pretrain::title).unwrap_or_default();
-            let rest: Vec<&str> = parts.skip(1).collect();
-            loss_line(
-                stage,
-                "loss",
-                format!("{method} {}", rest.join(" ")).trim().to_owned(),
-            )
-        };
-        let all: Vec<Line> = stages.map(line).collect();
-        let title = format!("Finetuning by {}", finetune::title(mode));
-        figures.extend(plot(&title, "loss", false, &all)?);
+    for entry in entries {
+        let stages = finetuned
+            .iter()
+            .filter(|stage| mode_of(stage) == Some(&entry.name));
+        let all: Vec<TrainingCurve> = stages
+            .map(|stage| loss_curve(stage, "loss", named(stage, &stage.parts[1..])))
+            .collect();
+        let title = format!("Finetuning by {}", finetune::title(&entry.name));
+        figures.extend(plot(&title, CurveAxis::Loss("loss"), &all));
     }
-    let probed = |stage: &&Stage| {
-        let value = |epoch: &advcl::report::Epoch| find(&epoch.figures, "knn");
-        Line {
+    let probed = |stage: &&TrainingStage| {
+        let value = |epoch: &LoggedEpoch| find(&epoch.figures, "knn");
+        TrainingCurve {
             name: pretrain::title(&stage.name),
             points: stage
                 .epochs
@@ -101,97 +91,105 @@ fn figures_of(folder: &Folder) -> Result<Vec<Markup>> {
                 .collect(),
         }
     };
-    let probed: Vec<Line> = pretrained.iter().map(probed).collect();
-    figures.extend(plot(
-        "Nearest neighbours, held-out images",
-        "accuracy",
-        true,
-        &probed,
-    )?);
-    Ok(figures)
+    let probed: Vec<TrainingCurve> = pretrained.iter().map(probed).collect();
+    let title = "Nearest neighbours, held-out images";
+    figures.extend(plot(title, CurveAxis::Accuracy, &probed));
+    figures
 }
 
-type Named = Vec<(String, Option<f64>)>;
+/// The method's title with parts of the stage's name.
+fn named(stage: &TrainingStage, parts: &[String]) -> String {
+    let title = pretrain::title(&stage.method);
+    format!("{title} {}", parts.join(" ")).trim().to_owned()
+}
 
-fn names(stage: &Stage, of: fn(&advcl::report::Epoch) -> &Named) -> Vec<String> {
+/// The losses of a stage, the total first.
+fn loss_names(stage: &TrainingStage) -> Vec<String> {
     let last = stage.epochs.last();
-    let mut names: Vec<String> = last.map_or(Vec::new(), |epoch| {
-        of(epoch).iter().map(|(name, _)| name.clone()).collect()
-    });
-    // The whole before its parts.
+    let losses = last.map_or(&[][..], |epoch| &epoch.losses[..]);
+    let mut names: Vec<String> = losses.iter().map(|(name, _)| name.clone()).collect();
     names.sort_by_key(|name| name != "loss");
     names
 }
 
-fn find(values: &Named, name: &str) -> Option<f64> {
+fn find(values: &[(String, Option<f64>)], name: &str) -> Option<f64> {
     values.iter().find(|(other, _)| other == name)?.1
 }
 
-fn loss_line(stage: &Stage, loss: &str, name: String) -> Line {
-    let point =
-        |epoch: &advcl::report::Epoch| Some((epoch.epoch as f64, find(&epoch.losses, loss)?));
-    Line {
+fn loss_curve(stage: &TrainingStage, loss: &str, name: String) -> TrainingCurve {
+    let point = |epoch: &LoggedEpoch| Some((epoch.epoch as f64, find(&epoch.losses, loss)?));
+    TrainingCurve {
         name,
         points: stage.epochs.iter().filter_map(point).collect(),
     }
 }
 
-/// None where there is nothing to draw.
-fn plot(title: &str, y: &str, percent: bool, all: &[Line]) -> Result<Option<Markup>> {
-    let all: Vec<&Line> = all.iter().filter(|line| !line.points.is_empty()).collect();
+/// A plot with its table; none where there is nothing to draw.
+fn plot(title: &str, measures: CurveAxis, all: &[TrainingCurve]) -> Option<Markup> {
+    let all: Vec<&TrainingCurve> = all
+        .iter()
+        .filter(|curve| !curve.points.is_empty())
+        .collect();
     if all.is_empty() {
-        return Ok(None);
+        return None;
     }
-    let points = || all.iter().flat_map(|line| line.points.iter());
+    let points = || all.iter().flat_map(|curve| curve.points.iter());
     let x = Axis::whole("epoch", points().map(|point| point.0));
-    let y = match percent {
-        true => Axis::share(y),
-        false => Axis::around(y, points().map(|point| point.1)),
+    let y = match measures {
+        CurveAxis::Accuracy => Axis::share("accuracy"),
+        CurveAxis::Loss(name) => Axis::around(name, points().map(|point| point.1)),
     };
-    let series: Vec<Series> = all
-        .iter()
-        .enumerate()
-        .map(|(style, line)| Series {
+    let series = all.iter().enumerate().map(|(style, curve)| {
+        let point = |&(x, y): &(f64, f64)| PlotPoint {
+            x,
+            y,
+            interval: None,
+        };
+        Series {
             style: Some(style),
-            points: line.points.clone(),
-        })
-        .collect();
-    let words: Vec<String> = all
-        .iter()
-        .filter_map(|line| {
-            let (first, last) = (line.points.first()?, line.points.last()?);
-            Some(format!(
-                "{} from {:.3} to {:.3}",
-                line.name, first.1, last.1
-            ))
-        })
-        .collect();
+            points: curve.points.iter().map(point).collect(),
+        }
+    });
+    let series: Vec<Series> = series.collect();
+    let words = all.iter().filter_map(|curve| {
+        let (first, last) = (curve.points.first()?, curve.points.last()?);
+        Some(format!(
+            "{} from {:.3} to {:.3}",
+            curve.name, first.1, last.1
+        ))
+    });
+    let words: Vec<String> = words.collect();
     let alt = format!("{title}, {} by epoch: {}.", y.label, words.join("; "));
-    let svg = lines(&alt, &x, &y, &series)?;
-    let mut epochs: Vec<f64> = points().map(|point| point.0).collect();
+    let of = format!("{title}, {}", y.label);
+    let svg = lines(&alt, x, y, &series);
+    let names = all.iter().enumerate();
+    let below = html! {
+        (legend(names.map(|(style, curve)| (style, curve.name.as_str()))))
+        (folded(&of, &curve_table(&all)))
+    };
+    Some(figure(html! { strong { (title) } }, svg, below))
+}
+
+/// A row for each epoch; of many epochs, every n-th up to the last.
+fn curve_table(all: &[&TrainingCurve]) -> Table {
+    let points = all.iter().flat_map(|curve| curve.points.iter());
+    let mut epochs: Vec<f64> = points.map(|point| point.0).collect();
     epochs.sort_by(f64::total_cmp);
     epochs.dedup();
     let every = epochs.len().div_ceil(ROWS).max(1);
-    let last = epochs.len() - 1;
-    let shown = epochs
-        .iter()
-        .enumerate()
-        .filter(|(i, _)| (last - i).is_multiple_of(every));
-    let rows: Vec<Vec<String>> = shown
-        .map(|(_, &epoch)| {
-            let mut cells = vec![format!("{epoch}")];
-            cells.extend(all.iter().map(|line| {
-                let found = line.points.iter().find(|point| point.0 == epoch);
-                found.map_or("–".to_owned(), |point| format!("{:.4}", point.1))
-            }));
-            cells
-        })
-        .collect();
-    let mut head = vec!["epoch".to_owned()];
-    head.extend(all.iter().map(|line| line.name.clone()));
-    let below = html! {
-        (legend(all.iter().enumerate().map(|(style, line)| (style, line.name.as_str()))))
-        (folded(&format!("{title}, {}", y.label), &head, &rows))
-    };
-    Ok(Some(figure(html! { strong { (title) } }, svg, below)))
+    let last = epochs.len().saturating_sub(1);
+    let mut table = Table::new().right("epoch");
+    for curve in all {
+        table = table.right(&curve.name);
+    }
+    let shown = epochs.iter().enumerate();
+    for (_, &epoch) in shown.filter(|(i, _)| (last - i).is_multiple_of(every)) {
+        let mut cells = vec![format!("{epoch}")];
+        cells.extend(all.iter().map(|curve| {
+            let found = curve.points.iter().find(|point| point.0 == epoch);
+            found.map_or(NONE.to_owned(), |point| format!("{:.4}", point.1))
+        }));
+        table.row(cells);
+    }
+    table
 }

@@ -1,118 +1,141 @@
-//! Whether the figures can be believed, and what each attack did.
+//! Soundness checks of the figures, and the results of each attack.
 
+use advcl::compare::pgd_on_attacked;
 use advcl::evaluate::Attacked;
-use advcl::evaluate::soundness::{Finding, Verdict};
+use advcl::evaluate::soundness::{Finding, SoundnessSummary, Verdict};
 use maud::{Markup, html};
 
-use super::figures;
-use super::html::{count, folded, percent, table};
-use super::page::{Part, Report};
-use super::{Shown, quoted};
-use crate::table::clock;
+use super::html::{count, folded, share, table};
+use super::model::{Missing, ReportPage, SectionBody, ShownClassifier};
+use crate::format::{NONE, Table, clock, suite_title};
 
-pub fn soundness(report: &Report) -> Part {
-    let checked: Vec<&Shown> = report
+/// The soundness checks of every classifier.
+pub fn soundness(report: &ReportPage) -> SectionBody {
+    let checked: Vec<&ShownClassifier> = report
         .shown
         .iter()
         .filter(|s| s.soundness().is_some())
         .collect();
     if checked.is_empty() {
-        let command = format!("advcl evaluate {}", quoted(&report.leads[0].path));
-        return Err(("no checks were made".to_owned(), Some(command)));
+        return Err(Missing::until("no checks were made", report.evaluate("")));
     }
     Ok(html! {
-        p { "Evaluations of robustness fail in known ways: gradients that are hidden, outputs that change, attacks too weak. Each is checked for." }
+        p { "Evaluations of robustness fail in known ways: gradients that are masked, outputs that change, attacks too weak. Each is checked for. "
+            "A check that could not be made speaks neither for the figures nor against them." }
         div.checks {
             @for shown in checked { (checks(shown)) }
         }
     })
 }
 
-fn checks(shown: &Shown) -> Markup {
+/// The outcome of a check in words.
+pub fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Holds => "holds",
+        Verdict::Warns => "warns",
+        Verdict::NotChecked => "not checked",
+    }
+}
+
+fn mark(of: Verdict) -> &'static str {
+    match of {
+        Verdict::Holds => "✓",
+        Verdict::Warns => "✗",
+        Verdict::NotChecked => "?",
+    }
+}
+
+fn checks(shown: &ShownClassifier) -> Markup {
     let findings = shown.soundness().map_or(&[][..], |all| &all.findings[..]);
-    let row = |finding: &Finding| {
-        let mark = if finding.verdict == Verdict::Holds {
-            "✓ holds"
-        } else {
-            "✗ warning"
-        };
-        vec![
-            finding.check.clone(),
-            mark.to_owned(),
+    let mut rows = Table::new().left("check").left("outcome").left("found");
+    for finding in findings {
+        rows.row([
+            finding.check.to_string(),
+            format!("{} {}", mark(finding.verdict), verdict(finding.verdict)),
             finding.found.clone(),
-        ]
-    };
-    let rows: Vec<Vec<String>> = findings.iter().map(row).collect();
-    let head = ["check", "outcome", "found"].map(str::to_owned);
-    let wrong: Vec<&Finding> = findings
+        ]);
+    }
+    let verdicts: SoundnessSummary = findings.iter().collect();
+    let warnings: Vec<&Finding> = findings
         .iter()
         .filter(|finding| finding.verdict == Verdict::Warns)
         .collect();
     html! {
         div {
             h3 { (shown.label) }
-            @if wrong.is_empty() {
-                p { strong.good { "✓ All " (findings.len()) " checks hold." } }
-            } @else {
+            @if !warnings.is_empty() {
                 div.warning role="note" {
-                    h4 { "✗ " (wrong.len()) " of " (findings.len()) " checks do not hold" }
+                    h4 { "✗ " (verdicts) }
                     ul {
-                        @for finding in &wrong {
+                        @for finding in &warnings {
                             li { strong { (finding.check) } ": " (finding.meaning) "; found: " (finding.found) }
                         }
                     }
                 }
+            } @else if verdicts.hold == verdicts.checks() {
+                p { strong.good { "✓ " (verdicts) } }
+            } @else {
+                p { strong { "? " (verdicts) } }
             }
-            div.words { (folded(&format!("checks of {}", shown.label), &head, &rows)) }
+            (folded(&format!("checks of {}", shown.label), &rows))
         }
     }
 }
 
-pub fn attacks(report: &Report) -> Part {
-    let attacked = report
-        .shown
-        .iter()
-        .filter_map(|s| Some((s, s.row.outcome.attacked.as_ref()?)));
-    let attacked: Vec<_> = attacked.collect();
+/// The attacks beside PGD, one after the other.
+pub fn attacks(report: &ReportPage) -> SectionBody {
+    let attacked = |shown: &'_ ShownClassifier| shown.row.outcome.attacked.is_some();
+    let attacked: Vec<&ShownClassifier> = report.shown.iter().filter(|s| attacked(s)).collect();
     if attacked.is_empty() {
-        let command = format!(
-            "advcl evaluate {} --attack autoattack",
-            quoted(&report.leads[0].path)
-        );
-        return Err(("only PGD attacked".to_owned(), Some(command)));
+        return Err(Missing::until(
+            "PGD was the only attack",
+            report.autoattack(),
+        ));
     }
-    let head = ["attack", "tried on", "broke", "robust after it", "took"].map(str::to_owned);
     Ok(html! {
-        p { "Each attack sees only the images that those before it left standing." }
-        div.pair {
-            @for (shown, attacked) in attacked {
-                @let rows = attack_rows(attacked);
-                (table(&format!("{}, {}", shown.label, figures::suite_title(&attacked.suite)), &head, &rows))
-            }
-        }
+        p { "Each attack runs on the images only that those before it did not break." }
+        div.pair { @for shown in attacked { (attack_table(shown)) } }
     })
 }
 
-fn attack_rows(attacked: &Attacked) -> Vec<Vec<String>> {
-    let share = |left: usize| match attacked.images {
-        0 => "–".to_owned(),
-        images => percent(left as f64 / images as f64),
+fn attack_table(shown: &ShownClassifier) -> Markup {
+    let outcome = &shown.row.outcome;
+    let Some(attacked) = &outcome.attacked else {
+        return Markup::default();
     };
+    let title = format!("{}, {}", shown.label, suite_title(&attacked.suite));
+    html! {
+        div {
+            (table(&title, &attack_rows(attacked)))
+            @if let Some(pgd) = pgd_on_attacked(outcome) {
+                p { "PGD-" (outcome.attack_steps) " on the same images: " (share(pgd.robust, pgd.images)) "." }
+            }
+        }
+    }
+}
+
+fn attack_rows(attacked: &Attacked) -> Table {
+    let mut rows = Table::new()
+        .left("attack")
+        .right("images")
+        .right("broken")
+        .right("robust after it")
+        .right("time");
     let mut left = attacked.clean;
-    let mut rows = vec![vec![
-        "none: as they are".to_owned(),
+    rows.row([
+        "none (clean)".to_owned(),
         count(attacked.images),
-        "–".to_owned(),
-        share(left),
-        "–".to_owned(),
-    ]];
+        NONE.to_owned(),
+        share(left, attacked.images),
+        NONE.to_owned(),
+    ]);
     for tried in &attacked.attacks {
         left = left.saturating_sub(tried.broken);
-        rows.push(vec![
-            tried.attack.clone(),
+        rows.row([
+            tried.attack.to_string(),
             count(tried.images),
             count(tried.broken),
-            share(left),
+            share(left, attacked.images),
             clock(tried.seconds),
         ]);
     }

@@ -1,13 +1,17 @@
 //! A square of values as colours.
 
-use anyhow::Result;
-use plotters::prelude::*;
+use maud::Markup;
 
-use super::{Axis, FINE, Ticks, chart, drawn};
+use super::axes::{Axis, Frame};
+use super::drawing::Drawing;
 
-const WHITE_INK: RGBColor = RGBColor(255, 255, 255);
+/// Height of the plot: a square inside its axes.
+const HEIGHT: f64 = 392.0;
+/// Number of colours.
+const LEVELS: f64 = 40.0;
 
-/// A colour of viridis (Smith and van der Walt, matplotlib), by nine of its points.
+/// A colour of viridis (Smith and van der Walt, matplotlib), interpolated between nine of its
+/// colours.
 pub fn viridis(share: f64) -> [u8; 3] {
     const STOPS: [[u8; 3]; 9] = [
         [68, 1, 84],
@@ -32,74 +36,64 @@ pub fn viridis(share: f64) -> [u8; 3] {
 
 /// A square of values `[y][x]` as colours, with lines of equal value.
 pub struct Heat<'a> {
-    /// Along either axis, evenly.
+    /// Positions along either axis, at even distances.
     pub at: &'a [f64],
-    /// `[y][x]`.
+    /// Values, `[y][x]`.
     pub values: &'a [Vec<f32>],
     /// The value of the last colour; the first is 0.
     pub most: f64,
-    /// Where these are 0 a heavy line is drawn.
+    /// Values whose zero line is drawn in bold.
     pub border: &'a [Vec<f32>],
     /// Half the side of the marked square.
     pub radius: f64,
 }
 
 impl Heat<'_> {
-    /// Of both axes' labels.
-    pub fn draw(&self, alt: &str, x: &str, y: &str) -> Result<String> {
+    /// Draws it, with the labels of both axes. `alt` describes the plot in words.
+    pub fn draw(&self, alt: &str, x: &str, y: &str) -> Markup {
         let (Some(&first), Some(&last)) = (self.at.first(), self.at.last()) else {
-            return Ok(String::new());
+            return Markup::default();
         };
         let half = (last - first) / (self.at.len() - 1) as f64 / 2.0;
-        let axis = |label: &str| Axis {
-            label: label.to_owned(),
-            from: first - half,
-            to: last + half,
-            ticks: Ticks::Number,
-        };
-        drawn(392, alt, |area| {
-            let mut chart = chart(area, &axis(x), &axis(y))?;
-            for (row, &bottom) in self.values.iter().zip(self.at) {
-                let level =
-                    |value: f32| (f64::from(value) / self.most * 40.0).clamp(0.0, 40.0) as u32;
-                let levels: Vec<u32> = row.iter().map(|&value| level(value)).collect();
-                let mut start = 0;
-                for run in levels.chunk_by(|a, b| a == b) {
-                    let [r, g, b] = viridis(f64::from(run[0]) / 40.0);
-                    let left = self.at[start] - half;
-                    let right = self.at[start + run.len() - 1] + half;
-                    start += run.len();
-                    let corners = [(left, bottom - half), (right, bottom + half)];
-                    let cell = Rectangle::new(corners, RGBColor(r, g, b).filled());
-                    chart.draw_series(std::iter::once(cell))?;
-                }
+        let axis = |label: &str| Axis::between(label, first - half, last + half);
+        let frame = Frame::new(axis(x), axis(y), HEIGHT);
+        let mut drawing = Drawing::default();
+        frame.draw(&mut drawing);
+        for (row, &bottom) in self.values.iter().zip(self.at) {
+            let level = |value: &f32| (f64::from(*value) / self.most * LEVELS).clamp(0.0, LEVELS);
+            let levels: Vec<u32> = row.iter().map(|value| level(value) as u32).collect();
+            let mut start = 0;
+            for run in levels.chunk_by(|a, b| a == b) {
+                let [r, g, b] = viridis(f64::from(run[0]) / LEVELS);
+                let left = self.at[start] - half;
+                let right = self.at[start + run.len() - 1] + half;
+                start += run.len();
+                let corner = frame.place((left, bottom - half));
+                let opposite = frame.place((right, bottom + half));
+                drawing.cell(corner, opposite, &format!("rgb({r} {g} {b})"));
             }
-            for part in 1..8 {
-                let level = self.most * f64::from(part) / 8.0;
-                let fine = WHITE_INK.mix(0.45).stroke_width(3);
-                for line in contour(self.at, self.values, level) {
-                    chart.draw_series(std::iter::once(PathElement::new(line.to_vec(), fine)))?;
-                }
+        }
+        for part in 1..8 {
+            let level = self.most * f64::from(part) / 8.0;
+            for line in contour(self.at, self.values, level) {
+                drawing.line(&frame.places(line), "white", 0.75, 0.45);
             }
-            for line in contour(self.at, self.border, 0.0) {
-                let heavy = WHITE_INK.stroke_width(10);
-                chart.draw_series(std::iter::once(PathElement::new(line.to_vec(), heavy)))?;
-            }
-            let r = self.radius;
-            let corners = vec![(-r, -r), (r, -r), (r, r), (-r, r), (-r, -r)];
-            for (ink, width) in [(RGBColor(0, 0, 0), 9), (WHITE_INK, 4)] {
-                let square = PathElement::new(corners.clone(), ink.stroke_width(width));
-                chart.draw_series(std::iter::once(square))?;
-                let size = if width > 4 { 5 } else { 3 };
-                let dot = Circle::new((0.0, 0.0), size * FINE, ink.filled());
-                chart.draw_series(std::iter::once(dot))?;
-            }
-            Ok(())
-        })
+        }
+        for line in contour(self.at, self.border, 0.0) {
+            drawing.line(&frame.places(line), "white", 2.5, 1.0);
+        }
+        let r = self.radius;
+        let square = frame.places([(-r, -r), (r, -r), (r, r), (-r, r), (-r, -r)]);
+        // White on black is visible on every colour.
+        for (ink, width, dot) in [("black", 2.25, 5.0), ("white", 1.0, 3.0)] {
+            drawing.line(&square, ink, width, 1.0);
+            drawing.disc(frame.place((0.0, 0.0)), dot, ink);
+        }
+        drawing.finish(HEIGHT, alt)
     }
 }
 
-/// Where the values, linear between the points, cross `level`: marching squares.
+/// Lines along which the values, linear between the points, cross `level`: marching squares.
 fn contour(at: &[f64], values: &[Vec<f32>], level: f64) -> Vec<[(f64, f64); 2]> {
     let mut lines = Vec::new();
     for row in 0..at.len() - 1 {

@@ -1,0 +1,226 @@
+//! The headline's rows: a classifier of a run, or of all seeds of a comparison.
+
+use std::path::Path;
+
+use advcl::compare::{Spread, pgd_on_attacked};
+use advcl::experiment::{Outcome, Seconds};
+use advcl::interval::Interval;
+use advcl::report::{ReportedRow, ReportedRun};
+use advcl::{finetune, pretrain};
+use serde::Serialize;
+
+use crate::format::{radius, suite_title};
+
+/// A share of images with what is known of its noise.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct HeadlineFigure {
+    /// The share, in [0, 1]; the mean over seeds.
+    pub share: f64,
+    /// Lower end of the 95 % interval, or the mean less the deviation.
+    pub low: f64,
+    /// The upper end.
+    pub high: f64,
+    /// Standard deviation over seeds, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deviation: Option<f64>,
+    /// Images that were evaluated, for each seed.
+    pub images: usize,
+}
+
+/// A row of the headline.
+#[derive(Clone, Debug, Serialize)]
+pub struct HeadlineRow {
+    /// The run's name, or the comparison's.
+    pub run: String,
+    /// The method's table.
+    pub method: String,
+    /// The mode's table, or "end-to-end".
+    pub finetuning: String,
+    /// Number of seeds.
+    pub seeds: usize,
+    /// Accuracy on clean images.
+    pub clean: HeadlineFigure,
+    /// Accuracy under PGD.
+    pub robust: HeadlineFigure,
+    /// Steps of PGD.
+    pub steps: usize,
+    /// The attacks beside PGD.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attacked: Option<HeadlineAttack>,
+    /// "0.1 (L∞)".
+    pub radius: String,
+    /// Whether the figures belong to the recipe as it is now.
+    pub current: bool,
+    /// Seconds of pretraining (with the pseudo-labels and encoders it learns from), finetuning and
+    /// evaluation; means over the seeds.
+    pub times: Seconds,
+    /// Their sum.
+    pub seconds: f64,
+}
+
+/// Accuracy under the attacks beside PGD.
+#[derive(Clone, Debug, Serialize)]
+pub struct HeadlineAttack {
+    /// "autoattack", "square", "custom".
+    pub suite: String,
+    /// Images that no attack broke.
+    pub robust: HeadlineFigure,
+    /// Accuracy under PGD on the same images, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pgd: Option<HeadlineFigure>,
+}
+
+impl HeadlineRow {
+    /// "AdvCL · SLF".
+    pub fn title(&self) -> String {
+        title(&self.method, &self.finetuning)
+    }
+
+    /// The lowest robust accuracy that is known, with the attack's name.
+    pub fn worst(&self) -> (String, HeadlineFigure) {
+        match &self.attacked {
+            Some(more) => (suite_title(&more.suite), more.robust),
+            None => (format!("PGD-{}", self.steps), self.robust),
+        }
+    }
+}
+
+/// "AdvCL · SLF".
+pub fn title(method: &str, finetuning: &str) -> String {
+    format!(
+        "{} · {}",
+        pretrain::title(method),
+        finetune::title(finetuning)
+    )
+}
+
+/// The run's name, or that of its comparison.
+pub fn run_name(run: &ReportedRun) -> &str {
+    match &run.comparison {
+        Some(_) => run
+            .name
+            .rsplit_once(", ")
+            .map_or(&run.name, |(name, _)| name),
+        None => &run.name,
+    }
+}
+
+/// The rows: one for each classifier of a run, and for each classifier of a comparison.
+pub fn headline(runs: &[ReportedRun]) -> Vec<HeadlineRow> {
+    /// The run or the comparison, the classifier, and the conditions that it was evaluated under.
+    type Key<'a> = (&'a Path, &'a str, String);
+    let mut groups: Vec<(Key, &ReportedRun, Vec<&ReportedRow>)> = Vec::new();
+    for run in runs {
+        for row in &run.rows {
+            let path = run.comparison.as_ref().unwrap_or(&run.path);
+            let key = (path.as_path(), row.classifier.as_str(), conditions(row));
+            match groups.iter_mut().find(|(other, ..)| *other == key) {
+                Some((.., rows)) => rows.push(row),
+                None => groups.push((key, run, vec![row])),
+            }
+        }
+    }
+    let groups = groups.iter();
+    groups
+        .filter_map(|(_, run, rows)| headline_row(run_name(run), rows))
+        .collect()
+}
+
+/// Conditions of a row in words; empty under those of the recipe.
+fn conditions(row: &ReportedRow) -> String {
+    if row.current {
+        return String::new();
+    }
+    let Outcome {
+        threat,
+        attack_steps,
+        evaluated,
+        images,
+        ..
+    } = &row.outcome;
+    format!(
+        "{}, PGD-{attack_steps}, {images} images of {}",
+        radius(threat),
+        evaluated.data
+    )
+}
+
+/// A share of images for every seed as one figure; none where a seed lacks it.
+fn figure(
+    rows: &[&ReportedRow],
+    counts: impl Fn(&Outcome) -> Option<(usize, usize)>,
+) -> Option<HeadlineFigure> {
+    let counts: Option<Vec<(usize, usize)>> = rows.iter().map(|row| counts(&row.outcome)).collect();
+    let counts = counts?;
+    let images = counts.first()?.1;
+    let intervals = counts
+        .iter()
+        .map(|&(hits, all)| Interval::wilson(hits, all));
+    let intervals: Vec<Interval> = intervals.collect::<Option<_>>()?;
+    if let [one] = intervals[..] {
+        return Some(HeadlineFigure {
+            share: one.share,
+            low: one.low,
+            high: one.high,
+            deviation: None,
+            images,
+        });
+    }
+    let shares: Vec<f64> = intervals.iter().map(|one| one.share).collect();
+    let spread = Spread::of(&shares);
+    let half = spread.deviation.unwrap_or(0.0);
+    Some(HeadlineFigure {
+        share: spread.mean,
+        low: (spread.mean - half).max(0.0),
+        high: (spread.mean + half).min(1.0),
+        deviation: spread.deviation,
+        images,
+    })
+}
+
+/// None where no images were evaluated.
+fn headline_row(run: &str, rows: &[&ReportedRow]) -> Option<HeadlineRow> {
+    let first = &rows[0].outcome;
+    let total = |outcome: &Outcome| outcome.accuracy.total;
+    let attacked = figure(rows, |outcome| {
+        let attacked = outcome.attacked.as_ref()?;
+        Some((attacked.robust, attacked.images))
+    });
+    let pgd = figure(rows, |outcome| {
+        let tally = pgd_on_attacked(outcome)?;
+        Some((tally.robust, tally.images))
+    });
+    let mean = |seconds: fn(&Seconds) -> f64| {
+        let all = rows.iter().map(|row| seconds(&row.outcome.seconds));
+        all.sum::<f64>() / rows.len() as f64
+    };
+    let times = Seconds {
+        pretrain: mean(|seconds| seconds.pretrain),
+        finetune: mean(|seconds| seconds.finetune),
+        evaluate: mean(|seconds| seconds.evaluate),
+    };
+    Some(HeadlineRow {
+        run: run.to_owned(),
+        method: first.method.clone(),
+        finetuning: first.finetuning.clone(),
+        seeds: rows.len(),
+        clean: figure(rows, |outcome| {
+            Some((total(outcome).clean, total(outcome).images))
+        })?,
+        robust: figure(rows, |outcome| {
+            Some((total(outcome).robust, total(outcome).images))
+        })?,
+        steps: first.attack_steps,
+        attacked: attacked
+            .zip(first.attacked.as_ref())
+            .map(|(robust, attacked)| HeadlineAttack {
+                suite: attacked.suite.clone(),
+                robust,
+                pgd,
+            }),
+        radius: radius(&first.threat),
+        current: rows.iter().all(|row| row.current),
+        times,
+        seconds: times.pretrain + times.finetune + times.evaluate,
+    })
+}

@@ -1,0 +1,171 @@
+//! What commands on a run folder share: finding recipe and folder, progress, Ctrl-C.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use advcl::experiment::{
+    Cell, Experiment, FolderRecipe, Purpose, Stale, has_begun, has_recipe, require_images,
+};
+use advcl::recipe::Recipe;
+use advcl::run::Layout;
+use advcl::session::{Context, Event};
+use advcl::{Error, device};
+use anyhow::{Context as _, Result};
+
+use crate::args::{self, Shared};
+use crate::progress::{Progress, print_status};
+use crate::table;
+use crate::tensorboard::TensorBoard;
+
+/// Set by the first Ctrl-C; the second ends the process at once.
+pub static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Makes Ctrl-C ask to stop; a second one ends the process.
+pub fn listen() -> Result<()> {
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        print_status("\nstopping after this step; press Ctrl-C again to stop at once");
+    })
+    .context("cannot listen for Ctrl-C")
+}
+
+/// Where a command's recipe is.
+pub enum Source<'a> {
+    /// A folder that has a recipe.
+    Folder(&'a Path),
+    /// A shipped recipe's name, or a file.
+    Named(&'a str),
+}
+
+/// Finds the recipe of a command. A folder that has a recipe needs no other, and may be named in the
+/// recipe's place.
+pub fn source<'a>(arg: &'a args::RecipeArg, shared: &'a Shared) -> Source<'a> {
+    let given = arg.recipe.as_deref();
+    let folder = match given {
+        Some(given) => Some(Path::new(given)).filter(|given| given.is_dir()),
+        None => shared.run.as_deref(),
+    };
+    match folder.filter(|folder| has_recipe(folder)) {
+        Some(folder) => Source::Folder(folder),
+        None => Source::Named(given.unwrap_or("quickstart")),
+    }
+}
+
+/// Reads the recipe of a command, and finds the run folder.
+pub fn resolve(arg: &args::RecipeArg, shared: &Shared) -> Result<(Recipe, PathBuf)> {
+    let (recipe, usual) = match source(arg, shared) {
+        Source::Folder(folder) => {
+            let found = FolderRecipe::load(folder, &shared.set)?;
+            let recipe = found.expect("it has one").recipe;
+            require_images(folder, &recipe)?;
+            (recipe, folder.to_path_buf())
+        }
+        Source::Named(name) => {
+            let stem = Path::new(name).file_stem();
+            let stem = stem.map_or(name.to_owned(), |stem| stem.display().to_string());
+            let recipe = Recipe::load(name, &shared.set)?;
+            (recipe, Path::new("runs").join(stem))
+        }
+    };
+    Ok((recipe, shared.run.clone().unwrap_or(usual)))
+}
+
+/// Work that a command does in a run folder.
+#[derive(Clone, Copy)]
+pub struct Access {
+    /// Whether the run must have begun.
+    pub begun: bool,
+    /// Use of the images.
+    pub purpose: Purpose,
+    /// Answer to stale results.
+    pub stale: Stale,
+}
+
+/// Opens the experiment and does `work` in it, with progress and Ctrl-C.
+pub fn with_experiment<T>(
+    arg: &args::RecipeArg,
+    shared: &Shared,
+    access: Access,
+    work: impl FnOnce(&Experiment, &mut Context) -> advcl::Result<T>,
+) -> Result<T> {
+    let started = Instant::now();
+    let device = device::open(&shared.device)?;
+    let (recipe, folder) = resolve(arg, shared)?;
+    if access.begun && !has_begun(&folder) {
+        let recipe = arg.recipe.as_deref().unwrap_or("RECIPE");
+        let hint = format!(
+            "make the encoders first: advcl pretrain {recipe} --run {}",
+            folder.display()
+        );
+        let problem = "no run has begun here";
+        return Err(Error::run(folder, problem, hint).into());
+    }
+    let experiment = match access.purpose {
+        Purpose::Train => Experiment::open(recipe, &folder)?,
+        Purpose::Evaluate => Experiment::open_to_evaluate(recipe, &folder)?,
+    };
+    let experiment = experiment.with_stale(access.stale);
+    listen()?;
+    let mut progress = Progress::new(shared.quiet);
+    let mut board = tensorboard(&folder, shared)?;
+    let outcome = {
+        let observe = |event: &Event| {
+            progress.on_event(event);
+            board.iter_mut().for_each(|board| board.on_event(event));
+        };
+        let mut context = Context::new(device).stopped_by(&STOP).observed(observe);
+        context.precision = shared.precision();
+        work(&experiment, &mut context)
+    };
+    progress.finish();
+    let outcome = outcome?;
+    if !shared.quiet {
+        let seconds = table::clock(started.elapsed().as_secs_f64());
+        print_status(&format!(
+            "run folder: {}, after {seconds}",
+            folder.display()
+        ));
+    }
+    Ok(outcome)
+}
+
+/// Does `work` on the rows that are meant, in a run folder that has begun.
+pub fn with_rows<T>(
+    row: &args::Row,
+    shared: &Shared,
+    access: Access,
+    work: impl FnOnce(&Experiment, &[Cell], &mut Context) -> advcl::Result<T>,
+) -> Result<T> {
+    let stage = &row.stage;
+    check_names(stage, row.mode.as_deref(), shared)?;
+    with_experiment(&stage.recipe, shared, access, |experiment, context| {
+        let cells = experiment.cells(stage.method.as_deref(), row.mode.as_deref())?;
+        work(experiment, &cells, context)
+    })
+}
+
+/// Opens the event file of a run folder, where one is asked for.
+pub fn tensorboard(folder: &Path, shared: &Shared) -> advcl::Result<Option<TensorBoard>> {
+    let create = || TensorBoard::create(&Layout::new(folder).tensorboard());
+    shared.tensorboard.then(create).transpose()
+}
+
+/// Refuses names that the recipe does not have, before there is a run folder.
+pub fn check_names(stage: &args::Stage, mode: Option<&str>, shared: &Shared) -> Result<()> {
+    let (recipe, folder) = resolve(&stage.recipe, shared)?;
+    let told = stage.recipe.recipe.is_some() || shared.run.is_none();
+    if !told && !has_recipe(&folder) {
+        // The recipe is not known; that no run has begun is the next message.
+        return Ok(());
+    }
+    if let Some(name) = &stage.method {
+        recipe.pretrain.require(name)?;
+    }
+    if let Some(name) = mode {
+        recipe.finetune.require(name)?;
+    }
+    Ok(())
+}

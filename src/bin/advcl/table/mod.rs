@@ -1,0 +1,231 @@
+//! Results as text.
+
+mod data;
+mod predictions;
+
+use std::path::Path;
+
+use advcl::compare::pgd_on_attacked;
+use advcl::evaluate::Attacked;
+use advcl::evaluate::adversarial::Verification;
+use advcl::evaluate::soundness::SoundnessSummary;
+use advcl::experiment::{Outcome, Summary};
+use advcl::import::Imported;
+use advcl::selftest::GoldenCheck;
+use advcl::{finetune, pretrain};
+
+use crate::format::{
+    NONE, Table, brief, percent, percent_of, radius, row_title, share, suite_title,
+};
+
+pub use crate::format::clock;
+pub use data::{data, data_text};
+pub use predictions::{Prediction, predictions, ranked};
+
+/// The final table: a row for each classifier.
+pub fn summary(summary: &Summary) -> String {
+    let mut table = Table::new()
+        .left("method")
+        .left("finetuning")
+        .right("clean")
+        .right("robust")
+        .right("radius")
+        .right("attack")
+        .right("pretrain")
+        .right("total");
+    for outcome in &summary.outcomes {
+        let total = &outcome.accuracy.total;
+        let seconds = &outcome.seconds;
+        table.row([
+            pretrain::title(&outcome.method),
+            finetune::title(&outcome.finetuning),
+            share(total.clean, total.images),
+            share(total.robust, total.images),
+            radius(&outcome.threat),
+            format!("PGD-{}", outcome.attack_steps),
+            clock(seconds.pretrain),
+            clock(seconds.pretrain + seconds.finetune + seconds.evaluate),
+        ]);
+    }
+    table.text()
+}
+
+/// Attack by attack: on how many images it ran, how many it broke, how long it took.
+pub fn attacked(outcome: &Outcome, attacked: &Attacked) -> String {
+    let mut title = format!(
+        "{}, {}: robust {}",
+        row_title(outcome),
+        suite_title(&attacked.suite),
+        share(attacked.robust, attacked.images),
+    );
+    if let Some(pgd) = pgd_on_attacked(outcome) {
+        let (steps, robust) = (outcome.attack_steps, share(pgd.robust, pgd.images));
+        title += &format!("; PGD-{steps} on the same images {robust}");
+    }
+    let mut table = Table::new()
+        .left("attack")
+        .right("images")
+        .right("broken")
+        .right("robust")
+        .right("time")
+        .right("images/s");
+    let mut left = attacked.clean;
+    for tried in &attacked.attacks {
+        left -= tried.broken;
+        let rate = tried.images as f64 / tried.seconds;
+        table.row([
+            tried.attack.to_string(),
+            tried.images.to_string(),
+            tried.broken.to_string(),
+            percent_of(left, attacked.images),
+            clock(tried.seconds),
+            if rate.is_finite() {
+                format!("{rate:.1}")
+            } else {
+                NONE.to_owned()
+            },
+        ]);
+    }
+    format!("{title}\n{}", table.text())
+}
+
+/// Soundness of the figures: how many checks hold, then a line for each warning. Empty where the
+/// checks were turned off.
+pub fn soundness(summary: &Summary) -> String {
+    let checked = || {
+        let outcomes = summary.outcomes.iter();
+        outcomes.filter_map(|outcome| Some((outcome, outcome.soundness.as_ref()?)))
+    };
+    let findings = checked().flat_map(|(_, soundness)| &soundness.findings);
+    let verdicts: SoundnessSummary = findings.collect();
+    if verdicts.checks() == 0 {
+        return String::new();
+    }
+    let mut text = format!("soundness: {verdicts}\n");
+    for (outcome, soundness) in checked() {
+        for finding in soundness.warnings() {
+            let (title, check) = (row_title(outcome), &finding.check);
+            let (found, meaning) = (&finding.found, &finding.meaning);
+            text += &format!("warning: {title}: {check}: {found}; {meaning}\n");
+        }
+    }
+    text
+}
+
+/// Verification of stored adversarial examples.
+pub fn verification(found: &Verification) -> String {
+    let of = |count: usize| format!("{count} of {}", found.examples);
+    pairs(&[
+        ("classifier".to_owned(), found.classifier.clone()),
+        ("images".to_owned(), found.images.to_string()),
+        (
+            "clean accuracy".to_owned(),
+            share(found.clean, found.images),
+        ),
+        ("examples".to_owned(), found.examples.to_string()),
+        ("pixels in [0, 1]".to_owned(), of(found.in_box)),
+        (
+            format!("{} distance at most {}", found.norm, found.radius),
+            format!("{}; the farthest {:.6}", of(found.in_ball), found.farthest),
+        ),
+        ("misclassified".to_owned(), of(found.fooled)),
+        ("valid: all of these".to_owned(), of(found.valid)),
+        (
+            "robust accuracy at most".to_owned(),
+            percent(found.robust_accuracy),
+        ),
+    ])
+}
+
+/// The model that was imported, and the weights that were not used.
+pub fn imported(imported: &Imported, path: &Path) -> String {
+    let info = &imported.model.info;
+    let (depth, width) = (usize::from(info.encoder.depth), info.encoder.width);
+    let [height, across] = info.image_size;
+    let routes: Vec<&str> = info.routes.iter().map(|route| route.name()).collect();
+    let left_out = match imported.left_out.as_slice() {
+        [] => "nothing".to_owned(),
+        names => names.join(", "),
+    };
+    pairs(&[
+        ("model".to_owned(), path.display().to_string()),
+        (
+            "encoder".to_owned(),
+            format!("ResNet-{depth} of width {width}"),
+        ),
+        (
+            "images".to_owned(),
+            format!("{height} × {across}, {} channels", info.channels),
+        ),
+        (
+            "BatchNorm branches".to_owned(),
+            format!("{}; in use: {}", routes.join(", "), info.route.name()),
+        ),
+        ("not used".to_owned(), left_out),
+    ])
+}
+
+/// Accuracy by class, for each classifier.
+pub fn classes(summary: &Summary) -> String {
+    let mut table = Table::new().left("class").right("images");
+    for outcome in &summary.outcomes {
+        table = table
+            .right(format!("{} clean %", row_title(outcome)))
+            .right("robust %");
+    }
+    for (class, name) in summary.classes.iter().enumerate() {
+        let tallies = summary.outcomes.iter().map(|o| &o.accuracy.classes[class]);
+        let images = tallies.clone().next().map_or(0, |tally| tally.images);
+        let mut row = vec![name.clone(), images.to_string()];
+        for tally in tallies {
+            row.push(brief(tally.clean, tally.images));
+            row.push(brief(tally.robust, tally.images));
+        }
+        table.row(row);
+    }
+    table.text()
+}
+
+/// Pairs of a name and a value, aligned.
+pub fn pairs(pairs: &[(String, String)]) -> String {
+    let mut table = Table::new().left("").left("");
+    for (name, value) in pairs {
+        table.row([name, value]);
+    }
+    table.text()
+}
+
+/// A line for a golden file with the quantity nearest to its tolerance; with `all`, a line for each
+/// quantity below it.
+pub fn check(check: &GoldenCheck, all: bool) -> String {
+    let word = if check.passed() { "ok  " } else { "FAIL" };
+    let mut text = format!(
+        "{word}  {:<17} {:>3} quantities",
+        check.name,
+        check.quantities.len()
+    );
+    if let Some(worst) = check.worst() {
+        let (name, error, tolerance) = (&worst.name, worst.error, worst.tolerance);
+        text += &format!(", worst {error:.1e} (tolerance {tolerance:.0e}): {name}");
+    }
+    if check.tries > 1 {
+        text += &format!(", {} tries", check.tries);
+    }
+    text += &format!("  [{}]\n", check.folder);
+    let mark = |passed| if passed { "    " } else { "miss" };
+    if all || !check.passed() {
+        for q in &check.quantities {
+            let passed = q.error <= q.tolerance;
+            if all || !passed {
+                text += &format!(
+                    "      {} {:.1e} of {:.0e}  {}\n",
+                    mark(passed),
+                    q.error,
+                    q.tolerance,
+                    q.name
+                );
+            }
+        }
+    }
+    text
+}

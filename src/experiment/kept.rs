@@ -1,0 +1,123 @@
+//! Results of a classifier as its folder keeps them: figures of several conditions, put together.
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use super::{Cell, Evaluated, Outcome, state};
+use crate::error::Result;
+use crate::evaluate::Attacked;
+use crate::evaluate::measures::{Measure, Measures};
+use crate::evaluate::soundness::Soundness;
+use crate::recipe::{CLASSIFIER, from_text};
+use crate::run::{Layout, ModelInfo, Results};
+
+/// Outcome of an attack suite, with where its adversarial examples are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct KeptSuite {
+    /// Counts.
+    #[serde(flatten)]
+    pub attacked: Attacked,
+    /// Tells the file of its examples from those of other suites.
+    pub key: String,
+    /// Examples that are outside of the ball or of [0, 1].
+    pub outside: usize,
+    /// Examples.
+    pub examples: usize,
+}
+
+/// One further measure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct KeptMeasure {
+    /// Which one.
+    pub measure: String,
+    /// Measures with this one alone.
+    #[serde(flatten)]
+    pub value: Measures,
+}
+
+/// Dependencies of a row's classifier as its file has them; none where there is no classifier.
+pub(super) fn classifier_table(layout: &Layout, cell: &Cell) -> Result<Option<Table>> {
+    let info = ModelInfo::load(&layout.model(&cell.model_stage()))?;
+    Ok(info.map(|info| state::recorded(&info)))
+}
+
+/// Everything that was evaluated of the classifier that a row has now, one outcome for each test set,
+/// threat model and setting of PGD, oldest first. What belongs to an earlier classifier is left out.
+///
+/// # Errors
+/// [`Error::Io`](crate::Error::Io), [`Error::Format`](crate::Error::Format).
+pub fn kept_outcomes(layout: &Layout, cell: &Cell) -> Result<Vec<(String, Outcome)>> {
+    let Some(classifier) = classifier_table(layout, cell)? else {
+        return Ok(Vec::new());
+    };
+    let stage = cell.stage();
+    let pgd: Results<Outcome> = Results::load(&layout.results(&stage))?;
+    let suites: Results<KeptSuite> = Results::load(&layout.attacks(&stage))?;
+    let soundness: Results<Soundness> = Results::load(&layout.soundness(&stage))?;
+    let measures: Results<KeptMeasure> = Results::load(&layout.measures(&stage))?;
+    let mut outcomes = Vec::new();
+    for kept in pgd.iter() {
+        let Some(conditions) = of_classifier(&kept.depends_on, &classifier) else {
+            continue;
+        };
+        let same = |depends_on: &str| {
+            of_classifier(depends_on, &classifier)
+                .is_some_and(|other| are_compatible(&conditions, &other))
+        };
+        let mut outcome = kept.value.clone();
+        let suites: Vec<KeptSuite> = suites
+            .iter()
+            .filter(|suite| same(&suite.depends_on))
+            .map(|suite| suite.value.clone())
+            .collect();
+        outcome.soundness = soundness.get(&kept.depends_on).cloned();
+        if let Some(soundness) = &mut outcome.soundness {
+            for suite in &suites {
+                let attacked = suite.attacked.clone().with_pgd(&outcome.accuracy);
+                soundness.include_attack_results(&attacked);
+                soundness.include_examples(suite.outside, suite.examples);
+            }
+        }
+        let attacked = suites.into_iter().map(|suite| suite.attacked);
+        let mut attacked: Vec<Attacked> = attacked
+            .map(|attacked| attacked.with_pgd(&outcome.accuracy))
+            .collect();
+        outcome.attacked = attacked.pop();
+        outcome.other_attacks = attacked;
+        for measure in measures.iter().filter(|measure| same(&measure.depends_on)) {
+            let all = outcome.measures.get_or_insert_default();
+            all.images = measure.value.value.images;
+            if let Some(which) = Measure::by_name(&measure.value.measure) {
+                all.take(which, &measure.value.value);
+            }
+        }
+        outcomes.push((kept.depends_on.clone(), outcome));
+    }
+    Ok(outcomes)
+}
+
+/// Conditions of a result: its dependencies without its classifier's, where those are `classifier`'s.
+fn of_classifier(depends_on: &str, classifier: &Table) -> Option<Table> {
+    let mut conditions = from_text(depends_on)?;
+    match conditions.remove(CLASSIFIER) {
+        Some(Value::Table(table)) if table == *classifier => Some(conditions),
+        _ => None,
+    }
+}
+
+/// Whether two results are of the same images, threat model and other conditions, as far as both depend on
+/// them.
+fn are_compatible(a: &Table, b: &Table) -> bool {
+    a.iter().all(|(key, value)| match (value, b.get(key)) {
+        (_, None) => true,
+        (Value::Table(a), Some(Value::Table(b))) => are_compatible(a, b),
+        (a, Some(b)) => a == b,
+    })
+}
+
+impl Evaluated {
+    /// Conditions of an outcome, for people and programs.
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
