@@ -38,7 +38,7 @@ pub use state::Stale;
 /// ```
 /// use advcl::{Context, Experiment, Model, Recipe};
 ///
-/// # let temporary = tempfile::tempdir()?;
+/// # let temporary = tempfile::tempdir().expect("a folder");
 /// # let folder = temporary.path();
 /// # /*
 /// let folder = "runs/encoder";
