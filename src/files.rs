@@ -28,13 +28,21 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
         let permissions = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666);
         #[cfg(unix)]
         builder.permissions(permissions);
-        let mut file = builder.tempfile_in(folder)?;
+        let mut file = builder.tempfile_in(folder).map_err(without_path)?;
         file.write_all(content)?;
         file.as_file().sync_all()?;
         file.persist(path)?;
         Ok(())
     };
     write().map_err(Error::io("write", path))
+}
+
+/// An error of `tempfile` without the temporary name at its end, which means nothing to a user.
+fn without_path(error: std::io::Error) -> std::io::Error {
+    match error.to_string().split_once(" at path ") {
+        Some((problem, _)) => std::io::Error::new(error.kind(), problem.to_owned()),
+        None => error,
+    }
 }
 
 /// Refuses an output where writing it would lose a file.

@@ -16,6 +16,7 @@ mod tables;
 mod training;
 mod trust;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use advcl::compare::Comparison;
@@ -89,7 +90,7 @@ fn read(what: &args::Report, shared: &Shared) -> Result<Reported> {
     }
     if paths.is_empty() {
         let hint = "name one: advcl report runs/quickstart";
-        return Err(Error::run("", "a report is of a run folder", hint).into());
+        return Err(Error::run("(none named)", "a report is of a run folder", hint).into());
     }
     let (mut runs, mut comparisons) = (Vec::new(), Vec::new());
     for path in &paths {
@@ -104,11 +105,9 @@ fn read(what: &args::Report, shared: &Shared) -> Result<Reported> {
     ];
     for (chosen, option, name_of) in choices {
         let Some(name) = chosen else { continue };
-        let all: Vec<&str> = runs
-            .iter()
-            .flat_map(|run| run.rows.iter().map(name_of))
-            .collect();
-        if !all.contains(&name) {
+        let rows = runs.iter().flat_map(|run| &run.rows);
+        let all: BTreeSet<&str> = rows.map(name_of).collect();
+        if !all.contains(name) {
             let problem = format!("{name:?}: nothing of it was evaluated");
             let hint = advcl::error::nearest(name, all);
             return Err(Error::recipe(option, problem, hint).into());
