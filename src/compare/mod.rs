@@ -20,7 +20,6 @@ pub use comparison::{
     LEVEL, MethodDifference, RowFinding,
 };
 pub use statistics::{Spread, holm, paired};
-pub use summary::pgd_on_attacked;
 
 /// The run folder of a seed.
 pub fn folder_of(folder: &Path, seed: u64) -> PathBuf {

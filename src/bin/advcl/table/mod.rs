@@ -5,7 +5,7 @@ mod predictions;
 
 use std::path::Path;
 
-use advcl::compare::pgd_on_attacked;
+use advcl::compare::pgd_on_same_images;
 use advcl::evaluate::Attacked;
 use advcl::evaluate::adversarial::Verification;
 use advcl::experiment::{Outcome, Summary};
@@ -57,7 +57,7 @@ pub fn attacked(outcome: &Outcome, attacked: &Attacked) -> String {
         suite_title(&attacked.suite),
         share(attacked.robust, attacked.images),
     );
-    if let Some(pgd) = pgd_on_attacked(outcome) {
+    if let Some(pgd) = pgd_on_same_images(outcome, attacked) {
         let (steps, robust) = (outcome.attack_steps, share(pgd.robust, pgd.images));
         title += &format!("; PGD-{steps} on the same images {robust}");
     }
