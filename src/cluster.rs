@@ -15,7 +15,7 @@ use crate::weights::{self, Tensors};
 pub use kmeans::{Clustering, KMeans, Points};
 
 /// Keys of the table `[cluster]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterSettings {
     /// Numbers of clusters; each gets a pseudo-label head.

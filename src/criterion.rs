@@ -17,7 +17,7 @@ use crate::tensor::{label_tensor, to_tensor};
 use crate::train::{Loss, Objective, Step};
 
 /// Loss of a classifier, as a recipe writes it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Criterion {
     /// Cross-entropy on clean images.

@@ -82,6 +82,16 @@ pub enum Error {
         /// Another way to write it.
         hint: String,
     },
+    /// A value that a library function cannot work with.
+    #[error("{what}: {problem}")]
+    Input {
+        /// Name of the value.
+        what: &'static str,
+        /// What was expected and what was found.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
     /// A compute device that is unknown, or not compiled in.
     #[error("device {name:?}: {problem}")]
     Device {
@@ -226,6 +236,15 @@ impl Error {
         }
     }
 
+    /// Makes [`Error::Input`].
+    pub fn input(what: &'static str, problem: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Input {
+            what,
+            problem: problem.into(),
+            hint: hint.into(),
+        }
+    }
+
     /// Way out for the user, where there is one.
     pub fn hint(&self) -> Option<&str> {
         match self {
@@ -234,6 +253,7 @@ impl Error {
             | Self::Model { hint, .. }
             | Self::Run { hint, .. }
             | Self::Output { hint, .. }
+            | Self::Input { hint, .. }
             | Self::Device { hint, .. } => (!hint.is_empty()).then_some(hint),
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => Some("check the path"),

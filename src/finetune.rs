@@ -17,7 +17,7 @@ use crate::tensor::{label_tensor, to_tensor};
 use crate::train::{Loss, Objective, Plan, Step};
 
 /// The part of the model that a mode trains.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Trains {
     /// The linear classifier on a frozen encoder in evaluation mode.
@@ -112,7 +112,7 @@ pub const MODES: &[FinetuneMode] = &[
 ];
 
 /// Keys of a table below `[finetune]`; the mode's own settings are the defaults.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FinetuneSettings {
     /// Epochs, batch size and optimizer.

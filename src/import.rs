@@ -157,12 +157,12 @@ fn encoder_tensors(all: Tensors, path: &Path) -> Result<(Tensors, Vec<String>)> 
     let prefix = stem[..stem.len() - STEM.len()].to_owned();
     let (mut own, mut left_out) = (Tensors::new(), Vec::new());
     for (name, tensor) in all {
-        let ours = name
+        let translated = name
             .strip_prefix(&prefix)
             .filter(|name| is_part(name) && !name.ends_with("num_batches_tracked"))
-            .map(our_name);
-        match ours {
-            Some(ours) => drop(own.insert(ours, tensor)),
+            .map(translated_name);
+        match translated {
+            Some(name) => drop(own.insert(name, tensor)),
             None => left_out.push(name),
         }
     }
@@ -178,7 +178,7 @@ fn is_part(name: &str) -> bool {
 
 /// Translates a tensor's name. Elsewhere a shortcut is a `Sequential` of convolution (0) and
 /// BatchNorm (1), and a single BatchNorm is not a list.
-fn our_name(name: &str) -> String {
+fn translated_name(name: &str) -> String {
     let mut parts: Vec<&str> = name.split('.').collect();
     if let Some(at) = parts
         .iter()
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn names_of_other_programs_are_translated() {
-        for (theirs, ours) in [
+        for (name, translated) in [
             ("bn1.running_mean", "bn1.bn_list.0.running_mean"),
             ("bn1.bn_list.2.weight", "bn1.bn_list.2.weight"),
             (
@@ -280,7 +280,7 @@ mod tests {
             ),
             ("layer1.1.conv2.weight", "layer1.1.conv2.weight"),
         ] {
-            assert_eq!(our_name(theirs), ours);
+            assert_eq!(translated_name(name), translated);
         }
     }
 }

@@ -1,24 +1,35 @@
-//! How far a counted share can be trusted.
+//! Confidence intervals of counted shares.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-/// The normal distribution's: 95 % lie within so many deviations.
+/// 97.5 % quantile of the normal distribution: 95 % of it lie within this many deviations.
 const Z: f64 = 1.959_963_984_540_054;
 
-/// A share of images with its 95 % interval, all in [0, 1].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+/// Share of images with its 95 % interval, all in [0, 1].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
-    /// What was counted.
+    /// The share.
     pub share: f64,
-    /// The interval's lower end.
+    /// Lower end of the interval.
     pub low: f64,
-    /// Its upper end.
+    /// Upper end of the interval.
     pub high: f64,
+    /// Number of images that the share is of.
+    pub images: usize,
 }
 
 impl Interval {
-    /// Wilson's score interval (Wilson, JASA 1927): unlike mean ± deviation it stays within [0, 1], and is no point for 0 or all
-    /// of the images. It knows of the images that were drawn, not of seeds. None for no images.
+    /// Wilson's score interval (Wilson, JASA 1927) of `hits` out of `images`; none without images.
+    ///
+    /// Stays within [0, 1] and keeps a width at 0 % and 100 %. Covers the sampling error of the images, not variation
+    /// between seeds.
+    ///
+    /// ```
+    /// use advcl::interval::Interval;
+    ///
+    /// let robust = Interval::wilson(1103, 2000).expect("images");
+    /// assert_eq!(format!("{:.3} to {:.3}", robust.low, robust.high), "0.530 to 0.573");
+    /// ```
     pub fn wilson(hits: usize, images: usize) -> Option<Self> {
         if images == 0 {
             return None;
@@ -31,6 +42,7 @@ impl Interval {
             share,
             low: (centre - half).clamp(0.0, share),
             high: (centre + half).clamp(share, 1.0),
+            images,
         })
     }
 }
@@ -51,6 +63,7 @@ mod tests {
             let found = Interval::wilson(hits, images).expect("images");
             let near = |a: f64, b: f64| (a - b).abs() < 1e-5;
             assert!(near(found.low, low) && near(found.high, high), "{found:?}");
+            assert_eq!(found.images, images);
         }
         assert_eq!(Interval::wilson(0, 0), None);
     }

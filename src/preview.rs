@@ -2,17 +2,17 @@
 
 use burn::tensor::{Device, Tensor};
 
-use crate::attack::Pgd;
+use crate::attack::{Attacker, Victim};
 use crate::data::{Batch, Dataset};
 use crate::error::{Error, Result};
 use crate::logits::predictions;
-use crate::loss::{FixedViews, cross_entropy_each};
+use crate::loss::FixedViews;
 use crate::nn::{Classifier, Mode};
 use crate::pretrain::MethodSettings;
 use crate::random;
 use crate::recipe::Recipe;
 use crate::run::Model;
-use crate::tensor::{label_tensor, to_tensor, to_vec};
+use crate::tensor::{to_tensor, to_vec};
 use crate::view::HighFrequency;
 
 /// Makes views of `rows` random training images: the image, two strong views, a weak view, its high
@@ -85,8 +85,9 @@ pub fn views(
                 "name a model of this data set",
             ));
         }
-        let (evaluate, ball) = (&recipe.evaluate, recipe.threat.ball());
-        let pgd = Pgd::new(evaluate.steps, evaluate.step_size.as_ref(), ball);
+        let evaluate = &recipe.evaluate;
+        let step_size = evaluate.step_size.as_ref();
+        let Attacker { ball, pgd } = Attacker::new(recipe.threat.ball(), evaluate.steps, step_size);
         let shape = weak.shape;
         let weak = to_tensor(weak, device);
         let encoder = &model.backbone.encoder;
@@ -97,9 +98,15 @@ pub fn views(
                 route: info.route,
             }
             .frozen();
-            let predicted = label_tensor(&predictions(classifier.logits(weak.clone())), device);
-            let loss = |x| cross_entropy_each(classifier.logits(x), predicted.clone()).sum();
-            pgd.maximize(loss, &weak, ball, &mut rng)
+            let victim = Victim {
+                logits: &|x| classifier.logits(x),
+                images: &weak,
+                labels: &predictions(classifier.logits(weak.clone())),
+                indices: &chosen,
+                ball,
+                seed: recipe.seed,
+            };
+            victim.last_iterates(pgd)
         } else {
             let embed = |x: Tensor<4>| model.backbone.embed(x, info.route, &mut Mode::Eval);
             let other = embed(to_tensor(strong, device));

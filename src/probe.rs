@@ -17,7 +17,7 @@ const TEMPERATURE: f32 = 0.07;
 const BATCH: usize = 250;
 
 /// Keys of the table `[probe]`. The probe changes nothing but the log.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProbeSettings {
     /// Epochs of pretraining between two probes.

@@ -91,6 +91,22 @@ pub enum Event {
 /// Runtime environment of a stage: device, seed, precision, stop flag and event observer.
 ///
 /// An [`Experiment`](crate::experiment::Experiment) puts its recipe's seed in the place of `seed`.
+///
+/// ```
+/// use std::sync::atomic::AtomicBool;
+///
+/// use advcl::Context;
+/// use advcl::session::Event;
+///
+/// let stop = AtomicBool::new(false); // a signal handler may set it
+/// let mut context = Context::cpu()?.stopped_by(&stop).observed(|event| {
+///     if let Event::Epoch { stage, epoch, losses, .. } = event {
+///         println!("{stage}, epoch {epoch}: {losses:?}");
+///     }
+/// });
+/// context.note("example", "every observer gets this line");
+/// # Ok::<(), advcl::Error>(())
+/// ```
 pub struct Context<'a> {
     /// Device of all tensors.
     pub device: Device,

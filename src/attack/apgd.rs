@@ -1,44 +1,48 @@
 //! Auto-PGD (Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
-//! attacks", ICML 2020, section 3): momentum, and steps that halve themselves where an image gets no further.
+//! attacks", ICML 2020, section 3): momentum, and a step size for each image that is halved when its loss stops rising.
 
-mod climb;
+mod ascent;
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Tell, Victim, pgd, select};
+use super::settings::{at_least_one, positive};
+use super::{AttackResult, Progress, Victim, pgd, select};
 use crate::error::Result;
 use crate::loss::{cross_entropy_each, dlr, dlr_targeted};
 use crate::tensor::{label_tensor, to_vec};
 
-pub use climb::{Climb, Progress, checkpoints};
+pub use ascent::{Ascent, ImageState, checkpoints};
 
-/// The targeted difference of logits ratio needs so many, the other one less.
+/// Fewest classes for the targeted difference of logits ratio; the untargeted one would need one less.
 const CLASSES_FOR_DLR: usize = 4;
 
-/// How APGD climbs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// Settings of Auto-PGD.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Apgd {
-    /// Steps.
+    /// Gradient steps.
     pub iterations: usize,
-    /// Random starts, each on the images that the ones before it left.
+    /// Random starts, each for the images that the ones before it left.
     pub restarts: usize,
-    /// ρ: a step is halved where less than this share of the steps since the last look rose.
+    /// Threshold ρ: the step size is halved where the loss rose in less than this share of the steps since the last
+    /// checkpoint.
     pub rho: f64,
-    /// Gradients whose mean is followed, for classifiers that are random: expectation over transformation.
+    /// Gradients that are averaged in each step, for random classifiers: expectation over transformation.
     pub eot: usize,
-    /// Of the targeted loss: how many classes an image is pushed to, the likeliest first, each where the ones before it left
-    /// it unbroken. With C classes there are no more than C − 1.
-    #[serde(default, skip_serializing_if = "is_zero")]
+}
+
+/// Settings of targeted Auto-PGD.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct TargetedApgd {
+    /// Settings of the ascent.
+    #[serde(flatten)]
+    pub apgd: Apgd,
+    /// Number of target classes, the most probable first, each for the images that the ones before it left; at most all
+    /// other classes.
     pub targets: usize,
 }
 
-fn is_zero(count: &usize) -> bool {
-    *count == 0
-}
-
-/// What is climbed.
+/// Loss that Auto-PGD maximizes.
 ///
 /// With fewer than four classes there is too little for a difference of logits ratio (equations 6 and 7 divide by distances
 /// between the largest three and four logits). Cross-entropy takes its place: of the label, or with a target its negative,
@@ -49,8 +53,6 @@ pub enum Loss {
     CrossEntropy,
     /// Difference of logits ratio.
     Dlr,
-    /// Difference of logits ratio to a target.
-    TargetedDlr,
 }
 
 impl Default for Apgd {
@@ -60,60 +62,99 @@ impl Default for Apgd {
             restarts: 1,
             rho: 0.75,
             eot: 1,
-            targets: 0,
         }
     }
 }
 
-impl Apgd {
-    /// The targeted attack of AutoAttack.
-    pub fn targeted() -> Self {
+impl Default for TargetedApgd {
+    fn default() -> Self {
         Self {
+            apgd: Apgd::default(),
             targets: 9,
-            ..Self::default()
         }
     }
+}
 
-    /// Attacks.
-    ///
-    /// An image is broken once it is misclassified at the start or after any step. From then on it takes no time.
+impl TargetedApgd {
+    /// Refuses settings that cannot be carried out: "targets: expected 1 or more, found 0".
+    pub(super) fn check(&self) -> Result<(), String> {
+        self.apgd.check()?;
+        at_least_one("targets", self.targets)
+    }
+
+    /// Attacks the images of `victim` by the targeted difference of logits ratio, target by target.
     ///
     /// # Errors
-    /// What `tell` answers; [`Error::Logits`](crate::Error::Logits).
-    pub fn run(&self, victim: &Victim, loss: Loss, tell: Tell) -> Result<Found> {
-        let mut found = Found::nothing(victim);
-        let goals = match loss {
-            Loss::CrossEntropy => vec![Goal::CrossEntropy],
-            Loss::Dlr => vec![Goal::Dlr],
-            Loss::TargetedDlr => by_rank(victim, self.targets)?,
-        };
-        let runs = goals.len() * self.restarts;
-        for run in 0..runs {
-            let purpose = format!("apgd/{loss:?}/{run}");
-            let mut tell = |share| tell((run as f64 + share) / runs as f64);
-            let goal = &goals[run / self.restarts];
-            self.once(victim, goal, &purpose, &mut found, &mut tell)?;
-        }
-        Ok(found)
+    /// An error of `progress`; [`Error::Logits`](crate::Error::Logits).
+    pub fn run(&self, victim: &Victim, progress: Progress) -> Result<AttackResult> {
+        let ranked = victim.targets()?;
+        let ranks = 0..self.targets.min(ranked.first().map_or(0, Vec::len));
+        let target = |rank: usize| ranked.iter().map(|classes| classes[rank]).collect();
+        let goals: Vec<Goal> = ranks.map(|rank| Goal::Targets(target(rank))).collect();
+        self.apgd.reach(victim, &goals, "TargetedDlr", progress)
+    }
+}
+
+impl Apgd {
+    /// Refuses settings that cannot be carried out: "iterations: expected 1 or more, found 0".
+    pub(super) fn check(&self) -> Result<(), String> {
+        at_least_one("iterations", self.iterations)?;
+        at_least_one("restarts", self.restarts)?;
+        positive("rho", self.rho)?;
+        at_least_one("eot", self.eot)
     }
 
-    /// One start, of all images that are left.
+    /// Attacks the images of `victim`.
+    ///
+    /// # Errors
+    /// An error of `progress`; [`Error::Logits`](crate::Error::Logits).
+    pub fn run(&self, victim: &Victim, loss: Loss, progress: Progress) -> Result<AttackResult> {
+        let (goal, name) = match loss {
+            Loss::CrossEntropy => (Goal::CrossEntropy, "CrossEntropy"),
+            Loss::Dlr => (Goal::Dlr, "Dlr"),
+        };
+        self.reach(victim, &[goal], name, progress)
+    }
+
+    /// Maximizes goal after goal, each on the images that the ones before it left; `loss` is a part of the random numbers'
+    /// purpose.
+    ///
+    /// An image is broken once it is misclassified at the start or after any step. From then on it takes no time.
+    fn reach(
+        &self,
+        victim: &Victim,
+        goals: &[Goal],
+        loss: &str,
+        progress: Progress,
+    ) -> Result<AttackResult> {
+        let mut result = AttackResult::unbroken(victim);
+        let runs = goals.len() * self.restarts;
+        for run in 0..runs {
+            let purpose = format!("apgd/{loss}/{run}");
+            let mut progress = |share| progress((run as f64 + share) / runs as f64);
+            let goal = &goals[run / self.restarts];
+            self.once(victim, goal, &purpose, &mut result, &mut progress)?;
+        }
+        Ok(result)
+    }
+
+    /// Climbs from one random start, for all images that are left.
     fn once(
         &self,
         victim: &Victim,
         goal: &Goal,
         purpose: &str,
-        found: &mut Found,
-        tell: Tell,
+        result: &mut AttackResult,
+        progress: Progress,
     ) -> Result<()> {
-        let mut rows = found.left();
+        let mut rows = result.remaining();
         if rows.is_empty() {
             return Ok(());
         }
-        let start = victim.draw(purpose, &rows, |image, rng| victim.ball.edge(image, rng));
-        let seen = self.look(victim, goal, &rows, start.clone());
-        let mut wrong = victim.wrong(&rows, seen.logits)?;
-        let mut climb = Climb::new(
+        let start = victim.random(purpose, &rows, |image, rng| victim.ball.edge(image, rng));
+        let seen = self.query(victim, goal, &rows, start.clone());
+        let mut wrong = victim.misclassified(&rows, seen.logits)?;
+        let mut ascent = Ascent::new(
             (victim.ball, self.rho, self.iterations),
             select(victim.images, &rows),
             start.clone(),
@@ -122,37 +163,37 @@ impl Apgd {
         );
         let mut x = start;
         for iteration in 0..self.iterations {
-            leave(&mut climb, &mut rows, &wrong, &x, found);
+            leave(&mut ascent, &mut rows, &wrong, &x, result);
             if rows.is_empty() {
                 return Ok(());
             }
-            tell(iteration as f64 / self.iterations as f64)?;
-            x = climb.step();
-            let seen = self.look(victim, goal, &rows, x.clone());
-            wrong = victim.wrong(&rows, seen.logits)?;
-            climb.see(seen.gradient, &seen.losses);
+            progress(iteration as f64 / self.iterations as f64)?;
+            x = ascent.step();
+            let seen = self.query(victim, goal, &rows, x.clone());
+            wrong = victim.misclassified(&rows, seen.logits)?;
+            ascent.see(seen.gradient, &seen.losses);
         }
-        leave(&mut climb, &mut rows, &wrong, &x, found);
+        leave(&mut ascent, &mut rows, &wrong, &x, result);
         Ok(())
     }
 
-    /// Asks the classifier about images, `eot` times; logits and losses are of the last time.
-    fn look(&self, victim: &Victim, goal: &Goal, rows: &[usize], x: Tensor<4>) -> Seen {
+    /// Queries the classifier about images, `eot` times; logits and losses are those of the last time.
+    fn query(&self, victim: &Victim, goal: &Goal, rows: &[usize], x: Tensor<4>) -> Seen {
         let mut last = None;
-        let mut climb = |x: Tensor<4>| {
+        let mut total = |x: Tensor<4>| {
             let logits = (victim.logits)(x);
             let losses = goal.losses(victim, rows, logits.clone());
             last = Some((logits.inner(), losses.clone().inner()));
             losses.sum()
         };
-        let mut gradient = pgd::gradient(&mut climb, x.clone());
+        let mut gradient = pgd::gradient(&mut total, x.clone());
         for _ in 1..self.eot {
-            gradient = gradient + pgd::gradient(&mut climb, x.clone());
+            gradient = gradient + pgd::gradient(&mut total, x.clone());
         }
         if self.eot > 1 {
             gradient = gradient / self.eot as f64;
         }
-        let (logits, losses) = last.expect("the gradient is of what was computed");
+        let (logits, losses) = last.expect("the gradient is that of a computed loss");
         Seen {
             gradient,
             losses: to_vec(losses),
@@ -161,41 +202,41 @@ impl Apgd {
     }
 }
 
-/// What a look at the classifier showed.
+/// Answer of the classifier to a query.
 struct Seen {
     gradient: Tensor<4>,
     losses: Vec<f32>,
     logits: Tensor<2>,
 }
 
-/// Images that are misclassified at `x` are found, and climb no further.
+/// Records the images that are misclassified at `x`, and takes them out of the ascent.
 fn leave(
-    climb: &mut Climb,
+    ascent: &mut Ascent,
     rows: &mut Vec<usize>,
     wrong: &[bool],
     x: &Tensor<4>,
-    found: &mut Found,
+    result: &mut AttackResult,
 ) {
     let (broken, others): (Vec<usize>, Vec<usize>) =
         (0..wrong.len()).partition(|&place| wrong[place]);
     if !broken.is_empty() {
         let whose: Vec<usize> = broken.iter().map(|&place| rows[place]).collect();
-        found.put(&whose, select(x, &broken));
-        climb.keep(&others);
+        result.record(&whose, select(x, &broken));
+        ascent.keep(&others);
         *rows = others.iter().map(|&place| rows[place]).collect();
     }
 }
 
-/// What is climbed from one start.
+/// Loss that is maximized from one start.
 enum Goal {
     CrossEntropy,
     Dlr,
-    /// The target of each image of the batch.
+    /// Targeted difference of logits ratio, with the target of each image of the batch.
     Targets(Vec<usize>),
 }
 
 impl Goal {
-    /// Of the images at `rows`; `[rows]`.
+    /// Loss of each image at `rows`. # Shapes: `[rows, classes]` to `[rows]`.
     fn losses(&self, victim: &Victim, rows: &[usize], logits: Tensor<2>) -> Tensor<1> {
         let labels = victim.labels_of(rows);
         let enough = logits.dims()[1] >= CLASSES_FOR_DLR;
@@ -213,12 +254,4 @@ impl Goal {
             }
         }
     }
-}
-
-/// The classes that images are pushed to, rank by rank.
-fn by_rank(victim: &Victim, count: usize) -> Result<Vec<Goal>> {
-    let rivals = victim.rivals()?;
-    let ranks = 0..count.min(rivals.first().map_or(0, Vec::len));
-    let target = |rank: usize| rivals.iter().map(|order| order[rank]).collect();
-    Ok(ranks.map(|rank| Goal::Targets(target(rank))).collect())
 }

@@ -1,5 +1,5 @@
-//! FAB, the fast adaptive boundary attack (Croce and Hein, ICML 2020): walks along the decision boundary and looks for its
-//! point next to the image, whatever ε is.
+//! FAB, the fast adaptive boundary attack (Croce and Hein, ICML 2020): walks along the decision boundary and searches for its
+//! point nearest to the image, whatever ε is.
 
 mod projection;
 
@@ -10,29 +10,29 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::host::{batch, finite, gather, margins};
-use super::{Found, Norm, Tell, Victim, pgd};
+use super::settings::at_least_one;
+use super::{AttackResult, Norm, Progress, Victim, pgd};
 use crate::error::Result;
 use crate::random;
 use crate::tensor::to_vec;
-use projection::length;
 pub(crate) use projection::shift_to_plane;
 
-/// Walks along the decision boundary.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Settings of FAB.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fab {
     /// Steps of a walk.
     pub iterations: usize,
     /// Walks for each target: the first from the image itself, the others from random points within ε / 2.
     pub restarts: usize,
-    /// Classes to walk towards, from the most probable one on: at most all others. 0: to the nearest boundary of any class, which
-    /// costs as many gradients a step as there are classes.
+    /// Number of target classes, the most probable first; at most all other classes. 0 walks to the nearest boundary of any
+    /// class, which costs as many gradients a step as there are classes.
     pub targets: usize,
-    /// The most that the image itself pulls the walk back.
+    /// Largest weight with which a step is pulled back to the original image.
     pub alpha_max: f64,
-    /// How far beyond the boundary a step goes: 1 is up to it.
+    /// Length of a step relative to the distance to the boundary: 1 ends on it, more goes beyond.
     pub eta: f64,
-    /// The share of its distance that a walk keeps where it was across the boundary.
+    /// Share of its distance to the image that a walk keeps after it crossed the boundary.
     pub beta: f64,
 }
 
@@ -49,17 +49,17 @@ impl Default for Fab {
     }
 }
 
-/// One image on its way.
+/// Walk from one image.
 struct Walk<'a> {
     place: usize,
     original: &'a [f32],
     x: Vec<f32>,
-    /// The class to get to; any other than the label where there is none.
+    /// Class to reach; without one, any class but the label.
     target: Option<usize>,
 }
 
 impl Walk<'_> {
-    /// Towards the boundary, from where the walk is and, a little, from the image (the paper's algorithm 1).
+    /// Steps towards the boundary, from the current point and, with a small weight, from the image (the paper's algorithm 1).
     fn step(&mut self, plane: &Plane, norm: Norm, fab: &Fab) {
         let Plane { gap, slope } = plane;
         let moved = self.original.iter().zip(&self.x).zip(slope);
@@ -77,20 +77,22 @@ impl Walk<'_> {
     }
 }
 
-/// A decision boundary as it looks from where a walk is: the difference of two logits, and its gradient.
+/// Length of a perturbation.
+fn length(norm: Norm, delta: &[f32]) -> f64 {
+    norm.length(delta.iter().map(|d| f64::from(*d)))
+}
+
+/// Linear approximation of a decision boundary at a walk's current point: the difference of two logits, and its gradient.
 struct Plane {
     gap: f64,
     slope: Vec<f32>,
 }
 
 impl Fab {
-    /// Refuses values that mean nothing, in words: "iterations: expected …".
-    pub fn check(&self) -> Result<(), String> {
-        for (key, value) in [("iterations", self.iterations), ("restarts", self.restarts)] {
-            if value == 0 {
-                return Err(format!("{key}: expected 1 or more, found 0"));
-            }
-        }
+    /// Refuses settings that cannot be carried out: "iterations: expected 1 or more, found 0".
+    pub(super) fn check(&self) -> Result<(), String> {
+        at_least_one("iterations", self.iterations)?;
+        at_least_one("restarts", self.restarts)?;
         let shares = [("alpha_max", self.alpha_max), ("beta", self.beta)];
         for (key, value) in shares {
             if !(0.0..=1.0).contains(&value) {
@@ -104,23 +106,29 @@ impl Fab {
         Ok(())
     }
 
-    /// Attacks. Each target is tried on the images that the ones before it left. An image leaves as soon as a point across the
-    /// boundary is within ε: points that are nearer still would say nothing more.
+    /// Refuses settings that cannot be carried out target by target.
+    pub(super) fn check_targeted(&self) -> Result<(), String> {
+        at_least_one("targets", self.targets)?;
+        self.check()
+    }
+
+    /// Attacks the images of `victim`. Each target is tried on the images that the ones before it left. An image's walk ends as
+    /// soon as a point across the boundary is within ε: a nearer point would not change the outcome.
     ///
     /// # Errors
-    /// What `tell` answers; [`crate::Error::Logits`] for logits that are not finite.
-    pub fn run(&self, victim: &Victim, tell: Tell) -> Result<Found> {
+    /// An error of `progress`; [`Error::Logits`](crate::Error::Logits).
+    pub fn run(&self, victim: &Victim, progress: Progress) -> Result<AttackResult> {
         let count = victim.images.dims()[0];
         let originals = to_vec(victim.images.clone());
         let size = originals.len() / count.max(1);
         let mut found = vec![None; count];
-        let rivals = victim.rivals()?;
-        let others = rivals.first().map_or(0, Vec::len);
+        let ranked = victim.targets()?;
+        let others = ranked.first().map_or(0, Vec::len);
         let targets: Vec<Option<usize>> = match self.targets {
             0 if others > 0 => vec![None],
             targets => (0..targets.min(others)).map(Some).collect(),
         };
-        // Nothing but the images themselves is there to find within a radius of 0.
+        // Within a radius of 0 there is nothing but the images themselves.
         let restarts = if victim.ball.radius > 0.0 {
             self.restarts
         } else {
@@ -137,7 +145,7 @@ impl Fab {
                     0 => original.to_vec(),
                     _ => random_start(original, victim, place, &purpose),
                 };
-                let target = target.map(|rank| rivals[place][rank]);
+                let target = target.map(|rank| ranked[place][rank]);
                 Walk {
                     place,
                     original,
@@ -151,15 +159,15 @@ impl Fab {
                     break;
                 }
                 self.step(&mut walking, others + 1, victim)?;
-                self.look(&mut walking, victim, &mut found)?;
+                self.check_walks(&mut walking, victim, &mut found)?;
                 let done = (iteration + 1) as f64 / self.iterations as f64;
-                tell((walk as f64 + done) / walks as f64)?;
+                progress((walk as f64 + done) / walks as f64)?;
             }
         }
         Ok(gather(victim, originals, found))
     }
 
-    /// One step of every walk.
+    /// Moves every walk by one step.
     fn step(&self, walking: &mut [Walk], classes: usize, victim: &Victim) -> Result<()> {
         let planes = match walking[0].target {
             Some(_) => planes(walking, victim, |walk| walk.target)?
@@ -174,8 +182,8 @@ impl Fab {
         Ok(())
     }
 
-    /// Where the walks are: those across the boundary and within ε leave, the others that are across go back.
-    fn look(
+    /// Ends the walks that are across the boundary and within ε, and pulls back the others that are across.
+    fn check_walks(
         &self,
         walking: &mut Vec<Walk>,
         victim: &Victim,
@@ -203,7 +211,7 @@ impl Fab {
     }
 }
 
-/// A point of the box within ε / 2 of an image, as far as that goes.
+/// Random point at a distance of ε / 2 from an image, clamped into [0, 1].
 fn random_start(original: &[f32], victim: &Victim, place: usize, purpose: &str) -> Vec<f32> {
     let mut rng = random::generator(victim.seed, purpose, victim.indices[place] as u64);
     let draw = |_: &f32| match victim.ball.norm {
@@ -219,7 +227,7 @@ fn random_start(original: &[f32], victim: &Victim, place: usize, purpose: &str) 
         .collect()
 }
 
-/// The boundary between each image's label and the class that `rival` names for it.
+/// Boundary between each image's label and the class that `rival` names for it.
 fn planes(
     walking: &[Walk],
     victim: &Victim,
@@ -227,10 +235,10 @@ fn planes(
 ) -> Result<Vec<Option<Plane>>> {
     let places: Vec<usize> = walking.iter().map(|walk| walk.place).collect();
     let rivals: Vec<Option<usize>> = walking.iter().map(rival).collect();
-    let mut said = None;
+    let mut computed = None;
     let mut difference = |x: Tensor<4>| {
         let logits = (victim.logits)(x);
-        said = Some(logits.clone().inner());
+        computed = Some(logits.clone().inner());
         let shape = logits.dims();
         let mut weights = vec![0.0f32; shape[0] * shape[1]];
         for (row, (&place, rival)) in places.iter().zip(&rivals).enumerate() {
@@ -245,15 +253,11 @@ fn planes(
     };
     let images = batch(walking.iter().map(|walk| &walk.x[..]), victim);
     let slopes = to_vec(pgd::gradient(&mut difference, images));
-    let rows = finite(
-        "fab",
-        victim,
-        &places,
-        said.expect("the logits were computed"),
-    )?;
+    let logits = computed.expect("the gradient is that of computed logits");
+    let logits = finite("fab", victim, &places, logits)?;
     let size = slopes.len() / walking.len();
     let slopes = slopes.chunks(size);
-    let each = rows.iter().zip(slopes).zip(places.iter().zip(&rivals));
+    let each = logits.rows().zip(slopes).zip(places.iter().zip(&rivals));
     let plane = each.map(|((row, slope), (&place, rival))| {
         rival.map(|rival| Plane {
             gap: f64::from(row[rival]) - f64::from(row[victim.labels[place]]),
@@ -263,7 +267,7 @@ fn planes(
     Ok(plane.collect())
 }
 
-/// Of the boundaries between each image's label and any other class the one that looks nearest.
+/// Boundary of each image that looks nearest, among those between its label and any other class.
 fn nearest_planes(walking: &[Walk], classes: usize, victim: &Victim) -> Result<Vec<Plane>> {
     let norm = victim.ball.norm;
     let mut nearest: Vec<Option<(f64, Plane)>> = walking.iter().map(|_| None).collect();

@@ -2,10 +2,9 @@
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::{Found, Victim};
+use super::{AttackResult, Victim};
 use crate::error::Result;
-use crate::logits::require_finite;
-use crate::tensor::to_vec;
+use crate::logits::{LogitRows, margin};
 
 /// Images of the victim's shape as one batch.
 pub fn batch<'a>(images: impl Iterator<Item = &'a [f32]>, victim: &Victim) -> Tensor<4> {
@@ -16,54 +15,49 @@ pub fn batch<'a>(images: impl Iterator<Item = &'a [f32]>, victim: &Victim) -> Te
     Tensor::from_data(data, &victim.images.device())
 }
 
-/// The logits of those images of the victim, row by row; all of them must be finite.
+/// Logits of the victim's images at `rows`, which must be finite; `attack` is for errors.
 ///
 /// # Errors
 /// [`Error::Logits`](crate::Error::Logits).
 pub fn finite(
     attack: &str,
     victim: &Victim,
-    places: &[usize],
+    rows: &[usize],
     logits: Tensor<2>,
-) -> Result<Vec<Vec<f32>>> {
-    let classes = logits.dims()[1];
-    let rows: Vec<Vec<f32>> = to_vec(logits).chunks(classes).map(<[_]>::to_vec).collect();
-    for (row, &place) in rows.iter().zip(places) {
-        require_finite(attack, victim.indices[place], row)?;
-    }
-    Ok(rows)
+) -> Result<LogitRows> {
+    let logits = LogitRows::read(logits);
+    let indices: Vec<usize> = rows.iter().map(|&row| victim.indices[row]).collect();
+    logits.require_finite(attack, &indices)?;
+    Ok(logits)
 }
 
-/// Of each image the logit of its label less the largest other one: negative once it is misclassified, however ties are broken.
+/// Margin of each of the victim's images at `rows`: negative once it is misclassified.
 ///
 /// # Errors
 /// [`Error::Logits`](crate::Error::Logits).
 pub fn margins(
     attack: &str,
     victim: &Victim,
-    places: &[usize],
+    rows: &[usize],
     logits: Tensor<2>,
 ) -> Result<Vec<f32>> {
-    let rows = finite(attack, victim, places, logits)?;
-    let margin = |(row, &place): (&Vec<f32>, &usize)| {
-        let label = victim.labels[place];
-        let others = row.iter().enumerate().filter(|(class, _)| *class != label);
-        let rival = others.map(|(_, z)| *z).fold(f32::NEG_INFINITY, f32::max);
-        row[label] - rival
-    };
-    Ok(rows.iter().zip(places).map(margin).collect())
+    let logits = finite(attack, victim, rows, logits)?;
+    let pairs = logits.rows().zip(rows);
+    Ok(pairs
+        .map(|(logits, &row)| margin(logits, victim.labels[row]))
+        .collect())
 }
 
-/// What was found, the originals elsewhere.
-pub fn gather(victim: &Victim, mut images: Vec<f32>, found: Vec<Option<Vec<f32>>>) -> Found {
+/// Result with the adversarial examples that were found; the other rows keep their originals.
+pub fn gather(victim: &Victim, mut images: Vec<f32>, found: Vec<Option<Vec<f32>>>) -> AttackResult {
     let shape = victim.images.dims();
     let size: usize = shape[1..].iter().product();
-    for (place, example) in found.iter().enumerate() {
+    for (row, example) in found.iter().enumerate() {
         if let Some(example) = example {
-            images[place * size..][..size].copy_from_slice(example);
+            images[row * size..][..size].copy_from_slice(example);
         }
     }
-    Found {
+    AttackResult {
         broken: found.iter().map(Option::is_some).collect(),
         images: Tensor::from_data(TensorData::new(images, shape), &victim.images.device()),
     }
@@ -73,20 +67,22 @@ pub fn gather(victim: &Victim, mut images: Vec<f32>, found: Vec<Option<Vec<f32>>
 pub mod tests {
     use super::*;
     use crate::attack::{Ball, Norm};
+    use crate::tensor::to_vec;
     use crate::{device, random};
     use rand::RngExt;
 
     /// A linear classifier.
     pub struct Linear {
-        /// By class.
+        /// Weights of each class.
         pub weights: Vec<Vec<f32>>,
+        /// Offset of each class.
         pub offsets: Vec<f32>,
-        /// Of an image.
+        /// Channels, height and width of an image.
         pub shape: [usize; 3],
     }
 
     impl Linear {
-        /// Class by class as sums, not as a matrix product: whose rounding depends on the number of rows.
+        /// Computed class by class as sums: the rounding of a matrix product may depend on the number of rows.
         fn logits(&self, x: Tensor<4>) -> Tensor<2> {
             let [channels, height, width] = self.shape;
             let logit = |(weights, offset): (&Vec<f32>, &f32)| {
@@ -100,14 +96,15 @@ pub mod tests {
         }
     }
 
-    /// An attack's outcome on images one after the other, all of class 0; what it broke must be where it may be, and wrong.
+    /// Attacks images of class 0, one after the other in `images`, and checks that every adversarial example is inside ball
+    /// and box and misclassified.
     pub fn attacked(
         linear: &Linear,
         images: &[f32],
         indices: &[usize],
         ball: Ball,
-        attack: impl FnOnce(&Victim) -> Result<Found>,
-    ) -> Found {
+        attack: impl FnOnce(&Victim) -> Result<AttackResult>,
+    ) -> AttackResult {
         let [channels, height, width] = linear.shape;
         let shape = [indices.len(), channels, height, width];
         let device = device::open("cpu").expect("the CPU");
@@ -132,22 +129,20 @@ pub mod tests {
             .filter(|(_, broken)| **broken)
         {
             let here = row * size..(row + 1) * size;
-            assert!(moved[here.clone()].iter().all(|v| (0.0..=1.0).contains(v)));
-            let delta = moved[here.clone()].iter().zip(&images[here]);
-            let delta = delta.map(|(a, b)| f64::from(*a) - f64::from(*b));
-            let distance = match ball.norm {
-                Norm::Linf => delta.fold(0.0, |far: f64, d| far.max(d.abs())),
-                Norm::L2 => delta.map(|d| d * d).sum::<f64>().sqrt(),
-            };
-            let limit = ball.radius * (1.0 + 1e-5) + f64::from(f32::EPSILON);
-            assert!(distance <= limit, "{distance} of {}", ball.radius);
+            let (example, original) = (&moved[here.clone()], &images[here]);
+            let distance = ball.norm.distance(example, original);
+            assert!(
+                ball.contains(example, original),
+                "{distance} of {}",
+                ball.radius
+            );
             let logits = &logits[row * linear.weights.len()..][..linear.weights.len()];
             assert!(logits[1..].iter().any(|z| *z > logits[0]), "{logits:?}");
         }
         found
     }
 
-    /// Situations that every attack must get through.
+    /// Situations that every attack must handle.
     pub mod case {
         use super::*;
 
@@ -178,7 +173,7 @@ pub mod tests {
         }
 
         /// The outcome for an image does not depend on the batch that it is in.
-        pub fn same_alone(attack: impl Fn(&Victim) -> Result<Found>) {
+        pub fn same_alone(attack: impl Fn(&Victim) -> Result<AttackResult>) {
             let (linear, images) = random(4, [3, 7, 6], 9);
             let (size, indices) = (3 * 7 * 6, [4, 7, 1, 0, 9, 33, 2, 5, 6]);
             for (norm, radius) in [(Norm::Linf, 0.02), (Norm::L2, 0.15)] {
@@ -196,9 +191,9 @@ pub mod tests {
             }
         }
 
-        /// Tiny and narrow images, one and two classes, classifiers without slope, radii of 0 and 1: nothing that is not there
-        /// is broken, and nothing panics.
-        pub fn odd(attack: impl Fn(&Victim) -> Result<Found>) {
+        /// Tiny and narrow images, one and two classes, classifiers without slope, radii of 0 and 1: nothing is broken that
+        /// cannot be, and nothing panics.
+        pub fn odd(attack: impl Fn(&Victim) -> Result<AttackResult>) {
             for norm in [Norm::Linf, Norm::L2] {
                 for shape in [[1, 1, 1], [3, 1, 1], [1, 1, 9], [2, 8, 3], [1, 3, 20]] {
                     for classes in [1, 2, 12] {
@@ -225,7 +220,7 @@ pub mod tests {
                         error.contains("image 17") && error.contains("NaN"),
                         "{error}"
                     );
-                    Ok(Found {
+                    Ok(AttackResult {
                         broken: vec![false],
                         images: victim.images.clone(),
                     })

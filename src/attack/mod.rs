@@ -1,11 +1,18 @@
-//! Attacks: the threat model, and ways to climb a loss inside it. They know tensors and closures, no networks.
+//! Attacks: the threat model, and ways to raise a loss inside it. They know tensors and closures, no networks.
+//!
+//! [`Ball`] is the threat model, and [`Pgd`] maximizes any closure inside it. A [`Suite`] is a list of attacks, such as
+//! AutoAttack; [`evaluate`] runs one against any closure from images to logits.
 
 pub mod apgd;
+mod evaluate;
 pub mod fab;
 mod fgsm;
 mod host;
+mod kind;
 pub mod noise;
+mod outcome;
 pub mod pgd;
+mod settings;
 pub mod square;
 mod suite;
 mod victim;
@@ -18,16 +25,21 @@ use rand::rngs::ChaCha8Rng;
 use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
 
-pub use apgd::Apgd;
+pub use apgd::{Apgd, TargetedApgd};
+pub(crate) use evaluate::{Job, JobResult, run_confirmed, run_suite};
+pub use evaluate::{Options, SuiteOutcome, SuiteProgress, evaluate};
 pub use fab::Fab;
+pub use kind::AttackKind;
 pub use noise::Noise;
-pub use pgd::{Pgd, Restarted};
+pub use outcome::{AttackTally, ImageOutcome, PerImage, Tally};
+pub use pgd::{Attacker, Pgd, RestartedPgd};
 pub use square::Square;
 pub use suite::{Attack, Suite};
-pub use victim::{Found, Tell, Victim, select};
+pub(crate) use victim::in_stage;
+pub use victim::{AttackResult, Progress, Victim, select};
 
-/// How a perturbation is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Norm that measures a perturbation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Norm {
     /// The largest change of any value.
@@ -45,18 +57,70 @@ impl fmt::Display for Norm {
     }
 }
 
-/// The threat model: images no further than `radius` from the original, and inside [0, 1].
+impl Norm {
+    /// Length of a perturbation; infinite where a value is not a number.
+    pub fn length(self, delta: impl IntoIterator<Item = f64>) -> f64 {
+        let values = delta.into_iter();
+        let length = match self {
+            Self::Linf => values.fold(0.0, |far: f64, d| {
+                if d.is_nan() {
+                    f64::INFINITY
+                } else {
+                    far.max(d.abs())
+                }
+            }),
+            Self::L2 => values.map(|d| d * d).sum::<f64>().sqrt(),
+        };
+        if length.is_nan() {
+            f64::INFINITY
+        } else {
+            length
+        }
+    }
+
+    /// Distance between two images of equal size; infinite where a value is not a number.
+    pub fn distance(self, a: &[f32], b: &[f32]) -> f64 {
+        let pairs = a.iter().zip(b);
+        self.length(pairs.map(|(a, b)| f64::from(*a) - f64::from(*b)))
+    }
+
+    /// Largest distance between two images with this many values: a ball of this radius around an image holds every image.
+    pub fn farthest(self, values: usize) -> f64 {
+        match self {
+            Self::Linf => 1.0,
+            Self::L2 => (values as f64).sqrt(),
+        }
+    }
+}
+
+/// Whether every value of an image is in [0, 1].
+pub fn in_box(image: &[f32]) -> bool {
+    image.iter().all(|value| (0.0..=1.0).contains(value))
+}
+
+/// Share of the radius by which rounding to f32 may exceed it.
+const ROUNDING: f64 = 1e-5;
+
+/// Threat model: images no further than `radius` from the original, and inside [0, 1].
+///
+/// ```
+/// use advcl::attack::{Ball, Norm};
+///
+/// let ball = Ball { norm: Norm::Linf, radius: 8.0 / 255.0 };
+/// assert!(ball.contains(&[0.52, 0.49], &[0.5, 0.5]));
+/// assert!(!ball.contains(&[0.6, 0.5], &[0.5, 0.5]));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ball {
-    /// How distance is measured.
+    /// Norm that measures distances.
     pub norm: Norm,
-    /// ε, in pixels of [0, 1].
+    /// Radius ε, in pixels of [0, 1].
     pub radius: f64,
 }
 
-/// Each image's Euclidean length, as `[batch, 1, 1, 1]`; never zero, so that it can be divided by.
+/// Euclidean length of each image, as `[batch, 1, 1, 1]`; never zero, so that it can be divided by.
 ///
-/// Squares are taken of the values over the largest of the image: a gradient of 1e-30 has a length too.
+/// Values are divided by the image's largest before they are squared, so that a gradient of 1e-30 has a length too.
 fn length(x: Tensor<4>) -> Tensor<4> {
     let axes = [1, 2, 3];
     let largest = x.clone().max_abs_dims(&axes).clamp_min(f32::MIN_POSITIVE);
@@ -87,7 +151,7 @@ fn uniform(images: &Tensor<4>, rng: &mut ChaCha8Rng) -> Tensor<4> {
 }
 
 impl Ball {
-    /// A random point of the ball: uniform in the cube for L∞; for L2 of uniform direction and of uniform length,
+    /// Random point of the ball: uniform in the cube for L∞; for L2 of uniform direction and of uniform length,
     /// which is not uniform in volume: short perturbations are as frequent as long ones.
     ///
     /// Drawn on the host, so that runs agree across devices. Unlike the released code, the start is clamped into
@@ -110,8 +174,8 @@ impl Ball {
         self.project(images.clone() + delta, images)
     }
 
-    /// A random point on the edge of the ball, clamped into [0, 1]: for L∞ uniform noise, stretched so that its largest value
-    /// is ε; for L2 of uniform direction. Where Auto-PGD starts.
+    /// Random point on the edge of the ball, clamped into [0, 1], as Auto-PGD's start: for L∞ uniform noise, scaled so that
+    /// its largest value is ε; for L2 of uniform direction.
     ///
     /// # Shapes
     /// As [`Ball::random_start`].
@@ -130,7 +194,7 @@ impl Ball {
         (images.clone() + noise / length * self.radius).clamp(0.0, 1.0)
     }
 
-    /// Where `gradient` rises most steeply: its sign, or its direction. Of length 1 where it is not zero.
+    /// Direction of the steepest ascent along `gradient`: its sign for L∞, the unit vector for L2; zero for no gradient.
     pub fn direction(&self, gradient: Tensor<4>) -> Tensor<4> {
         match self.norm {
             Norm::Linf => gradient.sign(),
@@ -138,12 +202,22 @@ impl Ball {
         }
     }
 
-    /// The steepest ascent of length `size` (α, in pixels) along `gradient`.
+    /// Steepest ascent step of length `size` (α, in pixels) along `gradient`.
     pub fn step(&self, x: Tensor<4>, gradient: Tensor<4>, size: f64) -> Tensor<4> {
         x + self.direction(gradient) * size
     }
 
-    /// The nearest point of the ball around `images`, clamped into [0, 1].
+    /// Whether a distance is at most the radius, up to rounding to f32.
+    pub fn reaches(&self, distance: f64) -> bool {
+        distance <= self.radius * (1.0 + ROUNDING) + f64::from(f32::EPSILON)
+    }
+
+    /// Whether an attack may turn `original` into `image`: no further than the radius, and every value in [0, 1].
+    pub fn contains(&self, image: &[f32], original: &[f32]) -> bool {
+        in_box(image) && self.reaches(self.norm.distance(image, original))
+    }
+
+    /// Nearest point of the ball around `images`, clamped into [0, 1].
     pub fn project(&self, x: Tensor<4>, images: &Tensor<4>) -> Tensor<4> {
         match self.norm {
             Norm::Linf => {

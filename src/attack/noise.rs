@@ -1,12 +1,13 @@
-//! Random points of the ball: what an attacker finds who knows nothing.
+//! Random points of the ball: the weakest attack, which uses neither gradients nor logits.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Tell, Victim};
+use super::settings::at_least_one;
+use super::{AttackResult, Progress, Victim};
 use crate::error::Result;
 
-/// How long to try.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Settings of the random search.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Noise {
     /// Points of each image's ball, drawn as the starts of PGD are.
@@ -20,23 +21,28 @@ impl Default for Noise {
 }
 
 impl Noise {
-    /// Attacks.
+    /// Refuses settings that cannot be carried out: "samples: expected 1 or more, found 0".
+    pub(super) fn check(&self) -> Result<(), String> {
+        at_least_one("samples", self.samples)
+    }
+
+    /// Attacks the images of `victim`.
     ///
     /// # Errors
-    /// What `tell` answers; [`Error::Logits`](crate::Error::Logits).
-    pub fn run(&self, victim: &Victim, tell: Tell) -> Result<Found> {
-        let mut found = Found::nothing(victim);
+    /// An error of `progress`; [`Error::Logits`](crate::Error::Logits).
+    pub fn run(&self, victim: &Victim, progress: Progress) -> Result<AttackResult> {
+        let mut result = AttackResult::unbroken(victim);
         for sample in 0..self.samples {
-            tell(sample as f64 / self.samples as f64)?;
-            let rows = found.left();
+            progress(sample as f64 / self.samples as f64)?;
+            let rows = result.remaining();
             if rows.is_empty() {
                 break;
             }
-            let tried = victim.draw(&format!("noise/{sample}"), &rows, |image, rng| {
+            let candidates = victim.random(&format!("noise/{sample}"), &rows, |image, rng| {
                 victim.ball.random_start(image, rng)
             });
-            found.judge(victim, &rows, tried)?;
+            result.query(victim, &rows, candidates)?;
         }
-        Ok(found)
+        Ok(result)
     }
 }

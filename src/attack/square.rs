@@ -9,24 +9,25 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::host::{batch, gather, margins};
-use super::{Found, Norm, Tell, Victim};
+use super::settings::at_least_one;
+use super::{AttackResult, Norm, Progress, Victim};
 use crate::error::Result;
 use crate::random;
 use crate::tensor::to_vec;
 pub(crate) use canvas::{Canvas, Window, pattern};
 
-/// A window's share of the image is halved after each of these queries, of 5,000.
+/// Queries, of 5,000, after which a window's share of the image is halved.
 const HALVED: [u128; 7] = [10, 50, 200, 500, 1000, 2000, 4000];
 
-/// Random search by square windows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Settings of the Square attack.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Square {
-    /// Changes tried on an image, after its random start.
+    /// Queries for each image, after its random start.
     pub queries: usize,
-    /// The share of the image that the first windows cover.
+    /// Share of the image that the first windows cover.
     pub p_init: f64,
-    /// How often it is begun anew, for the images that are left.
+    /// Random starts, each for the images that the ones before it left.
     pub restarts: usize,
 }
 
@@ -41,13 +42,10 @@ impl Default for Square {
 }
 
 impl Square {
-    /// Refuses values that mean nothing, in words: "queries: expected …".
-    pub fn check(&self) -> Result<(), String> {
-        for (key, value) in [("queries", self.queries), ("restarts", self.restarts)] {
-            if value == 0 {
-                return Err(format!("{key}: expected 1 or more, found 0"));
-            }
-        }
+    /// Refuses settings that cannot be carried out: "queries: expected 1 or more, found 0".
+    pub(super) fn check(&self) -> Result<(), String> {
+        at_least_one("queries", self.queries)?;
+        at_least_one("restarts", self.restarts)?;
         if !(self.p_init > 0.0 && self.p_init <= 1.0) {
             let found = self.p_init;
             return Err(format!(
@@ -57,16 +55,17 @@ impl Square {
         Ok(())
     }
 
-    /// Attacks. An image is broken once another logit than its label's is the largest, by however little.
+    /// Attacks the images of `victim`. An image is broken once another logit than its label's is the largest, by however
+    /// little.
     ///
     /// # Errors
-    /// What `tell` answers; [`crate::Error::Logits`] for logits that are not finite.
-    pub fn run(&self, victim: &Victim, tell: Tell) -> Result<Found> {
+    /// An error of `progress`; [`Error::Logits`](crate::Error::Logits).
+    pub fn run(&self, victim: &Victim, progress: Progress) -> Result<AttackResult> {
         let [count, channels, height, width] = victim.images.dims();
         let shape = [channels, height, width];
         let originals = to_vec(victim.images.clone());
         let mut found = vec![None; count];
-        // Nothing but the images themselves is there to try within a radius of 0.
+        // Within a radius of 0 there is nothing but the images themselves.
         let restarts = if victim.ball.radius > 0.0 {
             self.restarts
         } else {
@@ -109,22 +108,22 @@ impl Square {
                 searches.retain(|_| going.next().unwrap_or(false));
                 let slowest = searches.iter().map(|search| search.tried).min();
                 let done = slowest.map_or(1.0, |tried| tried as f64 / self.queries as f64);
-                tell((restart as f64 + done) / self.restarts as f64)?;
+                progress((restart as f64 + done) / self.restarts as f64)?;
             }
         }
         Ok(gather(victim, originals, found))
     }
 
-    /// How often the window's share is halved before a query, counted from 0.
+    /// Number of halvings of the window's share before a query, counted from 0.
     ///
-    /// The published schedule is of 10,000 queries; AutoAttack makes 5,000 by it as it stands and does not reach its end. So do
-    /// we, and any other number of queries takes the same way.
+    /// The published schedule is for 10,000 queries; AutoAttack makes 5,000 with it unchanged and does not reach its end. Any
+    /// number of queries here follows that part of the schedule.
     pub(crate) fn halvings(&self, query: usize) -> usize {
         let scaled = query as u128 * 5000 / self.queries as u128;
         HALVED.iter().filter(|after| scaled > **after).count()
     }
 
-    /// The windows by the number of halvings.
+    /// Windows by the number of halvings.
     pub(crate) fn phases(&self, norm: Norm, [_, height, width]: [usize; 3]) -> Vec<Phase> {
         let phase = |halvings: usize| {
             let share = self.p_init / f64::powi(2.0, halvings as i32);
@@ -143,25 +142,25 @@ impl Square {
     }
 }
 
-/// Windows of one size.
+/// Windows of one size, with their pattern.
 pub(crate) struct Phase {
     pub side: usize,
-    /// See [`pattern`].
+    /// Pattern of an L2 window; see [`pattern`].
     pub pattern: Vec<f32>,
 }
 
-/// One image on its way.
+/// Search for one image.
 struct Search<'a> {
     place: usize,
     norm: Norm,
     canvas: Canvas<'a>,
     rng: ChaCha8Rng,
     best: Vec<f32>,
-    /// Of `best`.
+    /// Margin of `best`.
     margin: f32,
-    /// Differs from `best` inside `changed` only.
+    /// Image to query next; it differs from `best` inside `changed` only.
     proposal: Vec<f32>,
-    /// The whole image where there is none.
+    /// Changed window; without one, the whole image changes.
     changed: Option<Window>,
     tried: usize,
 }
@@ -190,9 +189,9 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Makes the next proposal; false where no query is left.
+    /// Makes the next proposal; returns false where no query is left.
     ///
-    /// Windows that change nothing are queries whose answer is known: they are counted, not asked.
+    /// A window that changes nothing counts as a query, but its answer is known and the classifier is not run.
     fn propose(&mut self, square: &Square, phases: &[Phase]) -> bool {
         let shape = self.canvas.shape;
         while self.tried < square.queries {
@@ -221,7 +220,7 @@ impl<'a> Search<'a> {
         false
     }
 
-    /// Takes the proposal, or takes it back.
+    /// Keeps the proposal if it lowered the margin, and reverts it otherwise.
     fn decide(&mut self, margin: f32) {
         let (from, to) = if margin < self.margin {
             self.margin = margin;
@@ -253,10 +252,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_linear_classifier_falls_a_little_beyond_its_distance_and_not_below() {
+    fn a_linear_classifier_is_broken_a_little_beyond_its_distance_and_not_below() {
         let shape = [2, 8, 7];
         let size = shape.iter().product();
-        // As a picture has it: neighbours agree.
+        // Neighbouring weights agree, as in pictures.
         let weight = |at: usize| if at / 7 % 8 < 4 { 1.0 } else { -0.5f32 };
         let weights: Vec<f32> = (0..size).map(weight).collect();
         let image = vec![0.5; size];
@@ -281,10 +280,10 @@ mod tests {
         ] {
             for (share, broken) in [(0.98, false), (beyond, true)] {
                 let radius = distance * share;
-                let asked = Cell::new(0);
+                let queries = Cell::new(0);
                 let found = attacked(&linear, &image, &[0], Ball { norm, radius }, |victim| {
                     let counted = |x| {
-                        asked.set(asked.get() + 1);
+                        queries.set(queries.get() + 1);
                         (victim.logits)(x)
                     };
                     let victim = Victim {
@@ -294,7 +293,8 @@ mod tests {
                     square.run(&victim, &mut |_| Ok(()))
                 });
                 assert_eq!(found.broken, [broken], "{norm:?} {share}");
-                assert!((2..=2001).contains(&asked.get()), "{} passes", asked.get());
+                let queries = queries.get();
+                assert!((2..=2001).contains(&queries), "{queries} passes");
             }
         }
     }

@@ -1,113 +1,123 @@
-//! Attacks by name, one after the other: what a recipe or `--attack` asks for.
+//! Attacks by name, one after the other: the value of a recipe's `attack` key or of `--attack`.
 
 use serde::{Deserialize, Serialize, Serializer};
 use toml::{Table, Value};
 
 use super::apgd::Loss;
-use super::{Apgd, Fab, Found, Noise, Restarted, Square, Tell, Victim, fgsm};
+use super::{
+    Apgd, AttackKind, AttackResult, Fab, Noise, Progress, RestartedPgd, Square, TargetedApgd,
+    Victim, fgsm,
+};
 use crate::error::{Result, nearest};
 
-/// One attack with its settings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// An attack with its settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Attack {
     /// Projected gradient ascent on the cross-entropy.
-    Pgd(Restarted),
+    Pgd(RestartedPgd),
     /// Auto-PGD on the cross-entropy.
     ApgdCe(Apgd),
     /// Auto-PGD on the difference of logits ratio.
     ApgdDlr(Apgd),
     /// Auto-PGD on the targeted difference of logits ratio.
-    ApgdT(Apgd),
-    /// Fast adaptive boundary attack.
+    ApgdT(TargetedApgd),
+    /// Fast adaptive boundary attack on the nearest boundary.
     Fab(Fab),
-    /// The same, target by target.
+    /// Fast adaptive boundary attack, target by target.
     FabT(Fab),
-    /// Random squares: black box.
+    /// Random search by square windows, without gradients.
     Square(Square),
-    /// One step.
+    /// One step along the gradient's sign.
     Fgsm,
-    /// Random points.
+    /// Random points of the ball.
     Noise(Noise),
 }
 
-/// The names of single attacks.
-const KINDS: [&str; 9] = [
-    "pgd", "apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square", "fgsm", "noise",
-];
-
-/// The names of compositions.
+/// Names of attacks that are composed of several.
 const COMPOSITIONS: [&str; 3] = ["autoattack", "standard", "rand"];
 
-/// Gradients of AutoAttack's version for random classifiers.
+/// Gradients for each step in AutoAttack's version for random classifiers.
 const EOT: usize = 20;
 
 impl Attack {
-    /// With its published settings; none of that name otherwise.
-    fn published(kind: &str) -> Option<Self> {
-        Some(match kind {
-            "pgd" => Self::Pgd(Restarted::default()),
-            "apgd-ce" => Self::ApgdCe(Apgd::default()),
-            "apgd-dlr" => Self::ApgdDlr(Apgd::default()),
-            "apgd-t" => Self::ApgdT(Apgd::targeted()),
-            "fab" => Self::Fab(Fab {
+    /// Attack with its published settings.
+    pub fn published(kind: AttackKind) -> Self {
+        match kind {
+            AttackKind::Pgd => Self::Pgd(RestartedPgd::default()),
+            AttackKind::ApgdCe => Self::ApgdCe(Apgd::default()),
+            AttackKind::ApgdDlr => Self::ApgdDlr(Apgd::default()),
+            AttackKind::ApgdT => Self::ApgdT(TargetedApgd::default()),
+            AttackKind::Fab => Self::Fab(Fab {
                 targets: 0,
                 restarts: 5,
                 ..Fab::default()
             }),
-            "fab-t" => Self::FabT(Fab {
+            AttackKind::FabT => Self::FabT(Fab {
                 targets: 9,
                 restarts: 1,
                 ..Fab::default()
             }),
-            "square" => Self::Square(Square::default()),
-            "fgsm" => Self::Fgsm,
-            "noise" => Self::Noise(Noise::default()),
-            _ => return None,
-        })
-    }
-
-    /// Its name.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Pgd(_) => "pgd",
-            Self::ApgdCe(_) => "apgd-ce",
-            Self::ApgdDlr(_) => "apgd-dlr",
-            Self::ApgdT(_) => "apgd-t",
-            Self::Fab(_) => "fab",
-            Self::FabT(_) => "fab-t",
-            Self::Square(_) => "square",
-            Self::Fgsm => "fgsm",
-            Self::Noise(_) => "noise",
+            AttackKind::Square => Self::Square(Square::default()),
+            AttackKind::Fgsm => Self::Fgsm,
+            AttackKind::Noise => Self::Noise(Noise::default()),
         }
     }
 
-    /// Attacks.
+    /// Name of the attack without its settings.
+    pub fn kind(&self) -> AttackKind {
+        match self {
+            Self::Pgd(_) => AttackKind::Pgd,
+            Self::ApgdCe(_) => AttackKind::ApgdCe,
+            Self::ApgdDlr(_) => AttackKind::ApgdDlr,
+            Self::ApgdT(_) => AttackKind::ApgdT,
+            Self::Fab(_) => AttackKind::Fab,
+            Self::FabT(_) => AttackKind::FabT,
+            Self::Square(_) => AttackKind::Square,
+            Self::Fgsm => AttackKind::Fgsm,
+            Self::Noise(_) => AttackKind::Noise,
+        }
+    }
+
+    /// Attacks the images of `victim`.
     ///
     /// # Errors
-    /// What `tell` answers; [`Error::Logits`](crate::Error::Logits) for logits that are not finite.
-    pub fn run(&self, victim: &Victim, tell: Tell) -> Result<Found> {
+    /// An error of `progress`; [`Error::Logits`](crate::Error::Logits) for logits that are not finite.
+    pub fn run(&self, victim: &Victim, progress: Progress) -> Result<AttackResult> {
         match self {
-            Self::Pgd(pgd) => pgd.run(victim, tell),
-            Self::ApgdCe(apgd) => apgd.run(victim, Loss::CrossEntropy, tell),
-            Self::ApgdDlr(apgd) => apgd.run(victim, Loss::Dlr, tell),
-            Self::ApgdT(apgd) => apgd.run(victim, Loss::TargetedDlr, tell),
-            Self::Fab(fab) | Self::FabT(fab) => fab.run(victim, tell),
-            Self::Square(square) => square.run(victim, tell),
-            Self::Fgsm => fgsm::run(victim, tell),
-            Self::Noise(noise) => noise.run(victim, tell),
+            Self::Pgd(pgd) => pgd.run(victim, progress),
+            Self::ApgdCe(apgd) => apgd.run(victim, Loss::CrossEntropy, progress),
+            Self::ApgdDlr(apgd) => apgd.run(victim, Loss::Dlr, progress),
+            Self::ApgdT(apgd) => apgd.run(victim, progress),
+            Self::Fab(fab) | Self::FabT(fab) => fab.run(victim, progress),
+            Self::Square(square) => square.run(victim, progress),
+            Self::Fgsm => fgsm::run(victim, progress),
+            Self::Noise(noise) => noise.run(victim, progress),
         }
     }
 
-    /// The attack that a table describes: its `kind`, and what differs from the published settings.
-    fn described(mut table: Table) -> Result<Self, String> {
-        let kind = match table.remove("kind") {
-            Some(Value::String(kind)) => kind,
+    /// Refuses settings that cannot be carried out: "queries: expected 1 or more, found 0".
+    fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Pgd(pgd) => pgd.check(),
+            Self::ApgdCe(apgd) | Self::ApgdDlr(apgd) => apgd.check(),
+            Self::ApgdT(apgd) => apgd.check(),
+            Self::Fab(fab) => fab.check(),
+            Self::FabT(fab) => fab.check_targeted(),
+            Self::Square(square) => square.check(),
+            Self::Fgsm => Ok(()),
+            Self::Noise(noise) => noise.check(),
+        }
+    }
+
+    /// Reads an attack from its table: the `kind`, and the settings that differ from the published ones.
+    fn from_table(mut table: Table) -> Result<Self, String> {
+        let kind: AttackKind = match table.remove("kind") {
+            Some(Value::String(kind)) => kind.parse()?,
             Some(other) => return Err(format!("kind: expected a name, found {other}")),
             None => return Err("expected a kind, such as kind = \"apgd-ce\"".to_owned()),
         };
-        let published = Self::published(&kind)
-            .ok_or_else(|| format!("unknown attack {kind:?}: {}", nearest(&kind, KINDS)))?;
+        let published = Self::published(kind);
         let mut settings = Table::try_from(&published).map_err(|error| error.to_string())?;
         for (key, value) in table {
             let known = settings.keys().map(String::as_str);
@@ -119,70 +129,54 @@ impl Attack {
                 };
                 return Err(format!("unknown setting {key:?} of {kind}: {hint}"));
             }
-            // What is published is possible: untargeted FAB has 0 targets.
-            let published = settings.get(&key) == Some(&value);
-            let expected = match value {
-                _ if published => None,
-                Value::Integer(count) if count < 1 => Some("1 or more"),
-                Value::Float(share) if !(share > 0.0 && share.is_finite()) => Some("more than 0"),
-                _ => None,
-            };
-            if let Some(expected) = expected {
-                return Err(format!(
-                    "{key} of {kind}: expected {expected}, found {value}"
-                ));
-            }
             settings.insert(key, value);
         }
         let attack: Self = settings
             .try_into()
             .map_err(|error: toml::de::Error| format!("{kind}: {}", error.message()))?;
-        let possible = match &attack {
-            Self::Fab(fab) | Self::FabT(fab) => fab.check(),
-            Self::Square(square) => square.check(),
-            _ => Ok(()),
-        };
-        possible.map_err(|problem| format!("{kind}: {problem}"))?;
+        let checked = attack.check();
+        checked.map_err(|problem| format!("{kind}: {problem}"))?;
         Ok(attack)
     }
 }
 
-/// Attacks, each on what the ones before it left.
+/// List of attacks, each run on the images that the ones before it left.
+///
+/// ```
+/// use advcl::attack::{AttackKind, Suite};
+///
+/// let suite = Suite::named("autoattack")?;
+/// assert_eq!(suite.attacks()[0].kind(), AttackKind::ApgdCe);
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "Given")]
+#[serde(try_from = "Written")]
 pub struct Suite {
     /// None for a list.
     name: Option<String>,
     attacks: Vec<Attack>,
 }
 
-/// A suite as it is written.
+/// A suite as a recipe has it.
 #[derive(Deserialize)]
 #[serde(
     untagged,
     expecting = "expected the name of an attack, or a list of tables such as { kind = \"apgd-ce\" }"
 )]
-enum Given {
+enum Written {
     Name(String),
     List(Vec<Table>),
 }
 
-impl TryFrom<Given> for Suite {
+impl TryFrom<Written> for Suite {
     type Error = String;
 
-    fn try_from(given: Given) -> Result<Self, String> {
-        match given {
-            Given::Name(name) => Self::named(&name),
-            Given::List(tables) => {
-                let attacks: Result<Vec<Attack>, String> =
-                    tables.into_iter().map(Attack::described).collect();
-                match attacks? {
-                    attacks if attacks.is_empty() => Err("expected at least one attack".to_owned()),
-                    attacks => Ok(Self {
-                        name: None,
-                        attacks,
-                    }),
-                }
+    fn try_from(written: Written) -> Result<Self, String> {
+        match written {
+            Written::Name(name) => Self::named(&name),
+            Written::List(tables) => {
+                let attacks = tables.into_iter().map(Attack::from_table);
+                Self::new(attacks.collect::<Result<_, _>>()?)
             }
         }
     }
@@ -198,43 +192,64 @@ impl Serialize for Suite {
 }
 
 impl Suite {
-    /// A published composition, or a single attack with its published settings.
+    /// Published composition of attacks, or a single attack with its published settings.
     ///
     /// "autoattack" (also "standard") is AutoAttack's standard version, "rand" its version for random classifiers.
     ///
     /// # Errors
-    /// In words, with the nearest name that there is.
+    /// A line with the nearest known name.
     pub fn named(name: &str) -> Result<Self, String> {
+        use AttackKind::{ApgdCe, ApgdT, FabT, Square};
         let random = Apgd {
             eot: EOT,
             ..Apgd::default()
         };
-        let parts = |kinds: &[&str]| {
-            let attacks = kinds.iter().map(|kind| Attack::published(kind));
-            attacks.collect::<Option<Vec<_>>>()
-        };
         let attacks = match name {
-            "autoattack" | "standard" => parts(&["apgd-ce", "apgd-t", "fab-t", "square"]),
-            "rand" => Some(vec![
-                Attack::ApgdCe(random.clone()),
-                Attack::ApgdDlr(random),
-            ]),
-            kind => parts(&[kind]),
+            "autoattack" | "standard" => [ApgdCe, ApgdT, FabT, Square]
+                .map(Attack::published)
+                .to_vec(),
+            "rand" => vec![Attack::ApgdCe(random.clone()), Attack::ApgdDlr(random)],
+            single => {
+                let kinds = AttackKind::ALL.into_iter();
+                let mut same = kinds.filter(|kind| kind.name() == single);
+                let kind = same.next().ok_or_else(|| {
+                    let known = COMPOSITIONS.into_iter();
+                    let known = known.chain(AttackKind::ALL.map(AttackKind::name));
+                    format!("unknown attack {name:?}: {}", nearest(name, known))
+                })?;
+                vec![Attack::published(kind)]
+            }
         };
-        let known = COMPOSITIONS.into_iter().chain(KINDS);
         Ok(Self {
-            attacks: attacks
-                .ok_or_else(|| format!("unknown attack {name:?}: {}", nearest(name, known)))?,
+            attacks,
             name: Some(name.to_owned()),
         })
     }
 
-    /// As the recipe names it: "autoattack", "square"; "custom" for a list.
+    /// Suite of these attacks, in this order.
+    ///
+    /// # Errors
+    /// A line for no attacks, or for settings that cannot be carried out.
+    pub fn new(attacks: Vec<Attack>) -> Result<Self, String> {
+        if attacks.is_empty() {
+            return Err("expected at least one attack".to_owned());
+        }
+        for attack in &attacks {
+            let checked = attack.check();
+            checked.map_err(|problem| format!("{}: {problem}", attack.kind()))?;
+        }
+        Ok(Self {
+            name: None,
+            attacks,
+        })
+    }
+
+    /// Name in the recipe: "autoattack", "square"; "custom" for a list.
     pub fn name(&self) -> &str {
         self.name.as_deref().unwrap_or("custom")
     }
 
-    /// In order.
+    /// Attacks in their order.
     pub fn attacks(&self) -> &[Attack] {
         &self.attacks
     }
@@ -258,10 +273,11 @@ mod tests {
 
     #[test]
     fn every_name_is_an_attack_with_published_settings() {
-        for kind in KINDS {
-            let suite = Suite::named(kind).expect(kind);
-            assert_eq!((suite.name(), suite.attacks()[0].name()), (kind, kind));
-            let written = parse(&format!("[{{ kind = {kind:?} }}]")).expect(kind);
+        for kind in AttackKind::ALL {
+            let name = kind.name();
+            let suite = Suite::named(name).expect(name);
+            assert_eq!((suite.name(), suite.attacks()[0].kind()), (name, kind));
+            let written = parse(&format!("[{{ kind = {name:?} }}]")).expect(name);
             // With every setting, as a run folder keeps it.
             let text = serde_json::to_string(&written).expect("plain values");
             assert_eq!(serde_json::from_str::<Suite>(&text).expect(&text), written);
@@ -276,7 +292,8 @@ mod tests {
             ("rand", &["apgd-ce", "apgd-dlr"]),
         ] {
             let suite = Suite::named(name).expect(name);
-            let names: Vec<&str> = suite.attacks().iter().map(Attack::name).collect();
+            let names = suite.attacks().iter().map(|attack| attack.kind().name());
+            let names: Vec<&str> = names.collect();
             assert_eq!((suite.name(), &names[..]), (name, expected));
         }
         let suite = Suite::named("fab-t").expect("FAB");
@@ -294,10 +311,12 @@ mod tests {
         let Attack::ApgdT(apgd) = &suite.attacks()[1] else {
             panic!("another attack");
         };
-        let expected = Apgd {
+        let expected = TargetedApgd {
             targets: 3,
-            rho: 1.0,
-            ..Apgd::targeted()
+            apgd: Apgd {
+                rho: 1.0,
+                ..Apgd::default()
+            },
         };
         assert_eq!(apgd, &expected);
         for attack in [suite, Suite::named("rand").expect("a name")] {
@@ -310,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_attack_is_told() {
+    fn what_is_no_attack_is_refused_with_the_reason() {
         for (text, words) in [
             (
                 "\"autoatack\"",
@@ -336,11 +355,11 @@ mod tests {
             ),
             (
                 "[{ kind = \"square\", queries = 0 }]",
-                "queries of square: expected 1 or more, found 0",
+                "square: queries: expected 1 or more, found 0",
             ),
             (
                 "[{ kind = \"apgd-ce\", rho = nan }]",
-                "rho of apgd-ce: expected more than 0, found nan",
+                "apgd-ce: rho: expected more than 0, found NaN",
             ),
             ("[{ kind = \"square\", queries = \"many\" }]", "square: "),
             (
@@ -350,6 +369,22 @@ mod tests {
             (
                 "[{ kind = \"fab-t\", eta = 0.5 }]",
                 "fab-t: eta: expected 1 or more, found 0.5",
+            ),
+            (
+                "[{ kind = \"fab-t\", targets = 0 }]",
+                "fab-t: targets: expected 1 or more, found 0",
+            ),
+            (
+                "[{ kind = \"apgd-t\", targets = 0 }]",
+                "apgd-t: targets: expected 1 or more, found 0",
+            ),
+            (
+                "[{ kind = \"pgd\", step = 0.0 }]",
+                "pgd: step: expected more than 0, found 0",
+            ),
+            (
+                "[{ kind = \"noise\", samples = 0 }]",
+                "noise: samples: expected 1 or more, found 0",
             ),
         ] {
             let error = parse(text).expect_err(text);

@@ -1,88 +1,103 @@
-//! Who is attacked, and what an attack found: what all attacks of a suite share.
+//! The attacked classifier with its images, and an attack's result: shared by all attacks of a suite.
 
 use burn::tensor::{Int, Tensor};
 use rand::rngs::ChaCha8Rng;
 
 use super::Ball;
-use crate::error::Result;
-use crate::logits::{classes_said, require_finite};
+use crate::error::{Error, Result};
+use crate::logits::{LogitRows, finite_predictions};
 use crate::random;
-use crate::tensor::{label_tensor, to_vec};
+use crate::tensor::label_tensor;
 
-/// Images under attack, and the classifier that is to be fooled.
+/// Stage in errors of logits under attack.
+const STAGE: &str = "under attack";
+
+/// A classifier under attack and a batch of images.
 pub struct Victim<'a> {
-    /// `[batch, channels, height, width]` in [0, 1] to logits `[batch, classes]`. A row depends on its image alone.
+    /// Classifier, from `[batch, channels, height, width]` in [0, 1] to logits `[batch, classes]`. A row of logits depends
+    /// on its image alone.
     pub logits: &'a dyn Fn(Tensor<4>) -> Tensor<2>,
-    /// All of them classified correctly.
+    /// Images, all classified correctly; [`Victim::last_iterates`] takes others too.
     pub images: &'a Tensor<4>,
-    /// Of each image.
+    /// Label of each image.
     pub labels: &'a [usize],
-    /// Where each image is in its split. Its random numbers come from here, so that they do not depend on the batch.
+    /// Index of each image in its split. An image's random numbers are drawn by its index, so that they do not depend on
+    /// the batch.
     pub indices: &'a [usize],
-    /// Where adversarial examples may be.
+    /// Threat model.
     pub ball: Ball,
-    /// Of all random numbers.
+    /// Seed of all random numbers.
     pub seed: u64,
 }
 
-/// Is told the share of the work that is done, in [0, 1]; an error ends the attack.
-pub type Tell<'a> = &'a mut dyn FnMut(f64) -> Result<()>;
+/// Progress callback; receives the finished fraction in [0, 1]. Returning an error aborts the attack.
+pub type Progress<'a> = &'a mut dyn FnMut(f64) -> Result<()>;
 
-/// What an attack found.
-pub struct Found {
-    /// Which images it broke.
+/// For `map_err`: names the stage in which logits under attack were not finite.
+pub(crate) fn in_stage(stage: &str) -> impl FnOnce(Error) -> Error {
+    move |error| match error {
+        Error::Logits { image, value, .. } => Error::Logits {
+            stage: stage.to_owned(),
+            image,
+            value,
+        },
+        other => other,
+    }
+}
+
+/// Result of an attack on a batch.
+pub struct AttackResult {
+    /// Whether each image is broken.
     pub broken: Vec<bool>,
-    /// An adversarial example of each broken image; anything for the others.
+    /// Adversarial example of each broken image; an image without meaning in the other rows.
     pub images: Tensor<4>,
 }
 
-/// The images at `rows` of a batch, in that order.
+/// Images at `rows` of a batch, in that order.
 pub fn select(images: &Tensor<4>, rows: &[usize]) -> Tensor<4> {
     let index = label_tensor(rows, &images.device());
     images.clone().select(0, index)
 }
 
 impl Victim<'_> {
-    /// The labels of the images at `rows`.
+    /// Labels of the images at `rows`.
     pub fn labels_of(&self, rows: &[usize]) -> Tensor<1, Int> {
         let labels: Vec<usize> = rows.iter().map(|&row| self.labels[row]).collect();
         label_tensor(&labels, &self.images.device())
     }
 
-    /// Which of the images at `rows` are misclassified, by what the classifier said where an attack moved them.
+    /// Whether each of the images at `rows` is misclassified, by logits of their attacked versions.
     ///
     /// # Errors
-    /// [`Error::Logits`](crate::Error::Logits) for logits that are not finite: neither right nor wrong.
-    pub fn wrong(&self, rows: &[usize], logits: Tensor<2>) -> Result<Vec<bool>> {
+    /// [`Error::Logits`](crate::Error::Logits) for logits that are not finite: the image is neither right nor wrong.
+    pub fn misclassified(&self, rows: &[usize], logits: Tensor<2>) -> Result<Vec<bool>> {
         let indices: Vec<usize> = rows.iter().map(|&row| self.indices[row]).collect();
-        let said = classes_said("under attack", &indices, logits)?;
-        let wrong = rows.iter().zip(said);
-        Ok(wrong
+        let predicted = finite_predictions(STAGE, &indices, logits)?;
+        let pairs = rows.iter().zip(predicted);
+        Ok(pairs
             .map(|(&row, class)| self.labels[row] != class)
             .collect())
     }
 
-    /// The classes other than its label of each image, in falling order of the image's own logits: whom targeted attacks push to.
+    /// Classes other than the label for each image, the largest logit of the clean image first: the order in which targeted
+    /// attacks try them.
     ///
     /// # Errors
-    /// As [`Victim::wrong`].
-    pub fn rivals(&self) -> Result<Vec<Vec<usize>>> {
-        let said = (self.logits)(self.images.clone());
-        let classes = said.dims()[1];
-        let values = to_vec(said);
-        let rows = values.chunks(classes).zip(self.labels).zip(self.indices);
-        rows.map(|((logits, &label), &index)| {
-            require_finite("under attack", index, logits)?;
-            let mut others: Vec<usize> = (0..classes).filter(|&class| class != label).collect();
+    /// As [`Victim::misclassified`].
+    pub fn targets(&self) -> Result<Vec<Vec<usize>>> {
+        let logits = LogitRows::read((self.logits)(self.images.clone()));
+        logits.require_finite(STAGE, self.indices)?;
+        let targets = |(logits, &label): (&[f32], &usize)| {
+            let mut others: Vec<usize> = (0..logits.len()).filter(|&c| c != label).collect();
             others.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
-            Ok(others)
-        })
-        .collect()
+            others
+        };
+        Ok(logits.rows().zip(self.labels).map(targets).collect())
     }
 
     /// Something random for each of the images at `rows`, by a generator of its own: `draw` gets one image at a time,
     /// `[1, channels, height, width]`.
-    pub fn draw(
+    pub fn random(
         &self,
         purpose: &str,
         rows: &[usize],
@@ -96,23 +111,23 @@ impl Victim<'_> {
     }
 }
 
-impl Found {
-    /// Of an attack that has not begun.
-    pub fn nothing(victim: &Victim) -> Self {
+impl AttackResult {
+    /// Result of an attack that has not begun: nothing is broken.
+    pub fn unbroken(victim: &Victim) -> Self {
         Self {
             broken: vec![false; victim.labels.len()],
             images: victim.images.clone(),
         }
     }
 
-    /// The images that are not broken yet.
-    pub fn left(&self) -> Vec<usize> {
+    /// Rows of the images that are not broken yet.
+    pub fn remaining(&self) -> Vec<usize> {
         let rows = 0..self.broken.len();
         rows.filter(|&row| !self.broken[row]).collect()
     }
 
-    /// Notes adversarial examples of the images at `rows`.
-    pub fn put(&mut self, rows: &[usize], examples: Tensor<4>) {
+    /// Records adversarial examples of the images at `rows`.
+    pub fn record(&mut self, rows: &[usize], examples: Tensor<4>) {
         let count = self.broken.len();
         let mut order: Vec<usize> = (0..count).collect();
         for (place, &row) in rows.iter().enumerate() {
@@ -123,16 +138,17 @@ impl Found {
         self.images = select(&all, &order);
     }
 
-    /// Asks the classifier about `tried`, one for each of the images at `rows`, and notes those that it gets wrong.
+    /// Queries the classifier about `candidates`, one for each of the images at `rows`, and records those that it
+    /// misclassifies.
     ///
     /// # Errors
-    /// As [`Victim::wrong`].
-    pub fn judge(&mut self, victim: &Victim, rows: &[usize], tried: Tensor<4>) -> Result<()> {
-        let wrong = victim.wrong(rows, (victim.logits)(tried.clone()))?;
+    /// As [`Victim::misclassified`].
+    pub fn query(&mut self, victim: &Victim, rows: &[usize], candidates: Tensor<4>) -> Result<()> {
+        let wrong = victim.misclassified(rows, (victim.logits)(candidates.clone()))?;
         let places: Vec<usize> = (0..rows.len()).filter(|&place| wrong[place]).collect();
         if !places.is_empty() {
             let rows: Vec<usize> = places.iter().map(|&place| rows[place]).collect();
-            self.put(&rows, select(&tried, &places));
+            self.record(&rows, select(&candidates, &places));
         }
         Ok(())
     }

@@ -6,8 +6,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::Spread;
+use crate::evaluate::Attacked;
 use crate::evaluate::soundness::Finding;
-use crate::evaluate::{Attacked, Tally};
 use crate::experiment::Outcome;
 
 /// Significance level for the corrected p-values.
@@ -116,12 +116,6 @@ pub fn same_suite<'a>(outcome: &'a Outcome, like: &Attacked) -> Option<&'a Attac
     suites(outcome).find(|one| {
         (&one.suite, one.images) == (&like.suite, like.images) && names(one) == names(like)
     })
-}
-
-/// Counts of PGD on the images that a suite of attacks ran on, where they are known.
-pub fn pgd_on_same_images(outcome: &Outcome, attacked: &Attacked) -> Option<Tally> {
-    let total = &outcome.accuracy.total;
-    (attacked.images == total.images).then(|| total.clone())
 }
 
 /// A method's accuracy less the baseline's, by the same mode, seed by seed.

@@ -17,7 +17,7 @@ use crate::session::{Context, Event};
 
 pub use comparison::{
     ComparedAccuracy, Comparison, ComparisonRow, DifferenceVerdict, FailedRow, FinetuningGap,
-    LEVEL, MethodDifference, RowFinding,
+    LEVEL, MethodDifference, RowFinding, same_suite, suites,
 };
 pub use statistics::{Spread, holm, paired};
 

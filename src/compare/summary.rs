@@ -3,7 +3,7 @@
 
 use super::comparison::{
     ComparedAccuracy, Comparison, ComparisonRow, FailedRow, FinetuningGap, LEVEL, MethodDifference,
-    RowFinding, pgd_on_same_images, same_suite, suites,
+    RowFinding, same_suite, suites,
 };
 use super::{Spread, holm, paired};
 use crate::evaluate::Attacked;
@@ -189,7 +189,7 @@ fn row(outcomes: &[(u64, &Outcome)], suite: Option<&Attacked>) -> ComparisonRow 
         values.map(|values| Spread::of(&values))
     };
     let on_attacked = |outcome: &Outcome| {
-        let tally = pgd_on_same_images(outcome, same_suite(outcome, suite?)?)?;
+        let tally = same_suite(outcome, suite?)?.pgd?;
         Some(100.0 * tally.robust as f64 / tally.images as f64)
     };
     let finetuned = outcomes.iter().all(|(_, o)| o.seconds.finetune > 0.0);

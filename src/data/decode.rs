@@ -13,7 +13,7 @@ const MAX_SIDE: usize = 4096;
 
 /// Shape of the first image of a data set, which all others must have.
 #[derive(Clone, Debug)]
-pub(super) struct Like {
+pub(super) struct ImageShape {
     /// File of the image, for messages.
     pub(super) path: PathBuf,
     /// Number of channels, 1 or 3.
@@ -35,8 +35,8 @@ pub(super) fn decode(
     set: &str,
     path: &Path,
     bytes: &[u8],
-    first: Option<&Like>,
-) -> Result<(Like, Vec<u8>)> {
+    first: Option<&ImageShape>,
+) -> Result<(ImageShape, Vec<u8>)> {
     let damaged = |place: &str, error: image::ImageError| {
         Error::format(path, place, "a whole image", error.to_string())
     };
@@ -68,14 +68,14 @@ pub(super) fn decode(
         ColorType::Rgb8 => 3,
         other => return Err(unusable(path, other)),
     };
-    let like = Like {
+    let shape = ImageShape {
         path: path.into(),
         channels,
         height,
         width,
     };
     if let Some(first) = first {
-        agree(set, first, &like)?;
+        agree(set, first, &shape)?;
     }
     // The JPEG decoder fills missing data with gray and reports no error.
     if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
@@ -96,36 +96,36 @@ pub(super) fn decode(
         .read_image(&mut interleaved)
         .map_err(|error| damaged("image data", error))?;
     if channels == 1 {
-        return Ok((like, interleaved));
+        return Ok((shape, interleaved));
     }
     let mut planes = Vec::with_capacity(interleaved.len());
     for channel in 0..channels {
         planes.extend(interleaved.iter().skip(channel).step_by(channels));
     }
-    Ok((like, planes))
+    Ok((shape, planes))
 }
 
 /// Refuses an image of another size or number of channels than the first one.
-fn agree(set: &str, first: &Like, like: &Like) -> Result<()> {
-    let (a, b) = (first.path.display(), like.path.display());
-    if (first.height, first.width) != (like.height, like.width) {
+fn agree(set: &str, first: &ImageShape, shape: &ImageShape) -> Result<()> {
+    let (a, b) = (first.path.display(), shape.path.display());
+    if (first.height, first.width) != (shape.height, shape.width) {
         return Err(Error::data(
             set,
             format!(
                 "expected images of one size (width × height), found {a} of {} × {} and {b} of {} × {}",
-                first.width, first.height, like.width, like.height
+                first.width, first.height, shape.width, shape.height
             ),
             "resize them to one size",
         ));
     }
-    if first.channels != like.channels {
+    if first.channels != shape.channels {
         let name = |channels| if channels == 1 { "gray" } else { "colour" };
         return Err(Error::data(
             set,
             format!(
                 "expected all images gray or all in colour, found {a} in {} and {b} in {}",
                 name(first.channels),
-                name(like.channels)
+                name(shape.channels)
             ),
             "convert them to one kind",
         ));
@@ -190,24 +190,27 @@ mod tests {
     use super::*;
     use image::ExtendedColorType::{self, L8, L16, La8, Rgb8, Rgb16, Rgba8};
 
-    fn read(bytes: &[u8], first: Option<&Like>) -> Result<(Like, Vec<u8>)> {
+    fn read(bytes: &[u8], first: Option<&ImageShape>) -> Result<(ImageShape, Vec<u8>)> {
         decode("set", Path::new("set/x"), bytes, first)
     }
 
     #[test]
     fn colour_comes_as_planes_and_gray_as_one() {
-        let (like, pixels) = read(&png(2, 1, 10), None).unwrap();
-        assert_eq!((like.channels, like.height, like.width), (3, 1, 2));
+        let (shape, pixels) = read(&png(2, 1, 10), None).unwrap();
+        assert_eq!((shape.channels, shape.height, shape.width), (3, 1, 2));
         assert_eq!(pixels, [10, 13, 11, 14, 12, 15]);
-        let (like, pixels) = read(&gray_png(2, 1, 10), None).unwrap();
-        assert_eq!((like.channels, pixels), (1, vec![10, 11]));
+        let (shape, pixels) = read(&gray_png(2, 1, 10), None).unwrap();
+        assert_eq!((shape.channels, pixels), (1, vec![10, 11]));
     }
 
     #[test]
     fn jpeg_gray_and_colour() {
         for (kind, channels) in [(L8, 1), (Rgb8, 3)] {
-            let (like, pixels) = read(&picture(ImageFormat::Jpeg, kind, 9, 5, 0), None).unwrap();
-            assert_eq!((like.channels, like.height, like.width), (channels, 5, 9));
+            let (shape, pixels) = read(&picture(ImageFormat::Jpeg, kind, 9, 5, 0), None).unwrap();
+            assert_eq!(
+                (shape.channels, shape.height, shape.width),
+                (channels, 5, 9)
+            );
             assert_eq!(pixels.len(), channels * 45);
         }
     }
@@ -266,7 +269,7 @@ mod tests {
                 for value in [0, 0xff, whole[i] ^ 0x10] {
                     let mut bytes = whole.clone();
                     bytes[i] = value;
-                    // Damage to a JPEG's pixels cannot be told; what matters is that we come back.
+                    // Damage to the pixels of a JPEG cannot be detected; the decoder must only not panic.
                     let _ = read(&bytes, None);
                 }
             }

@@ -37,8 +37,8 @@ pub fn read_images(paths: &[PathBuf], shape: [usize; 3]) -> Result<(Vec<PathBuf>
     let read = |path: &PathBuf| {
         let bytes = fs::read(path).map_err(Error::io("read", path))?;
         let name = path.display().to_string();
-        let (like, pixels) = decode(&name, path, &bytes, None)?;
-        let found = [like.channels, like.height, like.width];
+        let (image, pixels) = decode(&name, path, &bytes, None)?;
+        let found = [image.channels, image.height, image.width];
         if found != shape {
             let problem = format!(
                 "expected {channels} channels, {height} × {width} pixels, as the model was trained on, found {} channels, {} × {}",

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::archive::{Store, read_error};
 use super::dataset::{Dataset, Split};
-use super::decode::{Like, decode};
+use super::decode::{ImageShape, decode};
 use super::entry::Entry;
 use super::images::Images;
 use super::layout::{Item, Layout};
@@ -40,7 +40,7 @@ pub(super) fn load(store: &Store, entries: Vec<Entry>) -> Result<Dataset> {
         .collect();
     let mut collector = ImageCollector {
         source: &source,
-        like: None,
+        shape: None,
         train: Vec::new(),
         test: Vec::new(),
         lens: [layout.train.len(), layout.test.len()],
@@ -77,7 +77,7 @@ pub(super) fn load(store: &Store, entries: Vec<Entry>) -> Result<Dataset> {
 struct ImageCollector<'a> {
     source: &'a str,
     /// Shape of the first image; nothing is allocated before it is known.
-    like: Option<Like>,
+    shape: Option<ImageShape>,
     train: Vec<u8>,
     test: Vec<u8>,
     /// Number of images in each split.
@@ -95,8 +95,8 @@ impl ImageCollector<'_> {
         self.chunk.push((place, path, bytes));
         // The first image alone, so that all others are compared with its shape before they are
         // decoded.
-        let most = self.like.as_ref().map_or(1, |like| {
-            let image_len = like.channels * like.height * like.width;
+        let most = self.shape.as_ref().map_or(1, |shape| {
+            let image_len = shape.channels * shape.height * shape.width;
             (CHUNK_BYTES / image_len).clamp(1, CHUNK_LEN)
         });
         if self.chunk.len() >= most || self.chunk_bytes >= CHUNK_BYTES {
@@ -109,17 +109,17 @@ impl ImageCollector<'_> {
     fn flush(&mut self) -> Result<()> {
         let chunk = std::mem::take(&mut self.chunk);
         self.chunk_bytes = 0;
-        let (source, like) = (self.source, self.like.as_ref());
+        let (source, shape) = (self.source, self.shape.as_ref());
         // Not collected into one result: of several errors, the first in order is always reported.
-        let decoded: Vec<Result<(Like, Vec<u8>)>> = chunk
+        let decoded: Vec<Result<(ImageShape, Vec<u8>)>> = chunk
             .par_iter()
-            .map(|(_, path, bytes)| decode(source, path, bytes, like))
+            .map(|(_, path, bytes)| decode(source, path, bytes, shape))
             .collect();
         for (decoded, (place, ..)) in decoded.into_iter().zip(&chunk) {
-            let (like, pixels) = decoded?;
-            if self.like.is_none() {
+            let (shape, pixels) = decoded?;
+            if self.shape.is_none() {
                 self.allocate(pixels.len())?;
-                self.like = Some(like);
+                self.shape = Some(shape);
             }
             let (split, place) = match place.checked_sub(self.lens[0]) {
                 None => (&mut self.train, *place),
@@ -154,7 +154,7 @@ impl ImageCollector<'_> {
 
     fn finish(self, name: String, layout: Layout) -> Result<Dataset> {
         let expected = self.lens[0] + self.lens[1];
-        let Some(like) = self.like.filter(|_| self.filled == expected) else {
+        let Some(shape) = self.shape.filter(|_| self.filled == expected) else {
             return Err(Error::data(
                 self.source,
                 format!(
@@ -168,9 +168,9 @@ impl ImageCollector<'_> {
         let split = |pixels, items: Vec<Item>| Split {
             images: Images {
                 pixels,
-                channels: like.channels,
-                height: like.height,
-                width: like.width,
+                channels: shape.channels,
+                height: shape.height,
+                width: shape.width,
             },
             labels: if labeled {
                 items.into_iter().map(|item| item.label).collect()

@@ -6,6 +6,18 @@ use crate::tensor::Batch;
 pub(super) const LUMA: [f32; 3] = [0.2989, 0.587, 0.114];
 
 /// Images of one size, stored as bytes.
+///
+/// ```
+/// use advcl::data::Images;
+///
+/// // Two gray images, 2 × 3 pixels each: a black one and a white one.
+/// let pixels = [[0; 6], [255; 6]].concat();
+/// let images = Images { pixels, channels: 1, height: 2, width: 3 };
+/// assert_eq!(images.len(), 2);
+/// let batch = images.batch(&[1, 1, 0]);
+/// assert_eq!(batch.shape, [3, 1, 2, 3]);
+/// assert_eq!(batch.data[..12], [1.0; 12]);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Images {
     /// Values as `[len, channels, height, width]`, row-major.

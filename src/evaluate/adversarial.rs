@@ -1,6 +1,6 @@
 //! Adversarial examples in a file: the evidence for a robust accuracy, which anyone can check without repeating the attack.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 
 use burn::tensor::{Tensor, TensorData};
@@ -8,52 +8,58 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 
-use crate::attack::{Ball, Norm};
-use crate::data::{Images, Split};
+use super::{Evaluator, Stage, by_batch};
+use crate::attack::{Ball, Norm, in_box};
+use crate::data::Images;
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
-use crate::nn::FrozenClassifier;
+use crate::logits::{LogitRows, require_finite};
 use crate::session::Context;
-use crate::tensor::to_vec;
-
-/// How far beyond ball or box a value may lie by rounding to f32.
-const ROUNDING: f64 = 1e-5;
 
 const INDICES: &str = "indices";
 const IMAGES: &str = "images";
 const METADATA: &str = "advcl_adversarial";
 
-/// Images that a classifier gets wrong, each near one that it gets right.
+/// Adversarial examples: images that a classifier misclassifies, each near one that it classifies correctly.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Adversarial {
-    /// Which images of the split they are near, in rising order where attacks wrote them.
+    /// Index in the split of each example's original, in rising order where attacks wrote them.
     pub indices: Vec<usize>,
-    /// `[images, channels, height, width]`, pixels in [0, 1].
+    /// Pixels in [0, 1], `[images, channels, height, width]`.
     pub images: Vec<f32>,
     /// Channels, height, width.
     pub shape: [usize; 3],
 }
 
-/// What the file says of itself.
+/// Description that a file of adversarial examples carries.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct About {
+pub struct ExamplesInfo {
     /// The classifier: METHOD/MODE.
     pub classifier: String,
-    /// How distance is measured.
+    /// Norm of the threat model.
     pub norm: Norm,
-    /// ε, in pixels of [0, 1].
+    /// Radius ε, in pixels of [0, 1].
     pub radius: f64,
-    /// Which images of the split were judged.
+    /// Indices in the split of the images that were evaluated.
     pub among: Vec<usize>,
-    /// All that the examples depend on, as TOML.
+    /// Everything that the examples depend on, as TOML.
     pub recipe: String,
-    /// Anything else, as a piece of unfinished work needs it.
+    /// The batch, where the examples are those of a single one of an unfinished run.
     #[serde(flatten)]
-    pub more: BTreeMap<String, serde_json::Value>,
+    pub batch: Option<BatchInfo>,
+}
+
+/// A finished batch of an unfinished run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BatchInfo {
+    /// Indices of the images that were attacked.
+    pub tried: Vec<usize>,
+    /// Seconds that it took.
+    pub seconds: f64,
 }
 
 impl Adversarial {
-    /// None yet, of images of that shape (channels, height, width).
+    /// No examples yet, for images of this shape (channels, height, width).
     pub fn of_shape(shape: [usize; 3]) -> Self {
         Self {
             shape,
@@ -61,18 +67,18 @@ impl Adversarial {
         }
     }
 
-    /// Values of an image.
+    /// Number of values of an image.
     fn size(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// Takes those of `other` too.
+    /// Appends the examples of `other`.
     pub fn extend(&mut self, other: Self) {
         self.indices.extend(other.indices);
         self.images.extend(other.images);
     }
 
-    /// Brings them into the order of their indices.
+    /// Sorts the examples by index.
     pub fn sort(&mut self) {
         let mut order: Vec<usize> = (0..self.indices.len()).collect();
         order.sort_by_key(|&at| self.indices[at]);
@@ -82,21 +88,22 @@ impl Adversarial {
         self.indices = order.iter().map(|&at| self.indices[at]).collect();
     }
 
-    /// How many are not where an attack may put them; `originals` are all images of the split.
+    /// Number of examples outside of the ball around their original or of [0, 1]; `originals` are all images of the split.
     pub fn outside(&self, ball: Ball, originals: &Images) -> usize {
         let images = self.images.chunks(self.size().max(1));
         let pairs = self.indices.iter().zip(images);
         let outside = pairs.filter(|(index, image)| {
-            **index >= originals.len() || !inside(ball, image, &originals.batch(&[**index]).data)
+            let original = |index| originals.batch(&[index]).data;
+            **index >= originals.len() || !ball.contains(image, &original(**index))
         });
         outside.count()
     }
 
-    /// Writes them as safetensors: `indices` (int64) and `images` (float32).
+    /// Writes the examples as safetensors: `indices` (int64) and `images` (float32).
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn save(&self, path: &Path, about: &About) -> Result<()> {
+    pub fn save(&self, path: &Path, info: &ExamplesInfo) -> Result<()> {
         let indices: Vec<u8> = self
             .indices
             .iter()
@@ -117,8 +124,8 @@ impl Adversarial {
                     .expect(whole),
             ),
         ];
-        let about = serde_json::to_string(about).expect("plain values");
-        let metadata = HashMap::from([(METADATA.to_owned(), about)]);
+        let info = serde_json::to_string(info).expect("plain values");
+        let metadata = HashMap::from([(METADATA.to_owned(), info)]);
         let content =
             safetensors::serialize(tensors, Some(metadata)).map_err(|error| Error::Io {
                 action: "write",
@@ -131,8 +138,8 @@ impl Adversarial {
     /// Reads what [`Adversarial::save`] wrote, strictly.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Format`] for anything that is not such a file, or is one in part.
-    pub fn load(path: &Path) -> Result<(Self, About)> {
+    /// [`Error::Io`]; [`Error::Format`] for any other file, and for a truncated one.
+    pub fn load(path: &Path) -> Result<(Self, ExamplesInfo)> {
         let content = std::fs::read(path).map_err(Error::io("read", path))?;
         let wrong = |place: &str, expected: &str, found: String| {
             Error::format(path, place, expected, found)
@@ -143,11 +150,11 @@ impl Adversarial {
         let file = SafeTensors::deserialize(&content)
             .map_err(|error| wrong("header", complete, error.to_string()))?;
         let metadata = header.metadata().as_ref();
-        let about = metadata.and_then(|all| all.get(METADATA)).ok_or_else(|| {
+        let info = metadata.and_then(|all| all.get(METADATA)).ok_or_else(|| {
             let expected = "adversarial examples that advcl wrote";
             wrong(&format!("metadata {METADATA}"), expected, "none".to_owned())
         })?;
-        let about: About = serde_json::from_str(about).map_err(|error| {
+        let info: ExamplesInfo = serde_json::from_str(info).map_err(|error| {
             let expected = "a description that this version understands";
             wrong(&format!("metadata {METADATA}"), expected, error.to_string())
         })?;
@@ -188,112 +195,71 @@ impl Adversarial {
             images: bytes.iter().map(|b| f32::from_le_bytes(*b)).collect(),
             shape: [channels, height, width],
         };
-        Ok((examples, about))
+        Ok((examples, info))
     }
 }
 
-/// What a check of stored adversarial examples comes to.
+/// Result of checking stored adversarial examples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Verification {
     /// The classifier: METHOD/MODE.
     pub classifier: String,
-    /// How distance is measured.
+    /// Norm of the threat model.
     pub norm: Norm,
-    /// ε by which they were checked, the recipe's, in pixels of [0, 1].
+    /// Radius ε of the recipe, by which the examples were checked, in pixels of [0, 1].
     pub radius: f64,
-    /// Images that classifiers are judged by.
+    /// Images that the classifier was evaluated on.
     pub images: usize,
-    /// Of these, classified correctly as they are.
+    /// Images that are classified correctly when clean.
     pub clean: usize,
     /// Adversarial examples in the file.
     pub examples: usize,
-    /// Of these, with every pixel in [0, 1].
+    /// Examples with every pixel in [0, 1].
     pub in_box: usize,
-    /// Of these, inside the ball around their image.
+    /// Examples inside the ball around their original.
     pub in_ball: usize,
-    /// The largest distance found.
+    /// Largest distance of an example from its original.
     pub farthest: f64,
-    /// Examples that are misclassified while their image is not.
+    /// Examples that are misclassified while their original is not.
     pub fooled: usize,
-    /// Examples that are all of this.
+    /// Examples that are valid: in the box, in the ball, and misclassified.
     pub valid: usize,
-    /// Share of all images that is classified correctly and has no valid example against it: robust accuracy is no more.
+    /// Upper bound of the robust accuracy: share of all images that are classified correctly and have no valid example.
     pub robust_accuracy: f64,
 }
 
 impl Verification {
-    /// Whether every example is what it should be.
+    /// Whether every example is valid.
     pub fn holds(&self) -> bool {
         self.valid == self.examples
     }
 }
 
-/// Holds stored examples against the images that they are near and the classifier that they shall fool.
+/// Checks stored examples against their originals and against the classifier that they are meant to fool.
 ///
 /// # Errors
-/// [`Error::Format`] for examples that are of other images: another size, an index out of range or twice;
+/// [`Error::Format`] for examples of other images: another size, an index out of range or twice;
 /// [`Error::Interrupted`].
 pub fn verify(
-    (path, examples, about): (&Path, &Adversarial, &About),
-    classifier: &FrozenClassifier,
-    split: &Split,
+    (path, examples, info): (&Path, &Adversarial, &ExamplesInfo),
+    evaluator: &Evaluator,
     ball: Ball,
-    batch_size: usize,
     context: &mut Context,
 ) -> Result<Verification> {
-    let images = &split.images;
-    let expected = [images.channels, images.height, images.width];
-    if examples.shape != expected {
-        let (expected, found) = (format!("{expected:?}"), format!("{:?}", examples.shape));
-        let place = "tensor images, [channels, height, width]";
-        return Err(Error::format(path, place, expected, found));
-    }
-    let mut seen = vec![false; images.len()];
-    for &index in &examples.indices {
-        if index >= images.len() {
-            let expected = format!("indices below {}", images.len());
-            let found = index.to_string();
-            return Err(Error::format(path, "tensor indices", expected, found));
-        }
-        if std::mem::replace(&mut seen[index], true) {
-            let found = format!("{index} twice");
-            return Err(Error::format(
-                path,
-                "tensor indices",
-                "each image once",
-                found,
-            ));
-        }
-    }
-    let stage = format!("{}/verify", about.classifier);
-    if let Some(index) = about.among.iter().find(|&&index| index >= images.len()) {
-        let expected = format!("indices below {}", images.len());
-        return Err(Error::format(
-            path,
-            "the judged images",
-            expected,
-            index.to_string(),
-        ));
-    }
-    let judged = about.among.len();
-    let mut right = vec![false; images.len()];
-    let total = judged + examples.indices.len();
-    for (number, indices) in about.among.chunks(batch_size).enumerate() {
-        let batch = crate::tensor::to_tensor(images.batch(indices), &context.device);
-        let said = crate::logits::classes_said(&stage, indices, classifier.logits(batch))?;
-        for (&index, class) in indices.iter().zip(said) {
-            right[index] = class == split.labels[index];
-        }
-        let done = number * batch_size + indices.len();
-        context.progress(&stage, done, total, "images")?;
-    }
-    let clean = right.iter().filter(|&&right| right).count();
+    let split = evaluator.split;
+    check_indices(path, examples, info, &split.images)?;
+    let name = format!("{}/verify", info.classifier);
+    let mut stage = Stage::new(&name, info.among.len() + examples.indices.len());
+    let predicted = evaluator.predict_clean(&info.among, &mut stage, context)?;
+    let mut correct = vec![false; split.images.len()];
+    let clean = evaluator.correct(&info.among, &predicted);
+    clean.iter().for_each(|&index| correct[index] = true);
     let mut found = Verification {
-        classifier: about.classifier.clone(),
+        classifier: info.classifier.clone(),
         norm: ball.norm,
         radius: ball.radius,
-        images: judged,
-        clean,
+        images: info.among.len(),
+        clean: clean.len(),
         examples: examples.indices.len(),
         in_box: 0,
         in_ball: 0,
@@ -303,65 +269,82 @@ pub fn verify(
         robust_accuracy: 0.0,
     };
     let size = examples.size();
-    for (number, indices) in examples.indices.chunks(batch_size).enumerate() {
-        let first = number * batch_size;
-        let values = &examples.images[first * size..(first + indices.len()) * size];
-        let originals = images.batch(indices);
-        let data = TensorData::new(values.to_vec(), originals.shape);
-        let batch = Tensor::from_data(data, &context.device);
-        let logits = classifier.logits(batch);
-        let said = super::predictions(logits.clone());
-        let classes = logits.dims()[1];
-        let logits = to_vec(logits);
-        for (row, (&index, class)) in indices.iter().zip(said).enumerate() {
-            let (own, original) = (
-                &values[row * size..(row + 1) * size],
-                &originals.data[row * size..(row + 1) * size],
-            );
-            let in_box = own.iter().all(|v| (0.0..=1.0).contains(v));
-            // An example that is not finite is in no box, and no fault of the classifier.
-            if in_box {
-                super::require_finite(&stage, index, &logits[row * classes..][..classes])?;
+    let rows: Vec<usize> = (0..examples.indices.len()).collect();
+    by_batch(
+        &rows,
+        evaluator.batch_size,
+        &mut stage,
+        context,
+        |batch, context| {
+            let indices: Vec<usize> = batch.iter().map(|&row| examples.indices[row]).collect();
+            let values = &examples.images[batch[0] * size..][..batch.len() * size];
+            let originals = split.images.batch(&indices);
+            let data = TensorData::new(values.to_vec(), originals.shape);
+            let logits = (evaluator.logits)(Tensor::from_data(data, &context.device));
+            let logits = LogitRows::read(logits);
+            let images = values.chunks(size).zip(originals.data.chunks(size));
+            for ((&index, class), (row, (image, original))) in indices
+                .iter()
+                .zip(logits.predictions())
+                .zip(logits.rows().zip(images))
+            {
+                let in_box = in_box(image);
+                // An example that is not finite is in no box, and no fault of the classifier.
+                if in_box {
+                    require_finite(&name, index, row)?;
+                }
+                let distance = ball.norm.distance(image, original);
+                let in_ball = ball.reaches(distance);
+                let fooled = in_box && correct[index] && class != split.labels[index];
+                found.in_box += usize::from(in_box);
+                found.in_ball += usize::from(in_ball);
+                found.farthest = found.farthest.max(distance);
+                found.fooled += usize::from(fooled);
+                found.valid += usize::from(in_box && in_ball && fooled);
             }
-            let distance = distance(ball.norm, own, original);
-            let in_ball = distance <= ball.radius * (1.0 + ROUNDING) + f64::from(f32::EPSILON);
-            let fooled = in_box && right[index] && class != split.labels[index];
-            found.in_box += usize::from(in_box);
-            found.in_ball += usize::from(in_ball);
-            found.farthest = found.farthest.max(distance);
-            found.fooled += usize::from(fooled);
-            found.valid += usize::from(in_box && in_ball && fooled);
-        }
-        context.progress(
-            &stage,
-            images.len() + first + indices.len(),
-            total,
-            "images",
-        )?;
-    }
-    found.robust_accuracy = (clean - found.valid) as f64 / judged as f64;
+            Ok(())
+        },
+    )?;
+    found.robust_accuracy = (found.clean - found.valid) as f64 / found.images as f64;
     Ok(found)
 }
 
-/// How far apart two images are; infinite where a value is not finite.
-fn distance(norm: Norm, a: &[f32], b: &[f32]) -> f64 {
-    let differences = a.iter().zip(b).map(|(a, b)| f64::from(*a) - f64::from(*b));
-    let distance = match norm {
-        Norm::Linf => differences.fold(0.0, |far: f64, d| match d.is_nan() {
-            true => f64::INFINITY,
-            false => far.max(d.abs()),
-        }),
-        Norm::L2 => differences.map(|d| d * d).sum::<f64>().sqrt(),
-    };
-    match distance.is_nan() {
-        true => f64::INFINITY,
-        false => distance,
-    }
+/// Channels, height and width of images.
+pub(super) fn shape_of(images: &Images) -> [usize; 3] {
+    [images.channels, images.height, images.width]
 }
 
-/// Whether all of `images` are where an attack may put them: for the attacks' own results.
-pub fn inside(ball: Ball, image: &[f32], original: &[f32]) -> bool {
-    let in_box = image.iter().all(|v| (0.0..=1.0).contains(v));
-    let limit = ball.radius * (1.0 + ROUNDING) + f64::from(f32::EPSILON);
-    in_box && distance(ball.norm, image, original) <= limit
+/// Refuses examples that cannot be those of `images`.
+fn check_indices(
+    path: &Path,
+    examples: &Adversarial,
+    info: &ExamplesInfo,
+    images: &Images,
+) -> Result<()> {
+    let expected = shape_of(images);
+    if examples.shape != expected {
+        let (expected, found) = (format!("{expected:?}"), format!("{:?}", examples.shape));
+        let place = "tensor images, [channels, height, width]";
+        return Err(Error::format(path, place, expected, found));
+    }
+    let below = format!("indices below {}", images.len());
+    let mut seen = vec![false; images.len()];
+    for &index in &examples.indices {
+        if index >= images.len() {
+            let found = index.to_string();
+            return Err(Error::format(path, "tensor indices", below, found));
+        }
+        if std::mem::replace(&mut seen[index], true) {
+            let found = format!("{index} twice");
+            let expected = "each image once";
+            return Err(Error::format(path, "tensor indices", expected, found));
+        }
+    }
+    match info.among.iter().find(|&&index| index >= images.len()) {
+        Some(index) => {
+            let place = "the evaluated images";
+            Err(Error::format(path, place, below, index.to_string()))
+        }
+        None => Ok(()),
+    }
 }

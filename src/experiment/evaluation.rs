@@ -5,16 +5,17 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::time::Instant;
 
+use burn::tensor::Tensor;
 use toml::Table;
 
 use super::kept::{KeptSuite, classifier_table, kept_outcomes};
 use super::{Cell, Evaluated, Experiment, Outcome, Seconds, Summary};
-use crate::attack::Pgd;
+use crate::attack::Attacker;
 use crate::data::Split;
 use crate::error::{Error, Result};
 use crate::evaluate::adversarial::{self, Adversarial, Verification};
-use crate::evaluate::soundness::{Soundness, Suspect};
-use crate::evaluate::{self, Attacked, Siege};
+use crate::evaluate::soundness::{Soundness, SoundnessChecks};
+use crate::evaluate::{Attacked, Evaluator, SuiteRun};
 use crate::files;
 use crate::nn::{Classifier, Mode};
 use crate::recipe::{Artifact, CLASSIFIER, to_text};
@@ -72,6 +73,7 @@ impl Experiment {
             .find(|(depends_on, _)| *depends_on == text)
             .expect("just computed");
         // The suite that the recipe asks for, of all that were tried under these conditions.
+        let suite = suite.map(|suite| suite.with_pgd(&outcome.accuracy));
         if suite.is_some() && outcome.attacked != suite {
             let other = std::mem::replace(&mut outcome.attacked, suite);
             outcome
@@ -168,6 +170,29 @@ impl Experiment {
         Ok(to_text(&table))
     }
 
+    /// Threat model and PGD of the recipe's evaluation.
+    pub(super) fn attacker(&self) -> Attacker {
+        let settings = &self.recipe.evaluate;
+        let ball = self.recipe.threat.ball();
+        Attacker::new(ball, settings.steps, settings.step_size.as_ref())
+    }
+
+    fn evaluator<'a>(
+        &self,
+        subject: &'a Subject,
+        name: &'a str,
+        logits: &'a dyn Fn(Tensor<4>) -> Tensor<2>,
+    ) -> Evaluator<'a> {
+        Evaluator {
+            name,
+            logits,
+            classes: subject.info.classes.len(),
+            split: &subject.split,
+            batch_size: self.recipe.evaluate.batch_size,
+        }
+    }
+
+    /// Loads the classifier of a subject.
     pub(super) fn load_classifier(
         &self,
         subject: &Subject,
@@ -186,19 +211,14 @@ impl Experiment {
         if results.get(&text).is_some() {
             return Ok(());
         }
-        let classifier = self.load_classifier(subject, context)?;
+        let classifier = self.load_classifier(subject, context)?.frozen();
         let settings = &self.recipe.evaluate;
         let started = Instant::now();
-        let ball = self.recipe.threat.ball();
-        let pgd = Pgd::new(settings.steps, settings.step_size.as_ref(), ball);
-        let accuracy = evaluate::accuracy(
-            &format!("{stage}/pgd-{}", settings.steps),
-            &classifier,
-            &subject.split,
-            (ball, pgd),
-            settings.batch_size,
-            context,
-        )?;
+        let attacker = self.attacker();
+        let all: Vec<usize> = (0..subject.split.images.len()).collect();
+        let logits = |x| classifier.logits(x);
+        let evaluator = self.evaluator(subject, &stage, &logits);
+        let accuracy = evaluator.accuracy(&all, attacker, context)?;
         self.set_seconds(&stage, |times| {
             times.evaluate = started.elapsed().as_secs_f64()
         })?;
@@ -218,7 +238,7 @@ impl Experiment {
             },
             threat: self.recipe.threat.clone(),
             attack_steps: settings.steps,
-            attack_step_size: pgd.step_size,
+            attack_step_size: attacker.pgd.step_size,
             seconds: Seconds {
                 pretrain: self.whole_pretrain_seconds(&cell.method)?,
                 ..own
@@ -256,18 +276,17 @@ impl Experiment {
             None => {
                 let classifier = self.load_classifier(subject, context)?.frozen();
                 let among = self.attacked_images()?;
-                let siege = Siege {
-                    classifier: &stage,
+                let logits = |x| classifier.logits(x);
+                let run = SuiteRun {
+                    evaluator: self.evaluator(subject, &stage, &logits),
                     suite,
                     ball: self.recipe.threat.ball(),
-                    batch_size: self.recipe.evaluate.batch_size,
                     among: &among,
                     folder: &pieces,
                     recipe: &text,
                 };
-                let (attacked, examples) = siege.lay(&classifier, &subject.split, context)?;
-                let about = siege.about(Default::default());
-                examples.save(&self.layout().adversarial(&stage, &key), &about)?;
+                let (attacked, examples) = run.run(context)?;
+                examples.save(&self.layout().adversarial(&stage, &key), &run.info(None))?;
                 let kept = KeptSuite {
                     attacked: attacked.clone(),
                     key,
@@ -308,21 +327,14 @@ impl Experiment {
         let outcome = outcomes.get(&text).expect("computed before");
         let classifier = self.load_classifier(subject, context)?;
         let frozen = classifier.frozen();
-        let suspect = Suspect {
-            classifier: &stage,
-            logits: &|x| frozen.logits(x),
+        let logits = |x| frozen.logits(x);
+        let checks = SoundnessChecks {
+            evaluator: self.evaluator(subject, &stage, &logits),
             predict: &|x| classifier.forward(x, &mut Mode::Eval),
-            split: &subject.split,
-            classes: subject.info.classes.len(),
             clean: outcome.accuracy.total.clean,
-            ball: self.recipe.threat.ball(),
-            pgd: Pgd {
-                steps: outcome.attack_steps,
-                step_size: outcome.attack_step_size,
-            },
-            batch_size: self.recipe.evaluate.batch_size,
+            attacker: self.attacker(),
         };
-        let soundness = suspect.examine(context)?;
+        let soundness = checks.run(context)?;
         results.put(&text, soundness);
         results.store(&path)
     }
@@ -383,15 +395,11 @@ impl Experiment {
         };
         let subject = self.subject(cell)?;
         let classifier = self.load_classifier(&subject, context)?.frozen();
+        let logits = |x| classifier.logits(x);
+        let evaluator = self.evaluator(&subject, stage, &logits);
+        let (stored, ball) = ((path, &examples, &about), self.recipe.threat.ball());
         self.enter(context, |context| {
-            adversarial::verify(
-                (path, &examples, &about),
-                &classifier,
-                &subject.split,
-                self.recipe.threat.ball(),
-                self.recipe.evaluate.batch_size,
-                context,
-            )
+            adversarial::verify(stored, &evaluator, ball, context)
         })
     }
 

@@ -65,22 +65,25 @@ pub fn kept_outcomes(layout: &Layout, cell: &Cell) -> Result<Vec<(String, Outcom
                 .is_some_and(|other| are_compatible(&conditions, &other))
         };
         let mut outcome = kept.value.clone();
-        let mut suites: Vec<KeptSuite> = suites
+        let suites: Vec<KeptSuite> = suites
             .iter()
             .filter(|suite| same(&suite.depends_on))
             .map(|suite| suite.value.clone())
             .collect();
         outcome.soundness = soundness.get(&kept.depends_on).cloned();
-        let latest = suites.pop();
         if let Some(soundness) = &mut outcome.soundness {
-            for suite in suites.iter().chain(&latest) {
-                let total = &outcome.accuracy.total;
-                soundness.heed(&suite.attacked, (total.robust, total.images));
-                soundness.heed_examples(suite.outside, suite.examples);
+            for suite in &suites {
+                let attacked = suite.attacked.clone().with_pgd(&outcome.accuracy);
+                soundness.include_attack_results(&attacked);
+                soundness.include_examples(suite.outside, suite.examples);
             }
         }
-        outcome.attacked = latest.map(|suite| suite.attacked);
-        outcome.other_attacks = suites.into_iter().map(|suite| suite.attacked).collect();
+        let attacked = suites.into_iter().map(|suite| suite.attacked);
+        let mut attacked: Vec<Attacked> = attacked
+            .map(|attacked| attacked.with_pgd(&outcome.accuracy))
+            .collect();
+        outcome.attacked = attacked.pop();
+        outcome.other_attacks = attacked;
         for measure in measures.iter().filter(|measure| same(&measure.depends_on)) {
             let all = outcome.measures.get_or_insert_default();
             all.images = measure.value.value.images;

@@ -5,10 +5,9 @@ use toml::Table;
 use super::evaluation::Subject as Evaluand;
 use super::kept::{KeptMeasure, classifier_table};
 use super::{Cell, Experiment};
-use crate::attack::Pgd;
 use crate::error::{Error, Result};
 use crate::evaluate::measures::{
-    Answers, MEASURES, Measure, Measures, Neighbours, REFERENCES, Subject, Transfer, transfer,
+    MEASURES, Measure, MeasuredClassifier, Measures, Predictions, REFERENCES, Transfer, transfer,
 };
 use crate::finetune::features;
 use crate::nn::Classifier;
@@ -40,16 +39,9 @@ impl Experiment {
         subject: &'a Evaluand,
         model: &Classifier,
         among: &'a [usize],
-    ) -> Subject<'a> {
-        let (settings, ball) = (&self.recipe.evaluate, self.recipe.threat.ball());
-        let pgd = Pgd::new(settings.steps, settings.step_size.as_ref(), ball);
-        Subject::new(
-            subject.cell.stage(),
-            model,
-            (&subject.split, among),
-            (ball, pgd),
-            settings.batch_size,
-        )
+    ) -> MeasuredClassifier<'a> {
+        let (images, size) = ((&*subject.split, among), self.recipe.evaluate.batch_size);
+        MeasuredClassifier::new(subject.cell.stage(), model, images, self.attacker(), size)
     }
 
     /// Measures a row. Every part is kept as soon as it is done.
@@ -70,13 +62,13 @@ impl Experiment {
         let classifier = self.load_classifier(&evaluand, context)?;
         let among = self.measured_images();
         let subject = self.measured(&evaluand, &classifier, &among);
-        let mut answers = None;
+        let mut predictions = None;
         for (measure, text) in missing {
             let mut value = Measures {
                 images: among.len(),
                 ..Measures::default()
             };
-            let parts = (&mut value, &mut answers);
+            let parts = (&mut value, &mut predictions);
             self.part(measure, &subject, &classifier, parts, context)?;
             let measure = measure.name().to_owned();
             results.put(&text, KeptMeasure { measure, value });
@@ -90,17 +82,17 @@ impl Experiment {
     fn part(
         &self,
         measure: Measure,
-        subject: &Subject,
+        subject: &MeasuredClassifier,
         classifier: &Classifier,
-        (all, answers): (&mut Measures, &mut Option<[Answers; 2]>),
+        (all, predictions): (&mut Measures, &mut Option<[Predictions; 2]>),
         context: &mut Context,
     ) -> Result<()> {
-        let mut both = |context: &mut Context| -> Result<[Answers; 2]> {
-            if answers.is_none() {
-                let clean = subject.answers(false, context)?;
-                *answers = Some([clean, subject.answers(true, context)?]);
+        let mut both = |context: &mut Context| -> Result<[Predictions; 2]> {
+            if predictions.is_none() {
+                let clean = subject.predictions(false, context)?;
+                *predictions = Some([clean, subject.predictions(true, context)?]);
             }
-            Ok(answers.clone().expect("just asked for"))
+            Ok(predictions.clone().expect("just computed"))
         };
         match measure {
             Measure::Radius => all.radius = subject.radius(context)?,
@@ -108,8 +100,7 @@ impl Experiment {
             Measure::Corruptions => all.corruptions = subject.corruptions(context)?,
             Measure::Confusion => {
                 let [clean, attacked] = both(context)?;
-                all.confusion = clean.confusion();
-                all.confusion_attacked = attacked.confusion();
+                all.set_confusion(clean.confusion(), attacked.confusion());
             }
             Measure::Calibration => {
                 let [clean, attacked] = both(context)?;
@@ -123,10 +114,11 @@ impl Experiment {
                 let limit = REFERENCES.min(target.train.images.len());
                 let known = target.train.limit(classes, limit, self.recipe.seed);
                 let (encoder, route) = (&classifier.encoder, classifier.route);
-                let (stage, batch) = (&subject.stage, subject.batch_size);
+                let (stage, batch) = (&subject.name, subject.batch_size);
                 let seen = features(stage, encoder, route, &known.images, batch, context)?;
                 let known = Known::new(seen, &known.labels, classes);
-                all.neighbours = Some(Neighbours::new(&clean, &attacked, &known));
+                let neighbours = Predictions::compare_neighbours(&clean, &attacked, &known);
+                all.neighbours = Some(neighbours);
             }
             Measure::Transfer => {} // Of several rows.
         }
@@ -193,14 +185,14 @@ impl Experiment {
             let classifier = self.load_classifier(evaluand, context)?;
             Ok(self.measured(evaluand, &classifier, &among))
         };
-        let subjects: Vec<Subject> = evaluands.iter().map(subject).collect::<Result<_>>()?;
+        let subjects: Vec<MeasuredClassifier> =
+            evaluands.iter().map(subject).collect::<Result<_>>()?;
         if found.clean.is_empty() {
-            found.clean = transfer(None, &subjects, context)?;
+            found.set_clean(&transfer(None, &subjects, context)?);
         }
         for source in &subjects[found.accuracy.len()..] {
-            found
-                .accuracy
-                .push(transfer(Some(source), &subjects, context)?);
+            let row = transfer(Some(source), &subjects, context)?;
+            found.push(&row);
             results.put(&text, found.clone());
             results.store(&path)?;
         }

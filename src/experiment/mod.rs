@@ -34,6 +34,24 @@ pub use state::Stale;
 /// Every stage has one method, which finds out what is there already: [`Experiment::run`] carries all of
 /// them out. Random numbers come from the recipe's seed, whatever seed the context has, and every event
 /// is logged in the folder before the context's observer gets it.
+///
+/// ```
+/// use advcl::{Context, Experiment, Model, Recipe};
+///
+/// # let temporary = tempfile::tempdir()?;
+/// # let folder = temporary.path();
+/// # /*
+/// let folder = "runs/encoder";
+/// # */
+/// // Small, so that it takes a second.
+/// let small = ["data.train_limit = 64", "pretrain.simclr.plan.epochs = 1"].map(String::from);
+/// let experiment = Experiment::open(Recipe::load("smoke", &small)?, folder)?;
+/// let mut context = Context::cpu()?;
+/// experiment.pretrain(Some("simclr"), &mut context)?;
+/// let encoder = Model::load(&experiment.encoder_path("simclr"), &context.device)?;
+/// assert_eq!(encoder.info.image_size, [28, 28]);
+/// # Ok::<(), advcl::Error>(())
+/// ```
 pub struct Experiment {
     /// The recipe, with all overrides.
     pub recipe: Recipe,

@@ -10,8 +10,9 @@ use super::layer::Conv;
 use super::norm::{Mode, Route, RouteNorm};
 
 /// The usual depths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "usize", into = "usize")]
+#[schemars(extend("enum" = [10, 18, 34, 50]))]
 pub enum Depth {
     /// One basic block a stage.
     D10,
@@ -67,7 +68,7 @@ impl From<Depth> for usize {
 }
 
 /// The first layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stem {
     /// 3 × 3, stride 1: for 32 × 32 images.
@@ -77,7 +78,7 @@ pub enum Stem {
 }
 
 /// What fixes the encoder's shape.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EncoderConfig {
     /// 10, 18, 34 or 50.

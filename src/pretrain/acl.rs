@@ -27,7 +27,9 @@ use crate::tensor::to_tensor;
 use crate::train::{Loss, Objective, Plan, Step};
 
 /// Pairs of views that the contrastive loss pulls together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Streams {
     /// Clean with clean views, and adversarial with adversarial ones: the paper's "DS".
@@ -40,7 +42,7 @@ pub enum Streams {
 }
 
 /// Keys of a table `[pretrain.acl]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AclSettings {
     /// Epochs, batch size and optimizer.

@@ -25,7 +25,7 @@ use crate::train::{Loss, Objective, Plan, Step};
 use crate::view::HighFrequency;
 
 /// Keys of a table `[pretrain.advcl]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdvClSettings {
     /// Epochs, batch size and optimizer.

@@ -21,7 +21,7 @@ use crate::pixels::Pixels;
 use crate::train::Plan;
 
 /// Keys of a table `[pretrain.adversarial-training]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdversarialTrainingSettings {
     /// Epochs, batch size and optimizer.

@@ -23,7 +23,7 @@ use crate::tensor::to_tensor;
 use crate::train::{Loss, Objective, Plan, Step};
 
 /// Keys of a table `[pretrain.deacl]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeaclSettings {
     /// Epochs, batch size and optimizer.

@@ -28,7 +28,7 @@ use crate::tensor::to_tensor;
 use crate::train::{Loss, Objective, Plan, Step};
 
 /// Keys of a table `[pretrain.dynacl]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DynAclSettings {
     /// Epochs, batch size and optimizer.

@@ -27,7 +27,7 @@ use crate::run::layout;
 use crate::train::Plan;
 
 /// Keys of a table `[pretrain."dynacl++"]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DynAclPlusPlusSettings {
     /// Epochs, batch size and optimizer of TRADES.

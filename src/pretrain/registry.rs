@@ -29,7 +29,7 @@ macro_rules! methods {
         ];
 
         /// The settings of one method.
-        #[derive(Clone, Debug, PartialEq, Serialize)]
+        #[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
         #[serde(untagged)]
         #[allow(missing_docs)] // their types have docs
         pub enum MethodSettings {

@@ -27,7 +27,7 @@ use crate::tensor::to_tensor;
 use crate::train::{Loss, Objective, Plan, Step};
 
 /// Keys of a table `[pretrain.rocl]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RoclSettings {
     /// Epochs, batch size and optimizer.

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::train::Plan;
 
 /// Keys of a table `[pretrain.supervised]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SupervisedSettings {
     /// Epochs, batch size and optimizer.

@@ -18,7 +18,7 @@ use crate::pixels::Pixels;
 use crate::train::Plan;
 
 /// Keys of a table `[pretrain.trades]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TradesSettings {
     /// Epochs, batch size and optimizer.

@@ -35,7 +35,7 @@ pub enum Artifact<'a> {
     /// Accuracy under the attack suite beside PGD.
     Suite,
     /// A further measure of a classifier, with the keys that it needs of those that only some measures
-    /// need ([`FOR_SOME_MEASURES`]).
+    /// need (`FOR_SOME_MEASURES`).
     Measure(&'a [&'a str]),
 }
 
@@ -407,4 +407,4 @@ pub fn title(artifact: Artifact) -> String {
 
 #[cfg(test)]
 #[path = "depends_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -26,7 +26,7 @@ fn recipe(name: &str, set: &[&str]) -> Recipe {
 }
 
 /// A recipe with every table and every key that there is.
-fn full() -> Recipe {
+pub fn full() -> Recipe {
     recipe(
         "compare-quick",
         &[

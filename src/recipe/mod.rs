@@ -2,6 +2,8 @@
 
 mod check;
 mod depends;
+pub mod keys;
+mod schema;
 
 use std::path::Path;
 
@@ -18,6 +20,7 @@ use crate::pixels::Pixels;
 use crate::pretrain::Pretrain;
 use crate::probe::ProbeSettings;
 
+pub use crate::tables::{Entry, Tables};
 pub use check::is_path;
 pub use depends::{
     Artifact, CLASSIFIER, CLUSTERED, Difference, Fingerprints, PRETRAINED, PSEUDO_LABELS, SOURCE,
@@ -72,7 +75,20 @@ pub const SHIPPED: [(&str, &str, &str); 8] = [
 ];
 
 /// Everything that decides a run's numbers, with the seed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+///
+/// ```
+/// use advcl::Recipe;
+///
+/// let recipe = Recipe::load("quickstart", &["threat.radius = '8/255'".to_owned()])?;
+/// assert_eq!(recipe.threat.radius.to_string(), "8/255");
+/// assert_eq!(recipe.pretrain.entries()[0].name, "simclr");
+///
+/// // Mistakes are refused with their place and a hint.
+/// let error = Recipe::load("quickstart", &["evaluate.stps = 5".to_owned()]).unwrap_err();
+/// assert!(error.to_string().contains("unknown field `stps`"));
+/// # Ok::<(), advcl::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// Of all random numbers.
@@ -104,7 +120,7 @@ pub struct Recipe {
 }
 
 /// Which images.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
     /// The name of the embedded set, or a path.
@@ -122,7 +138,7 @@ pub struct Data {
 }
 
 /// Images to finetune and evaluate on, with classes and a size of their own.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Downstream {
     /// The name of the embedded set, or a path.
@@ -139,7 +155,7 @@ pub struct Downstream {
 }
 
 /// What an attacker may do.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Threat {
     /// How a perturbation is measured.
@@ -159,7 +175,7 @@ impl Threat {
 }
 
 /// The final figures.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluate {
     /// `test`, or `holdout` while settings are being chosen.
@@ -183,6 +199,7 @@ pub struct Evaluate {
     pub measure_limit: Option<usize>,
     /// Whether it is checked that the figures can be believed. They are the same without.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    #[schemars(extend("default" = true))]
     pub soundness: bool,
 }
 
@@ -195,7 +212,7 @@ fn is_yes(value: &bool) -> bool {
 }
 
 /// Several runs of the recipe, side by side.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Compare {
     /// In place of `seed`, a run each.
@@ -206,7 +223,7 @@ pub struct Compare {
 }
 
 /// Which images are evaluated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SplitName {
     /// The test set.
@@ -272,7 +289,7 @@ impl Recipe {
             Error::recipe(
                 format!("{place}, line {line}, column {column}"),
                 problem,
-                "`advcl recipe show quickstart` prints a recipe with every key",
+                "`advcl recipe keys` prints every key with its type and default",
             )
         };
         // Read once without overrides, so that errors have a line and a column.

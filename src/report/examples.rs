@@ -1,18 +1,17 @@
 //! Images before and after the attack, and a classifier's predictions for both.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::softmax;
 
 use super::ReportedModel;
-use crate::attack::{Ball, Pgd};
+use crate::attack::Attacker;
 use crate::data::Split;
 use crate::error::Result;
-use crate::evaluate::{predictions, require_finite};
-use crate::loss::cross_entropy_each;
+use crate::evaluate::{Evaluator, Stage};
+use crate::logits::{self, LogitRows};
 use crate::nn::FrozenClassifier;
 use crate::random;
 use crate::session::Context;
-use crate::tensor::{label_tensor, to_tensor, to_vec};
+use crate::tensor::{to_tensor, to_vec};
 
 /// Number of images from which those to be shown are chosen.
 const CANDIDATES: usize = 200;
@@ -62,16 +61,18 @@ pub fn choose(
     candidates = order.into_iter().map(|at| candidates[at]).collect();
     let mut right = vec![true; candidates.len()];
     for model in models {
-        let stage = format!("{}/images", model.row.classifier);
-        for (number, chunk) in candidates.chunks(BATCH).enumerate() {
-            let images = to_tensor(split.images.batch(chunk), &context.device);
-            let predicted = predictions(model.classifier.logits(images));
-            let start = number * BATCH;
-            let chunk_right = right[start..].iter_mut().zip(chunk);
-            for ((right, &index), predicted) in chunk_right.zip(predicted) {
-                *right &= split.labels[index] == predicted;
-            }
-            context.progress(&stage, start + chunk.len(), candidates.len(), "images")?;
+        let name = format!("{}/images", model.row.classifier);
+        let mut stage = Stage::new(&name, candidates.len());
+        let evaluator = Evaluator {
+            name: &model.row.classifier,
+            logits: &|x| model.classifier.logits(x),
+            classes,
+            split,
+            batch_size: BATCH,
+        };
+        let predicted = evaluator.predict_clean(&candidates, &mut stage, context)?;
+        for ((right, &index), class) in right.iter_mut().zip(&candidates).zip(predicted) {
+            *right &= split.labels[index] == class;
         }
     }
     let (good, rest): (Vec<_>, Vec<_>) =
@@ -105,13 +106,9 @@ pub fn probabilities(
     images: Tensor<4>,
     indices: &[usize],
 ) -> Result<Vec<Vec<f32>>> {
-    let logits = classifier.logits(images);
-    let classes = logits.dims()[1];
-    for (&index, row) in indices.iter().zip(to_vec(logits.clone()).chunks(classes)) {
-        require_finite("report", index, row)?;
-    }
-    let all = to_vec(softmax(logits, 1));
-    Ok(all.chunks(classes).map(<[f32]>::to_vec).collect())
+    let logits = LogitRows::read(classifier.logits(images));
+    logits.require_finite("report", indices)?;
+    Ok(logits.rows().map(logits::probabilities).collect())
 }
 
 /// Attacks the chosen images by PGD on the cross-entropy, misclassified ones too.
@@ -122,21 +119,17 @@ pub(super) fn attacked(
     model: &ReportedModel,
     split: &Split,
     chosen: &[usize],
-    (ball, pgd): (Ball, Pgd),
+    attacker: Attacker,
     context: &Context,
 ) -> Tensor<4> {
-    let images = to_tensor(split.images.batch(chosen), &context.device);
-    let labels: Vec<usize> = chosen.iter().map(|&i| split.labels[i]).collect();
-    let labels = label_tensor(&labels, &context.device);
-    // Random numbers of each image's own: its attack does not depend on the others in the batch.
-    let start = |(image, &index): (Tensor<4>, &usize)| {
-        let mut rng = random::generator(context.seed, "report/pgd", index as u64);
-        ball.random_start(&image, &mut rng)
+    let evaluator = Evaluator {
+        name: &model.row.classifier,
+        logits: &|x| model.classifier.logits(x),
+        classes: model.row.outcome.accuracy.classes.len(),
+        split,
+        batch_size: BATCH,
     };
-    let each = images.clone().split(1, 0).into_iter().zip(chosen);
-    let start = Tensor::cat(each.map(start).collect(), 0);
-    let loss = |x| cross_entropy_each(model.classifier.logits(x), labels.clone()).sum();
-    pgd.climb(loss, start, &images, ball)
+    evaluator.pgd(chosen, attacker, context)
 }
 
 /// Attacks the chosen images and predicts their classes before and after.
@@ -147,14 +140,14 @@ pub fn examples(
     model: &ReportedModel,
     split: &Split,
     chosen: &[usize],
-    attack: (Ball, Pgd),
+    attacker: Attacker,
     context: &mut Context,
 ) -> Result<Vec<Example>> {
     if chosen.is_empty() {
         return Ok(Vec::new());
     }
     let images = &split.images;
-    let attacked = attacked(model, split, chosen, attack, context);
+    let attacked = attacked(model, split, chosen, attacker, context);
     let clean = to_tensor(images.batch(chosen), &context.device);
     let before = probabilities(&model.classifier, clean, chosen)?;
     let after = probabilities(&model.classifier, attacked.clone(), chosen)?;

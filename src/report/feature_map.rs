@@ -7,10 +7,10 @@ use rand_distr::StandardNormal;
 
 use super::ReportedModel;
 use super::examples::attacked;
-use crate::attack::{Ball, Pgd};
+use crate::attack::Attacker;
 use crate::data::Split;
 use crate::error::Result;
-use crate::evaluate::predictions;
+use crate::evaluate::{Stage, by_batch, predictions};
 use crate::random;
 use crate::session::Context;
 use crate::tensor::{to_tensor, to_vec};
@@ -57,31 +57,37 @@ pub fn feature_map(
     model: &ReportedModel,
     split: &Split,
     chosen: &[usize],
-    attack: (Ball, Pgd),
+    attacker: Attacker,
     batch_size: usize,
     context: &mut Context,
 ) -> Result<Option<FeatureMap>> {
     if chosen.len() < FEWEST {
         return Ok(None);
     }
-    let stage = format!("{}/map", model.row.classifier);
+    let name = format!("{}/map", model.row.classifier);
+    let mut stage = Stage::new(&name, chosen.len());
     let (mut clean, mut moved) = (Vec::new(), Vec::new());
     let (mut predicted, mut predicted_attacked) = (Vec::new(), Vec::new());
     let mut length = 0;
-    for (number, indices) in chosen.chunks(batch_size).enumerate() {
-        let images = to_tensor(split.images.batch(indices), &context.device);
-        let attacked = attacked(model, split, indices, attack, context);
-        predicted.extend(predictions(model.classifier.logits(images.clone())));
-        predicted_attacked.extend(predictions(model.classifier.logits(attacked.clone())));
-        for (images, all) in [(images, &mut clean), (attacked, &mut moved)] {
-            let features = model.encoder.features(images);
-            length = features.dims()[1];
-            let norm = features.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
-            all.extend(to_vec(features / norm));
-        }
-        let done = number * batch_size + indices.len();
-        context.progress(&stage, done, chosen.len(), "images")?;
-    }
+    by_batch(
+        chosen,
+        batch_size,
+        &mut stage,
+        context,
+        |indices, context| {
+            let images = to_tensor(split.images.batch(indices), &context.device);
+            let attacked = attacked(model, split, indices, attacker, context);
+            predicted.extend(predictions(model.classifier.logits(images.clone())));
+            predicted_attacked.extend(predictions(model.classifier.logits(attacked.clone())));
+            for (images, all) in [(images, &mut clean), (attacked, &mut moved)] {
+                let features = model.encoder.features(images);
+                length = features.dims()[1];
+                let norm = features.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
+                all.extend(to_vec(features / norm));
+            }
+            Ok(())
+        },
+    )?;
     clean.extend(moved);
     let points: Vec<&[f32]> = clean.chunks(length).collect();
     let at = embed(&points, context.seed);

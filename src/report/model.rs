@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 
 use super::{ReportedRow, ReportedRun};
-use crate::attack::Pgd;
+use crate::attack::Attacker;
 use crate::data::SplitFingerprint;
 use crate::error::{Error, Result};
 use crate::experiment::{Data, Purpose, require_images};
@@ -70,11 +70,11 @@ impl<'a> ReportData<'a> {
         })
     }
 
-    /// PGD with the settings of the run's evaluation.
-    pub fn pgd(&self) -> Pgd {
+    /// Threat model and PGD of the run's evaluation.
+    pub fn attacker(&self) -> Attacker {
         let recipe = &self.run.recipe;
         let step_size = recipe.evaluate.step_size.as_ref();
-        Pgd::new(recipe.evaluate.steps, step_size, recipe.threat.ball())
+        Attacker::new(recipe.threat.ball(), recipe.evaluate.steps, step_size)
     }
 
     /// Whether the row was evaluated on the images as they are now.

@@ -8,7 +8,7 @@ use super::ReportedModel;
 use crate::attack::pgd::gradient;
 use crate::data::Split;
 use crate::error::Result;
-use crate::evaluate::require_finite;
+use crate::logits::{self, LogitRows};
 use crate::loss::cross_entropy_each;
 use crate::random;
 use crate::session::Context;
@@ -69,13 +69,13 @@ pub fn surface(
             .map(|&along| side.clone() + uphill.clone() * along);
         let points = Tensor::cat(points.collect(), 0).clamp(0.0, 1.0);
         let logits = classifier.logits(points);
-        let classes = logits.dims()[1];
-        let values = to_vec(logits.clone());
-        require_finite("report/surface", index, &values)?;
+        let rows = LogitRows::read(logits.clone());
+        rows.require_finite("report/surface", &[index; SIDE])?;
+        // One class alone is never wrong: its margin is infinite, and drawn as 1.
+        let margins = rows.rows().map(|row| logits::margin(row, label));
         margin.push(
-            values
-                .chunks(classes)
-                .map(|row| margin_of(row, label))
+            margins
+                .map(|m| if m.is_finite() { m } else { 1.0 })
                 .collect(),
         );
         loss.push(to_vec(losses(logits)));
@@ -89,20 +89,4 @@ pub fn surface(
         loss,
         margin,
     })
-}
-
-fn margin_of(logits: &[f32], label: usize) -> f32 {
-    let others = logits
-        .iter()
-        .enumerate()
-        .filter(|(class, _)| *class != label);
-    let largest = others
-        .map(|(_, &logit)| logit)
-        .fold(f32::NEG_INFINITY, f32::max);
-    // With a single class no prediction is wrong.
-    if largest.is_finite() {
-        logits[label] - largest
-    } else {
-        1.0
-    }
 }

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use super::golden::Golden;
 use super::{GRADIENT, OUTPUT};
-use crate::attack::apgd::{Climb, checkpoints};
+use crate::attack::apgd::{Ascent, checkpoints};
 use crate::attack::{Ball, Norm, pgd};
 use crate::error::{Error, Result};
 use crate::loss;
@@ -60,7 +60,7 @@ fn climb(file: &mut Golden, prefix: &str, images: &Tensor<4>, ball: Ball) -> Res
     let rows = |point: usize| &losses[point * count..(point + 1) * count];
     let start = at(&iterates, 0);
     let plan = (ball, file.number("rho")?, iterations);
-    let mut climb = Climb::new(
+    let mut climb = Ascent::new(
         plan,
         images.clone(),
         start.clone(),
@@ -80,9 +80,9 @@ fn climb(file: &mut Golden, prefix: &str, images: &Tensor<4>, ball: Ball) -> Res
     file.compare(&of("best_loss"), &best, 0.0)
 }
 
-fn note(climb: &Climb, steps: &mut Vec<f32>, best: &mut Vec<f32>) {
-    steps.extend(climb.progress().iter().map(|image| image.step));
-    best.extend(climb.progress().iter().map(|image| image.best));
+fn note(climb: &Ascent, steps: &mut Vec<f32>, best: &mut Vec<f32>) {
+    steps.extend(climb.states().iter().map(|image| image.step));
+    best.extend(climb.states().iter().map(|image| image.best));
 }
 
 /// Compares gradients and losses at all golden iterates, in one batch.

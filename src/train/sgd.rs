@@ -147,7 +147,7 @@ pub(super) fn ids<M: Module>(model: &M) -> HashMap<String, ParamId> {
 }
 
 /// Schedule of the learning rate.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Schedule {
     /// Cosine from `lr` to `lr / 1000`, after a linear warm-up from `warmup_from`.
@@ -202,7 +202,9 @@ impl Schedule {
 const TRUST: f64 = 1e-3;
 
 /// Optimizer: the scaling of gradients before momentum.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Optimizer {
     /// Stochastic gradient descent.
@@ -225,7 +227,7 @@ impl Optimizer {
 }
 
 /// Plan of a training: epochs, batch size and optimizer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
     /// Number of passes over the images.
@@ -243,10 +245,12 @@ pub struct Plan {
     /// SGD by default, or LARS, whose learning rates are larger: 1.5 for RoCL, 5 for ACL and
     /// DynACL.
     #[serde(default, skip_serializing_if = "Optimizer::is_default")]
+    #[schemars(extend("default" = "sgd"))]
     pub optimizer: Optimizer,
     /// Epochs at which a finished training was continued for more: until each of them the schedule
     /// ran as if it were the last epoch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("default" = []))]
     pub stretched: Vec<usize>,
 }
 

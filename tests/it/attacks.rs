@@ -1,6 +1,6 @@
 //! What every attack must keep to, whatever it climbs.
 
-use advcl::attack::{Ball, Norm, Pgd};
+use advcl::attack::{AttackKind, Ball, Norm, Pgd, Suite, Victim};
 use advcl::loss::cross_entropy_each;
 use advcl::nn::{Classifier, Linear, Route, Statistics};
 use advcl::pretrain::advcl::AdvCl;
@@ -56,7 +56,69 @@ fn distances(norm: Norm, a: &[f32], b: &[f32]) -> Vec<f64> {
 }
 
 #[test]
-fn every_attack_stays_in_ball_and_box() {
+fn every_attack_of_a_suite_stays_in_ball_and_box() {
+    // A linear classifier with small margins, so that the examples lie at the edge; images at both ends of [0, 1].
+    let slopes: Vec<Tensor<4>> = (2..6).map(|seed| tensor(noise(seed))).collect();
+    let logits = |x: Tensor<4>| {
+        let [count, ..] = x.dims();
+        let logit = |slope: &Tensor<4>| {
+            let slope = slope.clone().narrow(0, 0, 1).repeat_dim(0, count);
+            (x.clone() * slope).flatten::<2>(1, 3).sum_dim(1)
+        };
+        Tensor::cat(slopes.iter().map(logit).collect(), 1)
+    };
+    let mut broken = 0;
+    for norm in [Norm::Linf, Norm::L2] {
+        for radius in [0.0, 1e-3, 8.0 / 255.0, 0.3, 1.0] {
+            for (name, original) in originals() {
+                for kind in AttackKind::ALL {
+                    let case = format!("{kind}, {norm:?} {radius} {name}");
+                    let ball = Ball { norm, radius };
+                    let suite = match kind {
+                        AttackKind::Square => {
+                            let text = r#"[{ "kind": "square", "queries": 40 }]"#;
+                            serde_json::from_str(text).expect("a list")
+                        }
+                        _ => Suite::named(kind.name()).expect("a name"),
+                    };
+                    let labels = advcl::logits::predictions(logits(original.clone()));
+                    let attack = |seed| {
+                        let victim = Victim {
+                            logits: &logits,
+                            images: &original,
+                            labels: &labels,
+                            indices: &[0, 1, 2, 3],
+                            ball,
+                            seed,
+                        };
+                        let found = suite.attacks()[0].run(&victim, &mut |_| Ok(()));
+                        let found = found.expect("finite logits");
+                        (found.broken, to_vec(found.images))
+                    };
+                    let (found, images) = (attack(1), to_vec(original.clone()));
+                    assert!(found == attack(1), "{case}: the same seed");
+                    let examples = found.1.chunks(EACH).zip(images.chunks(EACH));
+                    let examples = examples.zip(&found.0).filter(|(_, broken)| **broken);
+                    for ((example, image), _) in examples {
+                        let boxed = example.iter().all(|value| (0.0..=1.0).contains(value));
+                        assert!(boxed, "{case}: box");
+                        let distance = distances(norm, example, image)[0];
+                        let most = radius * (1.0 + 1e-5) + 1e-7;
+                        assert!(distance <= most, "{case}: at {distance}");
+                        broken += 1;
+                    }
+                    if radius == 0.0 {
+                        assert_eq!(found.0, [false; 4], "{case}: no room");
+                    }
+                }
+            }
+        }
+    }
+    assert!(broken > 200, "{broken} examples are no test");
+}
+
+#[test]
+fn pgd_stays_in_ball_and_box() {
     let slope = tensor(noise(2));
     for norm in [Norm::Linf, Norm::L2] {
         for radius in [0.0, 1e-3, 8.0 / 255.0, 0.3, 1.0] {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use advcl::attack::Norm;
-use advcl::evaluate::adversarial::{About, Adversarial};
+use advcl::evaluate::adversarial::{Adversarial, ExamplesInfo};
 
 use crate::signals::{ended, signal, start};
 use crate::{Transcript, advcl, contents, folder, folder_after, get, put};
@@ -112,7 +112,7 @@ fn wrong_adversarial_examples_are_found_or_refused() {
     .expect(0);
     let file = path.join("found.safetensors");
     let (found, about) = Adversarial::load(&file).expect("just written");
-    let save = |name: &str, change: &dyn Fn(&mut Adversarial, &mut About)| {
+    let save = |name: &str, change: &dyn Fn(&mut Adversarial, &mut ExamplesInfo)| {
         let (mut examples, mut about) = (found.clone(), about.clone());
         change(&mut examples, &mut about);
         examples.save(&path.join(name), &about).expect("a file");

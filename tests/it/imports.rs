@@ -14,8 +14,8 @@ const LAYERS: [&str; 17] = [
     "report",
     "compare",
     "experiment",
-    "preview",
-    "recipe evaluate selftest bench",
+    "preview bench",
+    "recipe evaluate selftest",
     "import pretrain",
     "probe",
     "finetune run",
@@ -44,9 +44,7 @@ const LOSSES: &str = "losses are functions of tensors";
 /// Circles between neighbours of a folder that are known: the folder, and the modules that import
 /// each other in it. Each is a defect; the list is to become shorter, and an entry without a circle
 /// fails the test.
-const KNOWN_CIRCLES: [(&str, &str); 4] = [
-    ("src/bin/advcl/report", "headline model"),
-    ("src/data", "archive filename own_output"),
+const KNOWN_CIRCLES: [(&str, &str); 2] = [
     ("kernels/src", "element tile"),
     ("kernels/src", "pack shape winograd"),
 ];

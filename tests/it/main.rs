@@ -8,6 +8,7 @@ mod bad_runs;
 mod cli;
 mod compare;
 mod evaluation;
+mod evaluator;
 mod files;
 mod folder;
 mod harness;
@@ -18,7 +19,9 @@ mod methods;
 mod modes;
 mod networks;
 mod own_output;
+mod page;
 mod parity;
+mod recipe_keys;
 mod recipes;
 mod report;
 mod resume;
@@ -29,12 +32,14 @@ mod soundness;
 mod suites;
 mod supervised;
 mod tools;
+mod transcript;
 mod transfer;
 
 use files::{contents, copy, get, png, put};
-use harness::{Answer, Transcript, advcl, answer, program};
+use harness::{Answer, advcl, answer, program};
 use networks::{
     advcl_settings, backbone, classifier, device, encoder, end_to_end, images, labeled, plan,
     pseudo_labels, supervised_settings,
 };
 use recipes::{TINY, TINY_SUPERVISED, folder, folder_after, only_simclr};
+use transcript::Transcript;

@@ -3,11 +3,11 @@
 use std::cell::Cell;
 use std::sync::atomic::AtomicBool;
 
-use advcl::attack::{Ball, Norm, Pgd, gaussian};
+use advcl::attack::{Attacker, Ball, Norm, gaussian};
 use advcl::data::Split;
 use advcl::evaluate::adversarial::Adversarial;
-use advcl::evaluate::predictions;
-use advcl::evaluate::soundness::{Soundness, Suspect, Verdict, perturbations};
+use advcl::evaluate::soundness::{CheckName, Soundness, SoundnessChecks, Verdict, perturbations};
+use advcl::evaluate::{Evaluator, predictions};
 use advcl::nn::{Mode, Precision};
 use advcl::random;
 use advcl::session::Context;
@@ -20,11 +20,12 @@ use crate::{
     Transcript, advcl, classifier, contents, device, folder, folder_after, get, images, put,
 };
 
-const CHECKS: [&str; 9] = [
+const CHECKS: [&str; 10] = [
     "logits",
     "deterministic",
     "batch-independent",
     "clean-accuracy",
+    "class-balance",
     "gradients",
     "perturbations",
     "loss",
@@ -73,19 +74,17 @@ fn examine(
     let all: Vec<usize> = (0..split.images.len()).collect();
     let said = predictions(logits(to_tensor(split.images.batch(&all), &device())));
     let right = said.iter().zip(&split.labels).filter(|(a, b)| a == b);
-    let suspect = Suspect {
-        classifier: "simclr/slf",
-        logits,
-        predict,
-        split,
-        classes,
-        clean: right.count(),
-        ball,
-        pgd: Pgd {
-            steps: 20,
-            step_size: ball.radius / 4.0,
+    let checks = SoundnessChecks {
+        evaluator: Evaluator {
+            name: "simclr/slf",
+            logits,
+            classes,
+            split,
+            batch_size: 100,
         },
-        batch_size: 100,
+        predict,
+        clean: right.count(),
+        attacker: Attacker::new(ball, 20, None),
     };
     let mut context = Context {
         device: device(),
@@ -94,17 +93,17 @@ fn examine(
         stop: &AtomicBool::new(false),
         observe: Box::new(|_| ()),
     };
-    suspect.examine(&mut context).expect("findings")
+    checks.run(&mut context).expect("findings")
 }
 
 fn names(soundness: &Soundness) -> Vec<&str> {
-    soundness.warnings().map(|f| f.check.as_str()).collect()
+    soundness.warnings().map(|f| f.check.name()).collect()
 }
 
 #[track_caller]
 fn expect(soundness: &Soundness, warnings: &[&str]) {
     let made: Vec<&str> = (soundness.findings.iter())
-        .map(|finding| finding.check.as_str())
+        .map(|finding| finding.check.name())
         .collect();
     assert_eq!(made, CHECKS);
     assert_eq!(names(soundness), warnings, "{soundness:#?}");
@@ -199,8 +198,8 @@ fn perturbations_outside_ball_or_box_have_their_warning() {
         let ball = Ball { norm, radius: 0.1 };
         let found = perturbations(ball, &attacked, &original, 4);
         assert_eq!(
-            (found.check.as_str(), found.verdict == Verdict::Holds),
-            ("perturbations", holds)
+            (found.check, found.verdict == Verdict::Holds),
+            (CheckName::Perturbations, holds)
         );
     }
 }

@@ -1,6 +1,6 @@
 //! Attacks by name, on classifiers of which it is known what can be broken.
 
-use advcl::attack::{Attack, Ball, Found, Norm, Suite, Victim};
+use advcl::attack::{Attack, AttackKind, AttackResult, Ball, Norm, Suite, Victim};
 use advcl::error::Error;
 use advcl::random;
 use advcl::tensor::to_vec;
@@ -11,17 +11,13 @@ use crate::device;
 
 const SHAPE: [usize; 3] = [1, 3, 4];
 const SIZE: usize = 12;
-const KINDS: [&str; 9] = [
-    "pgd", "apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square", "fgsm", "noise",
-];
-
-/// With its published settings, but for queries: thousands tell no more of classifiers this small.
-fn only(kind: &str) -> Attack {
+/// With its published settings, but for queries: thousands find no more in classifiers this small.
+fn only(kind: AttackKind) -> Attack {
     let suite: Suite = match kind {
-        "square" => {
+        AttackKind::Square => {
             serde_json::from_str(r#"[{ "kind": "square", "queries": 300 }]"#).expect("a list")
         }
-        _ => Suite::named(kind).expect("a name"),
+        _ => Suite::named(kind.name()).expect("a name"),
     };
     suite.attacks()[0].clone()
 }
@@ -82,7 +78,7 @@ impl Linear {
         to.fold(f64::INFINITY, f64::min)
     }
 
-    fn attack(&self, attack: &Attack, ball: Ball, rows: &[usize]) -> Result<Found, Error> {
+    fn attack(&self, attack: &Attack, ball: Ball, rows: &[usize]) -> Result<AttackResult, Error> {
         self.attack_through(attack, ball, rows, &|x| self.logits(x))
     }
 
@@ -92,7 +88,7 @@ impl Linear {
         ball: Ball,
         rows: &[usize],
         logits: &dyn Fn(Tensor<4>) -> Tensor<2>,
-    ) -> Result<Found, Error> {
+    ) -> Result<AttackResult, Error> {
         let values: Vec<f32> = rows.iter().flat_map(|&r| self.images[r].clone()).collect();
         let shape = [rows.len(), SHAPE[0], SHAPE[1], SHAPE[2]];
         let images = Tensor::from_data(TensorData::new(values, shape), &device());
@@ -125,7 +121,7 @@ fn attacks_break_what_can_be_broken_and_nothing_else() {
             let distances: Vec<f64> = rows.iter().map(|&row| linear.distance(row, norm)).collect();
             let radius = median(&distances);
             let ball = Ball { norm, radius };
-            for kind in KINDS {
+            for kind in AttackKind::ALL {
                 let case = format!("{kind}, {classes} classes, {norm:?} {radius}");
                 let found = linear.attack(&only(kind), ball, &rows).expect(&case);
                 let moved = to_vec(found.images);
@@ -143,14 +139,15 @@ fn attacks_break_what_can_be_broken_and_nothing_else() {
                         assert!(example.iter().all(|v| (0.0..=1.0).contains(v)), "{name}");
                         // With three classes the targeted cross-entropy also pushes away from the
                         // third.
-                    } else if kind == "fab-t" || kind == "apgd-t" && classes != 3 {
+                    } else if kind == AttackKind::FabT || kind == AttackKind::ApgdT && classes != 3
+                    {
                         assert!(distance > radius * 0.98, "{name}: was not broken");
                     }
                 }
                 // With two classes there is one way to go.
                 let broken = found.broken.iter().filter(|&&broken| broken).count();
                 let all = distances.iter().filter(|&&d| d < radius * 0.98).count();
-                if classes == 2 && kind.starts_with("apgd") {
+                if classes == 2 && kind.name().starts_with("apgd") {
                     assert!(broken >= all, "{case}: {broken} of {all}");
                 }
             }
@@ -166,12 +163,12 @@ fn a_result_does_not_depend_on_the_batch() {
         let distances: Vec<f64> = rows.iter().map(|&row| linear.distance(row, norm)).collect();
         let radius = median(&distances);
         let ball = Ball { norm, radius };
-        for kind in KINDS {
+        for kind in AttackKind::ALL {
             let attack = only(kind);
-            let together = linear.attack(&attack, ball, &rows).expect(kind);
+            let together = linear.attack(&attack, ball, &rows).expect("finite logits");
             let moved = to_vec(together.images);
             for &row in &rows {
-                let alone = linear.attack(&attack, ball, &[row]).expect(kind);
+                let alone = linear.attack(&attack, ball, &[row]).expect("finite logits");
                 assert_eq!(
                     alone.broken[0], together.broken[row],
                     "{kind} {norm:?}, image {row}"
@@ -194,7 +191,7 @@ fn where_nothing_can_be_done_nothing_is_broken() {
         let linear = Linear::new(classes, 6);
         let rows: Vec<usize> = (0..6).collect();
         for norm in [Norm::Linf, Norm::L2] {
-            for kind in KINDS {
+            for kind in AttackKind::ALL {
                 let case = format!("{kind}, {classes} classes, {norm:?}");
                 let none = Ball { norm, radius: 0.0 };
                 let found = linear.attack(&only(kind), none, &rows).expect(&case);
@@ -226,7 +223,7 @@ fn where_nothing_can_be_done_nothing_is_broken() {
 fn logits_that_are_no_numbers_are_refused() {
     let linear = Linear::new(4, 3);
     for norm in [Norm::Linf, Norm::L2] {
-        for kind in KINDS {
+        for kind in AttackKind::ALL {
             let ball = Ball { norm, radius: 0.2 };
             let shape = [1, SHAPE[0], SHAPE[1], SHAPE[2]];
             let data = TensorData::new(linear.images[1].clone(), shape);

@@ -2,24 +2,15 @@
 
 use crate::attack::Norm;
 
-/// How far a change goes.
-pub(super) fn length(norm: Norm, delta: &[f32]) -> f64 {
-    let values = delta.iter().map(|d| f64::from(*d));
-    match norm {
-        Norm::Linf => values.fold(0.0, |far, d| far.max(d.abs())),
-        Norm::L2 => values.map(|d| d * d).sum::<f64>().sqrt(),
-    }
-}
-
-/// The shortest change that brings `point` onto a hyperplane without leaving [0, 1]: FAB's projection (the paper, section 3.1).
-/// Where the plane does not meet the box: into the corner next to it.
+/// Shortest change that brings `point` onto a hyperplane without leaving [0, 1]: FAB's projection (the paper, section 3.1).
+/// Where the plane does not meet the box, the change leads into the corner next to it.
 ///
 /// `residual` is ⟨slope, point⟩ less the plane's offset. A value moves against `slope` by λ (L∞) or λ |slope| (L2), and no
 /// further than its room; what all of them gain together is a concave, piecewise linear function of λ, so Newton's method
 /// from 0 comes up to the residual from below and ends at the exact λ after a few rounds. The released code sorts instead.
 pub(crate) fn shift_to_plane(norm: Norm, point: &[f32], slope: &[f32], residual: f64) -> Vec<f32> {
     let side = if residual < 0.0 { -1.0 } else { 1.0 };
-    // Of a value: how much a step gains by it, its speed, and its room.
+    // For one value: how much a step gains by it, its speed, and its room.
     let value = |(x, w): (&f32, &f32)| {
         let (x, w) = (f64::from(*x), f64::from(*w) * side);
         let steepness = w.abs();

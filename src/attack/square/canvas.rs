@@ -1,11 +1,11 @@
-//! What the Square attack does to one image, without the drawing of random numbers.
+//! The Square attack's changes of one image, given their random numbers.
 
 use std::ops::Range;
 
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
-/// A square part of an image.
+/// Square part of an image.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Window {
     pub top: usize,
@@ -14,7 +14,8 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Anywhere in the image, as in the paper's algorithm 2; the released code never comes to the last row and column.
+    /// Draws a window anywhere in the image, as in the paper's algorithm 2; the released code never reaches the last row and
+    /// column.
     pub(super) fn draw(side: usize, [_, height, width]: [usize; 3], rng: &mut ChaCha8Rng) -> Self {
         Self {
             top: rng.random_range(0..=height - side),
@@ -23,7 +24,7 @@ impl Window {
         }
     }
 
-    /// Its rows in each channel, as places among the image's values.
+    /// Rows of the window in each channel, as ranges of the image's values.
     pub(super) fn rows(
         self,
         [channels, height, width]: [usize; 3],
@@ -37,12 +38,13 @@ impl Window {
     }
 }
 
-/// What can be done to one image. Signs are 1 or -1.
+/// An original image, and the changes that the attack can make to it. Signs are 1 or -1.
 pub(crate) struct Canvas<'a> {
+    /// Values of the original image.
     pub original: &'a [f32],
     /// Channels, height, width.
     pub shape: [usize; 3],
-    /// ε.
+    /// Radius ε.
     pub radius: f64,
 }
 
@@ -51,7 +53,7 @@ impl Canvas<'_> {
         (self.original[place] + sign * self.radius as f32).clamp(0.0, 1.0)
     }
 
-    /// The start within L∞: each column of each channel is moved by ε. `signs`: `[channels, width]`.
+    /// Start of the search for L∞: each column of each channel is moved by ε. `signs`: `[channels, width]`.
     pub(crate) fn stripes(&self, signs: &[f32]) -> Vec<f32> {
         let [_, height, width] = self.shape;
         let sign = |place: usize| signs[place / (height * width) * width + place % width];
@@ -59,9 +61,9 @@ impl Canvas<'_> {
         places.map(|place| self.moved(place, sign(place))).collect()
     }
 
-    /// Moves a window by ε, by the sign of each channel, and says whether that changed anything.
+    /// Moves a window by ε, by the sign of each channel, and returns whether that changed anything.
     ///
-    /// The paper adds ±2ε to what stands there and clips: the same, as all that stands there is moved by ε already.
+    /// The paper adds ±2ε to the current values and clips, which is the same: every value is moved by ε already.
     pub(crate) fn paint(&self, x: &mut [f32], window: Window, signs: &[f32]) -> bool {
         let mut changed = false;
         for (channel, row) in window.rows(self.shape) {
@@ -74,7 +76,7 @@ impl Canvas<'_> {
         changed
     }
 
-    /// The tiles of the start within L2: five along the shorter side, and what else fits, in the middle.
+    /// Tiles of the start for L2: five along the shorter side, as many as fit along the other, centred.
     pub(crate) fn tiles(&self) -> Vec<Window> {
         let [_, height, width] = self.shape;
         let side = (height.min(width) / 5).max(1);
@@ -88,7 +90,7 @@ impl Canvas<'_> {
         (0..down * across).map(tile).collect()
     }
 
-    /// The start within L2: a pattern in each tile. `turned`: `[tiles]`, `signs`: `[tiles, channels]`.
+    /// Start of the search for L2: a pattern in each tile. `turned`: `[tiles]`, `signs`: `[tiles, channels]`.
     pub(crate) fn tiled(&self, turned: &[bool], signs: &[f32]) -> Vec<f32> {
         let mut delta = vec![0.0; self.original.len()];
         let tiles = self.tiles();
@@ -101,8 +103,8 @@ impl Canvas<'_> {
         self.stretched(&delta)
     }
 
-    /// The change within L2 (the paper's algorithm 3): what the second window holds is taken away, and the first gets a pattern on
-    /// top of what it has; in each channel it is then as long as both were together, and a share of what ε leaves.
+    /// Change of the search for L2 (the paper's algorithm 3): zeroes the second window and adds a pattern to the first. Per
+    /// channel, the first window's new L2 norm combines both windows' old norms and a share of the unused budget ε.
     pub(crate) fn reshape(
         &self,
         best: &[f32],
@@ -150,7 +152,7 @@ impl Canvas<'_> {
         self.stretched(&delta)
     }
 
-    /// The image moved along `delta` by ε in L2, then clamped into [0, 1].
+    /// Moves the image along `delta` by ε in L2, then clamps it into [0, 1].
     fn stretched(&self, delta: &[f32]) -> Vec<f32> {
         let scale = (self.radius / (squares(delta).sqrt() + 1e-12)) as f32;
         let moved = self.original.iter().zip(delta);
@@ -160,7 +162,7 @@ impl Canvas<'_> {
     }
 }
 
-/// Adds a pattern to a window, by the sign of each channel; `turned`: its rows are columns.
+/// Adds a pattern to a window, by the sign of each channel; `turned` swaps the pattern's rows and columns.
 fn draw(
     delta: &mut [f32],
     window: Window,
@@ -179,9 +181,10 @@ fn draw(
     }
 }
 
-/// The pattern of an L2 window (the paper's η), `[side, side]`, of length 1: two mounds one above the other, up and down.
+/// Pattern of an L2 window (the paper's η), `[side, side]`, of length 1: a positive mound above a negative one.
 ///
-/// A mound is a pile of squares around its middle, the k-th of height 1 / k², so that a place has those of its ring and beyond.
+/// A mound is a sum of concentric squares around its middle, the k-th of height 1 / k²; a value in ring r is in the squares
+/// from r on.
 pub(crate) fn pattern(side: usize) -> Vec<f32> {
     let mound = |height: usize| {
         let (middle, across) = (height / 2, side / 2);
@@ -199,7 +202,7 @@ pub(crate) fn pattern(side: usize) -> Vec<f32> {
         values.into_iter().map(move |v| v / length)
     };
     let (above, below) = (mound(side / 2), mound(side - side / 2));
-    // Both have length 1, but of a single row there is only one.
+    // Both have length 1, but a single row has only one of them.
     let length = if side > 1 { 2f64.sqrt() } else { 1.0 };
     let values = above.chain(below.map(|v| -v));
     values.map(|v| (v / length) as f32).collect()

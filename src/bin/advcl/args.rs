@@ -439,15 +439,22 @@ pub struct BenchSetup {
 
 #[derive(Subcommand)]
 pub enum RecipeCommand {
-    /// Print a recipe with every key, overrides applied
+    /// Print a recipe, overrides applied; its comments stay
     #[command(after_help = "Example: advcl recipe show quickstart --set 'seed = 1' > mine.toml")]
     Show(RecipeArg),
     /// Read a recipe and say whether it can be carried out
     #[command(after_help = "Example: advcl recipe check mine.toml")]
     Check(RecipeArg),
-    /// The shipped recipes
+    /// List the shipped recipes
     #[command(after_help = "Example: advcl recipe list --json")]
     List,
+    /// Print every key that a recipe can have: type, default, meaning
+    #[command(after_help = "Example: advcl recipe keys pretrain.advcl")]
+    Keys {
+        /// Only this key and those below it
+        #[arg(value_name = "KEY")]
+        key: Option<String>,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]

@@ -2,10 +2,7 @@
 
 use std::path::PathBuf;
 
-use advcl::experiment::{Data, Purpose, Stale};
-use advcl::finetune::MODES;
-use advcl::pretrain::METHODS;
-use advcl::recipe::SHIPPED;
+use advcl::experiment::{Purpose, Stale};
 use advcl::{device, nn, selftest};
 use anyhow::Result;
 
@@ -15,11 +12,13 @@ use crate::compare::compare;
 use crate::evaluate::{evaluate, print_summary};
 use crate::import::import;
 use crate::inspect::inspect;
+use crate::list::list;
 use crate::output::{print, print_json, print_paths};
 use crate::predict::predict;
 use crate::progress::print_status;
+use crate::recipe::recipe;
 use crate::report::report;
-use crate::session::{Access, check_names, resolve, with_experiment, with_rows};
+use crate::session::{Access, check_names, with_experiment, with_rows};
 use crate::table;
 
 pub fn dispatch(cli: &Cli) -> Result<()> {
@@ -134,41 +133,6 @@ fn fork(what: &args::Fork, shared: &Shared) -> Result<()> {
         print_status(&format!("go on with it: advcl run {}", what.to.display()));
     }
     Ok(())
-}
-
-fn list(what: args::List, shared: &Shared) -> Result<()> {
-    let rows: Vec<(&str, &str)> = match what {
-        args::List::Methods => METHODS.iter().map(|m| (m.name, m.about)).collect(),
-        args::List::Modes => MODES.iter().map(|m| (m.name, m.about)).collect(),
-        args::List::Recipes => SHIPPED.iter().map(|(n, about, _)| (*n, *about)).collect(),
-    };
-    if shared.json {
-        let named = |(name, about)| serde_json::json!({"name": name, "about": about});
-        return print_json(&rows.into_iter().map(named).collect::<Vec<_>>());
-    }
-    let owned = |(name, about): (&str, &str)| (name.to_owned(), about.to_owned());
-    print(&table::pairs(
-        &rows.into_iter().map(owned).collect::<Vec<_>>(),
-    ))
-}
-
-fn recipe(what: &args::RecipeCommand, shared: &Shared) -> Result<()> {
-    match what {
-        args::RecipeCommand::Show(arg) => {
-            let (recipe, _) = resolve(arg, shared)?;
-            if shared.json {
-                print_json(&recipe)
-            } else {
-                print(&recipe.to_toml())
-            }
-        }
-        args::RecipeCommand::Check(arg) => {
-            let (recipe, _) = resolve(arg, shared)?;
-            Data::load(&recipe, Purpose::Train)?;
-            print("ok\n")
-        }
-        args::RecipeCommand::List => list(args::List::Recipes, shared),
-    }
 }
 
 fn selftest(dirs: &[PathBuf], shared: &Shared) -> Result<()> {

@@ -28,7 +28,7 @@ pub fn inspect(what: &args::Inspect, shared: &Shared) -> Result<()> {
     let mut inputs = vec![Path::new(source)];
     inputs.extend(Some(Path::new(&what.recipe)).filter(|recipe| recipe.is_file()));
     inputs.extend(model_path.as_deref());
-    // A sheet of ours is no input, even inside the data set: it is not read as data.
+    // A contact sheet is no input, even inside the data set, since it is never read as data.
     if !(sheet.is_file() && is_own_picture(sheet)?) {
         check_output(sheet, "--sheet", &inputs, what.replace)?;
     }

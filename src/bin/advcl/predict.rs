@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use advcl::data::read_images;
-use advcl::run::{Model, models_below};
-use advcl::tensor::{to_tensor, to_vec};
+use advcl::data::{Split, read_images};
+use advcl::evaluate::{Evaluator, Stage};
+use advcl::run::{Model, layout, models_below};
+use advcl::session::Context;
 use advcl::{Error, device};
 use anyhow::Result;
 
@@ -12,6 +13,10 @@ use crate::args::{self, Shared};
 use crate::output::{print, print_json};
 use crate::table;
 
+/// Images in a forward pass.
+const BATCH: usize = 256;
+
+/// Predicts the classes of images.
 pub fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
     let device = device::open(&shared.device)?;
     let path = model_file(&what.model)?;
@@ -20,18 +25,25 @@ pub fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
     let [height, width] = model.info.image_size;
     let (files, images) = read_images(&what.images, [model.info.channels, height, width])?;
     let indices: Vec<usize> = (0..files.len()).collect();
-    let mut predictions = Vec::with_capacity(files.len());
-    for chunk in indices.chunks(256) {
-        let logits = classifier.logits(to_tensor(images.batch(chunk), &device));
-        let classes = logits.dims()[1];
-        for (&index, row) in chunk.iter().zip(to_vec(logits).chunks(classes)) {
-            let ranked = table::ranked(row, &model.info.classes);
-            predictions.push(table::Prediction {
-                image: files[index].clone(),
-                classes: ranked,
-            });
-        }
-    }
+    let evaluator = Evaluator {
+        name: "predict",
+        logits: &|x| classifier.logits(x),
+        classes: model.info.classes.len(),
+        split: &Split {
+            images,
+            labels: Vec::new(),
+        },
+        batch_size: BATCH,
+    };
+    let mut stage = Stage::new(evaluator.name, files.len());
+    let mut context = Context::new(device);
+    let clean = |batch: &[usize], context: &Context| Ok(evaluator.images(batch, &context.device));
+    let logits = evaluator.logit_rows(&indices, &mut stage, &mut context, clean)?;
+    let prediction = |(image, row): (&PathBuf, &[f32])| table::Prediction {
+        image: image.clone(),
+        classes: table::ranked(row, &model.info.classes),
+    };
+    let predictions: Vec<_> = files.iter().zip(logits.rows()).map(prediction).collect();
     if shared.json {
         return print_json(&predictions);
     }
@@ -44,7 +56,7 @@ pub fn model_file(path: &Path) -> advcl::Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_path_buf());
     }
-    let file = path.join("model.safetensors");
+    let file = path.join(layout::MODEL);
     let encoders = if file.exists() {
         Vec::new()
     } else {

@@ -32,36 +32,45 @@ pub fn listen() -> Result<()> {
     .context("cannot listen for Ctrl-C")
 }
 
-/// Finds the recipe and the run folder. A folder that has a recipe needs no other, and may be named in the
+/// Where a command's recipe is.
+pub enum Source<'a> {
+    /// A folder that has a recipe.
+    Folder(&'a Path),
+    /// A shipped recipe's name, or a file.
+    Named(&'a str),
+}
+
+/// Finds the recipe of a command. A folder that has a recipe needs no other, and may be named in the
 /// recipe's place.
-pub fn resolve(arg: &args::RecipeArg, shared: &Shared) -> Result<(Recipe, PathBuf)> {
-    let of_folder = |folder: &Path| -> Result<Recipe> {
-        let found = FolderRecipe::load(folder, &shared.set)?;
-        let recipe = found.expect("it has one").recipe;
-        require_images(folder, &recipe)?;
-        Ok(recipe)
+pub fn source<'a>(arg: &'a args::RecipeArg, shared: &'a Shared) -> Source<'a> {
+    let given = arg.recipe.as_deref();
+    let folder = match given {
+        Some(given) => Some(Path::new(given)).filter(|given| given.is_dir()),
+        None => shared.run.as_deref(),
     };
-    if let Some(given) = arg.recipe.as_deref().map(Path::new)
-        && given.is_dir()
-        && has_recipe(given)
-    {
-        let folder = shared.run.clone().unwrap_or_else(|| given.to_path_buf());
-        return Ok((of_folder(given)?, folder));
+    match folder.filter(|folder| has_recipe(folder)) {
+        Some(folder) => Source::Folder(folder),
+        None => Source::Named(given.unwrap_or("quickstart")),
     }
-    if let (None, Some(run)) = (&arg.recipe, &shared.run)
-        && has_recipe(run)
-    {
-        return Ok((of_folder(run)?, run.clone()));
-    }
-    let name = arg.recipe.as_deref().unwrap_or("quickstart");
-    let recipe = Recipe::load(name, &shared.set)?;
-    let stem = Path::new(name).file_stem();
-    let stem = stem.map_or(name.to_owned(), |stem| stem.display().to_string());
-    let folder = shared.run.clone();
-    Ok((
-        recipe,
-        folder.unwrap_or_else(|| Path::new("runs").join(stem)),
-    ))
+}
+
+/// Reads the recipe of a command, and finds the run folder.
+pub fn resolve(arg: &args::RecipeArg, shared: &Shared) -> Result<(Recipe, PathBuf)> {
+    let (recipe, usual) = match source(arg, shared) {
+        Source::Folder(folder) => {
+            let found = FolderRecipe::load(folder, &shared.set)?;
+            let recipe = found.expect("it has one").recipe;
+            require_images(folder, &recipe)?;
+            (recipe, folder.to_path_buf())
+        }
+        Source::Named(name) => {
+            let stem = Path::new(name).file_stem();
+            let stem = stem.map_or(name.to_owned(), |stem| stem.display().to_string());
+            let recipe = Recipe::load(name, &shared.set)?;
+            (recipe, Path::new("runs").join(stem))
+        }
+    };
+    Ok((recipe, shared.run.clone().unwrap_or(usual)))
 }
 
 /// Work that a command does in a run folder.

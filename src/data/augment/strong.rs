@@ -11,7 +11,7 @@ use crate::random;
 use crate::tensor::Batch;
 
 /// Settings of strong views: random resized crop, flip, colour jitter, grayscale, in this order.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Strong {
     /// Smallest and largest area of the crop, as a share of the image.
@@ -27,7 +27,7 @@ pub struct Strong {
 }
 
 /// Settings of the colour jitter. Its four steps are applied in random order.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jitter {
     /// Strength b of brightness changes: the factor is uniform in [max(0, 1 - b), 1 + b].

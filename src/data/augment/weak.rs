@@ -9,7 +9,7 @@ use crate::data::images::Images;
 use crate::tensor::Batch;
 
 /// Settings of weak views: random crop with zero padding, then flip.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Weak {
     /// Width of the zero padding on each side, in pixels.

@@ -1,105 +1,117 @@
-//! Checks of what a classifier says, without any attack.
+//! Checks of a classifier's outputs, without any attack.
 
 use burn::tensor::Tensor;
 
-use super::climb::Climber;
-use super::{BATCH, CLEAN, DETERMINISTIC, Finding, LOGITS, Suspect};
+use super::balance::class_balance;
+use super::{CheckName, Finding, SoundnessChecks};
 use crate::error::Result;
-use crate::evaluate::{predictions, require_finite};
+use crate::evaluate::{Evaluator, LabeledBatch, Stage};
+use crate::logits::LogitRows;
 use crate::session::Context;
-use crate::tensor::{to_tensor, to_vec};
+use crate::tensor::to_vec;
 
-/// The same sums in another order differ by less than this share of the largest logit.
+/// Largest difference between the same sums in another order, as a share of the largest logit.
 const ROUNDING: f32 = 1e-3;
 
-/// The same sums in the same order differ by less; on a GPU they may.
+/// Largest difference between the same sums in the same order, as a share of the largest logit; on a GPU they may differ.
 const REPEATED: f32 = 1e-5;
 
-/// So many images are looked at alone.
+/// Number of images that are classified in a batch of their own.
 const ALONE: usize = 8;
 
-impl Suspect<'_> {
-    pub(super) fn of_outputs(
+impl SoundnessChecks<'_> {
+    /// Checks the outputs for a sample of the images, and the predictions for all of them.
+    pub(super) fn check_outputs(
         &self,
-        stage: &str,
-        indices: &[usize],
-        images: &Tensor<4>,
-        climber: &Climber,
+        sample: &LabeledBatch,
         context: &mut Context,
     ) -> Result<Vec<Finding>> {
-        let logits = climber.logits_of(images);
-        let classes = logits.dims()[1];
-        let said = predictions(logits.clone());
-        let logits = to_vec(logits);
-        for (&index, row) in indices.iter().zip(logits.chunks(classes)) {
-            require_finite(stage, index, row)?;
-        }
+        let evaluator = &self.evaluator;
+        let stage = format!("{}/soundness", evaluator.name);
+        let rows = LogitRows::read(self.logits_of(&sample.images));
+        rows.require_finite(&stage, &sample.indices)?;
+        let (logits, classes) = (rows.values(), rows.classes());
         let largest = logits.iter().fold(0.0, |most: f32, v| most.max(v.abs()));
-        let mut findings = vec![are_logits(&logits, classes)];
+        let mut findings = vec![are_logits(logits, classes)];
 
-        let again = gap(&logits, &to_vec(climber.logits_of(images)));
+        let again = gap(logits, &to_vec(self.logits_of(&sample.images)));
         let found = format!("the same images twice: logits differ by {again:.1e} of {largest:.1e}");
-        findings.push(DETERMINISTIC.finding(again <= REPEATED * largest, found));
-        context.progress(stage, findings.len(), 9, "checks")?;
+        findings.push(CheckName::Deterministic.finding(again <= REPEATED * largest, found));
+        self.report(&findings, context)?;
 
-        let count = indices.len().min(ALONE);
-        let alone = (0..count).map(|i| (self.logits)(images.clone().narrow(0, i, 1)));
-        let alone = gap(
-            &logits[..count * classes],
-            &to_vec(Tensor::cat(alone.collect(), 0)),
-        );
-        let found = format!("{count} images alone: logits differ by {alone:.1e} of {largest:.1e}");
-        // Lots are drawn anew for every call; that is another check's.
-        let rounding = (ROUNDING * largest).max(2.0 * again);
-        findings.push(match indices.len() {
-            1 => BATCH.cannot_tell("there is one image"),
-            _ => BATCH.finding(alone <= rounding, found),
+        let count = sample.labels.len().min(ALONE);
+        let alone = (0..count).map(|i| (evaluator.logits)(sample.images.clone().narrow(0, i, 1)));
+        let alone = to_vec(Tensor::cat(alone.collect(), 0));
+        let alone = gap(&logits[..count * classes], &alone);
+        // A random classifier varies between calls anyway, which `deterministic` reports: twice that variation is tolerated.
+        let tolerance = (ROUNDING * largest).max(2.0 * again);
+        findings.push(if count == 1 {
+            CheckName::BatchIndependent.not_checked("only one image")
+        } else {
+            let found =
+                format!("{count} images alone: logits differ by {alone:.1e} of {largest:.1e}");
+            CheckName::BatchIndependent.finding(alone <= tolerance, found)
         });
-        context.progress(stage, findings.len(), 9, "checks")?;
+        self.report(&findings, context)?;
 
-        findings.push(self.is_what_predict_says(indices, &said, rounding, context)?);
-        context.progress(stage, findings.len(), 9, "checks")?;
+        let all: Vec<usize> = (0..evaluator.split.images.len()).collect();
+        let predicted = self.predict_all(&all, context)?;
+        findings.push(self.compare_with_predict(sample, &rows, &predicted, tolerance));
+        let classes = evaluator.classes.max(predicted.classes());
+        let labels = &evaluator.split.labels;
+        findings.push(class_balance(labels, &predicted.predictions(), classes));
+        self.report(&findings, context)?;
         Ok(findings)
     }
 
-    /// All judged images, by the way of `advcl predict`: as many right, and the same said of the sample. Where two classes are
-    /// equal to rounding, either will do.
-    fn is_what_predict_says(
+    /// Logits of all images, computed as `advcl predict` does.
+    fn predict_all(&self, all: &[usize], context: &mut Context) -> Result<LogitRows> {
+        let name = format!("{}/soundness/predict", self.evaluator.name);
+        let predict = Evaluator {
+            logits: self.predict,
+            ..self.evaluator
+        };
+        let clean = |batch: &[usize], context: &Context| Ok(predict.images(batch, &context.device));
+        predict.logit_rows(all, &mut Stage::new(&name, all.len()), context, clean)
+    }
+
+    /// Compares the evaluation with `advcl predict`: as many correct images, and the same predictions for the sample. Where
+    /// two classes are equal up to rounding, either will do.
+    fn compare_with_predict(
         &self,
-        indices: &[usize],
-        said: &[usize],
-        rounding: f32,
-        context: &mut Context,
-    ) -> Result<Finding> {
-        let (split, total) = (self.split, self.split.images.len());
-        let stage = format!("{}/soundness", self.classifier);
-        let (mut classes, mut sure) = (Vec::new(), Vec::new());
-        for chunk in (0..total).collect::<Vec<_>>().chunks(self.batch_size) {
-            let batch = to_tensor(split.images.batch(chunk), &context.device);
-            let logits = (self.predict)(batch);
-            classes.extend(predictions(logits.clone()));
-            let width = logits.dims()[1];
-            let logits = to_vec(logits);
-            sure.extend(logits.chunks(width).map(|row| is_sure(row, rounding)));
-            context.progress(&stage, 3, 9, "checks")?;
-        }
-        let right = |i: &usize| classes[*i] == split.labels[*i];
-        let right = (0..total).filter(right).count();
-        let unsure = sure.iter().filter(|sure| !**sure).count();
-        let differs = |(i, said): &(&usize, &usize)| classes[**i] != **said && sure[**i];
-        let other = indices.iter().zip(said).filter(differs).count();
+        sample: &LabeledBatch,
+        evaluated: &LogitRows,
+        predicted: &LogitRows,
+        tolerance: f32,
+    ) -> Finding {
+        let (labels, total) = (&self.evaluator.split.labels, predicted.rows().len());
+        let classes = predicted.predictions();
+        let correct = labels
+            .iter()
+            .zip(&classes)
+            .filter(|(label, class)| label == class)
+            .count();
+        let clear: Vec<bool> = predicted
+            .rows()
+            .map(|row| is_clear(row, tolerance))
+            .collect();
+        let unclear = clear.iter().filter(|clear| !**clear).count();
+        let pairs = sample.indices.iter().zip(evaluated.predictions());
+        let other = pairs
+            .filter(|(i, class)| classes[**i] != *class && clear[**i])
+            .count();
         let found = format!(
-            "{} of {total} images right, {right} by the way of advcl predict; another class for {other} of {}",
+            "{} of {total} images correct, {correct} by advcl predict; another class for {other} of {}",
             self.clean,
-            indices.len()
+            sample.indices.len()
         );
-        let holds = right.abs_diff(self.clean) <= unsure && other == 0;
-        Ok(CLEAN.finding(holds, found))
+        let holds = correct.abs_diff(self.clean) <= unclear && other == 0;
+        CheckName::CleanAccuracy.finding(holds, found)
     }
 }
 
-/// Whether no rounding could make another class of it. # Shapes: the logits of one image.
-fn is_sure(logits: &[f32], rounding: f32) -> bool {
+/// Whether the prediction for one image leads by more than rounding.
+fn is_clear(logits: &[f32], rounding: f32) -> bool {
     let mut sorted = logits.to_vec();
     sorted.sort_by(|a, b| b.total_cmp(a));
     sorted.len() < 2 || sorted[0] - sorted[1] > rounding
@@ -107,7 +119,7 @@ fn is_sure(logits: &[f32], rounding: f32) -> bool {
 
 fn are_logits(outputs: &[f32], classes: usize) -> Finding {
     if classes < 2 {
-        return LOGITS.cannot_tell("there is one class");
+        return CheckName::Logits.not_checked("only one class");
     }
     let probabilities = outputs.chunks(classes).all(|row| {
         let inside = row.iter().all(|v| (-1e-6..=1.0 + 1e-6).contains(v));
@@ -124,14 +136,17 @@ fn are_logits(outputs: &[f32], classes: usize) -> Finding {
         "not always"
     };
     let found = format!("outputs between {low:.3} and {high:.3}, {sums} with a sum of 1");
-    LOGITS.finding(!probabilities, found)
+    CheckName::Logits.finding(!probabilities, found)
 }
 
-/// The largest difference; infinite where one is no number.
+/// Largest difference between two lists; infinite where a value is not a number.
 fn gap(a: &[f32], b: &[f32]) -> f32 {
     let gaps = a.iter().zip(b).map(|(a, b)| (a - b).abs());
-    gaps.fold(0.0, |most, gap| match gap.is_nan() {
-        true => f32::INFINITY,
-        false => most.max(gap),
+    gaps.fold(0.0, |most, gap| {
+        if gap.is_nan() {
+            f32::INFINITY
+        } else {
+            most.max(gap)
+        }
     })
 }

@@ -1,11 +1,13 @@
 //! The tables of a comparison, for the terminal, its files and the report.
 
 use advcl::compare::{
-    ComparedAccuracy, Comparison, ComparisonRow, LEVEL, MethodDifference, RowFinding, Spread,
+    ComparedAccuracy, Comparison, ComparisonRow, LEVEL, MethodDifference, Spread,
 };
 use advcl::{finetune, pretrain};
 
-use super::{NONE, Table, Verdicts, clock, interval, range, suite_title};
+use advcl::evaluate::soundness::SoundnessSummary;
+
+use super::{NONE, Table, clock, interval, range, suite_title};
 
 /// A table with its title.
 pub type Titled = (String, Table);
@@ -228,10 +230,8 @@ fn failures(comparison: &Comparison) -> Titled {
 /// Counts of the checks that hold, warn, or could not be made; none where the checks were turned
 /// off.
 pub fn soundness(comparison: &Comparison) -> Option<String> {
-    let finding = |row: &'_ RowFinding| row.finding.clone();
     let others = comparison.warnings.iter().chain(&comparison.not_checked);
-    let others: Vec<_> = others.map(finding).collect();
-    let mut verdicts = Verdicts::of(&others);
-    verdicts.checks = comparison.checks;
-    (verdicts.checks > 0).then(|| format!("soundness: {verdicts}"))
+    let mut summary: SoundnessSummary = others.map(|row| &row.finding).collect();
+    summary.hold = comparison.checks - summary.checks();
+    (comparison.checks > 0).then(|| format!("soundness: {summary}"))
 }

@@ -2,7 +2,6 @@
 
 pub mod comparison;
 mod table;
-mod verdicts;
 
 use std::path::Path;
 
@@ -12,7 +11,6 @@ use advcl::recipe::Threat;
 use advcl::{finetune, pretrain};
 
 pub use table::{Align, Table};
-pub use verdicts::Verdicts;
 
 /// Placeholder for a missing value.
 pub const NONE: &str = "–";

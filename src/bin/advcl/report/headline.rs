@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use advcl::compare::{Spread, pgd_on_same_images, same_suite, suites};
+use advcl::compare::{Spread, same_suite, suites};
 use advcl::evaluate::Attacked;
 use advcl::experiment::{Outcome, Seconds};
 use advcl::interval::Interval;
@@ -212,15 +212,15 @@ fn figure(
 /// None where no images were evaluated.
 fn headline_row(run: &str, rows: &[&ReportedRow]) -> Option<HeadlineRow> {
     let first = &rows[0].outcome;
-    let total = |outcome: &Outcome| outcome.accuracy.total.clone();
+    let total = |outcome: &Outcome| outcome.accuracy.total;
     let attack = |like: &Attacked| {
         let robust = figure(rows, |outcome| {
             let attacked = same_suite(outcome, like)?;
             Some((attacked.robust, attacked.images))
         });
         let pgd = figure(rows, |outcome| {
-            let tally = pgd_on_same_images(outcome, same_suite(outcome, like)?)?;
-            Some((tally.robust, tally.images))
+            let pgd = same_suite(outcome, like)?.pgd?;
+            Some((pgd.robust, pgd.images))
         });
         Some(HeadlineAttack {
             suite: like.suite.clone(),

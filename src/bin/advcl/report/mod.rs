@@ -234,11 +234,11 @@ fn show<'a>(
     let all: Vec<_> = models.iter().collect();
     let chosen = choose(&all, judged, classes.len(), EXAMPLES, context).map_err(at(run))?;
     let mapped = mapped(data, context.seed);
-    let attack = (run.recipe.threat.ball(), data.pgd());
+    let attack = data.attacker();
     let batch = run.recipe.evaluate.batch_size;
     let mut pictures = Vec::new();
     for model in &models {
-        let reach = REACH * attack.0.radius;
+        let reach = REACH * attack.ball.radius;
         let around = chosen.first().filter(|_| reach > 0.0);
         pictures.push(Pictures {
             examples: examples(model, judged, &chosen, attack, context)?,

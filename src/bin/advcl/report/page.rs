@@ -1,5 +1,6 @@
 //! The page: a header with what was measured, and its sections in order.
 
+use advcl::evaluate::soundness::SoundnessSummary;
 use advcl::recipe::SplitName;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -7,7 +8,6 @@ use super::headline::run_name;
 use super::html::{count, percent};
 use super::model::{Missing, ReportPage, SectionBody, ShownClassifier, distinct};
 use super::{accuracy, classes, comparisons, curves, measured, pictures, repeat, training, trust};
-use crate::format::Verdicts;
 
 /// A section: its content, or the reason why it is missing.
 struct Section {
@@ -190,7 +190,8 @@ fn header(report: &ReportPage, title: &str, sections: &[Section]) -> Markup {
     }));
     let findings = report.runs.iter().flat_map(|run| &run.rows);
     let findings = findings.filter_map(|row| row.outcome.soundness.as_ref());
-    let verdicts = Verdicts::of(findings.flat_map(|soundness| &soundness.findings));
+    let findings = findings.flat_map(|soundness| &soundness.findings);
+    let verdicts: SoundnessSummary = findings.collect();
     let warns = |shown: &&ShownClassifier| {
         let soundness = shown.soundness();
         soundness.is_some_and(|all| all.warnings().next().is_some())
@@ -206,7 +207,7 @@ fn header(report: &ReportPage, title: &str, sections: &[Section]) -> Markup {
                 li { span { (images(report)) " " } (counts.join(", ")) }
                 li { span { "radius " } (radii.join(", ")) }
                 li { span { @if seeds.len() > 1 { "seeds " } @else { "seed " } } (seeds.join(", ")) }
-                @if verdicts.checks > 0 { li { span { "soundness " } (verdicts) } }
+                @if verdicts.checks() > 0 { li { span { "soundness " } (verdicts) } }
                 @if !versions.is_empty() { li { span { "made with advcl " } (versions.join(", ")) } }
             }
             @if !warned.is_empty() {

@@ -1,6 +1,6 @@
 //! The report without pictures: Markdown, JSON, CSV.
 
-use advcl::compare::{pgd_on_same_images, suites};
+use advcl::compare::suites;
 use advcl::report::{ReportedComparison, ReportedRow, ReportedRun};
 use anyhow::Result;
 use serde::Serialize;
@@ -11,7 +11,7 @@ use super::headline::{
 };
 use super::trust::verdict;
 use crate::format::comparison::{differences, gaps};
-use crate::format::{NONE, Table, Verdicts, clock, printable, share, suite_title};
+use crate::format::{NONE, Table, clock, printable, share, suite_title};
 
 /// Everything that was measured.
 #[derive(Serialize)]
@@ -150,7 +150,7 @@ fn details(run: &ReportedRun, row: &ReportedRow) -> String {
             "\n## {name}: {}\n\nRobust: {robust}",
             suite_title(&attacked.suite)
         );
-        if let Some(pgd) = pgd_on_same_images(outcome, attacked) {
+        if let Some(pgd) = &attacked.pgd {
             let (steps, robust) = (outcome.attack_steps, share(pgd.robust, pgd.images));
             text += &format!("; PGD-{steps} on the same images: {robust}");
         }
@@ -172,8 +172,7 @@ fn details(run: &ReportedRun, row: &ReportedRow) -> String {
                 meaning.to_owned(),
             ]);
         }
-        let verdicts = Verdicts::of(&soundness.findings);
-        let verdicts = printable(&verdicts.to_string());
+        let verdicts = printable(&soundness.summary().to_string());
         text += &format!(
             "\n## {name}: soundness\n\n{verdicts}.\n\n{}",
             table.markdown()

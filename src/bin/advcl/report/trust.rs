@@ -1,14 +1,14 @@
 //! Soundness checks of the figures, and the results of each attack.
 
-use advcl::compare::{pgd_on_same_images, suites};
+use advcl::compare::suites;
 use advcl::evaluate::Attacked;
-use advcl::evaluate::soundness::{Finding, Verdict};
+use advcl::evaluate::soundness::{Finding, SoundnessSummary, Verdict};
 use advcl::experiment::Outcome;
 use maud::{Markup, html};
 
 use super::html::{count, folded, share, table};
 use super::model::{Missing, ReportPage, SectionBody, ShownClassifier};
-use crate::format::{NONE, Table, Verdicts, clock, suite_title};
+use crate::format::{NONE, Table, clock, suite_title};
 
 /// The soundness checks of every classifier.
 pub fn soundness(report: &ReportPage) -> SectionBody {
@@ -56,7 +56,7 @@ fn checks(shown: &ShownClassifier) -> Markup {
             finding.found.clone(),
         ]);
     }
-    let verdicts = Verdicts::of(findings);
+    let verdicts: SoundnessSummary = findings.iter().collect();
     let warnings: Vec<&Finding> = findings
         .iter()
         .filter(|finding| finding.verdict == Verdict::Warns)
@@ -73,7 +73,7 @@ fn checks(shown: &ShownClassifier) -> Markup {
                         }
                     }
                 }
-            } @else if verdicts.all_hold() {
+            } @else if verdicts.hold == verdicts.checks() {
                 p { strong.good { "✓ " (verdicts) } }
             } @else {
                 p { strong { "? " (verdicts) } }
@@ -106,7 +106,7 @@ fn attack_table(label: &str, outcome: &Outcome, attacked: &Attacked) -> Markup {
     html! {
         div {
             (table(&title, &attack_rows(attacked)))
-            @if let Some(pgd) = pgd_on_same_images(outcome, attacked) {
+            @if let Some(pgd) = &attacked.pgd {
                 p { "PGD-" (outcome.attack_steps) " on the same images: " (share(pgd.robust, pgd.images)) "." }
             }
         }

@@ -5,16 +5,16 @@ mod predictions;
 
 use std::path::Path;
 
-use advcl::compare::pgd_on_same_images;
 use advcl::evaluate::Attacked;
 use advcl::evaluate::adversarial::Verification;
+use advcl::evaluate::soundness::SoundnessSummary;
 use advcl::experiment::{Outcome, Summary};
 use advcl::import::Imported;
 use advcl::selftest::GoldenCheck;
 use advcl::{finetune, pretrain};
 
 use crate::format::{
-    NONE, Table, Verdicts, brief, percent, percent_of, radius, row_title, share, suite_title,
+    NONE, Table, brief, percent, percent_of, radius, row_title, share, suite_title,
 };
 
 pub use crate::format::clock;
@@ -57,7 +57,7 @@ pub fn attacked(outcome: &Outcome, attacked: &Attacked) -> String {
         suite_title(&attacked.suite),
         share(attacked.robust, attacked.images),
     );
-    if let Some(pgd) = pgd_on_same_images(outcome, attacked) {
+    if let Some(pgd) = &attacked.pgd {
         let (steps, robust) = (outcome.attack_steps, share(pgd.robust, pgd.images));
         title += &format!("; PGD-{steps} on the same images {robust}");
     }
@@ -73,7 +73,7 @@ pub fn attacked(outcome: &Outcome, attacked: &Attacked) -> String {
         left -= tried.broken;
         let rate = tried.images as f64 / tried.seconds;
         table.row([
-            tried.attack.clone(),
+            tried.attack.to_string(),
             tried.images.to_string(),
             tried.broken.to_string(),
             percent_of(left, attacked.images),
@@ -95,8 +95,9 @@ pub fn soundness(summary: &Summary) -> String {
         let outcomes = summary.outcomes.iter();
         outcomes.filter_map(|outcome| Some((outcome, outcome.soundness.as_ref()?)))
     };
-    let verdicts = Verdicts::of(checked().flat_map(|(_, soundness)| &soundness.findings));
-    if verdicts.checks == 0 {
+    let findings = checked().flat_map(|(_, soundness)| &soundness.findings);
+    let verdicts: SoundnessSummary = findings.collect();
+    if verdicts.checks() == 0 {
         return String::new();
     }
     let mut text = format!("soundness: {verdicts}\n");

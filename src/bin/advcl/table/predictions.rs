@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use advcl::evaluate::probabilities;
 use serde::Serialize;
 
 use crate::format::{Table, percent};
@@ -24,14 +25,13 @@ pub struct Ranked {
 
 /// Ranks the classes by probability, from one image's logits.
 pub fn ranked(logits: &[f32], names: &[String]) -> Vec<Ranked> {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f32 = logits.iter().map(|logit| (logit - largest).exp()).sum();
-    let ranked = |(class, &logit): (&String, &f32)| Ranked {
+    let ranked = |(class, (&logit, probability)): (&String, (&f32, f32))| Ranked {
         class: class.clone(),
         logit,
-        probability: (logit - largest).exp() / sum,
+        probability,
     };
-    let mut classes: Vec<Ranked> = names.iter().zip(logits).map(ranked).collect();
+    let both = logits.iter().zip(probabilities(logits));
+    let mut classes: Vec<Ranked> = names.iter().zip(both).map(ranked).collect();
     classes.sort_by(|a, b| b.logit.total_cmp(&a.logit));
     classes
 }

@@ -1,13 +1,13 @@
-//! Images on their way up, each with a step size and a best point of its own.
+//! The state of Auto-PGD: images with their step sizes and best points.
 
 use burn::tensor::{Tensor, TensorData};
 
 use crate::attack::{Ball, select};
 
-/// The share of a step that is new; the rest is the step before (α in the paper's equations 2 and 3).
+/// Share of a step that is new (α in the paper's equations 2 and 3); the rest repeats the step before.
 const MOMENTUM: f64 = 0.75;
 
-/// After which iterations, counted from 1, step sizes are looked at.
+/// Iterations, counted from 1, after which step sizes are reviewed.
 ///
 /// The paper's p_{j+1} = p_j + max(p_j − p_{j−1} − 0.03, 0.06), p_1 = 0.22, in whole iterations as its released code
 /// rounds them.
@@ -23,45 +23,45 @@ pub fn checkpoints(iterations: usize) -> Vec<usize> {
     all
 }
 
-/// What is kept of one image.
+/// Step size and losses of one image.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Progress {
-    /// η, in pixels.
+pub struct ImageState {
+    /// Step size η, in pixels.
     pub step: f32,
-    /// The highest loss so far.
+    /// Highest loss so far.
     pub best: f32,
-    /// What it was at the last checkpoint.
+    /// Highest loss up to the last checkpoint.
     best_then: f32,
-    /// Whether the step was halved there. It counts as halved at the start.
+    /// Whether the step was halved at the last checkpoint. It counts as halved at the start.
     halved: bool,
-    /// The loss before this one.
+    /// Loss before the last step.
     last: f32,
-    /// Steps since the last checkpoint after which the loss was higher than before.
+    /// Steps since the last checkpoint that raised the loss.
     rises: usize,
 }
 
-/// Images on their way up.
+/// Auto-PGD's ascent of a batch of images.
 ///
-/// Every image moves as if it were alone: rows can be dropped at any time ([`Climb::keep`]).
-pub struct Climb {
+/// Every image moves as if it were alone: rows can be dropped at any time ([`Ascent::keep`]).
+pub struct Ascent {
     ball: Ball,
     rho: f64,
     checkpoints: Vec<usize>,
     iteration: usize,
     originals: Tensor<4>,
-    /// Where the images are.
+    /// Current iterates.
     x: Tensor<4>,
-    /// Where they were a step ago.
+    /// Iterates before the last step.
     before: Tensor<4>,
-    /// At `x`.
+    /// Gradient at `x`.
     gradient: Tensor<4>,
     best: Tensor<4>,
     best_gradient: Tensor<4>,
-    progress: Vec<Progress>,
+    states: Vec<ImageState>,
 }
 
-impl Climb {
-    /// From `start`, where the loss has this gradient and, image by image, these values. The first step is 2ε long.
+impl Ascent {
+    /// Begins at `start`, where the loss has this gradient and, image by image, these values. The first step is 2ε long.
     ///
     /// # Shapes
     /// `originals`, `start` and `gradient`: `[images, channels, height, width]`.
@@ -72,7 +72,7 @@ impl Climb {
         gradient: Tensor<4>,
         losses: &[f32],
     ) -> Self {
-        let progress = losses.iter().map(|&loss| Progress {
+        let states = losses.iter().map(|&loss| ImageState {
             step: (2.0 * ball.radius) as f32,
             best: loss,
             best_then: loss,
@@ -93,13 +93,13 @@ impl Climb {
             x: start,
             best_gradient: gradient.clone(),
             gradient,
-            progress: progress.collect(),
+            states: states.collect(),
         }
     }
 
-    /// Moves all images a step, and says where they are now; [`Climb::see`] wants the loss there.
+    /// Moves all images by a step and returns the new iterates; [`Ascent::see`] takes the loss there.
     pub fn step(&mut self) -> Tensor<4> {
-        let sizes: Vec<f32> = self.progress.iter().map(|image| image.step).collect();
+        let sizes: Vec<f32> = self.states.iter().map(|image| image.step).collect();
         let shape = [sizes.len(), 1, 1, 1];
         let sizes = Tensor::<4>::from_data(TensorData::new(sizes, shape), &self.x.device());
         let ahead = self.x.clone() + self.ball.direction(self.gradient.clone()) * sizes;
@@ -115,16 +115,16 @@ impl Climb {
         next
     }
 
-    /// Notes gradient and losses where the step led. At a checkpoint, steps that did not help are halved, and their images go
-    /// back to their best point.
+    /// Takes gradient and losses at the current iterates. At a checkpoint, step sizes that did not help are halved, and their
+    /// images go back to their best point.
     ///
     /// # Shapes
-    /// `gradient` as the images; a loss of each.
+    /// `gradient` as the images; one loss for each.
     pub fn see(&mut self, gradient: Tensor<4>, losses: &[f32]) {
         self.gradient = gradient;
         self.iteration += 1;
         let mut higher = vec![false; losses.len()];
-        for (row, (image, &loss)) in self.progress.iter_mut().zip(losses).enumerate() {
+        for (row, (image, &loss)) in self.states.iter_mut().zip(losses).enumerate() {
             image.rises += usize::from(loss > image.last);
             image.last = loss;
             if loss > image.best {
@@ -139,7 +139,7 @@ impl Climb {
             return;
         };
         let since = self.iteration - place.checked_sub(1).map_or(0, |p| self.checkpoints[p]);
-        for (row, image) in self.progress.iter_mut().enumerate() {
+        for (row, image) in self.states.iter_mut().enumerate() {
             // The paper's two conditions: too few steps rose; or nothing was gained since the last checkpoint, and the step
             // was not halved there.
             let few = image.rises as f64 <= self.rho * since as f64;
@@ -157,7 +157,7 @@ impl Climb {
         self.gradient = choose(&higher, &self.best_gradient, &self.gradient);
     }
 
-    /// Drops all images but those at `rows`.
+    /// Keeps the images at `rows` only.
     pub fn keep(&mut self, rows: &[usize]) {
         for tensor in [
             &mut self.originals,
@@ -169,21 +169,21 @@ impl Climb {
         ] {
             *tensor = select(tensor, rows);
         }
-        self.progress = rows.iter().map(|&r| self.progress[r].clone()).collect();
+        self.states = rows.iter().map(|&r| self.states[r].clone()).collect();
     }
 
-    /// Of each image.
-    pub fn progress(&self) -> &[Progress] {
-        &self.progress
+    /// Step size and losses of each image.
+    pub fn states(&self) -> &[ImageState] {
+        &self.states
     }
 
-    /// Where each image's loss was highest.
+    /// Iterate of each image with the highest loss.
     pub fn best(&self) -> &Tensor<4> {
         &self.best
     }
 }
 
-/// Row by row, `yes` or `no`.
+/// Chooses row by row between `yes` and `no`.
 fn choose(which: &[bool], yes: &Tensor<4>, no: &Tensor<4>) -> Tensor<4> {
     let count = which.len();
     match which.iter().filter(|&&yes| yes).count() {
