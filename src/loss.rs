@@ -1,18 +1,18 @@
-//! Losses: pure functions of tensors.
+//! Losses, as pure functions of tensors, and a check of whether they diverge.
 
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Bool, Int, Tensor};
 
-/// The released code scales the contrastive loss by temperature / this.
+/// Divisor of the temperature in the scale of the released code's contrastive loss.
 pub const BASE_TEMPERATURE: f64 = 0.07;
 
 /// Contrastive loss over any number of views (AdvCL, equation 3; SimCLR's NT-Xent is the case of two).
 ///
-/// Every view of every image is an anchor, its positives are the image's other views, its negatives all else.
-/// The mean over anchors is scaled by `temperature / 0.07`. In nats, times that scale.
+/// Every view of every image is an anchor; its positives are the image's other views, its negatives the views of all other
+/// images. The mean over anchors, in nats, is scaled by `temperature / 0.07`.
 ///
-/// An anchor's loss is `logsumexp(similarities) - mean(similarities to positives)`, and the second part needs
-/// only the sum of an image's views: one similarity matrix is all that is made.
+/// An anchor's loss is `logsumexp(similarities) - mean(similarities to positives)`. The second part needs only the sum of
+/// an image's views, so a single similarity matrix is computed.
 ///
 /// # Shapes
 /// `views`: at least two, `[batch, dimensions]` each, unit vectors. Returns `[1]`.
@@ -27,7 +27,7 @@ pub fn contrastive(views: Vec<Tensor<2>>, temperature: f64) -> Tensor<1> {
     (others - positives).mean() * (temperature / BASE_TEMPERATURE)
 }
 
-/// Of each row to each but itself. `[rows, dimensions]` to `[rows, rows]`, -∞ on the diagonal.
+/// Similarity of each row to each other row. `[rows, dimensions]` to `[rows, rows]`, -∞ on the diagonal.
 fn similarities(z: Tensor<2>, temperature: f64) -> Tensor<2> {
     let rows = z.dims()[0];
     let all = z.clone().matmul(z.transpose()) / temperature;
@@ -35,24 +35,27 @@ fn similarities(z: Tensor<2>, temperature: f64) -> Tensor<2> {
     all.mask_fill(itself.bool_not(), f32::NEG_INFINITY)
 }
 
-/// Views that stay as they are while an attack changes another one.
+/// Views that stay constant while an attack changes another one.
 ///
-/// What they say of each other is computed once: an attack's step on one view of four then needs a quarter of the
+/// Similarities among them are computed once: an attack's step on one view of four then needs a quarter of the
 /// similarities.
 pub struct FixedViews {
     temperature: f64,
     count: usize,
     /// All views, one below the other: `[count · batch, dimensions]`.
     z: Tensor<2>,
-    /// Of an image's views.
+    /// Sum of each image's views: `[batch, dimensions]`.
     sum: Tensor<2>,
-    /// Of each view, the logsumexp of its similarities to the other ones here: `[count · batch, 1]`.
+    /// Logsumexp of each view's similarities to the other constant views: `[count · batch, 1]`.
     among: Tensor<2>,
-    /// Of all similarities between views of one image, taken both ways: `[1]`.
+    /// Sum of all similarities between views of one image, both ways: `[1]`.
     positives: Tensor<1>,
 }
 
 impl FixedViews {
+    /// Computes what depends on the constant views alone.
+    ///
+    /// # Shapes
     /// `views`: at least one, `[batch, dimensions]` each, unit vectors.
     pub fn new(views: Vec<Tensor<2>>, temperature: f64) -> Self {
         let count = views.len();
@@ -69,14 +72,17 @@ impl FixedViews {
         }
     }
 
-    /// [`contrastive`] of `view`, `[batch, dimensions]`, and these. Returns `[1]`.
+    /// Contrastive loss of `view` and these views, as [`contrastive`] computes it.
+    ///
+    /// # Shapes
+    /// `view`: `[batch, dimensions]`. Returns `[1]`.
     pub fn contrastive(&self, view: Tensor<2>) -> Tensor<1> {
         let anchors = (self.count + 1) * view.dims()[0];
         let across = self.z.clone().matmul(view.clone().transpose()) / self.temperature;
         let own = similarities(view.clone(), self.temperature);
         let theirs = Tensor::cat(vec![self.among.clone(), across.clone()], 1);
         let ours = Tensor::cat(vec![own, across.transpose()], 1);
-        // Each pair of the view and one of these is a positive of both.
+        // A pair of the view and a constant one is a positive for both.
         let positives = (view * self.sum.clone()).sum() * (2.0 / self.temperature);
         let positives = (positives + self.positives.clone()) / self.count as f64;
         let all = logsumexp(theirs).sum() + logsumexp(ours).sum() - positives;
@@ -84,20 +90,20 @@ impl FixedViews {
     }
 }
 
-/// The sum of an image's views.
+/// Sum of each image's views.
 fn total(views: &[Tensor<2>]) -> Tensor<2> {
     let (first, rest) = views.split_first().expect("at least one view");
     rest.iter()
         .fold(first.clone(), |sum, view| sum + view.clone())
 }
 
-/// Of each row, stable: the largest entry is taken out first. `[rows, columns]` to `[rows, 1]`.
+/// Logsumexp of each row, stable: the largest entry is taken out first. `[rows, columns]` to `[rows, 1]`.
 fn logsumexp(x: Tensor<2>) -> Tensor<2> {
     let largest = x.clone().detach().max_dim(1);
     (x - largest.clone()).exp().sum_dim(1).log() + largest
 }
 
-/// The entry of each row at `index`. `[rows, columns]` and `[rows]` to `[rows]`.
+/// Entry of each row at `index`. `[rows, columns]` and `[rows]` to `[rows]`.
 fn pick(x: Tensor<2>, index: Tensor<1, Int>) -> Tensor<1> {
     x.gather(1, index.unsqueeze_dim(1)).squeeze_dim(1)
 }
@@ -115,7 +121,7 @@ pub fn cross_entropy(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1> {
     cross_entropy_each(logits, labels).mean()
 }
 
-/// Mean cross-entropy against probabilities, in nats; of labels, where all probability is on one class.
+/// Mean cross-entropy against target probabilities, in nats.
 ///
 /// # Shapes
 /// Both `[batch, classes]`. Returns `[1]`.
@@ -123,9 +129,12 @@ pub fn soft_cross_entropy(logits: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
     -(targets * log_softmax(logits, 1)).sum_dim(1).mean()
 }
 
-/// Mean cosine of the angle between rows. # Shapes: both `[batch, features]`; returns `[1]`.
+/// Mean cosine of the angle between rows.
+///
+/// # Shapes
+/// Both `[batch, features]`. Returns `[1]`.
 pub fn cosine(a: Tensor<2>, b: Tensor<2>) -> Tensor<1> {
-    // PyTorch's cosine_similarity keeps each length away from zero, by 1e-8. Before the root: its slope at zero is none.
+    // PyTorch's cosine_similarity keeps each length at 1e-8 or more. Before the root, which has no slope at zero.
     let length = |x: &Tensor<2>| x.clone().square().sum_dim(1).clamp_min(1e-16).sqrt();
     let lengths = length(&a) * length(&b);
     ((a * b).sum_dim(1) / lengths).mean()
@@ -159,7 +168,10 @@ pub fn dlr(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1> {
     -margin / spread
 }
 
-/// Targeted difference of logits ratio (the same paper, equation 7). As [`dlr`], with at least 4 classes.
+/// Targeted difference of logits ratio of each sample (the same paper, equation 7).
+///
+/// # Shapes
+/// As [`dlr`], with at least 4 classes and `targets` `[batch]`.
 pub fn dlr_targeted(
     logits: Tensor<2>,
     labels: Tensor<1, Int>,
@@ -177,7 +189,7 @@ pub fn dlr_targeted(
     -margin / spread
 }
 
-/// TRADES' regulariser (Zhang et al., ICML 2019): KL(clean ‖ adversarial), the batch's sum over its size, in nats.
+/// TRADES' regulariser (Zhang et al., ICML 2019): mean KL(clean ‖ adversarial), in nats.
 ///
 /// # Shapes
 /// Logits `[batch, classes]` both. Returns `[1]`.
@@ -185,4 +197,58 @@ pub fn trades_kl(clean: Tensor<2>, adversarial: Tensor<2>) -> Tensor<1> {
     let batch = clean.dims()[0] as f64;
     let gap = log_softmax(clean.clone(), 1) - log_softmax(adversarial, 1);
     (softmax(clean, 1) * gap).sum() / batch
+}
+
+/// Factor by which the loss of a diverging training grows at least.
+const DIVERGENCE: f32 = 10.0;
+
+/// Smallest loss, in nats, that growth is measured from: below it, a loss that grows tenfold is still small.
+const SMALL: f32 = 0.1;
+
+/// Values at the end of which the smallest counts, so that a single bad batch is no divergence.
+const LAST: usize = 3;
+
+/// Whether a training's cross-entropy diverges: ends at ten times its first value or more. Returns the reason.
+///
+/// `losses`: in nats, of the steps or the means of the epochs, in order. The first value should be that of the first step or
+/// an early mean: a loss that explodes within the first epoch hides behind that epoch's mean.
+pub fn diverges(losses: &[f32]) -> Option<String> {
+    let (first, rest) = losses.split_first()?;
+    let last = &rest[rest.len().saturating_sub(LAST)..];
+    let end = last.iter().copied().reduce(f32::min)?;
+    // Written so that losses that are not a number diverge too.
+    if end < DIVERGENCE * first.max(SMALL) {
+        return None;
+    }
+    Some(format!(
+        "the training loss grew from {first:.3} to {end:.3}: training diverges"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_that_grows_tenfold_diverges_and_a_noisy_one_does_not() {
+        for (losses, expected) in [
+            (&[][..], false),
+            (&[2.3], false),
+            (&[2.3, 1.2, 0.4], false),
+            (&[2.3, 22.0, 22.9], false),
+            (&[2.3, 800.0, 40.0], true),
+            (&[2.3, 40.0], true),
+            // One bad batch at the end of many.
+            (&[2.3, 1.0, 0.8, 90.0], false),
+            // Tenfold, and still small.
+            (&[0.01, 0.2, 0.3], false),
+            (&[2.3, f32::NAN, f32::NAN], true),
+            (&[2.3, 1e9, f32::INFINITY, f32::INFINITY], true),
+        ] {
+            assert_eq!(diverges(losses).is_some(), expected, "{losses:?}");
+        }
+        let reason = diverges(&[2.303, 700.0, 470.0]);
+        let expected = "the training loss grew from 2.303 to 470.000: training diverges";
+        assert_eq!(reason.as_deref(), Some(expected));
+    }
 }

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::finetune::features;
 use crate::nn::{Encoder, Route};
 use crate::session::Context;
-use crate::tensor::to_vec;
+use crate::tensor::{to_vec, unit_rows};
 
 /// Temperature of the neighbours' weights (Wu, Xiong, Yu, Lin, CVPR 2018, section 3.4).
 const TEMPERATURE: f32 = 0.07;
@@ -88,12 +88,6 @@ impl Probe<'_> {
     }
 }
 
-/// Features scaled to unit length.
-fn directions(features: Tensor<2>) -> Tensor<2> {
-    let length = features.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
-    features / length
-}
-
 /// Features with known classes.
 pub struct Known<'a> {
     /// Unit vectors, `[images, features]`.
@@ -106,7 +100,7 @@ impl<'a> Known<'a> {
     /// Features of any length, `[images, features]`, with their classes.
     pub fn new(features: Tensor<2>, labels: &'a [usize], classes: usize) -> Self {
         Self {
-            directions: directions(features),
+            directions: unit_rows(features),
             labels,
             classes,
         }
@@ -116,7 +110,7 @@ impl<'a> Known<'a> {
     /// neighbours.
     pub fn accuracy(&self, features: Tensor<2>, labels: &[usize], count: usize) -> f64 {
         let mut right = 0;
-        let chunks = directions(features).split(BATCH, 0).into_iter();
+        let chunks = unit_rows(features).split(BATCH, 0).into_iter();
         for (chunk, labels) in chunks.zip(labels.chunks(BATCH)) {
             let cosines = to_vec(chunk.matmul(self.directions.clone().transpose()));
             for (row, &label) in cosines.chunks_exact(self.labels.len()).zip(labels) {

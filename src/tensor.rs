@@ -29,3 +29,12 @@ pub fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
         .try_into_vec_as::<f32>()
         .expect("a float tensor is readable as f32")
 }
+
+/// Rows divided by their Euclidean lengths; PyTorch's `normalize` keeps a length at 1e-12 or more.
+///
+/// # Shapes
+/// `[rows, values]`, kept.
+pub fn unit_rows(rows: Tensor<2>) -> Tensor<2> {
+    let length = rows.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
+    rows / length
+}

@@ -6,7 +6,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::element::Element;
-use crate::memory::{Shared, uninitialised};
+use crate::memory::Shared;
 use crate::pack::{Block, Columns, Packed, Way};
 use crate::shape::{Convolution, Tap};
 use crate::simd::rows as tile_rows;
@@ -30,9 +30,9 @@ pub(crate) fn convolve<E: Element>(
         Way::Back => conv.taps_back(),
     };
     let batch = conv.input.batch;
-    let mut result = uninitialised(taps.len() * batch * packed.columns.count);
+    let mut result = Box::<[f32]>::new_uninit_slice(taps.len() * batch * packed.columns.count);
     if result.is_empty() {
-        return result;
+        return Vec::new();
     }
     let groups = taps.len().min(GROUPS);
     let source = E::flat(source);
@@ -40,7 +40,7 @@ pub(crate) fn convolve<E: Element>(
         source: &source,
         packed,
         taps: &taps,
-        result: Shared::new(&mut result),
+        result: Shared::uninit(&mut result),
         batch,
         kernel: conv.kernel * conv.kernel,
         then,
@@ -59,7 +59,9 @@ pub(crate) fn convolve<E: Element>(
                 element: PhantomData,
             });
         });
-    result
+    // SAFETY: the tasks cover all images at all pixels, and each wrote all columns of its own (zeros where no tap
+    // reaches a pixel).
+    unsafe { result.assume_init() }.into_vec()
 }
 
 struct Job<'a> {

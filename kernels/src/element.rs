@@ -4,11 +4,12 @@
 //! So a sum over `depth` values runs over `depth / PACK` cells, and the same loops serve both.
 
 use std::borrow::Cow;
+use std::mem::MaybeUninit;
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::memory::{Shared, uninitialised};
+use crate::memory::Shared;
 use crate::simd;
 use crate::tile::{load_some, store, store_some};
 
@@ -210,13 +211,14 @@ impl Element for Half {
             "cells hold two values each, found {}",
             values.len()
         );
-        let mut cells = uninitialised(values.len() / 2);
+        let mut cells = Box::<[f32]>::new_uninit_slice(values.len() / 2);
         const CHUNK: usize = 1 << 14;
         cells
             .par_chunks_mut(CHUNK / 2)
             .zip(values.par_chunks(CHUNK))
             .for_each(|(cells, values)| Self::dispatch(Flat { cells, values }));
-        Cow::Owned(cells)
+        // SAFETY: each chunk of values filled as many cells as half of its own, so all are written.
+        Cow::Owned(unsafe { cells.assume_init() }.into_vec())
     }
 
     fn paired(values: &[f32], images: usize, channels: usize) -> Cow<'_, [f32]> {
@@ -224,12 +226,12 @@ impl Element for Half {
             images.is_multiple_of(2) && values.len().is_multiple_of(images * channels),
             "cells hold two images' values each, found {images} images"
         );
-        let mut cells = uninitialised(values.len() / 2);
         let pixel = images * channels;
         if pixel == 0 {
-            return Cow::Owned(cells);
+            return Cow::Owned(Vec::new());
         }
-        let result = Shared::new(&mut cells);
+        let mut cells = Box::<[f32]>::new_uninit_slice(values.len() / 2);
+        let result = Shared::uninit(&mut cells);
         values
             .par_chunks(pixel)
             .enumerate()
@@ -242,12 +244,13 @@ impl Element for Half {
                     channels,
                 });
             });
-        Cow::Owned(cells)
+        // SAFETY: whole pixels of whole pairs of images (asserted above): each pair filled its cells.
+        Cow::Owned(unsafe { cells.assume_init() }.into_vec())
     }
 }
 
 struct Flat<'a> {
-    cells: &'a mut [f32],
+    cells: &'a mut [MaybeUninit<f32>],
     values: &'a [f32],
 }
 
@@ -259,13 +262,15 @@ impl WithSimd for Flat<'_> {
         let Self { cells, values } = self;
         for e in (0..values.len()).step_by(S::F32_LANES) {
             let count = values.len() - e;
-            // SAFETY: `count` values are left, and half as many cells (checked by the chunks' lengths).
+            let cells = cells.as_mut_ptr().cast::<f32>();
+            // SAFETY: `count` values are left, an even number, and half as many cells (checked by the chunks' lengths),
+            // which are only written.
             unsafe {
                 let value = load_some(simd, values.as_ptr().add(e), count);
                 if count >= S::F32_LANES {
-                    Half::put::<S, true>(simd, cells.as_mut_ptr(), e, count, value);
+                    Half::put::<S, true>(simd, cells, e, count, value);
                 } else {
-                    Half::put::<S, false>(simd, cells.as_mut_ptr(), e, count, value);
+                    Half::put::<S, false>(simd, cells, e, count, value);
                 }
             }
         }

@@ -1,53 +1,53 @@
-//! Buffers without needless zeroing, and pointers that threads share.
+//! Buffers that are not zeroed before they are filled, and pointers that threads share.
+//!
+//! A buffer whose values are all written before they are read starts as
+//! `Box::<[f32]>::new_uninit_slice`: zeroing it first would be one more pass over memory. The kernels
+//! write it through [`Shared`], and whoever knows that every value was written calls `assume_init`.
 
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
 
 /// A pointer to a buffer that several threads write, each its own part.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared(*mut f32);
 
-// SAFETY: only a pointer; whoever writes through it promises that no two threads touch the same values.
+// SAFETY: only a pointer; every access through it is unsafe, and whoever makes one promises that no other
+// thread writes the same values at the same time.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
 
 impl Shared {
+    /// A pointer to initialised values.
     pub(crate) fn new(buffer: &mut [f32]) -> Self {
         Self(buffer.as_mut_ptr())
+    }
+
+    /// A pointer to values that must be written before they are read.
+    pub(crate) fn uninit(buffer: &mut [MaybeUninit<f32>]) -> Self {
+        Self(buffer.as_mut_ptr().cast())
     }
 
     /// The pointer, `offset` values on. A method, so that closures capture the whole `Shared`.
     ///
     /// # Safety
-    /// `offset` is inside the buffer, or just past it.
+    /// `offset` is inside the buffer, or just past it, and the buffer still exists.
     pub(crate) unsafe fn at(self, offset: usize) -> *mut f32 {
         // SAFETY: the caller's promise.
         unsafe { self.0.add(offset) }
     }
 }
 
-/// A buffer whose values are undefined: every one must be written before it is read.
-pub(crate) fn uninitialised(len: usize) -> Vec<f32> {
-    let mut buffer = Vec::with_capacity(len);
-    // SAFETY: the capacity is there; a float has no invalid bits, and each caller writes all values before
-    // reading any.
-    #[allow(clippy::uninit_vec)]
-    unsafe {
-        buffer.set_len(len);
-    }
-    buffer
-}
-
 thread_local! {
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Vec<MaybeUninit<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Lends a buffer of this thread, aligned to a cache line, with undefined values.
-pub(crate) fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+/// Lends a buffer of this thread, aligned to a cache line. Its values are not initialised.
+pub(crate) fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [MaybeUninit<f32>]) -> R) -> R {
     // Taken out while it is lent: a task stolen by this thread meanwhile gets another one.
     let mut buffer = SCRATCH.with(|scratch| std::mem::take(&mut *scratch.borrow_mut()));
     if buffer.len() < len + 16 {
-        buffer = uninitialised(len + 16);
+        buffer = Box::<[f32]>::new_uninit_slice(len + 16).into_vec();
     }
     let skip = buffer.as_ptr().align_offset(64).min(16);
     let result = work(&mut buffer[skip..skip + len]);

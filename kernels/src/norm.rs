@@ -7,7 +7,7 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::memory::{Shared, uninitialised};
+use crate::memory::Shared;
 use crate::simd::dispatch;
 use crate::tile::{load, load_some, store, store_some};
 
@@ -95,8 +95,8 @@ pub fn affine(
 fn scaled(x: &[f32], constants: [&[f32]; 3], residual: Option<&[f32]>, relu: bool) -> Vec<f32> {
     let channels = constants[0].len();
     let constants = constants.map(spread);
-    let mut y = uninitialised(x.len());
-    let result = Shared::new(&mut y);
+    let mut y = Box::<[f32]>::new_uninit_slice(x.len());
+    let result = Shared::uninit(&mut y);
     backwards(x.len(), channels, |start, end| {
         dispatch(Affine {
             x,
@@ -108,7 +108,8 @@ fn scaled(x: &[f32], constants: [&[f32]; 3], residual: Option<&[f32]>, relu: boo
             y: result,
         });
     });
-    y
+    // SAFETY: the tasks cover the whole length, and each wrote all values of its part.
+    unsafe { y.assume_init() }.into_vec()
 }
 
 /// Runs `work` from a start to an end for each [`ROWS`] rows, the last first: what a pass over the same values read last
@@ -376,10 +377,11 @@ pub fn batch_norm_add_backward(
         mask: Mask::Output(y),
     });
     let (gradients, [a, b, c]) = state.finish(sums, rows(x, channels), epsilon);
-    let mut dx = uninitialised(x.len());
-    let result = Shared::new(&mut dx);
+    let mut dx = Box::<[f32]>::new_uninit_slice(x.len());
+    let result = Shared::uninit(&mut dx);
     combine(x, [&a, &b, &c, state.mean], gradient, result, Mask::None);
-    (dx, gradients)
+    // SAFETY: `combine` writes a value for each of `x`.
+    (unsafe { dx.assume_init() }.into_vec(), gradients)
 }
 
 fn rows(x: &[f32], channels: usize) -> f64 {

@@ -33,10 +33,10 @@ impl Isa {
     }
 }
 
-/// What this processor has, best first.
+/// What this processor has, best first; under Miri, which does not know most vector instructions, the portable code.
 pub fn available() -> Vec<Isa> {
     let mut found = Vec::new();
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         if pulp::x86::V4::try_new().is_some() {
             found.push(Isa::Avx512);
@@ -45,7 +45,7 @@ pub fn available() -> Vec<Isa> {
             found.push(Isa::Avx2);
         }
     }
-    #[cfg(target_arch = "aarch64")]
+    #[cfg(all(target_arch = "aarch64", not(miri)))]
     if pulp::aarch64::Neon::try_new().is_some() {
         found.push(Isa::Neon);
     }
@@ -93,9 +93,9 @@ pub(crate) fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
 
 /// Whether this processor multiplies bf16.
 pub fn has_bf16() -> bool {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     return pulp::x86::V4::try_new().is_some() && std::arch::is_x86_feature_detected!("avx512bf16");
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     false
 }
 

@@ -164,9 +164,9 @@ unsafe fn block_transposed<E: Element, S: Simd, const ROWS: usize, const NV: usi
                     *sum = E::multiply_add(simd, value, column, *sum);
                 }
             }
-            a = a.add(lda);
-            b = b.add(ldb);
         }
+        // Not `add`: behind the last row that would leave the buffers.
+        (a, b) = (a.wrapping_add(lda), b.wrapping_add(ldb));
     }
     for (m, sums) in sums.into_iter().enumerate() {
         for (v, sum) in sums.into_iter().enumerate() {
@@ -210,7 +210,9 @@ pub(crate) unsafe fn store_some<S: Simd>(simd: S, at: *mut f32, count: usize, va
         if count >= S::F32_LANES {
             store(simd, at, value);
         } else {
-            simd.partial_store_f32s(std::slice::from_raw_parts_mut(at, count), value);
+            // Not through a slice: the values there may be uninitialised.
+            let first = simd.mask_between_m32s(0, count as u32);
+            simd.mask_store_ptr_f32s(first, at, value);
         }
     }
 }

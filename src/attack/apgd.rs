@@ -48,7 +48,7 @@ pub struct TargetedApgd {
 /// between the largest three and four logits). Cross-entropy takes its place: of the label, or with a target its negative,
 /// so that the target's probability rises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loss {
+pub enum ApgdLoss {
     /// Cross-entropy.
     CrossEntropy,
     /// Difference of logits ratio.
@@ -108,10 +108,10 @@ impl Apgd {
     ///
     /// # Errors
     /// An error of `progress`; [`Error::Logits`](crate::Error::Logits).
-    pub fn run(&self, victim: &Victim, loss: Loss, progress: Progress) -> Result<AttackResult> {
+    pub fn run(&self, victim: &Victim, loss: ApgdLoss, progress: Progress) -> Result<AttackResult> {
         let (goal, name) = match loss {
-            Loss::CrossEntropy => (Goal::CrossEntropy, "CrossEntropy"),
-            Loss::Dlr => (Goal::Dlr, "Dlr"),
+            ApgdLoss::CrossEntropy => (Goal::CrossEntropy, "CrossEntropy"),
+            ApgdLoss::Dlr => (Goal::Dlr, "Dlr"),
         };
         self.reach(victim, &[goal], name, progress)
     }

@@ -1,20 +1,21 @@
 //! FAB, the fast adaptive boundary attack (Croce and Hein, ICML 2020): walks along the decision boundary and searches for its
 //! point nearest to the image, whatever ε is.
 
+mod plane;
 mod projection;
 
-use burn::tensor::{Tensor, TensorData};
 use rand::RngExt;
 use rand_distr::StandardNormal;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::host::{batch, finite, gather, margins};
+use super::host::{batch, gather, margins};
 use super::settings::at_least_one;
-use super::{AttackResult, Norm, Progress, Victim, pgd};
+use super::{AttackResult, Norm, Progress, Victim};
 use crate::error::Result;
 use crate::random;
 use crate::tensor::to_vec;
+use plane::{BoundaryPlane, nearest_planes, planes};
 pub(crate) use projection::shift_to_plane;
 
 /// Settings of FAB.
@@ -60,8 +61,8 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// Steps towards the boundary, from the current point and, with a small weight, from the image (the paper's algorithm 1).
-    fn step(&mut self, plane: &Plane, norm: Norm, fab: &Fab) {
-        let Plane { gap, slope } = plane;
+    fn step(&mut self, plane: &BoundaryPlane, norm: Norm, fab: &Fab) {
+        let BoundaryPlane { gap, slope } = plane;
         let moved = self.original.iter().zip(&self.x).zip(slope);
         let gained = moved.map(|((o, x), w)| (f64::from(*o) - f64::from(*x)) * f64::from(*w));
         let from_here = shift_to_plane(norm, &self.x, slope, *gap);
@@ -80,12 +81,6 @@ impl Walk<'_> {
 /// Length of a perturbation.
 fn length(norm: Norm, delta: &[f32]) -> f64 {
     norm.length(delta.iter().map(|d| f64::from(*d)))
-}
-
-/// Linear approximation of a decision boundary at a walk's current point: the difference of two logits, and its gradient.
-struct Plane {
-    gap: f64,
-    slope: Vec<f32>,
 }
 
 impl Fab {
@@ -225,68 +220,6 @@ fn random_start(original: &[f32], victim: &Victim, place: usize, purpose: &str) 
     moved
         .map(|(x, n)| (x + n * scale).clamp(0.0, 1.0))
         .collect()
-}
-
-/// Boundary between each image's label and the class that `rival` names for it.
-fn planes(
-    walking: &[Walk],
-    victim: &Victim,
-    rival: impl Fn(&Walk) -> Option<usize>,
-) -> Result<Vec<Option<Plane>>> {
-    let places: Vec<usize> = walking.iter().map(|walk| walk.place).collect();
-    let rivals: Vec<Option<usize>> = walking.iter().map(rival).collect();
-    let mut computed = None;
-    let mut difference = |x: Tensor<4>| {
-        let logits = (victim.logits)(x);
-        computed = Some(logits.clone().inner());
-        let shape = logits.dims();
-        let mut weights = vec![0.0f32; shape[0] * shape[1]];
-        for (row, (&place, rival)) in places.iter().zip(&rivals).enumerate() {
-            if let Some(rival) = rival {
-                weights[row * shape[1] + rival] = 1.0;
-                weights[row * shape[1] + victim.labels[place]] = -1.0;
-            }
-        }
-        // An image's gradient does not depend on the others of the batch: the sum, not the mean.
-        let weights = TensorData::new(weights, shape);
-        (logits * Tensor::from_data(weights, &victim.images.device())).sum()
-    };
-    let images = batch(walking.iter().map(|walk| &walk.x[..]), victim);
-    let slopes = to_vec(pgd::gradient(&mut difference, images));
-    let logits = computed.expect("the gradient is that of computed logits");
-    let logits = finite("fab", victim, &places, logits)?;
-    let size = slopes.len() / walking.len();
-    let slopes = slopes.chunks(size);
-    let each = logits.rows().zip(slopes).zip(places.iter().zip(&rivals));
-    let plane = each.map(|((row, slope), (&place, rival))| {
-        rival.map(|rival| Plane {
-            gap: f64::from(row[rival]) - f64::from(row[victim.labels[place]]),
-            slope: slope.to_vec(),
-        })
-    });
-    Ok(plane.collect())
-}
-
-/// Boundary of each image that looks nearest, among those between its label and any other class.
-fn nearest_planes(walking: &[Walk], classes: usize, victim: &Victim) -> Result<Vec<Plane>> {
-    let norm = victim.ball.norm;
-    let mut nearest: Vec<Option<(f64, Plane)>> = walking.iter().map(|_| None).collect();
-    for class in 0..classes {
-        let other = |walk: &Walk| (class != victim.labels[walk.place]).then_some(class);
-        for (best, plane) in nearest.iter_mut().zip(planes(walking, victim, other)?) {
-            let Some(plane) = plane else { continue };
-            let steepness = match norm {
-                Norm::Linf => plane.slope.iter().map(|w| f64::from(w.abs())).sum(),
-                Norm::L2 => length(norm, &plane.slope),
-            };
-            let distance = plane.gap.abs() / (1e-12 + steepness);
-            if best.as_ref().is_none_or(|(least, _)| distance < *least) {
-                *best = Some((distance, plane));
-            }
-        }
-    }
-    let nearest = nearest.into_iter().flatten();
-    Ok(nearest.map(|(_, plane)| plane).collect())
 }
 
 #[cfg(test)]

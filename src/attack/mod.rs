@@ -4,6 +4,7 @@
 //! AutoAttack; [`evaluate`] runs one against any closure from images to logits.
 
 pub mod apgd;
+mod cascade;
 mod evaluate;
 pub mod fab;
 mod fgsm;
@@ -26,7 +27,7 @@ use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
 
 pub use apgd::{Apgd, TargetedApgd};
-pub(crate) use evaluate::{Job, JobResult, run_confirmed, run_suite};
+pub(crate) use cascade::{Job, JobResult, run_confirmed, run_suite};
 pub use evaluate::{Options, SuiteOutcome, SuiteProgress, evaluate};
 pub use fab::Fab;
 pub use kind::AttackKind;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize, Serializer};
 use toml::{Table, Value};
 
-use super::apgd::Loss;
+use super::apgd::ApgdLoss;
 use super::{
     Apgd, AttackKind, AttackResult, Fab, Noise, Progress, RestartedPgd, Square, TargetedApgd,
     Victim, fgsm,
@@ -86,8 +86,8 @@ impl Attack {
     pub fn run(&self, victim: &Victim, progress: Progress) -> Result<AttackResult> {
         match self {
             Self::Pgd(pgd) => pgd.run(victim, progress),
-            Self::ApgdCe(apgd) => apgd.run(victim, Loss::CrossEntropy, progress),
-            Self::ApgdDlr(apgd) => apgd.run(victim, Loss::Dlr, progress),
+            Self::ApgdCe(apgd) => apgd.run(victim, ApgdLoss::CrossEntropy, progress),
+            Self::ApgdDlr(apgd) => apgd.run(victim, ApgdLoss::Dlr, progress),
             Self::ApgdT(apgd) => apgd.run(victim, progress),
             Self::Fab(fab) | Self::FabT(fab) => fab.run(victim, progress),
             Self::Square(square) => square.run(victim, progress),

@@ -8,7 +8,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 
-use super::{Evaluator, Stage, by_batch};
+use super::{Evaluator, StageProgress};
 use crate::attack::{Ball, Norm, in_box};
 use crate::data::Images;
 use crate::error::{Error, Result};
@@ -249,7 +249,7 @@ pub fn verify(
     let split = evaluator.split;
     check_indices(path, examples, info, &split.images)?;
     let name = format!("{}/verify", info.classifier);
-    let mut stage = Stage::new(&name, info.among.len() + examples.indices.len());
+    let mut stage = StageProgress::new(&name, info.among.len() + examples.indices.len());
     let predicted = evaluator.predict_clean(&info.among, &mut stage, context)?;
     let mut correct = vec![false; split.images.len()];
     let clean = evaluator.correct(&info.among, &predicted);
@@ -270,41 +270,35 @@ pub fn verify(
     };
     let size = examples.size();
     let rows: Vec<usize> = (0..examples.indices.len()).collect();
-    by_batch(
-        &rows,
-        evaluator.batch_size,
-        &mut stage,
-        context,
-        |batch, context| {
-            let indices: Vec<usize> = batch.iter().map(|&row| examples.indices[row]).collect();
-            let values = &examples.images[batch[0] * size..][..batch.len() * size];
-            let originals = split.images.batch(&indices);
-            let data = TensorData::new(values.to_vec(), originals.shape);
-            let logits = (evaluator.logits)(Tensor::from_data(data, &context.device));
-            let logits = LogitRows::read(logits);
-            let images = values.chunks(size).zip(originals.data.chunks(size));
-            for ((&index, class), (row, (image, original))) in indices
-                .iter()
-                .zip(logits.predictions())
-                .zip(logits.rows().zip(images))
-            {
-                let in_box = in_box(image);
-                // An example that is not finite is in no box, and no fault of the classifier.
-                if in_box {
-                    require_finite(&name, index, row)?;
-                }
-                let distance = ball.norm.distance(image, original);
-                let in_ball = ball.reaches(distance);
-                let fooled = in_box && correct[index] && class != split.labels[index];
-                found.in_box += usize::from(in_box);
-                found.in_ball += usize::from(in_ball);
-                found.farthest = found.farthest.max(distance);
-                found.fooled += usize::from(fooled);
-                found.valid += usize::from(in_box && in_ball && fooled);
+    stage.by_batch(&rows, evaluator.batch_size, context, |batch, context| {
+        let indices: Vec<usize> = batch.iter().map(|&row| examples.indices[row]).collect();
+        let values = &examples.images[batch[0] * size..][..batch.len() * size];
+        let originals = split.images.batch(&indices);
+        let data = TensorData::new(values.to_vec(), originals.shape);
+        let logits = (evaluator.logits)(Tensor::from_data(data, &context.device));
+        let logits = LogitRows::read(logits);
+        let images = values.chunks(size).zip(originals.data.chunks(size));
+        for ((&index, class), (row, (image, original))) in indices
+            .iter()
+            .zip(logits.predictions())
+            .zip(logits.rows().zip(images))
+        {
+            let in_box = in_box(image);
+            // An example that is not finite is in no box, and no fault of the classifier.
+            if in_box {
+                require_finite(&name, index, row)?;
             }
-            Ok(())
-        },
-    )?;
+            let distance = ball.norm.distance(image, original);
+            let in_ball = ball.reaches(distance);
+            let fooled = in_box && correct[index] && class != split.labels[index];
+            found.in_box += usize::from(in_box);
+            found.in_ball += usize::from(in_ball);
+            found.farthest = found.farthest.max(distance);
+            found.fooled += usize::from(fooled);
+            found.valid += usize::from(in_box && in_ball && fooled);
+        }
+        Ok(())
+    })?;
     found.robust_accuracy = (found.clean - found.valid) as f64 / found.images as f64;
     Ok(found)
 }

@@ -12,7 +12,7 @@ use crate::tensor::to_tensor;
 
 /// Position of a loop over images within its stage, for progress events.
 #[derive(Clone, Debug)]
-pub struct Stage<'a> {
+pub struct StageProgress<'a> {
     /// Name of the stage in events: METHOD/MODE/….
     pub name: &'a str,
     /// Images that are done.
@@ -21,7 +21,7 @@ pub struct Stage<'a> {
     pub total: usize,
 }
 
-impl<'a> Stage<'a> {
+impl<'a> StageProgress<'a> {
     /// Beginning of a stage with this many images.
     pub fn new(name: &'a str, total: usize) -> Self {
         Self {
@@ -30,25 +30,25 @@ impl<'a> Stage<'a> {
             total,
         }
     }
-}
 
-/// Calls `work` for one batch of indices after another and reports each as done.
-///
-/// # Errors
-/// An error of `work`; [`Error::Interrupted`](crate::Error::Interrupted) when asked to stop.
-pub fn by_batch(
-    indices: &[usize],
-    batch_size: usize,
-    stage: &mut Stage,
-    context: &mut Context,
-    mut work: impl FnMut(&[usize], &mut Context) -> Result<()>,
-) -> Result<()> {
-    for batch in indices.chunks(batch_size) {
-        work(batch, context)?;
-        stage.done += batch.len();
-        context.progress(stage.name, stage.done, stage.total, "images")?;
+    /// Calls `work` for one batch of indices after another and reports each as done.
+    ///
+    /// # Errors
+    /// An error of `work`; [`Error::Interrupted`](crate::Error::Interrupted) when asked to stop.
+    pub fn by_batch(
+        &mut self,
+        indices: &[usize],
+        batch_size: usize,
+        context: &mut Context,
+        mut work: impl FnMut(&[usize], &mut Context) -> Result<()>,
+    ) -> Result<()> {
+        for batch in indices.chunks(batch_size) {
+            work(batch, context)?;
+            self.done += batch.len();
+            context.progress(self.name, self.done, self.total, "images")?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// A classifier and the images that it is evaluated on.
@@ -164,23 +164,17 @@ impl Evaluator<'_> {
     pub fn logit_rows(
         &self,
         indices: &[usize],
-        stage: &mut Stage,
+        stage: &mut StageProgress,
         context: &mut Context,
         mut images: impl FnMut(&[usize], &Context) -> Result<Tensor<4>>,
     ) -> Result<LogitRows> {
         let (mut all, name) = (LogitRows::default(), stage.name);
-        by_batch(
-            indices,
-            self.batch_size,
-            stage,
-            context,
-            |batch, context| {
-                let logits = LogitRows::read((self.logits)(images(batch, context)?));
-                logits.require_finite(name, batch)?;
-                all.extend(logits);
-                Ok(())
-            },
-        )?;
+        stage.by_batch(indices, self.batch_size, context, |batch, context| {
+            let logits = LogitRows::read((self.logits)(images(batch, context)?));
+            logits.require_finite(name, batch)?;
+            all.extend(logits);
+            Ok(())
+        })?;
         Ok(all)
     }
 
@@ -191,7 +185,7 @@ impl Evaluator<'_> {
     pub fn predict(
         &self,
         indices: &[usize],
-        stage: &mut Stage,
+        stage: &mut StageProgress,
         context: &mut Context,
         images: impl FnMut(&[usize], &Context) -> Result<Tensor<4>>,
     ) -> Result<Vec<usize>> {
@@ -206,7 +200,7 @@ impl Evaluator<'_> {
     pub fn predict_clean(
         &self,
         indices: &[usize],
-        stage: &mut Stage,
+        stage: &mut StageProgress,
         context: &mut Context,
     ) -> Result<Vec<usize>> {
         let clean = |batch: &[usize], context: &Context| Ok(self.images(batch, &context.device));
@@ -234,29 +228,24 @@ impl Evaluator<'_> {
     ) -> Result<Accuracy> {
         let attack = format!("{}/pgd-{}", self.name, attacker.pgd.steps);
         let clean = format!("{attack}/clean");
-        let predicted = self.predict_clean(among, &mut Stage::new(&clean, among.len()), context)?;
+        let predicted =
+            self.predict_clean(among, &mut StageProgress::new(&clean, among.len()), context)?;
         let correct = self.correct(among, &predicted);
 
         let mut robust = Vec::new();
-        let mut stage = Stage::new(&attack, correct.len());
-        by_batch(
-            &correct,
-            self.batch_size,
-            &mut stage,
-            context,
-            |batch, context| {
-                let images = self.batch(batch, &context.device);
-                let victim = self.victim(&images, attacker.ball, context.seed);
-                let result = attacker.pgd.attack(&victim, 1, &mut |_| Ok(()));
-                let result = result.map_err(in_stage(&attack))?;
-                let left = batch
-                    .iter()
-                    .zip(result.broken)
-                    .filter(|(_, broken)| !broken);
-                robust.extend(left.map(|(index, _)| *index));
-                Ok(())
-            },
-        )?;
+        let mut stage = StageProgress::new(&attack, correct.len());
+        stage.by_batch(&correct, self.batch_size, context, |batch, context| {
+            let images = self.batch(batch, &context.device);
+            let victim = self.victim(&images, attacker.ball, context.seed);
+            let result = attacker.pgd.attack(&victim, 1, &mut |_| Ok(()));
+            let result = result.map_err(in_stage(&attack))?;
+            let left = batch
+                .iter()
+                .zip(result.broken)
+                .filter(|(_, broken)| !broken);
+            robust.extend(left.map(|(index, _)| *index));
+            Ok(())
+        })?;
         let count = self.split.images.len();
         Ok(self.summed_up(PerImage::new(count, among, &correct, &robust)))
     }

@@ -8,7 +8,7 @@ mod suite;
 
 pub use crate::attack::{AttackTally, ImageOutcome, PerImage, Tally};
 pub use crate::logits::{predictions, probabilities};
-pub use evaluator::{Accuracy, Evaluator, LabeledBatch, Stage, by_batch};
+pub use evaluator::{Accuracy, Evaluator, LabeledBatch, StageProgress};
 pub use suite::{Attacked, SuiteRun};
 
 use crate::interval::Interval;

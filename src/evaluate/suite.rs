@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::adversarial::{Adversarial, BatchInfo, ExamplesInfo, shape_of};
-use super::{Accuracy, Evaluator, Stage};
+use super::{Accuracy, Evaluator, StageProgress};
 use crate::attack::{
     AttackTally, Ball, Job, JobResult, PerImage, Suite, Tally, run_confirmed, run_suite,
 };
@@ -81,7 +81,7 @@ impl SuiteRun<'_> {
     pub fn run(&self, context: &mut Context) -> Result<(Attacked, Adversarial)> {
         let (evaluator, count) = (&self.evaluator, self.among.len());
         let name = format!("{}/clean", evaluator.name);
-        let mut stage = Stage::new(&name, count);
+        let mut stage = StageProgress::new(&name, count);
         let predicted = evaluator.predict_clean(self.among, &mut stage, context)?;
         let correct = evaluator.correct(self.among, &predicted);
         let mut examples = Adversarial::of_shape(shape_of(&evaluator.split.images));

@@ -44,17 +44,15 @@ impl Experiment {
         context: &mut Context,
         mut work: impl FnMut(&Cell, &mut Context) -> Result<T>,
     ) -> Result<Vec<T>> {
-        let (mut done, mut lack) = (Vec::new(), None);
+        let (mut done, mut lack, mut notes) = (Vec::new(), None, Vec::new());
         for cell in cells {
             match work(cell, context) {
                 Ok(value) => done.push(value),
                 Err(error @ Error::Run { .. }) => {
-                    if cells.len() > 1 {
-                        let hint = error
-                            .hint()
-                            .map_or(String::new(), |hint| format!("; {hint}"));
-                        context.note(cell.stage(), format!("passed over: {error}{hint}"));
-                    }
+                    let hint = error
+                        .hint()
+                        .map_or(String::new(), |hint| format!("; {hint}"));
+                    notes.push((cell.stage(), format!("passed over: {error}{hint}")));
                     lack.get_or_insert(error);
                 }
                 Err(error) => return Err(error),
@@ -62,7 +60,12 @@ impl Experiment {
         }
         match lack {
             Some(error) if done.is_empty() => Err(error),
-            _ => Ok(done),
+            _ => {
+                for (stage, text) in notes {
+                    context.note(stage, text);
+                }
+                Ok(done)
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use super::frozen::{FrozenClassifier, FrozenEncoder};
 use super::layer::Linear;
 use super::norm::{BatchNorm, Mode, Route};
 use super::resnet::{Encoder, EncoderConfig};
+use crate::tensor::unit_rows;
 
 /// Length of a projection (the paper's, and SimCLR's).
 pub const PROJECTION: usize = 128;
@@ -73,10 +74,7 @@ impl Backbone {
         let hidden = first.forward(features);
         let [batch, length] = hidden.dims();
         let hidden = norm.forward(hidden.reshape([1, 1, batch, length]), None, true, mode);
-        let z = last.forward(hidden.reshape([batch, length]));
-        // PyTorch's normalize: the length is kept away from zero by 1e-12.
-        let length = z.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
-        z / length
+        unit_rows(last.forward(hidden.reshape([batch, length])))
     }
 
     /// Images to unit vectors. # Shapes: `[batch, channels, height, width]` to `[batch, 128]`.

@@ -6,7 +6,7 @@ use super::ReportedModel;
 use crate::attack::Attacker;
 use crate::data::Split;
 use crate::error::Result;
-use crate::evaluate::{Evaluator, Stage};
+use crate::evaluate::{Evaluator, StageProgress};
 use crate::logits::{self, LogitRows};
 use crate::nn::FrozenClassifier;
 use crate::random;
@@ -62,7 +62,7 @@ pub fn choose(
     let mut right = vec![true; candidates.len()];
     for model in models {
         let name = format!("{}/images", model.row.classifier);
-        let mut stage = Stage::new(&name, candidates.len());
+        let mut stage = StageProgress::new(&name, candidates.len());
         let evaluator = Evaluator {
             name: &model.row.classifier,
             logits: &|x| model.classifier.logits(x),

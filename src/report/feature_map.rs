@@ -10,10 +10,10 @@ use super::examples::attacked;
 use crate::attack::Attacker;
 use crate::data::Split;
 use crate::error::Result;
-use crate::evaluate::{Stage, by_batch, predictions};
+use crate::evaluate::{StageProgress, predictions};
 use crate::random;
 use crate::session::Context;
-use crate::tensor::{to_tensor, to_vec};
+use crate::tensor::{to_tensor, to_vec, unit_rows};
 
 /// Effective number of neighbours in t-SNE; fewer where there are few points.
 const PERPLEXITY: f32 = 30.0;
@@ -65,29 +65,22 @@ pub fn feature_map(
         return Ok(None);
     }
     let name = format!("{}/map", model.row.classifier);
-    let mut stage = Stage::new(&name, chosen.len());
+    let mut stage = StageProgress::new(&name, chosen.len());
     let (mut clean, mut moved) = (Vec::new(), Vec::new());
     let (mut predicted, mut predicted_attacked) = (Vec::new(), Vec::new());
     let mut length = 0;
-    by_batch(
-        chosen,
-        batch_size,
-        &mut stage,
-        context,
-        |indices, context| {
-            let images = to_tensor(split.images.batch(indices), &context.device);
-            let attacked = attacked(model, split, indices, attacker, context);
-            predicted.extend(predictions(model.classifier.logits(images.clone())));
-            predicted_attacked.extend(predictions(model.classifier.logits(attacked.clone())));
-            for (images, all) in [(images, &mut clean), (attacked, &mut moved)] {
-                let features = model.encoder.features(images);
-                length = features.dims()[1];
-                let norm = features.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
-                all.extend(to_vec(features / norm));
-            }
-            Ok(())
-        },
-    )?;
+    stage.by_batch(chosen, batch_size, context, |indices, context| {
+        let images = to_tensor(split.images.batch(indices), &context.device);
+        let attacked = attacked(model, split, indices, attacker, context);
+        predicted.extend(predictions(model.classifier.logits(images.clone())));
+        predicted_attacked.extend(predictions(model.classifier.logits(attacked.clone())));
+        for (images, all) in [(images, &mut clean), (attacked, &mut moved)] {
+            let features = model.encoder.features(images);
+            length = features.dims()[1];
+            all.extend(to_vec(unit_rows(features)));
+        }
+        Ok(())
+    })?;
     clean.extend(moved);
     let points: Vec<&[f32]> = clean.chunks(length).collect();
     let at = embed(&points, context.seed);

@@ -55,7 +55,10 @@ fn a_comparison_goes_on_after_a_failure_and_computes_nothing_twice() {
         let file = format!("run/seed-{seed}/acl/slf/result.json");
         let result: serde_json::Value =
             serde_json::from_slice(&get(path.join(file))).expect("a result");
-        100.0 * result["clean_accuracy"].as_f64().expect("a number")
+        100.0
+            * result["results"][0]["clean_accuracy"]
+                .as_f64()
+                .expect("a number")
     };
     let (a, b) = (of(1), of(2));
     let clean = &json["rows"][2]["clean"];

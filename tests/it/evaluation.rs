@@ -17,15 +17,28 @@ fn trained() -> tempfile::TempDir {
     folder_after("run tiny.toml --run run --set finetune.slf.plan.epochs=30")
 }
 
+/// File of the adversarial examples that a suite found.
+fn examples(path: &Path) -> std::path::PathBuf {
+    let entries = std::fs::read_dir(path.join("run/advcl/slf")).expect("a folder");
+    let mut found = entries.map(|entry| entry.expect("readable").path());
+    let examples = |path: &std::path::PathBuf| {
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        name.is_some_and(|name| name.starts_with("adversarial-"))
+    };
+    found.find(examples).expect("a file of examples")
+}
+
 /// The record of a suite without its times, and the adversarial examples.
 fn suite(path: &Path) -> (serde_json::Value, Vec<u8>) {
-    let row = path.join("run/advcl/slf");
-    let mut record: serde_json::Value =
-        serde_json::from_slice(&get(row.join("attack.json"))).expect("JSON");
+    let file = path.join("run/advcl/slf/attack.json");
+    let mut record: serde_json::Value = serde_json::from_slice(&get(file)).expect("JSON");
+    let mut record = record["results"][0].take();
     for attack in record["attacks"].as_array_mut().expect("a list") {
         attack["seconds"] = 0.into();
     }
-    (record, get(row.join("adversarial.safetensors")))
+    (record, get(examples(path)))
 }
 
 #[test]
@@ -82,12 +95,16 @@ fn an_interrupted_attack_goes_on_where_it_was() {
     let args = "evaluate --method advcl --mode slf";
     ended(start(path, args, "run", &keys)).expect(0);
     let whole = suite(path);
-    for file in ["attack.json", "adversarial.safetensors"] {
-        std::fs::remove_file(path.join("run/advcl/slf").join(file)).expect("was written");
+    for file in [path.join("run/advcl/slf/attack.json"), examples(path)] {
+        std::fs::remove_file(file).expect("was written");
     }
     for name in ["-INT", "-KILL"] {
-        let pieces =
-            || std::fs::read_dir(path.join("run/advcl/slf/attack")).map_or(0, Iterator::count);
+        let pieces = || {
+            let folders = std::fs::read_dir(path.join("run/advcl/slf/attack"));
+            let folders = folders.into_iter().flatten().flatten();
+            let files = folders.flat_map(|folder| std::fs::read_dir(folder.path()).ok());
+            files.flatten().count()
+        };
         let (before, started) = (pieces(), Instant::now());
         let mut child = start(path, args, "run", &keys);
         while pieces() <= before && child.try_wait().expect("ours").is_none() {

@@ -60,8 +60,8 @@ fn suite() -> Suite {
 /// A threat model in which PGD breaks some images and leaves others.
 fn ball(norm: Norm) -> Ball {
     let radius = match norm {
-        Norm::Linf => 0.1,
-        Norm::L2 => 0.8,
+        Norm::Linf => 0.3,
+        Norm::L2 => 2.5,
     };
     Ball { norm, radius }
 }

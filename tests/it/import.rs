@@ -40,7 +40,8 @@ fn features_are_those_of_pytorch() {
     copy(&golden(), &path.join("theirs"));
     let mut transcript = Transcript::new(path);
     for file in ["bare.pt", "checkpoint.pth"] {
-        let command = format!("import theirs/{file} --image-size 16 -o plain.safetensors");
+        let command =
+            format!("import theirs/{file} --image-size 16 -o plain.safetensors --replace");
         transcript.run(&command, 0);
         let gap = gap(&path.join("plain.safetensors"), "features");
         assert!(gap < 1e-5, "{file}: {gap}");

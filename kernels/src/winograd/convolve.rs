@@ -1,6 +1,7 @@
 //! The output, and the gradient of the input.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -8,7 +9,7 @@ use rayon::prelude::*;
 use super::planes::{Gather, Kind, Spread};
 use super::*;
 use crate::element::Element;
-use crate::memory::{Shared, uninitialised, with_scratch};
+use crate::memory::{Shared, with_scratch};
 use crate::pack::{Block, Columns, Packed, Way};
 use crate::shape::Convolution;
 use crate::simd::{VECTORS, rows as tile_rows};
@@ -87,8 +88,11 @@ pub(crate) fn kernels<E: Element>(conv: &Convolution, w: &[f32], way: Way) -> (V
     let (depth, count) = conv.depth_and_columns(way);
     let (depth, columns) = (depth / E::PACK, Columns::new(count));
     let stride = depth * columns.padded() + GAP;
-    let mut values = uninitialised(PLACES * stride);
-    let target = Shared::new(&mut values);
+    let mut values = Box::<[f32]>::new_uninit_slice(PLACES * stride);
+    for place in values.chunks_exact_mut(stride) {
+        place[stride - GAP..].fill(MaybeUninit::new(0.0));
+    }
+    let target = Shared::uninit(&mut values);
     const STEP: usize = 16;
     let blocks: Vec<Block> = columns.blocks().collect();
     let steps = depth.div_ceil(STEP);
@@ -106,7 +110,9 @@ pub(crate) fn kernels<E: Element>(conv: &Convolution, w: &[f32], way: Way) -> (V
             element: PhantomData,
         });
     });
-    (values, stride)
+    // SAFETY: the blocks' columns with padding are all of a plane's columns, the steps all of the depth, and a task
+    // writes its cells in the planes of all places; the gaps behind the planes are zeros.
+    (unsafe { values.assume_init() }.into_vec(), stride)
 }
 
 /// At places `from..to`: `rows` rows of the transformed input times the kernels.
@@ -194,8 +200,9 @@ pub(crate) fn convolve<E: Element>(
     let tiling = Tiling::new(&conv.input, 1);
     let zeros = vec![0.0; tiling.batch * channels];
     let rows = tiling.rows();
-    let mut result = uninitialised(tiling.height * tiling.width * tiling.batch * count);
-    let target = Shared::new(&mut result);
+    let len = tiling.height * tiling.width * tiling.batch * count;
+    let mut result = Box::<[f32]>::new_uninit_slice(len);
+    let target = Shared::uninit(&mut result);
     let threads = rayon::current_num_threads();
     let spread = |rows: (usize, usize), planes: *mut f32, stride: usize| {
         E::dispatch(Spread::<E> {
@@ -222,14 +229,14 @@ pub(crate) fn convolve<E: Element>(
         });
     };
     // Each output row is computed alike whatever block it is in, so the cut may depend on the threads.
-    if rows <= 16 * conv.input.batch && depth * count >= 256 * 256 / E::PACK {
+    if rows <= 16 * conv.input.batch && depth * count >= WIDE / E::PACK {
         // Few rows and many channels: the planes are shared, and the threads take places instead of rows.
         let (v_stride, m_stride) = (rows * depth + GAP, rows * count + GAP);
         let parts = (threads * 2).min(rows.div_ceil(8)).max(1);
         let part = |index: usize| (rows * index / parts, rows * (index + 1) / parts);
         with_scratch(PLACES * (v_stride + m_stride), |scratch| {
             let (v, m) = scratch.split_at_mut(PLACES * v_stride);
-            let (v, m) = (Shared::new(v), Shared::new(m));
+            let (v, m) = (Shared::uninit(v), Shared::uninit(m));
             (0..parts).into_par_iter().for_each(|index| {
                 let rows = part(index);
                 // SAFETY: this part's rows of each plane, which it alone writes.
@@ -255,7 +262,8 @@ pub(crate) fn convolve<E: Element>(
                 gather(rows, unsafe { m.at(rows.0 * count) }, m_stride);
             });
         });
-        return result;
+        // SAFETY: the parts are all rows, so all images of all tiles, which cover all pixels.
+        return unsafe { result.assume_init() }.into_vec();
     }
     let blocks = rows.div_ceil(rows_at_a_time(depth, count, rows, threads));
     (0..blocks).into_par_iter().for_each(|index| {
@@ -263,19 +271,21 @@ pub(crate) fn convolve<E: Element>(
         let (v_stride, m_stride) = ((to - from) * depth + GAP, (to - from) * count + GAP);
         with_scratch(PLACES * (v_stride + m_stride), |scratch| {
             let (v, m) = scratch.split_at_mut(PLACES * v_stride);
-            spread((from, to), v.as_mut_ptr(), v_stride);
+            let (v, m) = (v.as_mut_ptr().cast(), m.as_mut_ptr().cast());
+            spread((from, to), v, v_stride);
             E::dispatch(Product::<E> {
                 packed,
                 places: (0, PLACES),
                 rows: to - from,
-                v: v.as_ptr(),
+                v,
                 v_stride,
-                m: m.as_mut_ptr(),
+                m,
                 m_stride,
                 element: PhantomData,
             });
-            gather((from, to), m.as_ptr(), m_stride);
+            gather((from, to), m, m_stride);
         });
     });
-    result
+    // SAFETY: as above, the blocks being all rows.
+    unsafe { result.assume_init() }.into_vec()
 }

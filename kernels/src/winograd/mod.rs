@@ -23,6 +23,12 @@ const GAP: usize = 80;
 /// Bytes of planes that a thread works on at a time.
 const CACHED: usize = 300_000;
 
+/// Input times output channels from which the planes of all rows are made at once and the threads take places. Small
+/// under Miri, so that what it can finish reaches that code.
+const WIDE: usize = if cfg!(miri) { 8 * 16 } else { 256 * 256 };
+/// Input times output channels up to which the groups of a weight's gradient are summed apart.
+const NARROW: usize = if cfg!(miri) { 8 * 8 } else { 64 * 64 };
+
 /// Bᵀ d
 #[inline(always)]
 fn input_transform<S: Simd>(s: S, d: [S::f32s; 6]) -> [S::f32s; 6] {

@@ -1,6 +1,7 @@
 //! The gradient of the weight.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -8,7 +9,7 @@ use rayon::prelude::*;
 use super::planes::{Kind, Spread};
 use super::*;
 use crate::element::Element;
-use crate::memory::{Shared, uninitialised, with_scratch};
+use crate::memory::{Shared, with_scratch};
 use crate::pack::{Block, Columns};
 use crate::shape::Convolution;
 use crate::simd::{VECTORS, rows as tile_rows};
@@ -34,7 +35,7 @@ struct Outer<'a, E> {
     sum: *mut f32,
     apart: usize,
     /// For [`OUTER_ROWS`] rows of two vectors.
-    packed: &'a mut [f32],
+    packed: &'a mut [MaybeUninit<f32>],
     element: PhantomData<E>,
 }
 
@@ -59,10 +60,12 @@ impl<E: Element> WithSimd for Outer<'_, E> {
         let width = block.width_in::<S>();
         let len = k.1 - k.0;
         let tiles = len.div_ceil(tile_rows(S::F32_LANES));
+        let packed = packed.as_mut_ptr().cast::<f32>();
         for start in (0..rows).step_by(OUTER_ROWS) {
             let step = OUTER_ROWS.min(rows - start);
             // SAFETY: `m` has `rows` rows of `count` cells and `v` as many of `depth`; `sum` has a row of whole vectors
-            // for each `k`, this task's own.
+            // for each `k`, initialised and this task's own; `packed` has room for `step` rows of `width`, which are
+            // written before they are read.
             unsafe {
                 // Columns that are whole vectors are read where they lie.
                 let mut columns = m.add(start * count + block.start);
@@ -72,11 +75,11 @@ impl<E: Element> WithSimd for Outer<'_, E> {
                         for lane in (0..width).step_by(S::F32_LANES) {
                             let left = block.cols.saturating_sub(lane);
                             let from = columns.add(row * count + lane.min(block.cols));
-                            let to = packed.as_mut_ptr().add(row * width + lane);
+                            let to = packed.add(row * width + lane);
                             store(simd, to, load_some(simd, from, left));
                         }
                     }
-                    (columns, columns_apart) = (packed.as_ptr(), width);
+                    (columns, columns_apart) = (packed.cast_const(), width);
                 }
                 for tile in 0..tiles {
                     let (from, to) = (len * tile / tiles, len * (tile + 1) / tiles);
@@ -254,21 +257,28 @@ impl<E: Element> Sum<'_, E> {
         let (v_stride, m_stride) = (rows * depth + GAP, rows * count + GAP);
         with_scratch(PLACES * (v_stride + m_stride), |scratch| {
             let (v, m) = scratch.split_at_mut(PLACES * v_stride);
-            let (v, m) = (Shared::new(v), Shared::new(m));
+            let (v, m) = (Shared::uninit(v), Shared::uninit(m));
             self.spread_in_pieces((0, rows), (v, v_stride), (m, m_stride));
             self.parts().into_par_iter().for_each(|(block, k)| {
                 let width = block.vectors * self.columns.lanes;
                 let stride = (k.1 - k.0) * width + GAP;
                 with_scratch(PLACES * stride, |sums| {
-                    sums.fill(0.0);
+                    sums.fill(MaybeUninit::new(0.0));
+                    let sums = Shared::uninit(sums);
                     for place in 0..PLACES {
-                        // SAFETY: the place's planes, which nobody writes any more.
-                        let (v, m) = unsafe { (v.at(place * v_stride), m.at(place * m_stride)) };
-                        let sum = sums[place * stride..].as_mut_ptr();
+                        // SAFETY: the place's planes, which nobody writes any more, and its sums.
+                        let (v, m, sum) = unsafe {
+                            (
+                                v.at(place * v_stride),
+                                m.at(place * m_stride),
+                                sums.at(place * stride),
+                            )
+                        };
                         self.outer(rows, k, block, v, m, sum, width);
                     }
                     crate::simd::dispatch(KernelGradient {
-                        sums: sums.as_ptr(),
+                        // SAFETY: the first place's sums.
+                        sums: unsafe { sums.at(0) },
                         stride,
                         apart: width,
                         block,
@@ -296,9 +306,9 @@ impl<E: Element> Sum<'_, E> {
                 let (v_stride, m_stride) = (block * depth + GAP, block * count + GAP);
                 with_scratch(PLACES * (v_stride + m_stride), |scratch| {
                     let (v, m) = scratch.split_at_mut(PLACES * v_stride);
+                    let (v, m) = (v.as_mut_ptr().cast(), m.as_mut_ptr().cast());
                     for index in 0..blocks {
                         let (from, to) = (cut(index), cut(index + 1));
-                        let (v, m) = (v.as_mut_ptr(), m.as_mut_ptr());
                         self.spread((from, to), (v, v_stride), (m, m_stride));
                         for place in 0..PLACES {
                             for columns in self.columns.blocks() {
@@ -327,7 +337,7 @@ impl<E: Element> Sum<'_, E> {
     fn by_places(&self, result: Shared) {
         let (rows, depth, count) = (self.tiling.rows(), self.depth, self.columns.count);
         // Fixed by the shape: the sums are made block after block, whatever the threads.
-        let block = if depth * count >= 256 * 256 { 512 } else { 160 };
+        let block = if depth * count >= WIDE { 512 } else { 160 };
         let block = block.min(rows);
         let blocks = rows.div_ceil(block);
         let stride = depth * self.columns.padded() + GAP;
@@ -336,7 +346,7 @@ impl<E: Element> Sum<'_, E> {
         let (v_stride, m_stride) = (block * depth + GAP, block * count + GAP);
         with_scratch(PLACES * (v_stride + m_stride), |scratch| {
             let (v, m) = scratch.split_at_mut(PLACES * v_stride);
-            let (v, m) = (Shared::new(v), Shared::new(m));
+            let (v, m) = (Shared::uninit(v), Shared::uninit(m));
             for index in 0..blocks {
                 let (from, to) = (rows * index / blocks, rows * (index + 1) / blocks);
                 self.spread_in_pieces((from, to), (v, v_stride), (m, m_stride));
@@ -385,8 +395,8 @@ pub(crate) fn weight_gradient<E: Element>(conv: &Convolution, x: &[f32], dy: &[f
     if rows == 0 {
         return vec![0.0; conv.weight_len()];
     }
-    let mut gradient = uninitialised(conv.weight_len());
-    let result = Shared::new(&mut gradient);
+    let mut gradient = Box::<[f32]>::new_uninit_slice(conv.weight_len());
+    let result = Shared::uninit(&mut gradient);
     let sum = Sum::<E> {
         tiling,
         columns,
@@ -399,11 +409,12 @@ pub(crate) fn weight_gradient<E: Element>(conv: &Convolution, x: &[f32], dy: &[f
     let products = depth * columns.count;
     if rows * (depth + columns.count) <= products {
         sum.by_parts(result);
-    } else if products <= 64 * 64 {
+    } else if products <= NARROW {
         // The sums of all groups together stay small beside the planes.
-        sum.by_groups(if products <= 32 * 32 { 16 } else { 4 }, result);
+        sum.by_groups(if products <= NARROW / 4 { 16 } else { 4 }, result);
     } else {
         sum.by_places(result);
     }
-    gradient
+    // SAFETY: whichever way, `KernelGradient` wrote all nine values for each pair of channels of `parts`, which are all.
+    unsafe { gradient.assume_init() }.into_vec()
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use advcl::data::{Split, read_images};
-use advcl::evaluate::{Evaluator, Stage};
+use advcl::evaluate::{Evaluator, StageProgress};
 use advcl::run::{Model, layout, models_below};
 use advcl::session::Context;
 use advcl::{Error, device};
@@ -35,7 +35,7 @@ pub fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
         },
         batch_size: BATCH,
     };
-    let mut stage = Stage::new(evaluator.name, files.len());
+    let mut stage = StageProgress::new(evaluator.name, files.len());
     let mut context = Context::new(device);
     let clean = |batch: &[usize], context: &Context| Ok(evaluator.images(batch, &context.device));
     let logits = evaluator.logit_rows(&indices, &mut stage, &mut context, clean)?;

@@ -7,7 +7,7 @@ use crate::attack::{Attacker, Ball, Norm, Pgd, in_stage, select};
 use crate::data::Split;
 use crate::data::corrupt::{KINDS, SEVERITIES, corrupt};
 use crate::error::Result;
-use crate::evaluate::{Evaluator, Stage};
+use crate::evaluate::{Evaluator, StageProgress};
 use crate::nn::{Classifier, FrozenEncoder, Linear};
 use crate::session::Context;
 use crate::tensor::to_tensor;
@@ -118,7 +118,7 @@ impl<'a> MeasuredClassifier<'a> {
         let count = self.among.len();
         let total = count * grids.iter().map(|(_, radii)| radii.len()).sum::<usize>();
         let name = format!("{}/radius", self.name);
-        let (mut stage, mut done) = (Stage::new(&name, total), 0);
+        let (mut stage, mut done) = (StageProgress::new(&name, total), 0);
         let mut curves = Vec::new();
         for (norm, radii) in grids {
             let mut left = self.among.to_vec();
@@ -155,7 +155,7 @@ impl<'a> MeasuredClassifier<'a> {
         self.evaluate(|evaluator| {
             let count = self.among.len();
             let name = format!("{}/steps", self.name);
-            let mut stage = Stage::new(&name, 2 * count);
+            let mut stage = StageProgress::new(&name, 2 * count);
             let predicted = evaluator.predict_clean(self.among, &mut stage, context)?;
             let correct = evaluator.correct(self.among, &predicted);
             let mut robust = [0; STEP_COUNTS.len()];
@@ -180,7 +180,7 @@ impl<'a> MeasuredClassifier<'a> {
         &self,
         evaluator: &Evaluator,
         batch: &[usize],
-        stage: &Stage,
+        stage: &StageProgress,
         context: &mut Context,
     ) -> Result<[usize; STEP_COUNTS.len()]> {
         let mut left = [0; STEP_COUNTS.len()];
@@ -215,7 +215,7 @@ impl<'a> MeasuredClassifier<'a> {
     pub fn corruptions(&self, context: &mut Context) -> Result<Vec<Corrupted>> {
         let name = format!("{}/corruptions", self.name);
         let count = self.among.len();
-        let mut stage = Stage::new(&name, count * KINDS.len() * SEVERITIES);
+        let mut stage = StageProgress::new(&name, count * KINDS.len() * SEVERITIES);
         let mut found = Vec::new();
         for kind in KINDS {
             let mut hits = [0; SEVERITIES];

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use super::{Bin, Calibration, MeasuredClassifier, Neighbours};
 use crate::error::Result;
-use crate::evaluate::{Stage, by_batch};
+use crate::evaluate::StageProgress;
 use crate::logits::{LogitRows, finite_predictions, probabilities};
 use crate::probe::Known;
 use crate::session::Context;
@@ -37,27 +37,21 @@ impl MeasuredClassifier<'_> {
     pub fn predictions(&self, attacked: bool, context: &mut Context) -> Result<Predictions> {
         let kind = if attacked { "attacked" } else { "clean" };
         let name = format!("{}/{kind}", self.name);
-        let mut stage = Stage::new(&name, self.among.len());
+        let mut stage = StageProgress::new(&name, self.among.len());
         let (mut features, mut all) = (Vec::new(), LogitRows::default());
-        by_batch(
-            self.among,
-            self.batch_size,
-            &mut stage,
-            context,
-            |batch, context| {
-                let images = if attacked {
-                    self.attacked(batch, context)
-                } else {
-                    self.images(batch, context)
-                };
-                let found = self.encoder.features(images);
-                let logits = LogitRows::read(self.linear.forward(found.clone()));
-                logits.require_finite(&name, batch)?;
-                features.push(found);
-                all.extend(logits);
-                Ok(())
-            },
-        )?;
+        stage.by_batch(self.among, self.batch_size, context, |batch, context| {
+            let images = if attacked {
+                self.attacked(batch, context)
+            } else {
+                self.images(batch, context)
+            };
+            let found = self.encoder.features(images);
+            let logits = LogitRows::read(self.linear.forward(found.clone()));
+            logits.require_finite(&name, batch)?;
+            features.push(found);
+            all.extend(logits);
+            Ok(())
+        })?;
         let confident = |(class, logits): (usize, &[f32])| (class, probabilities(logits)[class]);
         Ok(Predictions {
             features: Tensor::cat(features, 0),
@@ -142,28 +136,22 @@ pub fn transfer(
         None => "transfer/clean".to_owned(),
     };
     let mut correct = vec![0; others.len()];
-    let mut stage = Stage::new(&name, first.among.len());
-    by_batch(
-        first.among,
-        first.batch_size,
-        &mut stage,
-        context,
-        |batch, context| {
-            let images = match source {
-                Some(source) => source.attacked(batch, context),
-                None => first.images(batch, context),
-            };
-            for (other, correct) in others.iter().zip(&mut correct) {
-                let logits = other.logits(images.clone());
-                let predicted = finite_predictions(&other.name, batch, logits)?;
-                let pairs = batch.iter().zip(predicted);
-                *correct += pairs
-                    .filter(|(i, class)| other.split.labels[**i] == *class)
-                    .count();
-            }
-            Ok(())
-        },
-    )?;
+    let mut stage = StageProgress::new(&name, first.among.len());
+    stage.by_batch(first.among, first.batch_size, context, |batch, context| {
+        let images = match source {
+            Some(source) => source.attacked(batch, context),
+            None => first.images(batch, context),
+        };
+        for (other, correct) in others.iter().zip(&mut correct) {
+            let logits = other.logits(images.clone());
+            let predicted = finite_predictions(&other.name, batch, logits)?;
+            let pairs = batch.iter().zip(predicted);
+            *correct += pairs
+                .filter(|(i, class)| other.split.labels[**i] == *class)
+                .count();
+        }
+        Ok(())
+    })?;
     Ok(correct)
 }
 

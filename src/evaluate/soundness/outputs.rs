@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use super::balance::class_balance;
 use super::{CheckName, Finding, SoundnessChecks};
 use crate::error::Result;
-use crate::evaluate::{Evaluator, LabeledBatch, Stage};
+use crate::evaluate::{Evaluator, LabeledBatch, StageProgress};
 use crate::logits::LogitRows;
 use crate::session::Context;
 use crate::tensor::to_vec;
@@ -72,7 +72,12 @@ impl SoundnessChecks<'_> {
             ..self.evaluator
         };
         let clean = |batch: &[usize], context: &Context| Ok(predict.images(batch, &context.device));
-        predict.logit_rows(all, &mut Stage::new(&name, all.len()), context, clean)
+        predict.logit_rows(
+            all,
+            &mut StageProgress::new(&name, all.len()),
+            context,
+            clean,
+        )
     }
 
     /// Compares the evaluation with `advcl predict`: as many correct images, and the same predictions for the sample. Where
