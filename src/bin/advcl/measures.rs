@@ -45,7 +45,7 @@ fn parts(measures: &Measures, classes: &[String]) -> Vec<MeasureTable> {
         parts.push((title, first.images, corruptions(measures)));
     }
     if !measures.confusion.is_empty() && !measures.confusion_attacked.is_empty() {
-        let images = measures.confusion.iter().flatten().sum();
+        let images: usize = measures.confusion.iter().flatten().sum();
         parts.push(("by class".to_owned(), images, confusion(measures, classes)));
     }
     if let Some(near) = &measures.neighbours {

@@ -280,7 +280,7 @@ fn is_first(rows: &[ReportedRow], number: usize) -> bool {
 /// The first row of each classifier.
 fn firsts(rows: &[ReportedRow]) -> impl Iterator<Item = &ReportedRow> {
     let numbered = rows.iter().enumerate();
-    numbered.filter_map(|(number, row)| is_first(rows, number).then_some(row))
+    numbered.filter_map(move |(number, row)| is_first(rows, number).then_some(row))
 }
 
 /// Chooses images of the first classes, the same share of each.
