@@ -14,7 +14,7 @@
 //! ```
 //! use advcl::{Context, Experiment, Model, Recipe};
 //!
-//! # let temporary = tempfile::tempdir()?;
+//! # let temporary = tempfile::tempdir().expect("a folder");
 //! # let folder = temporary.path();
 //! # /*
 //! let folder = "runs/first";

@@ -161,6 +161,21 @@ impl<'a> Context<'a> {
         Self { stop, ..self }
     }
 
+    /// The same environment, with another observer that gets every event first.
+    pub fn watched<'b>(&'b mut self, mut watch: impl FnMut(&Event) + 'b) -> Context<'b> {
+        let observe = &mut self.observe;
+        Context {
+            device: self.device.clone(),
+            seed: self.seed,
+            precision: self.precision,
+            stop: self.stop,
+            observe: Box::new(move |event| {
+                watch(event);
+                observe(event);
+            }),
+        }
+    }
+
     /// Sends a line for people.
     pub fn note(&mut self, stage: impl Into<String>, text: impl Into<String>) {
         (self.observe)(&Event::Note {

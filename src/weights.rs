@@ -177,21 +177,23 @@ pub fn load(path: &Path) -> Result<(Tensors, BTreeMap<String, String>)> {
 /// Metadata of a safetensors file: its header is read, its tensors are not.
 ///
 /// # Errors
-/// [`Error::Io`] for a file that cannot be read, [`Error::Format`] for a header that is none.
+/// [`Error::Io`] for a file that cannot be read, [`Error::Format`] for a header that is none and for a file
+/// that ends before the header's last tensor.
 pub fn load_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
     let broken =
         |found: String| Error::format(path, "header", "a complete safetensors file", found);
-    let read = || -> std::io::Result<Vec<u8>> {
+    let read = || -> std::io::Result<(Vec<u8>, u64)> {
         let mut file = std::fs::File::open(path)?;
+        let length = file.metadata()?.len();
         let mut size = [0; 8];
         file.read_exact(&mut size)?;
         // A damaged size claims no memory: what is there is read.
         let mut header = size.to_vec();
         file.take(u64::from_le_bytes(size))
             .read_to_end(&mut header)?;
-        Ok(header)
+        Ok((header, length))
     };
-    let content = match read() {
+    let (content, length) = match read() {
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             return Err(broken("less than eight bytes".to_owned()));
         }
@@ -202,8 +204,19 @@ pub fn load_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
     struct Header {
         #[serde(default, rename = "__metadata__")]
         metadata: BTreeMap<String, String>,
+        #[serde(flatten)]
+        tensors: BTreeMap<String, Place>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Place {
+        data_offsets: [u64; 2],
     }
     let header: Header = serde_json::from_slice(header).map_err(|e| broken(e.to_string()))?;
+    let ends = header.tensors.values().map(|place| place.data_offsets[1]);
+    let expected = ends.max().unwrap_or(0).saturating_add(content.len() as u64);
+    if length < expected {
+        return Err(broken(format!("{length} of {expected} bytes")));
+    }
     Ok(header.metadata)
 }
 

@@ -1,33 +1,72 @@
-//! Convolution as sums of products, exact to rounding.
+//! Convolution as direct sums of products, exact to rounding.
 
 use std::marker::PhantomData;
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use crate::columns::{Block, Columns};
 use crate::element::Element;
+use crate::epilogue::PreparedEpilogue;
 use crate::memory::Shared;
-use crate::pack::{Block, Columns, Packed, Way};
-use crate::shape::{Convolution, Tap};
+use crate::packed::Packed;
+use crate::shape::{Convolution, Pass, Tap};
 use crate::simd::rows as tile_rows;
-use crate::then::Then;
 use crate::tile::{Term, sum_of_products, transposed_product};
 
-/// Images that a task takes at a time: their rows of one pixel stay in the first-level cache.
+/// Images of a task: their rows of one pixel stay in the first-level cache.
 const IMAGES: usize = 32;
-/// Groups of pixels that an image block is cut into, at most.
+/// Largest number of groups that the pixels of a block of images are split into.
 const GROUPS: usize = 16;
 
-/// The output, or the gradient of the input, as `packed` was made for.
+/// Packs `w`, `[out, in, kernel²]`, as `[block][kernel²][depth][block columns]`, padded with zeros.
+///
+/// In the forward pass the depth is the input channels and the columns are the output channels; in
+/// the backward pass it is the reverse.
+pub(crate) fn pack<E: Element>(conv: &Convolution, w: &[f32], pass: Pass) -> Vec<f32> {
+    let (input, taps) = (conv.input.channels, conv.kernel * conv.kernel);
+    let (depth, count) = conv.depth_and_columns(pass);
+    let cells = depth / E::PACK;
+    let columns = Columns::new(count);
+    let mut packed = vec![0.0; columns.padded() * taps * cells];
+    let blocks: Vec<Block> = columns.blocks().collect();
+    let mut rest = &mut packed[..];
+    let mut parts = Vec::with_capacity(blocks.len());
+    for block in blocks {
+        let (part, after) = rest.split_at_mut(block.width() * taps * cells);
+        parts.push((block, part));
+        rest = after;
+    }
+    let weight = |column: usize, k: usize, tap: usize| {
+        let (o, i) = pass.channels(column, k);
+        w[(o * input + i) * taps + tap]
+    };
+    parts.into_par_iter().for_each(|(block, part)| {
+        let width = block.width();
+        for column in 0..block.cols {
+            for cell in 0..cells {
+                for tap in 0..taps {
+                    let value = |k: usize| weight(block.start + column, k, tap);
+                    let (first, last) = (cell * E::PACK, (cell + 1) * E::PACK - 1);
+                    part[(tap * cells + cell) * width + column] =
+                        E::cell(value(first), value(last));
+                }
+            }
+        }
+    });
+    packed
+}
+
+/// The output of a convolution, or the gradient of its input, depending on `packed`.
 pub(crate) fn convolve<E: Element>(
     conv: &Convolution,
     source: &[f32],
     packed: &Packed,
-    then: Option<&Then>,
+    epilogue: Option<&PreparedEpilogue>,
 ) -> Vec<f32> {
-    let taps = match packed.way {
-        Way::Forward => conv.taps(),
-        Way::Back => conv.taps_back(),
+    let taps = match packed.pass {
+        Pass::Forward => conv.taps(),
+        Pass::Backward => conv.taps_backward(),
     };
     let batch = conv.input.batch;
     let mut result = Box::<[f32]>::new_uninit_slice(taps.len() * batch * packed.columns.count);
@@ -43,7 +82,7 @@ pub(crate) fn convolve<E: Element>(
         result: Shared::uninit(&mut result),
         batch,
         kernel: conv.kernel * conv.kernel,
-        then,
+        epilogue,
     };
     (0..batch.div_ceil(IMAGES) * groups)
         .into_par_iter()
@@ -59,22 +98,24 @@ pub(crate) fn convolve<E: Element>(
                 element: PhantomData,
             });
         });
-    // SAFETY: the tasks cover all images at all pixels, and each wrote all columns of its own (zeros where no tap
-    // reaches a pixel).
+    // SAFETY: the tasks cover all images at all pixels, and each wrote all columns of its part
+    // (zeros where no tap reaches a pixel).
     unsafe { result.assume_init() }.into_vec()
 }
 
+/// What all tasks of a convolution share.
 struct Job<'a> {
     source: &'a [f32],
     packed: &'a Packed,
     taps: &'a [Vec<Tap>],
     result: Shared,
     batch: usize,
+    /// Positions of the kernel.
     kernel: usize,
-    then: Option<&'a Then<'a>>,
+    epilogue: Option<&'a PreparedEpilogue<'a>>,
 }
 
-/// A block of images at a group of pixels: written by this task alone.
+/// The convolution of a block of images at a group of pixels, which this task alone writes.
 struct Task<'a, E> {
     job: &'a Job<'a>,
     images: (usize, usize),
@@ -94,7 +135,7 @@ impl<E: Element> WithSimd for Task<'_, E> {
             result,
             batch,
             kernel,
-            then,
+            epilogue,
         } = *self.job;
         let Packed {
             columns,
@@ -117,10 +158,10 @@ impl<E: Element> WithSimd for Task<'_, E> {
                 for tile in 0..tiles {
                     let from = first + (last - first) * tile / tiles;
                     let to = first + (last - first) * (tile + 1) / tiles;
-                    // SAFETY: taps lie inside the source and the kernel (made by `Convolution`, whose lengths were
-                    // checked), so each term has `to - from` rows of `depth` values from image `from` on, and
-                    // `depth` packed rows; the result's rows belong to this task's images and pixels, and
-                    // `block.cols` columns are there.
+                    // SAFETY: taps lie inside the source and the kernel (made by `Convolution`,
+                    // whose lengths were checked), so each term has `to - from` rows of `depth`
+                    // values from image `from` on, and `depth` packed rows; the result's rows
+                    // belong to this task's images and pixels, and `block.cols` columns are there.
                     unsafe {
                         sum_of_products::<E, S>(
                             simd,
@@ -138,19 +179,19 @@ impl<E: Element> WithSimd for Task<'_, E> {
                 }
             }
         }
-        if let Some(then) = then {
+        if let Some(epilogue) = epilogue {
             for pixel in self.pixels.0..self.pixels.1 {
                 let row = pixel * batch;
-                // SAFETY: these images' rows at this pixel, this task's own.
+                // SAFETY: these images' rows at this pixel were written above, by this task.
                 unsafe {
-                    then.apply_rows(simd, result, columns.count, row + first, row + last);
+                    epilogue.apply_rows(simd, result, columns.count, row + first, row + last);
                 }
             }
         }
     }
 }
 
-/// The gradient of the weight, `[out, in, kernel, kernel]`.
+/// The gradient of a convolution's weight, `[out, in, kernel, kernel]`.
 pub(crate) fn weight_gradient<E: Element>(conv: &Convolution, x: &[f32], dy: &[f32]) -> Vec<f32> {
     let taps = conv.taps();
     let kernel = conv.kernel * conv.kernel;
@@ -163,8 +204,8 @@ pub(crate) fn weight_gradient<E: Element>(conv: &Convolution, x: &[f32], dy: &[f
     }
     let x = E::paired(x, conv.input.batch, input);
     let dy = E::paired(dy, conv.input.batch, conv.channels);
-    // Fixed by the shape, not by the threads: each group sums its pixels in order, then the groups are summed in
-    // order.
+    // The shape decides the groups, not the number of threads: each group sums its pixels in order,
+    // then the groups are summed in order.
     let groups = 8usize.div_ceil(blocks.len()).min(taps.len());
     let sums: Vec<Vec<f32>> = (0..blocks.len() * groups)
         .into_par_iter()
@@ -211,10 +252,11 @@ pub(crate) fn weight_gradient<E: Element>(conv: &Convolution, x: &[f32], dy: &[f
     gradient
 }
 
-/// One block of output channels, summed over a group of pixels into `[kernel²][in][block columns]`.
+/// The weight gradient of a block of output channels over a group of pixels, `[kernel²][in][block
+/// columns]`.
 struct WeightTask<'a, E> {
     conv: &'a Convolution,
-    /// Cells of a pixel and channel.
+    /// Cells per pixel and channel.
     rows: usize,
     x: &'a [f32],
     dy: &'a [f32],
@@ -244,9 +286,10 @@ impl<E: Element> WithSimd for WeightTask<'_, E> {
         let (input, output) = (conv.input.channels, conv.channels);
         let width = block.width_in::<S>();
         let tiles = input.div_ceil(tile_rows(S::F32_LANES));
-        // Columns that are whole vectors are read where they lie.
+        // Columns that are whole vectors need no copy.
         let whole = block.cols == width;
-        // Not lent by a closure: that would be compiled without this function's instructions.
+        // Not a scratch buffer: its closure would be compiled without this function's instruction
+        // set.
         let mut packed = vec![0.0; if whole { 0 } else { rows * width }];
         for pixel in pixels.0..pixels.1 {
             let source = &dy[pixel * rows * output..(pixel + 1) * rows * output];
@@ -264,9 +307,9 @@ impl<E: Element> WithSimd for WeightTask<'_, E> {
                 let sum_at = tap.weight * input * width;
                 for tile in 0..tiles {
                     let (from, to) = (input * tile / tiles, input * (tile + 1) / tiles);
-                    // SAFETY: the tap lies inside `x`; each of its rows has cells `from..to`; `columns` has as many
-                    // rows of whole vectors; the sum's rows `from..to` of this tap are whole vectors of our own
-                    // buffer.
+                    // SAFETY: the tap lies inside `x`; each of its rows has cells `from..to`;
+                    // `columns` has as many rows of whole vectors; the sum's rows `from..to` of
+                    // this tap are whole vectors of our own buffer.
                     unsafe {
                         transposed_product::<E, S>(
                             simd,

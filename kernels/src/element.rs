@@ -1,7 +1,8 @@
-//! What the products multiply: single values, or pairs of bf16 whose products are summed in f32.
+//! The factors of products: single f32 values, or pairs of bf16 whose products are summed in f32.
 //!
-//! Buffers are of 32-bit cells either way: a cell holds one f32, or two bf16 (the earlier one in the lower half).
-//! So a sum over `depth` values runs over `depth / PACK` cells, and the same loops serve both.
+//! Buffers consist of 32-bit cells in both cases: a cell holds one f32, or two bf16 (the first in
+//! the lower half). So a sum over `depth` values runs over `depth / PACK` cells, and the same loops
+//! serve both.
 
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
@@ -11,33 +12,36 @@ use rayon::prelude::*;
 
 use crate::memory::Shared;
 use crate::simd;
-use crate::tile::{load_some, store, store_some};
+use crate::vector::{self, load_some, store_some};
 
-/// How cells are filled and multiplied.
+/// A kind of factor: how its cells are filled and multiplied.
 pub(crate) trait Element: Send + Sync + 'static {
     /// Values in a cell.
     const PACK: usize;
 
-    /// Runs `op` with the instructions that this element needs.
+    /// Runs `op` with the instruction set that this element needs.
     fn dispatch<Op: WithSimd>(op: Op) -> Op::Output;
 
-    /// `sum + a · b`, over the cells of a vector.
+    /// Computes `sum + a · b` over the cells of a vector.
     ///
     /// # Safety
     /// Inside [`Element::dispatch`].
     unsafe fn multiply_add<S: Simd>(simd: S, a: S::f32s, b: S::f32s, sum: S::f32s) -> S::f32s;
 
-    /// Cells of the values of two vectors, lane by lane; `second` is dropped where a cell holds one value.
+    /// Makes cells of the values of two vectors, lane by lane; ignores `second` where a cell holds
+    /// one value.
     ///
     /// # Safety
     /// Inside [`Element::dispatch`].
     unsafe fn cells<S: Simd>(simd: S, first: S::f32s, second: S::f32s) -> S::f32s;
 
-    /// Puts a vector's values, or its first `count`, into consecutive cells from value `e` on.
+    /// Stores a vector's values in consecutive cells from value `e` on; the first `count` where it
+    /// is not `WHOLE`.
     ///
     /// # Safety
-    /// Inside [`Element::dispatch`]; the cells are there, for us alone; `e` and `count` are multiples of `PACK`.
-    unsafe fn put<S: Simd, const WHOLE: bool>(
+    /// Inside [`Element::dispatch`]. `to` has room for these cells, and no other thread touches
+    /// them. `e` and `count` are multiples of `PACK`.
+    unsafe fn store<S: Simd, const WHOLE: bool>(
         simd: S,
         to: *mut f32,
         e: usize,
@@ -45,17 +49,18 @@ pub(crate) trait Element: Send + Sync + 'static {
         value: S::f32s,
     );
 
-    /// One cell, outside of any dispatch.
+    /// Makes one cell, outside of any dispatch.
     fn cell(first: f32, second: f32) -> f32;
 
-    /// Values, in order, as cells.
+    /// Makes cells of consecutive values.
     fn flat(values: &[f32]) -> Cow<'_, [f32]>;
 
-    /// The cells of two images' values: `[pixels, images, channels]` to `[pixels, images / PACK, channels]`.
+    /// Makes cells of the values of `PACK` images: `[pixels, images, channels]` to
+    /// `[pixels, images / PACK, channels]`.
     fn paired(values: &[f32], images: usize, channels: usize) -> Cow<'_, [f32]>;
 }
 
-/// A value a cell.
+/// One f32 in each cell.
 pub(crate) struct Single;
 
 impl Element for Single {
@@ -76,7 +81,7 @@ impl Element for Single {
     }
 
     #[inline(always)]
-    unsafe fn put<S: Simd, const WHOLE: bool>(
+    unsafe fn store<S: Simd, const WHOLE: bool>(
         simd: S,
         to: *mut f32,
         e: usize,
@@ -86,7 +91,7 @@ impl Element for Single {
         // SAFETY: the caller's promise.
         unsafe {
             if WHOLE {
-                store(simd, to.add(e), value);
+                vector::store(simd, to.add(e), value);
             } else {
                 store_some(simd, to.add(e), count, value);
             }
@@ -106,10 +111,10 @@ impl Element for Single {
     }
 }
 
-/// Two bf16 a cell, multiplied and summed by vdpbf16ps.
+/// Two bf16 in each cell, multiplied and summed by the instruction vdpbf16ps.
 pub(crate) struct Half;
 
-/// The nearest bf16, ties to even; not-a-number stays one.
+/// The bits of the nearest bf16, ties to even. NaN stays NaN.
 fn bf16(value: f32) -> u32 {
     let bits = value.to_bits();
     if value.is_nan() {
@@ -131,7 +136,8 @@ impl Element for Half {
         if S::F32_LANES == 16 {
             use std::arch::x86_64::_mm512_dpbf16_ps;
             use std::mem::transmute_copy;
-            // SAFETY: dispatched with these instructions; vectors of 16 cells, in whatever type.
+            // SAFETY: inside the dispatch, so the processor has these instructions; all three types
+            // are vectors of 64 bytes without invalid bits.
             return unsafe {
                 transmute_copy(&_mm512_dpbf16_ps(
                     transmute_copy(&sum),
@@ -141,7 +147,7 @@ impl Element for Half {
             };
         }
         let _ = (a, b, sum);
-        unreachable!("bf16 is used where the processor multiplies it");
+        unreachable!("bf16 is only used where the processor has bf16 products");
     }
 
     #[inline(always)]
@@ -161,7 +167,7 @@ impl Element for Half {
                 }
                 order
             };
-            // SAFETY: as above; the order is 64 bytes.
+            // SAFETY: as in `multiply_add`; the order is 64 bytes.
             return unsafe {
                 let both = _mm512_cvtne2ps_pbh(transmute_copy(&second), transmute_copy(&first));
                 let both: __m512i = transmute_copy(&both);
@@ -170,11 +176,11 @@ impl Element for Half {
             };
         }
         let _ = (first, second);
-        unreachable!("bf16 is used where the processor multiplies it");
+        unreachable!("bf16 is only used where the processor has bf16 products");
     }
 
     #[inline(always)]
-    unsafe fn put<S: Simd, const WHOLE: bool>(
+    unsafe fn store<S: Simd, const WHOLE: bool>(
         _: S,
         to: *mut f32,
         e: usize,
@@ -185,7 +191,8 @@ impl Element for Half {
         if S::F32_LANES == 16 {
             use std::arch::x86_64::_mm512_cvtneps_pbh;
             use std::mem::transmute_copy;
-            // SAFETY: as above; the caller's promise of `count` values, or 16, from value `e` on.
+            // SAFETY: as in `multiply_add`; the caller promises room for 16 values, or `count`,
+            // from value `e` on.
             unsafe {
                 let halves: [u16; 16] = transmute_copy(&_mm512_cvtneps_pbh(transmute_copy(&value)));
                 let to = to.cast::<u16>().add(e);
@@ -198,7 +205,7 @@ impl Element for Half {
             return;
         }
         let _ = (to, e, count, value);
-        unreachable!("bf16 is used where the processor multiplies it");
+        unreachable!("bf16 is only used where the processor has bf16 products");
     }
 
     fn cell(first: f32, second: f32) -> f32 {
@@ -208,7 +215,7 @@ impl Element for Half {
     fn flat(values: &[f32]) -> Cow<'_, [f32]> {
         assert!(
             values.len().is_multiple_of(2),
-            "cells hold two values each, found {}",
+            "expected an even number of values, two for each cell, found {}",
             values.len()
         );
         let mut cells = Box::<[f32]>::new_uninit_slice(values.len() / 2);
@@ -224,7 +231,7 @@ impl Element for Half {
     fn paired(values: &[f32], images: usize, channels: usize) -> Cow<'_, [f32]> {
         assert!(
             images.is_multiple_of(2) && values.len().is_multiple_of(images * channels),
-            "cells hold two images' values each, found {images} images"
+            "expected an even number of images, two for each cell, found {images}"
         );
         let pixel = images * channels;
         if pixel == 0 {
@@ -236,7 +243,7 @@ impl Element for Half {
             .par_chunks(pixel)
             .enumerate()
             .for_each(|(index, values)| {
-                // SAFETY: this pixel's cells begin there.
+                // SAFETY: this pixel's cells begin there; half of its values fit.
                 let cells = unsafe { result.at(index * pixel / 2) };
                 Self::dispatch(Paired {
                     cells,
@@ -244,11 +251,13 @@ impl Element for Half {
                     channels,
                 });
             });
-        // SAFETY: whole pixels of whole pairs of images (asserted above): each pair filled its cells.
+        // SAFETY: whole pixels of whole pairs of images (asserted above): each pair filled its
+        // cells.
         Cow::Owned(unsafe { cells.assume_init() }.into_vec())
     }
 }
 
+/// The task of [`Element::flat`].
 struct Flat<'a> {
     cells: &'a mut [MaybeUninit<f32>],
     values: &'a [f32],
@@ -263,21 +272,23 @@ impl WithSimd for Flat<'_> {
         for e in (0..values.len()).step_by(S::F32_LANES) {
             let count = values.len() - e;
             let cells = cells.as_mut_ptr().cast::<f32>();
-            // SAFETY: `count` values are left, an even number, and half as many cells (checked by the chunks' lengths),
-            // which are only written.
+            // SAFETY: `count` values are left, an even number, and half as many cells (checked by
+            // the chunks' lengths), which are only written.
             unsafe {
                 let value = load_some(simd, values.as_ptr().add(e), count);
                 if count >= S::F32_LANES {
-                    Half::put::<S, true>(simd, cells, e, count, value);
+                    Half::store::<S, true>(simd, cells, e, count, value);
                 } else {
-                    Half::put::<S, false>(simd, cells, e, count, value);
+                    Half::store::<S, false>(simd, cells, e, count, value);
                 }
             }
         }
     }
 }
 
+/// The task of [`Element::paired`] for one pixel.
 struct Paired<'a> {
+    /// Room for half as many cells as there are values.
     cells: *mut f32,
     values: &'a [f32],
     channels: usize,
@@ -296,7 +307,8 @@ impl WithSimd for Paired<'_> {
         for (pair, rows) in values.chunks_exact(2 * channels).enumerate() {
             for c in (0..channels).step_by(S::F32_LANES) {
                 let count = channels - c;
-                // SAFETY: both rows have `count` values from `c` on, the pair's cells as many.
+                // SAFETY: both rows have `count` values from `c` on, and the pair has room for as
+                // many cells.
                 unsafe {
                     let first = load_some(simd, rows.as_ptr().add(c), count);
                     let second = load_some(simd, rows.as_ptr().add(channels + c), count);
@@ -329,9 +341,9 @@ mod tests {
     }
 
     #[test]
-    fn vectors_are_rounded_as_single_values_are() {
+    fn vectors_are_rounded_like_single_values() {
         if !simd::has_bf16() {
-            eprintln!("this processor has no bf16 products: nothing to test");
+            eprintln!("skipped: this processor has no bf16 products");
             return;
         }
         let values: Vec<f32> = (0..6 * 34).map(|i| (i as f32 * 0.7).sin() * 1e3).collect();

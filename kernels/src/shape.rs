@@ -1,17 +1,15 @@
-//! Shapes, and which pixels meet under a kernel.
-
-use crate::pack::Way;
+//! Shapes of convolutions, and which pixels their kernels cover.
 
 /// The shape of activations, `[height, width, batch, channels]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Activation {
-    /// In pixels.
+    /// Height in pixels.
     pub height: usize,
-    /// In pixels.
+    /// Width in pixels.
     pub width: usize,
-    /// Images.
+    /// Number of images.
     pub batch: usize,
-    /// Values a pixel and image.
+    /// Values per pixel and image.
     pub channels: usize,
 }
 
@@ -21,26 +19,45 @@ impl Activation {
         self.height * self.width * self.batch * self.channels
     }
 
-    /// Whether there are none.
+    /// Whether it has no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// A convolution whose padding keeps the size at stride 1.
+/// The shape of a convolution whose padding keeps the size at stride 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Convolution {
-    /// Of the input.
+    /// Shape of the input.
     pub input: Activation,
-    /// Of the output.
+    /// Channels of the output.
     pub channels: usize,
-    /// 1 or 3.
+    /// Height and width of the kernel: 1 or 3.
     pub kernel: usize,
-    /// 1 or 2.
+    /// Stride in both directions: 1 or 2.
     pub stride: usize,
 }
 
-/// One product of the sum that makes a pixel: a source pixel and a place in the kernel.
+/// The pass that a weight is packed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pass {
+    /// Forward pass: the output.
+    Forward,
+    /// Backward pass: the gradient of the input.
+    Backward,
+}
+
+impl Pass {
+    /// The output and the input channel of the weight in column `column` at depth `k`.
+    pub(crate) fn channels(self, column: usize, k: usize) -> (usize, usize) {
+        match self {
+            Self::Forward => (column, k),
+            Self::Backward => (k, column),
+        }
+    }
+}
+
+/// One product of a pixel's sum: a source pixel, and a position in the kernel.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tap {
     pub pixel: usize,
@@ -58,44 +75,55 @@ impl Convolution {
         }
     }
 
-    /// Values of the weight.
+    /// Number of values of the weight.
     pub fn weight_len(&self) -> usize {
         self.channels * self.input.channels * self.kernel * self.kernel
     }
 
-    /// What a product sums over, and how many columns it makes.
-    pub(crate) fn depth_and_columns(&self, way: Way) -> (usize, usize) {
-        match way {
-            Way::Forward => (self.input.channels, self.channels),
-            Way::Back => (self.channels, self.input.channels),
+    /// The number of channels that a product sums over, and the number of columns of its result.
+    pub(crate) fn depth_and_columns(&self, pass: Pass) -> (usize, usize) {
+        match pass {
+            Pass::Forward => (self.input.channels, self.channels),
+            Pass::Backward => (self.channels, self.input.channels),
         }
     }
 
-    /// `[out, in, kernel, stride]`.
+    /// The weight's `[out, in, kernel, stride]`.
     pub(crate) fn weight_shape(&self) -> [usize; 4] {
         [self.channels, self.input.channels, self.kernel, self.stride]
     }
 
-    /// Of what is convolved: the input, or on the way back the gradient.
-    pub(crate) fn check_source(&self, source: &[f32], way: Way) {
-        match way {
-            Way::Forward => self.check_input(source),
-            Way::Back => self.check_gradient(source),
+    /// Checks the length of the input, or in the backward pass of the output's gradient.
+    ///
+    /// # Panics
+    /// If it is not that of its shape.
+    pub(crate) fn check_source(&self, source: &[f32], pass: Pass) {
+        match pass {
+            Pass::Forward => self.check_input(source),
+            Pass::Backward => self.check_gradient(source),
         }
     }
 
+    /// Checks the operands of the weight's gradient.
+    ///
+    /// # Panics
+    /// If the kernel or the stride is not supported, or a length is not that of its shape.
     pub(crate) fn check_weight_gradient(&self, x: &[f32], dy: &[f32]) {
         self.check_kernel();
         self.check_input(x);
         self.check_gradient(dy);
     }
 
+    /// Checks a weight.
+    ///
+    /// # Panics
+    /// If the kernel or the stride is not supported, or the length is not that of its shape.
     pub(crate) fn check_weight_values(&self, w: &[f32]) {
         self.check_kernel();
         assert_eq!(
             w.len(),
             self.weight_len(),
-            "the weight is not of its shape {self:?}"
+            "the weight does not have the length of its shape: {self:?}"
         );
     }
 
@@ -116,7 +144,7 @@ impl Convolution {
         assert_eq!(
             x.len(),
             shape.len(),
-            "the input is not of its shape {shape:?}"
+            "the input does not have the length of its shape: {shape:?}"
         );
     }
 
@@ -125,11 +153,11 @@ impl Convolution {
         assert_eq!(
             dy.len(),
             shape.len(),
-            "the gradient is not of shape {shape:?}"
+            "the gradient does not have the length of the output's shape: {shape:?}"
         );
     }
 
-    /// For each output pixel, the input pixels under the kernel.
+    /// The input pixels under the kernel, for each output pixel.
     pub(crate) fn taps(&self) -> Vec<Vec<Tap>> {
         let (input, output) = (self.input, self.output());
         let mut taps = vec![Vec::new(); output.height * output.width];
@@ -141,8 +169,8 @@ impl Convolution {
         taps
     }
 
-    /// For each input pixel, the output pixels whose kernels cover it.
-    pub(crate) fn taps_back(&self) -> Vec<Vec<Tap>> {
+    /// The output pixels whose kernels cover it, for each input pixel.
+    pub(crate) fn taps_backward(&self) -> Vec<Vec<Tap>> {
         let mut taps = vec![Vec::new(); self.input.height * self.input.width];
         self.pairs(|out, tap| {
             taps[tap.pixel].push(Tap {
@@ -153,6 +181,8 @@ impl Convolution {
         taps
     }
 
+    /// Calls `each` with an output pixel and a tap of its sum, for every product of the
+    /// convolution.
     fn pairs(&self, mut each: impl FnMut(usize, Tap)) {
         let (input, output, pad) = (self.input, self.output(), self.kernel / 2);
         for y in 0..output.height {

@@ -1,4 +1,4 @@
-//! Which instructions are used, chosen at run time.
+//! Instruction sets, selected at run time.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -7,18 +7,18 @@ use pulp::{Scalar256b, WithSimd};
 /// An instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// 16 values at a time.
+    /// AVX-512: vectors of 16 values.
     Avx512,
-    /// 8 values at a time, with fused multiply-add.
+    /// AVX2 with fused multiply-add: vectors of 8 values.
     Avx2,
-    /// 4 values at a time.
+    /// NEON: vectors of 4 values.
     Neon,
-    /// Whatever the compiler makes of plain loops.
+    /// Plain loops over 8 values, which the compiler may vectorise.
     Portable,
 }
 
 impl Isa {
-    /// As written on the command line.
+    /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Avx512 => "avx512",
@@ -28,12 +28,14 @@ impl Isa {
         }
     }
 
+    /// The value in [`SELECTED`].
     fn code(self) -> u8 {
         self as u8 + 1
     }
 }
 
-/// What this processor has, best first; under Miri, which does not know most vector instructions, the portable code.
+/// The instruction sets of this processor, the fastest first. Under Miri, which supports few vector
+/// instructions, the portable code alone.
 pub fn available() -> Vec<Isa> {
     let mut found = Vec::new();
     #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -53,10 +55,10 @@ pub fn available() -> Vec<Isa> {
     found
 }
 
-/// 0 while nothing was chosen.
+/// Code of the instruction set in use; 0 before the first use.
 static SELECTED: AtomicU8 = AtomicU8::new(0);
 
-/// The instruction set in use: the one selected, else the best.
+/// The instruction set in use: the one selected, else the fastest.
 pub fn detected() -> Isa {
     let code = SELECTED.load(Ordering::Relaxed);
     let all = [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
@@ -68,13 +70,14 @@ pub fn detected() -> Isa {
     best
 }
 
-/// Uses `isa` from now on; `false`, and nothing changed, where this processor does not have it.
+/// Selects an instruction set for the whole process. Returns whether this processor has it; where
+/// it does not, nothing changes.
 pub fn select(isa: Isa) -> bool {
-    let there = available().contains(&isa);
-    if there {
+    let found = available().contains(&isa);
+    if found {
         SELECTED.store(isa.code(), Ordering::Relaxed);
     }
-    there
+    found
 }
 
 /// Runs `op` with the instruction set in use.
@@ -82,16 +85,16 @@ pub(crate) fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
     use pulp::Simd;
     match detected() {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => Simd::vectorize(there(pulp::x86::V4::try_new()), op),
+        Isa::Avx512 => Simd::vectorize(present(pulp::x86::V4::try_new()), op),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => Simd::vectorize(there(pulp::x86::V3::try_new()), op),
+        Isa::Avx2 => Simd::vectorize(present(pulp::x86::V3::try_new()), op),
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon => Simd::vectorize(there(pulp::aarch64::Neon::try_new()), op),
+        Isa::Neon => Simd::vectorize(present(pulp::aarch64::Neon::try_new()), op),
         _ => Simd::vectorize(Scalar256b, op),
     }
 }
 
-/// Whether this processor multiplies bf16.
+/// Whether this processor has bf16 products.
 pub fn has_bf16() -> bool {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     return pulp::x86::V4::try_new().is_some() && std::arch::is_x86_feature_detected!("avx512bf16");
@@ -99,7 +102,7 @@ pub fn has_bf16() -> bool {
     false
 }
 
-/// As [`dispatch`], with bf16 products beside AVX-512. The caller has asked [`has_bf16`].
+/// Runs `op` with AVX-512 and bf16 products. The caller has checked [`has_bf16`].
 pub(crate) fn dispatch_bf16<Op: WithSimd>(op: Op) -> Op::Output {
     #[cfg(target_arch = "x86_64")]
     {
@@ -109,27 +112,28 @@ pub(crate) fn dispatch_bf16<Op: WithSimd>(op: Op) -> Op::Output {
         fn run<Op: WithSimd>(simd: pulp::x86::V4, op: Op) -> Op::Output {
             op.with_simd(simd)
         }
-        assert!(has_bf16(), "this processor does not multiply bf16");
-        // SAFETY: just asked.
-        unsafe { run(there(pulp::x86::V4::try_new()), op) }
+        assert!(has_bf16(), "this processor has no bf16 products");
+        // SAFETY: `has_bf16` checked for bf16 and AVX-512, which includes the other features.
+        unsafe { run(present(pulp::x86::V4::try_new()), op) }
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
         let _ = op;
-        unreachable!("the caller has asked whether there is bf16")
+        unreachable!("the caller has checked `has_bf16`")
     }
 }
 
-/// A selected instruction set was found before.
+/// Unwraps an instruction set that is selected, so that the processor has it.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-fn there<S>(found: Option<S>) -> S {
-    found.expect("only what the processor has is selected")
+fn present<S>(found: Option<S>) -> S {
+    found.expect("only instruction sets that the processor has are selected")
 }
 
-/// Vectors a block of output columns; with [`rows`], what fills the registers.
+/// Vectors in a block of output columns; together with [`rows`] they fill the registers.
 pub(crate) const VECTORS: usize = 2;
 
-/// Rows of a block of accumulators that fit the registers beside two vectors of the other factor.
+/// Rows of a block of accumulators that fit into the registers together with two vectors of the
+/// other factor.
 pub(crate) const fn rows(lanes: usize) -> usize {
     match lanes {
         16 => 13,
@@ -138,7 +142,7 @@ pub(crate) const fn rows(lanes: usize) -> usize {
     }
 }
 
-/// The width of the instruction set in use, in values.
+/// Values in a vector of the instruction set in use.
 pub(crate) fn lanes() -> usize {
     match detected() {
         Isa::Avx512 => 16,

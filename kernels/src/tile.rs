@@ -1,25 +1,27 @@
-//! The innermost loops: small blocks of matrix products that live in registers.
+//! The innermost loops: small blocks of matrix products whose sums stay in registers.
 
 use pulp::Simd;
 
 use crate::element::Element;
 use crate::simd::VECTORS;
+use crate::vector::{load, store, store_some};
 
-/// One product of a sum: where its rows and its columns start.
+/// One product of a sum, by the start of its rows and of its columns.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Term {
-    /// Offset into the rows' buffer.
+    /// Offset in the buffer of the rows.
     pub a: usize,
-    /// Offset into the packed columns.
+    /// Offset in the packed columns.
     pub b: usize,
 }
 
-/// `c[m][..cols] = Σ over terms, k of a[m][k] · b[k][..]`, for `rows` rows.
+/// Computes `c[m][..cols] = Σ over terms, k of a[m][k] · b[k][..]` for `rows` rows.
 ///
 /// # Safety
-/// Inside `E`'s dispatch. For each term, `a + term.a` has `rows` rows of `depth` cells, `lda` apart; `b + term.b` has `depth` rows of
-/// `vectors · LANES` values, contiguous; `c` has `rows` rows of `cols` values, `ldc` apart, that nobody else
-/// touches. `rows` ≤ 13, `vectors` is 1 or 2, `cols` ≤ `vectors · LANES`.
+/// Inside `E`'s dispatch. For each term, `a + term.a` has `rows` initialised rows of `depth` cells,
+/// `lda` apart, and `b + term.b` has `depth` initialised rows of `vectors · LANES` cells,
+/// contiguous. `c` has room for `rows` rows of `cols` values, `ldc` apart, and no other thread
+/// touches them. `vectors` is 1 or 2, the number of vectors that `cols` values take.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 pub(crate) unsafe fn sum_of_products<E: Element, S: Simd>(
@@ -55,6 +57,10 @@ pub(crate) unsafe fn sum_of_products<E: Element, S: Simd>(
     }
 }
 
+/// [`sum_of_products`] with the block's size as constants.
+///
+/// # Safety
+/// As there.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn block<E: Element, S: Simd, const ROWS: usize, const NV: usize>(
@@ -92,18 +98,21 @@ unsafe fn block<E: Element, S: Simd, const ROWS: usize, const NV: usize>(
     for (m, sums) in sums.into_iter().enumerate() {
         for (v, sum) in sums.into_iter().enumerate() {
             let done = v * S::F32_LANES;
-            // SAFETY: row `m` of `c` has `cols` values.
+            // SAFETY: row `m` of `c` has room for `cols` values, of which each vector has at least
+            // one.
             unsafe { store_some(simd, c.add(m * ldc + done), cols.saturating_sub(done), sum) }
         }
     }
 }
 
-/// `c[m][..] += Σ over k of a[k][m] · b[k][..]`, for `rows` columns of `a`: the transposed product of weight
-/// gradients.
+/// Computes `c[m][..] += Σ over k of a[k][m] · b[k][..]` for `rows` columns of `a`: the transposed
+/// product of weight gradients.
 ///
 /// # Safety
-/// `a` has `depth` rows of at least `rows` cells, `lda` apart; `b` has `depth` rows of `vectors · LANES` cells, `ldb`
-/// apart; `c` has `rows` rows of `vectors · LANES` values, `ldc` apart, that nobody else touches.
+/// Inside `E`'s dispatch. `a` has `depth` initialised rows of at least `rows` cells, `lda` apart,
+/// and `b` has `depth` initialised rows of `vectors · LANES` cells, `ldb` apart. `c` has `rows`
+/// initialised rows of `vectors · LANES` values, `ldc` apart, and no other thread touches them.
+/// `vectors` is 1 or 2.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 pub(crate) unsafe fn transposed_product<E: Element, S: Simd>(
@@ -137,6 +146,10 @@ pub(crate) unsafe fn transposed_product<E: Element, S: Simd>(
     }
 }
 
+/// [`transposed_product`] with the block's size as constants.
+///
+/// # Safety
+/// As there.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn block_transposed<E: Element, S: Simd, const ROWS: usize, const NV: usize>(
@@ -165,7 +178,7 @@ unsafe fn block_transposed<E: Element, S: Simd, const ROWS: usize, const NV: usi
                 }
             }
         }
-        // Not `add`: behind the last row that would leave the buffers.
+        // Not by `add`: behind the last row, the addresses are outside the buffers.
         (a, b) = (a.wrapping_add(lda), b.wrapping_add(ldb));
     }
     for (m, sums) in sums.into_iter().enumerate() {
@@ -175,60 +188,6 @@ unsafe fn block_transposed<E: Element, S: Simd, const ROWS: usize, const NV: usi
                 let at = c.add(m * ldc + v * S::F32_LANES);
                 store(simd, at, simd.add_f32s(load(simd, at), sum));
             }
-        }
-    }
-}
-
-/// A whole vector, at any alignment.
-///
-/// # Safety
-/// `at` has `LANES` values.
-#[inline(always)]
-pub(crate) unsafe fn load<S: Simd>(_: S, at: *const f32) -> S::f32s {
-    // SAFETY: vectors of floats have no invalid bits, and the caller promises the values.
-    unsafe { at.cast::<S::f32s>().read_unaligned() }
-}
-
-/// As [`load`].
-///
-/// # Safety
-/// `at` has `LANES` values that nobody else touches.
-#[inline(always)]
-pub(crate) unsafe fn store<S: Simd>(_: S, at: *mut f32, value: S::f32s) {
-    // SAFETY: the caller's promise.
-    unsafe { at.cast::<S::f32s>().write_unaligned(value) }
-}
-
-/// The first `count` values, all of them where `count` is at least `LANES`.
-///
-/// # Safety
-/// `at` has `count` values that nobody else touches.
-#[inline(always)]
-pub(crate) unsafe fn store_some<S: Simd>(simd: S, at: *mut f32, count: usize, value: S::f32s) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if count >= S::F32_LANES {
-            store(simd, at, value);
-        } else {
-            // Not through a slice: the values there may be uninitialised.
-            let first = simd.mask_between_m32s(0, count as u32);
-            simd.mask_store_ptr_f32s(first, at, value);
-        }
-    }
-}
-
-/// The first `count` values and zeros; a whole vector where `count` is at least `LANES`.
-///
-/// # Safety
-/// `at` has `count` values.
-#[inline(always)]
-pub(crate) unsafe fn load_some<S: Simd>(simd: S, at: *const f32, count: usize) -> S::f32s {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if count >= S::F32_LANES {
-            load(simd, at)
-        } else {
-            simd.partial_load_f32s(std::slice::from_raw_parts(at, count))
         }
     }
 }

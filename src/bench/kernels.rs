@@ -103,7 +103,7 @@ pub fn kernels(setup: &Setup) -> Result<KernelSpeeds> {
 #[cfg(feature = "flex")]
 mod timed {
     use advcl_kernels as kernels;
-    use advcl_kernels::{Activation, Convolution, Packed, Way};
+    use advcl_kernels::{Activation, Convolution, Packed, Pass};
     use burn::tensor::Device;
 
     use super::*;
@@ -172,7 +172,8 @@ mod timed {
         let w = values(conv.weight_len());
         let dy = values(conv.output().len());
         // Weights are packed once and used often, as in a training step.
-        let [forward, back] = [Way::Forward, Way::Back].map(|way| Packed::new(&conv, &w, way));
+        let [forward, back] =
+            [Pass::Forward, Pass::Backward].map(|pass| Packed::new(&conv, &w, pass));
         let speed = |seconds: f64| {
             let gflops = layer.operations() * setup.batch as f64 / seconds / 1e9;
             Speed {

@@ -8,11 +8,12 @@ use crate::criterion::{Criterion, EndToEnd, Task, one_hot};
 use crate::data::augment::Weak;
 use crate::error::{Error, Result};
 use crate::finetune::{Entry, HeadOnly, Trains, features, soft_labels};
+use crate::loss::diverges;
 use crate::nn::{Classifier, Linear};
 use crate::random;
 use crate::recipe::{Artifact, title, to_text};
 use crate::run::{MODEL_FORMAT, Model, ModelInfo, layout};
-use crate::session::Context;
+use crate::session::{Context, Event};
 use crate::train::{self, Checkpoint, Resume};
 use burn::tensor::Tensor;
 
@@ -318,8 +319,21 @@ impl Fitting<'_> {
         // Few labels: one step an epoch.
         plan.batch_size = plan.batch_size.min(images);
         let started = Instant::now();
-        let fitted = train::fit(&stage, objective, fresh, &plan, images, checkpoint, context);
-        let (model, seconds) = fitted?;
+        let mut losses = Vec::new();
+        let (model, seconds) = {
+            let mut watched = context.watched(|event| {
+                if let Event::Step { loss, .. } = event {
+                    losses.push(*loss);
+                }
+            });
+            let context = &mut watched;
+            train::fit(&stage, objective, fresh, &plan, images, checkpoint, context)?
+        };
+        if let Some(reason) = diverges(&losses) {
+            let advice =
+                "its figures are those of a failed training: try a smaller lr in this mode's plan";
+            context.note(&stage, format!("warning: {reason}; {advice}"));
+        }
         self.trained += seconds;
         self.looped += started.elapsed().as_secs_f64();
         Ok(model)

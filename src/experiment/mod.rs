@@ -38,7 +38,7 @@ pub use state::Stale;
 /// ```
 /// use advcl::{Context, Experiment, Model, Recipe};
 ///
-/// # let temporary = tempfile::tempdir()?;
+/// # let temporary = tempfile::tempdir().expect("a folder");
 /// # let folder = temporary.path();
 /// # /*
 /// let folder = "runs/encoder";
@@ -145,17 +145,8 @@ impl Experiment {
         context: &mut Context,
         work: impl FnOnce(&mut Context) -> Result<T>,
     ) -> Result<T> {
-        let observe = &mut context.observe;
-        let mut inner = Context {
-            device: context.device.clone(),
-            seed: self.recipe.seed,
-            precision: context.precision,
-            stop: context.stop,
-            observe: Box::new(|event| {
-                self.run.log(event);
-                observe(event);
-            }),
-        };
+        let logged = context.watched(|event| self.run.log(event));
+        let mut inner = logged.with_seed(self.recipe.seed);
         work(&mut inner).map_err(|error| match error {
             Error::Interrupted { at, path } if path.as_os_str().is_empty() => Error::Interrupted {
                 at,

@@ -79,7 +79,8 @@ pub fn below(prefix: &str) -> Result<Vec<Key>> {
 fn hint(unknown: &str, all: &[Key]) -> String {
     // A key's last part alone.
     let last = format!(".{unknown}");
-    if let Some(key) = all.iter().find(|key| key.key.ends_with(&last)) {
+    let ending = all.iter().filter(|key| key.key.ends_with(&last));
+    if let Some(key) = ending.min_by_key(|key| key.key.matches('.').count()) {
         return format!("did you mean {:?}?", key.key);
     }
     // The deepest table that the name begins with, and the names in it.

@@ -41,14 +41,6 @@ const FORBIDDEN: [(&str, &str, &str); 5] = [
 const ATTACKS: &str = "attacks know tensors and closures, no networks";
 const LOSSES: &str = "losses are functions of tensors";
 
-/// Circles between neighbours of a folder that are known: the folder, and the modules that import
-/// each other in it. Each is a defect; the list is to become shorter, and an entry without a circle
-/// fails the test.
-const KNOWN_CIRCLES: [(&str, &str); 2] = [
-    ("kernels/src", "element tile"),
-    ("kernels/src", "pack shape winograd"),
-];
-
 /// A crate's sources.
 struct Crate {
     /// Folder below the package.
@@ -313,7 +305,6 @@ fn modules_import_only_what_is_below_them() {
 #[test]
 fn neighbours_do_not_import_each_other_in_a_circle() {
     let mut wrong = Vec::new();
-    let mut needed = BTreeSet::new();
     for sources in &CRATES {
         // In each folder: who imports whom, and where.
         let mut folders: BTreeMap<String, BTreeMap<(String, String), String>> = BTreeMap::new();
@@ -327,27 +318,11 @@ fn neighbours_do_not_import_each_other_in_a_circle() {
         }
         for (folder, arrows) in &folders {
             for ((from, to), place) in arrows {
-                if !reaches(arrows, to, from) {
-                    continue;
-                }
-                let known = KNOWN_CIRCLES.iter().position(|(place, names)| {
-                    let has = |module: &str| names.split(' ').any(|name| name == module);
-                    place == folder && has(from) && has(to)
-                });
-                match known {
-                    Some(known) => drop(needed.insert(known)),
-                    None => wrong.push(format!(
-                        "{place}: {from} → {to} closes a circle in {folder}"
-                    )),
+                if reaches(arrows, to, from) {
+                    let circle = format!("{place}: {from} → {to} closes a circle in {folder}");
+                    wrong.push(circle);
                 }
             }
-        }
-    }
-    for (index, (folder, names)) in KNOWN_CIRCLES.iter().enumerate() {
-        if !needed.contains(&index) {
-            wrong.push(format!(
-                "KNOWN_CIRCLES: no circle between {names} in {folder} any more: take it out"
-            ));
         }
     }
     assert!(wrong.is_empty(), "circles of imports\n{}", wrong.join("\n"));

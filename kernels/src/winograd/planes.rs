@@ -1,57 +1,61 @@
-//! Pictures into planes and back: the transforms over `batch × channels`.
+//! The transforms from activations to planes and back, over `batch × channels`.
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 use pulp::{Simd, WithSimd};
 
-use super::*;
+use super::tiling::{POSITIONS, SIDE, SPAN, Tiling};
+use super::transform::{both_sides, input_transform, output_adjoint, output_transform};
 use crate::element::Element;
+use crate::epilogue::PreparedEpilogue;
 use crate::memory::Shared;
-use crate::then::Then;
-use crate::tile::{load, load_some, store, store_some};
+use crate::vector::{load, load_some, store, store_some};
 
-/// What is spread.
+/// Which tensor is transformed to planes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// The input, or on the way back what plays its part.
+pub(super) enum Operand {
+    /// The input; for the gradient of the input, the output's gradient, which takes its place.
     Input,
-    /// The gradient of the output, by the way back of the output's transform.
-    Gradient,
+    /// The output's gradient for the gradient of the weight, by the transpose of the output's
+    /// transform.
+    OutputGradient,
 }
 
-/// The transform of a kind: reads by the pixel's number in the tile, writes by the place's. See [`both_sides`].
+/// Applies an operand's transform to a tile: `$read` gets the pixel's index in the tile, `$write`
+/// the position's. See [`both_sides`].
 macro_rules! transformed {
-    ($simd:ident, $kind:expr, |$pixel:ident| $read:expr, |$place:ident, $value:ident| $write:expr) => {
-        match $kind {
-            Kind::Input => both_sides!($simd, input_transform: SPAN => SPAN,
+    ($simd:ident, $operand:expr, |$pixel:ident| $read:expr, |$position:ident, $value:ident| $write:expr) => {
+        match $operand {
+            Operand::Input => both_sides!($simd, input_transform: SPAN => SPAN,
                 |a, b| { let $pixel = a * SPAN + b; $read },
-                |a, b, $value| { let $place = a * SPAN + b; $write }),
-            Kind::Gradient => both_sides!($simd, output_adjoint: SIDE => SPAN,
+                |a, b, $value| { let $position = a * SPAN + b; $write }),
+            Operand::OutputGradient => both_sides!($simd, output_adjoint: SIDE => SPAN,
                 |a, b| { let $pixel = a * SIDE + b; $read },
-                |a, b, $value| { let $place = a * SPAN + b; $write }),
+                |a, b, $value| { let $position = a * SPAN + b; $write }),
         }
     };
 }
 
-/// Transforms rows `from..to` of a picture into 36 planes of cells.
-pub(super) struct Spread<'a, E> {
+/// The transform of some rows of an activation to 36 planes of cells.
+pub(super) struct ToPlanes<'a, E> {
     pub tiling: Tiling,
-    /// Of a picture of two images a row, a multiple of the vector's lanes.
+    /// Values per pixel and image. Where a row holds two images, a multiple of the vector's lanes.
     pub channels: usize,
     pub source: &'a [f32],
-    /// What lies outside the picture: as many zeros as a pixel has values.
+    /// Values of a pixel outside the image: zeros, as many as a pixel of all images has.
     pub zeros: &'a [f32],
+    /// First row, and the one behind the last.
     pub rows: (usize, usize),
-    /// Where the first row goes in the first plane.
+    /// Start of the first row in the first plane.
     pub planes: *mut f32,
-    /// From plane to plane, in cells.
+    /// Distance between two planes, in cells.
     pub stride: usize,
-    pub kind: Kind,
+    pub operand: Operand,
     pub element: PhantomData<E>,
 }
 
-impl<E: Element> WithSimd for Spread<'_, E> {
+impl<E: Element> WithSimd for ToPlanes<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -64,16 +68,16 @@ impl<E: Element> WithSimd for Spread<'_, E> {
             rows,
             planes,
             stride,
-            kind,
+            operand,
             ..
         } = self;
         // The input's tile begins one pixel before the output's.
-        let (span, skip) = match kind {
-            Kind::Input => (SPAN, 1),
-            Kind::Gradient => (SIDE, 0),
+        let (span, skip) = match operand {
+            Operand::Input => (SPAN, 1),
+            Operand::OutputGradient => (SIDE, 0),
         };
         for run in tiling.runs(rows.0, rows.1) {
-            let mut pixels = [zeros.as_ptr(); PLACES];
+            let mut pixels = [zeros.as_ptr(); POSITIONS];
             for a in 0..span {
                 for b in 0..span {
                     let at = (run.y + a)
@@ -87,98 +91,119 @@ impl<E: Element> WithSimd for Spread<'_, E> {
             }
             let len = run.images * channels;
             let whole = len - len % S::F32_LANES;
-            // SAFETY: each pixel has `len` values for this run's images, and there are as many zeros; each plane has
-            // room for this block's rows, and nobody else writes them.
+            // SAFETY: each pixel has `len` values for this run's images, and there are at least as
+            // many zeros; each plane has room for this block's rows, which this task alone writes.
             unsafe {
-                if tiling.pack > 1 {
+                if tiling.is_paired() {
                     let to = planes.add(run.row * channels);
                     for pair in 0..run.images / 2 {
                         for c in (0..channels).step_by(S::F32_LANES) {
                             let first = 2 * pair * channels + c;
                             let to = to.add(pair * channels + c);
-                            spread_pair::<E, S>(simd, &pixels, first, channels, to, stride, kind);
+                            transform_pair::<E, S>(
+                                simd, &pixels, first, channels, to, stride, operand,
+                            );
                         }
                     }
                     continue;
                 }
                 let to = planes.add(run.row * channels / E::PACK);
                 for e in (0..whole).step_by(S::F32_LANES) {
-                    spread::<E, S, true>(simd, &pixels, e, S::F32_LANES, to, stride, kind);
+                    transform::<E, S, true>(simd, &pixels, e, S::F32_LANES, to, stride, operand);
                 }
                 if whole < len {
-                    spread::<E, S, false>(simd, &pixels, whole, len - whole, to, stride, kind);
+                    transform::<E, S, false>(
+                        simd,
+                        &pixels,
+                        whole,
+                        len - whole,
+                        to,
+                        stride,
+                        operand,
+                    );
                 }
             }
         }
     }
 }
 
-/// One vector's values of a tile, `count` of them where it is not `WHOLE`, from `e` on.
+/// Transforms one vector of a tile's values from value `e` on; the first `count` where it is not
+/// `WHOLE`.
 ///
 /// # Safety
-/// Each of the pixels has `count` values from `e` on, and each plane as many at `to`, for us alone.
+/// Inside `E`'s dispatch. Each of the pixels has `count` values from `e` on; each plane has room
+/// for them from value `e` behind `to` on, and no other thread touches it.
 #[inline(always)]
-unsafe fn spread<E: Element, S: Simd, const WHOLE: bool>(
+unsafe fn transform<E: Element, S: Simd, const WHOLE: bool>(
     simd: S,
-    pixels: &[*const f32; PLACES],
+    pixels: &[*const f32; POSITIONS],
     e: usize,
     count: usize,
     to: *mut f32,
     stride: usize,
-    kind: Kind,
+    operand: Operand,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
         transformed!(
             simd,
-            kind,
+            operand,
             |pixel| get::<S, WHOLE>(simd, pixels[pixel].add(e), count),
-            |place, value| E::put::<S, WHOLE>(simd, to.add(place * stride), e, count, value)
+            |position, value| E::store::<S, WHOLE>(
+                simd,
+                to.add(position * stride),
+                e,
+                count,
+                value
+            )
         );
     }
 }
 
-/// A vector's values of two images, `apart` from each other, into cells of both.
+/// Transforms one vector of a tile's values for each of two images, `apart` from each other, to
+/// cells of both.
 ///
 /// # Safety
-/// Each of the pixels has a vector at `first` and at `first + apart`, and each plane one at `to`, for us alone.
+/// Inside `E`'s dispatch. Each of the pixels has a vector at `first` and at `first + apart`; each
+/// plane has room for one at `to`, and no other thread touches it.
 #[inline(always)]
-unsafe fn spread_pair<E: Element, S: Simd>(
+unsafe fn transform_pair<E: Element, S: Simd>(
     simd: S,
-    pixels: &[*const f32; PLACES],
+    pixels: &[*const f32; POSITIONS],
     first: usize,
     apart: usize,
     to: *mut f32,
     stride: usize,
-    kind: Kind,
+    operand: Operand,
 ) {
-    let mut kept = [MaybeUninit::<S::f32s>::uninit(); PLACES];
-    // SAFETY: the caller's promise; `kept` is written as a whole before it is read.
+    let mut of_first = [MaybeUninit::<S::f32s>::uninit(); POSITIONS];
+    // SAFETY: the caller's promise; the first transform writes all of `of_first`, the second reads
+    // it.
     unsafe {
         transformed!(
             simd,
-            kind,
+            operand,
             |pixel| load(simd, pixels[pixel].add(first)),
-            |place, value| {
-                kept[place].write(value);
+            |position, value| {
+                of_first[position].write(value);
             }
         );
         transformed!(
             simd,
-            kind,
+            operand,
             |pixel| load(simd, pixels[pixel].add(first + apart)),
-            |place, value| {
-                let cells = E::cells(simd, kept[place].assume_init(), value);
-                store(simd, to.add(place * stride), cells);
+            |position, value| {
+                let cells = E::cells(simd, of_first[position].assume_init(), value);
+                store(simd, to.add(position * stride), cells);
             }
         );
     }
 }
 
-/// A vector, or its first `count` values and zeros.
+/// Loads a vector where it is `WHOLE`, else its first `count` values and zeros.
 ///
 /// # Safety
-/// The values are there.
+/// As for [`load`] or [`load_some`].
 #[inline(always)]
 unsafe fn get<S: Simd, const WHOLE: bool>(simd: S, at: *const f32, count: usize) -> S::f32s {
     // SAFETY: the caller's promise.
@@ -191,10 +216,10 @@ unsafe fn get<S: Simd, const WHOLE: bool>(simd: S, at: *const f32, count: usize)
     }
 }
 
-/// Writes a vector, or its first `count` values.
+/// Stores a vector where it is `WHOLE`, else its first `count` values.
 ///
 /// # Safety
-/// The values are there, for us alone.
+/// As for [`store`] or [`store_some`].
 #[inline(always)]
 unsafe fn put<S: Simd, const WHOLE: bool>(simd: S, at: *mut f32, count: usize, value: S::f32s) {
     // SAFETY: the caller's promise.
@@ -207,18 +232,23 @@ unsafe fn put<S: Simd, const WHOLE: bool>(simd: S, at: *mut f32, count: usize, v
     }
 }
 
-/// Transforms 36 planes back into rows `from..to` of a picture, and does what follows the convolution.
-pub(super) struct Gather<'a> {
+/// The transform of 36 planes back to some rows of an activation, and the epilogue.
+pub(super) struct FromPlanes<'a> {
     pub tiling: Tiling,
+    /// Values per pixel and image of the result.
     pub channels: usize,
+    /// Start of the first row in the first plane.
     pub planes: *const f32,
+    /// Distance between two planes.
     pub stride: usize,
+    /// First row, and the one behind the last.
     pub rows: (usize, usize),
+    /// The whole result.
     pub result: Shared,
-    pub then: Option<&'a Then<'a>>,
+    pub epilogue: Option<&'a PreparedEpilogue<'a>>,
 }
 
-impl WithSimd for Gather<'_> {
+impl WithSimd for FromPlanes<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -230,11 +260,11 @@ impl WithSimd for Gather<'_> {
             stride,
             rows,
             result,
-            then,
+            epilogue,
         } = self;
         for run in tiling.runs(rows.0, rows.1) {
             let len = run.images * channels;
-            // Tiles at the border reach over it.
+            // Tiles at the border reach beyond the image.
             let mut pixels = [OUTSIDE; SIDE * SIDE];
             for a in 0..SIDE.min(tiling.height - run.y) {
                 for b in 0..SIDE.min(tiling.width - run.x) {
@@ -243,39 +273,62 @@ impl WithSimd for Gather<'_> {
                 }
             }
             let whole = len - len % S::F32_LANES;
-            // SAFETY: as in `Spread`; the pixels of this run's images belong to this task alone, and those that are not
-            // outside are inside the picture, and so inside the residual.
+            // SAFETY: each plane has this block's rows, all written; this task alone touches this
+            // run's images at the tile's pixels, and those that are not `OUTSIDE` are pixels of the
+            // result, and so of the residual.
             unsafe {
                 let from = planes.add(run.row * channels);
-                // The run begins with an image, so with the period.
+                // A run begins with an image, so with the first channel.
                 let mut p = 0;
                 for e in (0..whole).step_by(S::F32_LANES) {
-                    let last = then.map(|then| (then, p));
-                    gather::<S, true>(simd, from.add(e), stride, &pixels, e, len, result, last);
-                    p = match then {
-                        Some(then) if p + S::F32_LANES < then.shift.len() => p + S::F32_LANES,
+                    let last = epilogue.map(|epilogue| (epilogue, p));
+                    transform_back::<S, true>(
+                        simd,
+                        from.add(e),
+                        stride,
+                        &pixels,
+                        e,
+                        len,
+                        result,
+                        last,
+                    );
+                    p = match epilogue {
+                        Some(epilogue) if p + S::F32_LANES < epilogue.shift.len() => {
+                            p + S::F32_LANES
+                        }
                         _ => 0,
                     };
                 }
                 if whole < len {
-                    let (from, last) = (from.add(whole), then.map(|then| (then, p)));
-                    gather::<S, false>(simd, from, stride, &pixels, whole, len, result, last);
+                    let last = epilogue.map(|epilogue| (epilogue, p));
+                    transform_back::<S, false>(
+                        simd,
+                        from.add(whole),
+                        stride,
+                        &pixels,
+                        whole,
+                        len,
+                        result,
+                        last,
+                    );
                 }
             }
         }
     }
 }
 
-/// In place of an offset.
+/// Marks a pixel outside the image, in place of an offset.
 const OUTSIDE: usize = usize::MAX;
 
-/// The values of a tile from `e` on, a vector or what is left of `len`, to the pixels that are not outside.
+/// Transforms a tile's values from value `e` on, a vector or the rest of `len`, back to the pixels
+/// that are not [`OUTSIDE`].
 ///
 /// # Safety
-/// Each plane has these values at `from`, and so has each pixel of the result, for us alone, and of a residual.
+/// Each plane has these values at `from`. Each of the pixels has them in the result, where no other
+/// thread touches them, and in a residual.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-unsafe fn gather<S: Simd, const WHOLE: bool>(
+unsafe fn transform_back<S: Simd, const WHOLE: bool>(
     simd: S,
     from: *const f32,
     stride: usize,
@@ -283,7 +336,7 @@ unsafe fn gather<S: Simd, const WHOLE: bool>(
     e: usize,
     len: usize,
     result: Shared,
-    then: Option<(&Then, usize)>,
+    epilogue: Option<(&PreparedEpilogue, usize)>,
 ) {
     let count = len - e;
     // SAFETY: the caller's promise.
@@ -293,8 +346,8 @@ unsafe fn gather<S: Simd, const WHOLE: bool>(
         |a, b, value| {
             let pixel = pixels[a * SIDE + b];
             if pixel != OUTSIDE {
-                let value = match then {
-                    Some((then, p)) => then.apply(simd, value, p, pixel + e, count),
+                let value = match epilogue {
+                    Some((epilogue, p)) => epilogue.apply(simd, value, p, pixel + e, count),
                     None => value,
                 };
                 put::<S, WHOLE>(simd, result.at(pixel + e), count, value);

@@ -88,7 +88,7 @@ mod tests {
             &["seed = 3"],
             &["seed = 3 # by lot", "seed = 4"],
             &["data.holdout = 0.25", "data.source = 'my images'"],
-            &["threat = { norm = 'l2', radius = '1/2' }"],
+            &["threat.norm = 'l2'", "threat.radius = '1/2'"],
             &[
                 "pretrain.advcl.plan.epochs = 7",
                 "pretrain.advcl.plan.optimizer = 'lars'",

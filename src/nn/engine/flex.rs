@@ -1,7 +1,7 @@
 //! The CPU's operations: `advcl-kernels` on Flex tensors, f32.
 
 use advcl_kernels::{
-    self as kernels, Activation, BatchNormOutput, BatchNormState, Convolution, Epilogue, Way,
+    self as kernels, Activation, BatchNormOutput, BatchNormState, Convolution, Epilogue, Pass,
 };
 use burn::backend::{Bytes, DType, Flex, TensorMetadata};
 use burn::tensor::Shape;
@@ -135,7 +135,7 @@ fn conv_shift(
     relu: bool,
 ) -> FlexTensor {
     let conv = convolution(&x, &w, stride);
-    let (out, packed) = (conv.output(), packed(&conv, &w, Way::Forward));
+    let (out, packed) = (conv.output(), packed(&conv, &w, Pass::Forward));
     let residual = residual.map(|residual| residual.to_contiguous());
     values!(x, shift);
     let epilogue = Epilogue {
@@ -145,7 +145,7 @@ fn conv_shift(
             .map(|r| r.as_slice().expect("the engine's tensors are f32")),
         relu,
     };
-    let y = kernels::convolve_and(&conv, x, &packed, &epilogue);
+    let y = kernels::convolve_with_epilogue(&conv, x, &packed, &epilogue);
     tensor(y, &[out.height, out.width, out.batch, out.channels])
 }
 
@@ -153,7 +153,7 @@ impl EngineOps for Flex {
     fn engine_conv(x: FlexTensor, w: FlexTensor, stride: usize) -> FlexTensor {
         let conv = convolution(&x, &w, stride);
         let out = conv.output();
-        let packed = packed(&conv, &w, Way::Forward);
+        let packed = packed(&conv, &w, Pass::Forward);
         values!(x);
         let y = kernels::convolve(&conv, x, &packed);
         tensor(y, &[out.height, out.width, out.batch, out.channels])
@@ -161,7 +161,7 @@ impl EngineOps for Flex {
 
     fn engine_conv_data(x: FlexTensor, w: FlexTensor, dy: FlexTensor, stride: usize) -> FlexTensor {
         let (conv, shape) = (convolution(&x, &w, stride), dims::<4>(&x));
-        let packed = packed(&conv, &w, Way::Back);
+        let packed = packed(&conv, &w, Pass::Backward);
         values!(dy);
         tensor(kernels::convolve(&conv, dy, &packed), &shape)
     }

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use advcl_kernels::{Convolution, Packed, Way};
+use advcl_kernels::{Convolution, Packed, Pass};
 use burn::backend::Bytes;
 use burn_flex::FlexTensor;
 
@@ -18,21 +18,21 @@ struct Kept {
 static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
 
 /// The packed form of `w`, made if it is not there.
-pub(super) fn packed(conv: &Convolution, w: &FlexTensor, way: Way) -> Arc<Packed> {
+pub(super) fn packed(conv: &Convolution, w: &FlexTensor, pass: Pass) -> Arc<Packed> {
     let weight = w.data_arc();
     let whole = w.is_contiguous() && weight.len() == conv.weight_len() * size_of::<f32>();
     if whole {
         let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
         let found = kept
             .iter()
-            .find(|k| Arc::ptr_eq(&k.weight, &weight) && k.packed.fits(conv, way));
+            .find(|k| Arc::ptr_eq(&k.weight, &weight) && k.packed.fits(conv, pass));
         if let Some(found) = found {
             return found.packed.clone();
         }
     }
     let contiguous = w.to_contiguous();
     let values: &[f32] = contiguous.as_slice().expect("the engine's tensors are f32");
-    let packed = Arc::new(Packed::new(conv, values, way));
+    let packed = Arc::new(Packed::new(conv, values, pass));
     if whole {
         let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
         // Nobody asks again for weights that only we still hold.

@@ -2,53 +2,58 @@
 
 use pulp::Simd;
 
-use crate::norm::{rectified, spread};
-use crate::tile::{load, load_some};
+use crate::memory::Shared;
+use crate::rows::repeat_to_period;
+use crate::vector::{load, load_some, relu_gate, store_some};
 
-/// A shift of each channel, a residual where there is one, and ReLU: what is left of a BatchNorm in evaluation mode
-/// whose scale was multiplied into the weight.
+/// Operations on a convolution's output: a shift of each channel, a residual, and ReLU. With a
+/// BatchNorm's scale multiplied into the weight, they complete that BatchNorm in evaluation mode.
 #[derive(Clone, Copy)]
 pub struct Epilogue<'a> {
-    /// Added to each output channel.
+    /// Values added to the output, `[channels]`.
     pub shift: &'a [f32],
-    /// Added after that, of the output's shape.
+    /// Values added after that, of the output's shape.
     pub residual: Option<&'a [f32]>,
-    /// After both.
+    /// Whether ReLU follows both.
     pub relu: bool,
 }
 
-/// An epilogue ready for vectors.
-pub(crate) struct Then<'a> {
-    /// Of one period.
+/// An [`Epilogue`] whose shift is ready to be loaded as vectors.
+pub(crate) struct PreparedEpilogue<'a> {
+    /// Shift of each channel, repeated to one period: lcm(channels, 16) values.
     pub shift: Vec<f32>,
     residual: Option<&'a [f32]>,
     relu: bool,
 }
 
-impl<'a> Then<'a> {
+impl<'a> PreparedEpilogue<'a> {
+    /// Prepares an epilogue for an output with `channels` and `output` values in all.
+    ///
     /// # Panics
-    /// When the shift is not of `channels`, or the residual not of the output's length.
+    /// If the shift does not have `channels` values, or the residual not `output`.
     pub fn new(epilogue: &Epilogue<'a>, channels: usize, output: usize) -> Self {
         assert_eq!(
             epilogue.shift.len(),
             channels,
-            "the shift is not of the output's channels"
+            "the shift does not have one value for each output channel"
         );
         assert!(
             epilogue.residual.is_none_or(|r| r.len() == output),
-            "the residual is not of the output's length"
+            "the residual does not have the output's length"
         );
         Self {
-            shift: spread(epilogue.shift),
+            shift: repeat_to_period(epilogue.shift),
             residual: epilogue.residual,
             relu: epilogue.relu,
         }
     }
 
-    /// On `count` values, or a vector, that are at `at` in the output and at `p` in the period.
+    /// Applies the epilogue to a vector of the output, or to its first `count` values. `p` is its
+    /// start in the period, `at` its start in the output.
     ///
     /// # Safety
-    /// The output has these values; `p` is a vector's start in the period.
+    /// The output has a vector, or `count` values, from `at` on. `p` is a multiple of the lanes,
+    /// less than the period.
     #[inline(always)]
     pub unsafe fn apply<S: Simd>(
         &self,
@@ -65,21 +70,23 @@ impl<'a> Then<'a> {
                 value = simd.add_f32s(value, load_some(simd, residual.as_ptr().add(at), count));
             }
             if self.relu {
-                value = rectified(simd, value, value);
+                value = relu_gate(simd, value, value);
             }
             value
         }
     }
 
-    /// On all values of rows `from..to` of the output, in place: whole rows, so the period begins with the first.
+    /// Applies the epilogue to rows `from..to` of the output, in place. They are whole rows, so the
+    /// period begins with the first.
     ///
     /// # Safety
-    /// `output` is the whole output's; nobody else touches these rows.
+    /// `output` is the whole output. Its rows `from..to` are initialised, and no other thread
+    /// touches them.
     #[inline(always)]
     pub unsafe fn apply_rows<S: Simd>(
         &self,
         simd: S,
-        output: crate::memory::Shared,
+        output: Shared,
         channels: usize,
         from: usize,
         to: usize,
@@ -87,11 +94,11 @@ impl<'a> Then<'a> {
         let (end, mut p) = (to * channels, 0);
         for at in (from * channels..end).step_by(S::F32_LANES) {
             let count = end - at;
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller's promise; a period is whole vectors.
             unsafe {
                 let value = load_some(simd, output.at(at), count);
                 let value = self.apply(simd, value, p, at, count);
-                crate::tile::store_some(simd, output.at(at), count, value);
+                store_some(simd, output.at(at), count, value);
             }
             p += S::F32_LANES;
             if p >= self.shift.len() {
