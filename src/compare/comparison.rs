@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::Spread;
+use crate::evaluate::Attacked;
 use crate::evaluate::soundness::Finding;
 use crate::experiment::Outcome;
 
@@ -88,17 +89,33 @@ impl ComparedAccuracy {
     /// All of them, in the order of the table.
     pub const ALL: [Self; 3] = [Self::Attacked, Self::Robust, Self::Clean];
 
-    /// The accuracy in percent; none where the attacks did not run.
-    pub fn of(self, outcome: &Outcome) -> Option<f64> {
+    /// The accuracy in percent; none where the suite `like` did not run.
+    pub fn of(self, outcome: &Outcome, like: Option<&Attacked>) -> Option<f64> {
         match self {
             Self::Attacked => {
-                let attacked = outcome.attacked.as_ref()?;
+                let attacked = same_suite(outcome, like?)?;
                 Some(100.0 * attacked.robust_accuracy())
             }
             Self::Robust => Some(100.0 * outcome.robust_accuracy),
             Self::Clean => Some(100.0 * outcome.clean_accuracy),
         }
     }
+}
+
+/// Suites of attacks beside PGD that ran on a classifier, the latest first.
+pub fn suites(outcome: &Outcome) -> impl Iterator<Item = &Attacked> {
+    outcome.attacked.iter().chain(&outcome.other_attacks)
+}
+
+/// The outcome of the same attacks on as many images: figures of others cannot be compared.
+pub fn same_suite<'a>(outcome: &'a Outcome, like: &Attacked) -> Option<&'a Attacked> {
+    let names = |attacked: &Attacked| -> Vec<String> {
+        let attacks = attacked.attacks.iter();
+        attacks.map(|tried| tried.attack.to_string()).collect()
+    };
+    suites(outcome).find(|one| {
+        (&one.suite, one.images) == (&like.suite, like.images) && names(one) == names(like)
+    })
 }
 
 /// A method's accuracy less the baseline's, by the same mode, seed by seed.

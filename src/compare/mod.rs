@@ -17,10 +17,9 @@ use crate::session::{Context, Event};
 
 pub use comparison::{
     ComparedAccuracy, Comparison, ComparisonRow, DifferenceVerdict, FailedRow, FinetuningGap,
-    LEVEL, MethodDifference, RowFinding,
+    LEVEL, MethodDifference, RowFinding, same_suite, suites,
 };
 pub use statistics::{Spread, holm, paired};
-pub use summary::pgd_on_attacked;
 
 /// The run folder of a seed.
 pub fn folder_of(folder: &Path, seed: u64) -> PathBuf {

@@ -3,10 +3,10 @@
 
 use super::comparison::{
     ComparedAccuracy, Comparison, ComparisonRow, FailedRow, FinetuningGap, LEVEL, MethodDifference,
-    RowFinding,
+    RowFinding, same_suite, suites,
 };
 use super::{Spread, holm, paired};
-use crate::evaluate::Tally;
+use crate::evaluate::Attacked;
 use crate::evaluate::soundness::{Soundness, Verdict};
 use crate::experiment::Outcome;
 use crate::finetune::{AFF, SLF};
@@ -17,11 +17,14 @@ impl Comparison {
     pub fn new(recipe: &Recipe, outcomes: &[(u64, Outcome)], failures: Vec<FailedRow>) -> Self {
         let keys = keys(recipe, outcomes);
         let of = |method: &str, finetuning: &str| of(outcomes, method, finetuning);
-        let rows = keys.iter().map(|(method, mode)| row(&of(method, mode)));
+        let suite = compared_suite(recipe, outcomes);
+        let rows = keys
+            .iter()
+            .map(|(method, mode)| row(&of(method, mode), suite));
         let rows: Vec<ComparisonRow> = rows.collect();
         let gap = |method: &str| {
             let (full, linear) = (of(method, AFF), of(method, SLF));
-            let points = paired_points(&full, &linear, ComparedAccuracy::Robust);
+            let points = paired_points(&full, &linear, |o| ComparedAccuracy::Robust.of(o, suite));
             (!points.is_empty()).then(|| FinetuningGap {
                 method: method.to_owned(),
                 points: Spread::of(&points),
@@ -35,12 +38,13 @@ impl Comparison {
             advcl_version: env!("CARGO_PKG_VERSION").to_owned(),
             data: recipe.data.source.clone(),
             seeds: recipe.seeds(),
-            attack: (recipe.evaluate.attack.as_ref()).map(|suite| suite.name().to_owned()),
+            attack: suite.map(|suite| suite.suite.clone()),
             attack_steps: recipe.evaluate.steps,
             rows,
             gaps: entries.filter_map(|entry| gap(&entry.name)).collect(),
             baseline: baseline.map(str::to_owned),
-            differences: baseline.map_or(Vec::new(), |name| differences(name, &keys, outcomes)),
+            differences: baseline
+                .map_or(Vec::new(), |name| differences(name, &keys, outcomes, suite)),
             warnings: findings(Verdict::Warns),
             not_checked: findings(Verdict::NotChecked),
             failures,
@@ -80,11 +84,11 @@ fn of<'a>(
 fn paired_points(
     a: &[(u64, &Outcome)],
     b: &[(u64, &Outcome)],
-    measure: ComparedAccuracy,
+    accuracy: impl Fn(&Outcome) -> Option<f64>,
 ) -> Vec<f64> {
     let difference = |(seed, a): &(u64, &Outcome)| {
         let (_, b) = b.iter().find(|(other, _)| other == seed)?;
-        Some(measure.of(a)? - measure.of(b)?)
+        Some(accuracy(a)? - accuracy(b)?)
     };
     a.iter().filter_map(difference).collect()
 }
@@ -94,6 +98,7 @@ fn differences(
     baseline: &str,
     keys: &[(String, String)],
     outcomes: &[(u64, Outcome)],
+    suite: Option<&Attacked>,
 ) -> Vec<MethodDifference> {
     let mut modes: Vec<&String> = Vec::new();
     for (_, finetuning) in keys {
@@ -109,7 +114,8 @@ fn differences(
                 if other != finetuning || method == baseline {
                     continue;
                 }
-                let points = paired_points(&of(outcomes, method, finetuning), &against, measure);
+                let own = of(outcomes, method, finetuning);
+                let points = paired_points(&own, &against, |outcome| measure.of(outcome, suite));
                 if !points.is_empty() {
                     differences.push(MethodDifference {
                         finetuning: finetuning.clone(),
@@ -157,13 +163,21 @@ fn checks(outcomes: &[(u64, &Outcome)]) -> usize {
     soundness.map(|all| all.findings.len()).sum()
 }
 
-/// Counts of PGD on the images that the attacks beside it ran on, where they are known.
-pub fn pgd_on_attacked(outcome: &Outcome) -> Option<Tally> {
-    outcome.attacked.as_ref()?.pgd
+/// The suite of attacks beside PGD that is compared: the recipe's where it has one; of several runs of it,
+/// the one that most rows have.
+fn compared_suite<'a>(recipe: &Recipe, outcomes: &'a [(u64, Outcome)]) -> Option<&'a Attacked> {
+    let wanted = recipe.evaluate.attack.as_ref().map(|suite| suite.name());
+    let all = outcomes.iter().flat_map(|(_, outcome)| suites(outcome));
+    let all = all.filter(|one| wanted.is_none_or(|name| one.suite == name));
+    let rows = |like: &&Attacked| {
+        let has = |(_, outcome): &&(u64, Outcome)| same_suite(outcome, like).is_some();
+        outcomes.iter().filter(has).count()
+    };
+    all.max_by_key(rows)
 }
 
 /// A row over its seeds, of which there is at least one.
-fn row(outcomes: &[(u64, &Outcome)]) -> ComparisonRow {
+fn row(outcomes: &[(u64, &Outcome)], suite: Option<&Attacked>) -> ComparisonRow {
     let first = outcomes[0].1;
     let spread = |value: &dyn Fn(&Outcome) -> f64| {
         let values: Vec<f64> = outcomes.iter().map(|(_, o)| value(o)).collect();
@@ -175,11 +189,11 @@ fn row(outcomes: &[(u64, &Outcome)]) -> ComparisonRow {
         values.map(|values| Spread::of(&values))
     };
     let on_attacked = |outcome: &Outcome| {
-        let tally = pgd_on_attacked(outcome)?;
+        let tally = same_suite(outcome, suite?)?.pgd?;
         Some(100.0 * tally.robust as f64 / tally.images as f64)
     };
     let finetuned = outcomes.iter().all(|(_, o)| o.seconds.finetune > 0.0);
-    let attacked = of_all(&|o| ComparedAccuracy::Attacked.of(o));
+    let attacked = of_all(&|o| ComparedAccuracy::Attacked.of(o, suite));
     ComparisonRow {
         method: first.method.clone(),
         finetuning: first.finetuning.clone(),
@@ -187,7 +201,7 @@ fn row(outcomes: &[(u64, &Outcome)]) -> ComparisonRow {
         images: first.images,
         clean: spread(&|o| 100.0 * o.clean_accuracy),
         robust: spread(&|o| 100.0 * o.robust_accuracy),
-        attacked_images: attacked.and(first.attacked.as_ref()).map(|all| all.images),
+        attacked_images: attacked.and(suite).map(|suite| suite.images),
         attacked,
         robust_on_attacked: of_all(&on_attacked),
         pretrain: spread(&|o| o.seconds.pretrain),

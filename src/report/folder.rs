@@ -1,10 +1,11 @@
 //! Reads run folders and comparisons: recipes and all that was measured.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use toml::{Table, Value};
 
 use super::training::{TrainingStage, training};
 use crate::attack::Pgd;
@@ -14,8 +15,8 @@ use crate::evaluate::measures::Transfer;
 use crate::experiment::{Cell, FolderRecipe, Outcome, Summary, has_recipe, kept_outcomes};
 use crate::files::read_json;
 use crate::interval::Interval;
-use crate::recipe::Recipe;
-use crate::run::Layout;
+use crate::recipe::{Recipe, from_text};
+use crate::run::{Layout, ModelInfo};
 
 /// The results of one run.
 #[derive(Clone, Debug, Serialize)]
@@ -30,7 +31,7 @@ pub struct ReportedRun {
     /// The recipe that the results belong to.
     pub recipe: Recipe,
     /// Version, device, cores: `run.json`.
-    pub machine: Option<Value>,
+    pub machine: Option<serde_json::Value>,
     /// Evaluated rows, in the recipe's order.
     pub rows: Vec<ReportedRow>,
     /// Rows of the recipe that were not evaluated: METHOD/MODE.
@@ -153,6 +154,7 @@ fn read_comparison(
     let seeds = shared.seeds().into_iter();
     let seeds = seeds.filter(|seed| found.contains(seed));
     let (mut runs, mut outcomes) = (Vec::new(), Vec::new());
+    let mut made = BTreeMap::new();
     for seed in seeds {
         let folder = folder_of(path, seed);
         let recipe = Recipe {
@@ -163,12 +165,20 @@ fn read_comparison(
         let mut run = ReportedRun::read(&folder, recipe)?;
         run.comparison = Some(path.to_path_buf());
         run.name = format!("{}, {}", name_of(path), run.name);
-        // A mean must not mix figures that were measured by different settings.
-        let (current, stale) = run.rows.into_iter().partition(|row| row.current);
-        run.rows = current;
-        let stale: Vec<ReportedRow> = stale;
-        run.missing
-            .extend(stale.into_iter().map(|row| row.classifier));
+        // A mean must not mix classifiers that were trained, or figures that were measured, by different
+        // settings.
+        let layout = Layout::new(&folder);
+        let mut rows = Vec::new();
+        for row in std::mem::take(&mut run.rows) {
+            if row.current && made_alike(&layout, &row, &run.recipe, &mut made)? {
+                rows.push(row);
+            } else if !run.missing.contains(&row.classifier) {
+                run.missing.push(row.classifier);
+            }
+        }
+        let evaluated = |stage: &String| rows.iter().any(|row| row.classifier == *stage);
+        run.missing.retain(|stage| !evaluated(stage));
+        run.rows = rows;
         outcomes.extend(run.rows.iter().map(|row| (seed, row.outcome.clone())));
         runs.push(run);
     }
@@ -185,11 +195,45 @@ fn read_comparison(
     Ok((runs, Some(comparison)))
 }
 
+/// Whether a row's classifier was made by the same settings as that of the first seed, which a comparison
+/// makes again first. `made` has the settings of the first seed's classifiers.
+fn made_alike(
+    layout: &Layout,
+    row: &ReportedRow,
+    recipe: &Recipe,
+    made: &mut BTreeMap<String, Table>,
+) -> Result<bool> {
+    let stage = row.cell(recipe).map(|cell| cell.model_stage());
+    let info = match stage {
+        Some(stage) => ModelInfo::load(&layout.model(&stage))?,
+        None => None,
+    };
+    let Some(mut table) = info.and_then(|info| from_text(&info.recipe)) else {
+        return Ok(false);
+    };
+    without_seed(&mut table);
+    let first = made
+        .entry(row.classifier.clone())
+        .or_insert_with(|| table.clone());
+    Ok(*first == table)
+}
+
+/// Removes the seed and the fingerprints of the images, which depend on it, here and in all tables below.
+fn without_seed(table: &mut Table) {
+    table.remove("seed");
+    table.remove("images");
+    for (_, value) in table.iter_mut() {
+        if let Value::Table(inner) = value {
+            without_seed(inner);
+        }
+    }
+}
+
 impl ReportedRun {
     /// Reads a run's results as far as they belong to `recipe`.
     fn read(path: &Path, recipe: Recipe) -> Result<Self> {
         let layout = Layout::new(path);
-        let machine: Option<Value> = optional(&layout.about())?;
+        let machine: Option<serde_json::Value> = optional(&layout.about())?;
         let version = machine
             .as_ref()
             .and_then(|note| note["advcl_version"].as_str());
@@ -205,14 +249,21 @@ impl ReportedRun {
             if of_cell.is_empty() {
                 missing.push(cell.stage());
             }
-            // The recipe's own conditions first.
+            // Of evaluations under the recipe's conditions, on fewer images for example, the latest counts.
+            let own = |row: &ReportedRow| row.current && is_of_source(&row.outcome, &recipe);
+            let latest = of_cell.iter().rposition(own);
+            let latest = latest.or_else(|| of_cell.iter().rposition(|row| row.current));
+            for (number, row) in of_cell.iter_mut().enumerate() {
+                row.current = Some(number) == latest;
+            }
             of_cell.sort_by_key(|row| !row.current);
             rows.extend(of_cell);
         }
+        let transfer = summary.and_then(|summary| transfer_of(summary, &rows));
         Ok(Self {
             name: name_of(path),
             comparison: None,
-            transfer: summary.and_then(|summary| summary.transfer),
+            transfer,
             rows,
             missing,
             training: training(&layout.metrics())?,
@@ -221,6 +272,35 @@ impl ReportedRun {
             machine,
         })
     }
+}
+
+/// The transfer in a summary, where it is of the classifiers that the rows are of.
+fn transfer_of(summary: Summary, rows: &[ReportedRow]) -> Option<Transfer> {
+    let same = |a: &Outcome, b: &Outcome| {
+        (&a.method, &a.finetuning, &a.accuracy) == (&b.method, &b.finetuning, &b.accuracy)
+    };
+    let transfer = summary.transfer?;
+    let summed = summary.outcomes.iter().chain(&summary.other_conditions);
+    let holds = |classifier: &String| {
+        let mut own = rows.iter().filter(|row| row.classifier == *classifier);
+        own.any(|row| summed.clone().any(|outcome| same(outcome, &row.outcome)))
+    };
+    let all = transfer.classifiers.iter().all(holds);
+    all.then_some(transfer)
+}
+
+/// Whether the images that a row was evaluated on have the name of the recipe's. Where the recipe's are
+/// another data set of the same name is not known without reading them.
+fn is_of_source(outcome: &Outcome, recipe: &Recipe) -> bool {
+    let target = recipe.downstream.as_ref().map(|target| &target.source);
+    let source = Path::new(target.unwrap_or(&recipe.data.source));
+    let name = outcome.evaluated.data.as_str();
+    let names = [
+        Some(source.as_os_str()),
+        source.file_name(),
+        source.file_stem(),
+    ];
+    names.into_iter().flatten().any(|other| other == name)
 }
 
 /// Reads a file; none where there is no file.

@@ -5,54 +5,61 @@ use advcl::experiment::Summary;
 
 use crate::format::{NONE, Table, brief_share, interval, percent, range, row_title, share};
 
+/// A table of a measure: its title, the number of images, the table.
+type MeasureTable = (String, usize, Table);
+
 /// The tables of every measure, row by row, and the transfer between rows.
 pub fn tables(summary: &Summary) -> Vec<String> {
     let mut tables = Vec::new();
     for outcome in &summary.outcomes {
         if let Some(measures) = &outcome.measures {
-            let of = format!("{}, {} images", row_title(outcome), measures.images);
+            let row = row_title(outcome);
             let parts = parts(measures, &summary.classes).into_iter();
-            tables.extend(parts.map(|(title, table)| format!("{of}: {title}\n{}", table.text())));
+            tables.extend(parts.map(|(title, images, table)| {
+                format!("{row}, {images} images: {title}\n{}", table.text())
+            }));
         }
     }
     tables.extend(summary.transfer.as_ref().map(transfer));
     tables
 }
 
-/// The title and the table of each measure.
-fn parts(measures: &Measures, classes: &[String]) -> Vec<(String, Table)> {
-    let images = measures.images;
+/// The table of each measure, with the number of its images: it may have been taken with another limit than
+/// its neighbours.
+fn parts(measures: &Measures, classes: &[String]) -> Vec<MeasureTable> {
     let mut parts = Vec::new();
+    let of_curve = |points: &[Point]| points.first().map_or(0, |point| point.images);
     for curve in &measures.radius {
         let radius = |at: f64| format!("{at:.4}");
-        let table = points(("radius", radius), &curve.points, images);
-        parts.push((format!("accuracy against radius, {}", curve.norm), table));
+        let title = format!("accuracy against radius, {}", curve.norm);
+        let table = points(("radius", radius), &curve.points);
+        parts.push((title, of_curve(&curve.points), table));
     }
     if !measures.steps.is_empty() {
-        let steps = |at: f64| at.to_string();
-        let table = points(("steps", steps), &measures.steps, images);
-        parts.push(("accuracy against steps".to_owned(), table));
+        let title = "accuracy against steps".to_owned();
+        let table = points(("steps", |at: f64| at.to_string()), &measures.steps);
+        parts.push((title, of_curve(&measures.steps), table));
     }
-    if !measures.corruptions.is_empty() {
-        parts.push((
-            "accuracy in % under common corruptions, by severity".to_owned(),
-            corruptions(measures),
-        ));
+    if let Some(first) = measures.corruptions.first() {
+        let title = "accuracy in % under common corruptions, by severity".to_owned();
+        parts.push((title, first.images, corruptions(measures)));
     }
     if !measures.confusion.is_empty() && !measures.confusion_attacked.is_empty() {
-        let table = confusion(measures, classes);
-        parts.push(("by class".to_owned(), table));
+        let images: usize = measures.confusion.iter().flatten().sum();
+        parts.push(("by class".to_owned(), images, confusion(measures, classes)));
     }
     if let Some(near) = &measures.neighbours {
         let title = format!("accuracy of {} nearest neighbours of features", near.k);
-        let hits = |accuracy: f64| (accuracy * images as f64).round() as usize;
-        let of = |accuracy: f64| share(hits(accuracy), images);
-        parts.push((title, clean_and_attacked(of(near.clean), of(near.attacked))));
+        let hits = |accuracy: f64| (accuracy * near.images as f64).round() as usize;
+        let of = |accuracy: f64| share(hits(accuracy), near.images);
+        let table = clean_and_attacked(of(near.clean), of(near.attacked));
+        parts.push((title, near.images, table));
     }
     let both = [&measures.calibration, &measures.calibration_attacked];
     if let [Some(clean), Some(attacked)] = both {
+        let title = "expected calibration error".to_owned();
         let table = clean_and_attacked(percent(clean.error), percent(attacked.error));
-        parts.push(("expected calibration error".to_owned(), table));
+        parts.push((title, clean.images, table));
     }
     parts
 }
@@ -65,7 +72,7 @@ fn clean_and_attacked(clean: String, attacked: String) -> Table {
 }
 
 /// Accuracy at each point of a curve, and its interval below.
-fn points((name, at): (&str, fn(f64) -> String), points: &[Point], images: usize) -> Table {
+fn points((name, at): (&str, fn(f64) -> String), points: &[Point]) -> Table {
     let mut table = Table::new().left("");
     for _ in points {
         table = table.right("");
@@ -75,8 +82,10 @@ fn points((name, at): (&str, fn(f64) -> String), points: &[Point], images: usize
     };
     line(name, &|point| at(point.at));
     line("accuracy", &|point| percent(point.accuracy));
-    let ends = |point: &Point| interval(point.accuracy, images).as_ref().map(range);
-    line("95 %", &|point| ends(point).unwrap_or(NONE.to_owned()));
+    let ends = |point: &Point| interval(point.accuracy, point.images);
+    line("95 %", &|point| {
+        ends(point).map_or(NONE.to_owned(), |ends| range(&ends))
+    });
     table
 }
 
@@ -94,15 +103,14 @@ fn corruptions(measures: &Measures) -> Table {
         let values = accuracy.iter().copied().chain([mean]);
         let mut row = vec![corrupted.kind.replace('_', " ")];
         for (value, sum) in values.zip(&mut sums) {
-            row.push(brief_share(value, measures.images));
+            row.push(brief_share(value, corrupted.images));
             *sum += value;
         }
         table.row(row);
     }
     let count = measures.corruptions.len() as f64;
-    let means = sums
-        .iter()
-        .map(|sum| brief_share(sum / count, measures.images));
+    let images = measures.corruptions.first().map_or(0, |first| first.images);
+    let means = sums.iter().map(|sum| brief_share(sum / count, images));
     table.row(std::iter::once("mean".to_owned()).chain(means));
     table
 }

@@ -88,10 +88,13 @@ pub fn row_title(outcome: &Outcome) -> String {
     format!("{} {mode}", pretrain::title(&outcome.method))
 }
 
+/// Title of the standard suite.
+pub const AUTOATTACK: &str = "AutoAttack";
+
 /// A suite of attacks as the literature writes it.
 pub fn suite_title(name: &str) -> String {
     match name {
-        "autoattack" => "AutoAttack".to_owned(),
+        "autoattack" => AUTOATTACK.to_owned(),
         other => other.to_owned(),
     }
 }

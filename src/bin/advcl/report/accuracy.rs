@@ -2,11 +2,11 @@
 
 use maud::{Markup, html};
 
-use super::headline::{HeadlineFigure, HeadlineRow};
+use super::headline::{HeadlineAttack, HeadlineFigure, HeadlineRow, suite_titles};
 use super::html::{count, legend, percent};
 use super::model::{ReportPage, distinct};
 use super::plots::{Whisker, whiskers};
-use crate::format::{NONE, clock, quoted, suite_title};
+use crate::format::{NONE, clock, quoted};
 
 /// A cell: "76.8 % 74.9–78.6 of 2,000", or "76.8 ± 0.5 % of 2,000".
 fn cell(figure: &HeadlineFigure) -> Markup {
@@ -25,6 +25,17 @@ fn cell(figure: &HeadlineFigure) -> Markup {
     }
 }
 
+/// A cell of a suite of attacks, with PGD on the same images where they are not all.
+fn attack_cell(row: &HeadlineRow, attack: &HeadlineAttack) -> Markup {
+    let fewer = attack.robust.images != row.robust.images;
+    html! {
+        (cell(&attack.robust))
+        @if let (true, Some(pgd)) = (fewer, &attack.pgd) {
+            span.range { "PGD-" (row.steps) " on these: " (percent(pgd.share)) }
+        }
+    }
+}
+
 /// The row's name, after that of its run where there are several.
 fn name(report: &ReportPage, row: &HeadlineRow) -> String {
     if report.leads.len() > 1 {
@@ -36,7 +47,7 @@ fn name(report: &ReportPage, row: &HeadlineRow) -> String {
 
 /// Clean and robust accuracy of every classifier.
 pub fn accuracy(report: &ReportPage) -> Markup {
-    let thorough = report.rows.iter().any(|row| row.attacked.is_some());
+    let thorough = report.rows.iter().any(|row| !row.attacks.is_empty());
     html! {
         p { "Share of the images that are classified correctly: clean images, and adversarial ones, which an attack changed within the radius." }
         @if !thorough {
@@ -49,10 +60,10 @@ pub fn accuracy(report: &ReportPage) -> Markup {
             (plot(report))
             (table(report))
         }
-        @for shown in report.shown.iter().filter(|shown| !shown.up_to_date) {
+        @for shown in report.shown.iter().filter(|shown| shown.row.current && !shown.up_to_date) {
             div.warning role="note" {
-                p { strong { (shown.label) } ": measured with other settings or other images than the recipe has now. "
-                    code { "advcl evaluate " (quoted(&shown.run.path)) } " measures it anew." }
+                p { strong { (shown.label) } ": evaluated on other images than the recipe's are now. "
+                    code { "advcl evaluate " (quoted(&shown.run.path)) } " evaluates it on these." }
             }
         }
         @for run in report.runs.iter().filter(|run| !run.missing.is_empty()) {
@@ -74,7 +85,7 @@ fn plot(report: &ReportPage) -> Markup {
     };
     let row = |row: &HeadlineRow| {
         let mut values = vec![whisker(0, &row.clean), whisker(1, &row.robust)];
-        values.extend(row.attacked.as_ref().map(|a| whisker(3, &a.robust)));
+        values.extend(row.attacks.iter().map(|a| whisker(3, &a.robust)));
         (name(report, row), values)
     };
     let rows: Vec<(String, Vec<Whisker>)> = report.rows.iter().map(row).collect();
@@ -85,8 +96,7 @@ fn plot(report: &ReportPage) -> Markup {
     let words: Vec<String> = words.collect();
     let alt = format!("Accuracy on one scale. {}.", words.join("; "));
     let attacks = distinct(report.rows.iter().map(|row| format!("PGD-{}", row.steps)));
-    let suites = report.rows.iter().filter_map(|row| row.attacked.as_ref());
-    let suites = distinct(suites.map(|attacked| suite_title(&attacked.suite)));
+    let suites = suite_titles(report.rows);
     let (attacks, suites) = (attacks.join(", "), suites.join(", "));
     let mut items = vec![(0, "clean"), (1, attacks.as_str())];
     if !suites.is_empty() {
@@ -108,15 +118,8 @@ fn plot(report: &ReportPage) -> Markup {
 
 fn table(report: &ReportPage) -> Markup {
     let rows = report.rows;
-    let suite = rows.iter().find_map(|row| row.attacked.as_ref());
-    let suite = suite.map(|attacked| suite_title(&attacked.suite));
+    let suites = suite_titles(rows);
     let attacks = distinct(rows.iter().map(|row| format!("PGD-{}", row.steps))).join(", ");
-    // PGD on all images cannot be compared with attacks on some of them.
-    let fewer = |row: &HeadlineRow| {
-        let attacked = row.attacked.as_ref();
-        attacked.is_some_and(|a| a.pgd.is_some() && a.robust.images != row.robust.images)
-    };
-    let fewer = rows.iter().any(fewer);
     // Printed in the header only where all rows have the same.
     let radii = rows.iter().any(|row| row.radius != rows[0].radius);
     let seeds = rows.iter().any(|row| row.seeds > 1);
@@ -128,21 +131,20 @@ fn table(report: &ReportPage) -> Markup {
                     th scope="col" { "classifier" }
                     th scope="col" { "clean" }
                     th scope="col" { (attacks) }
-                    @if fewer { th scope="col" { (attacks) ", same images" } }
-                    @if let Some(suite) = &suite { th scope="col" { (suite) } }
+                    @for suite in &suites { th scope="col" { (suite) } }
                     @if radii { th scope="col" { "radius" } }
                     @if seeds { th scope="col" { "seeds" } }
                     th scope="col" { "time" }
                 } }
                 tbody {
                     @for row in rows {
-                        @let attacked = row.attacked.as_ref();
                         tr {
                             th scope="row" { (name(report, row)) }
                             td { (cell(&row.clean)) }
                             td { (cell(&row.robust)) }
-                            @if fewer { td { @match attacked.and_then(|a| a.pgd.as_ref()) { Some(pgd) => (cell(pgd)), None => (NONE) } } }
-                            @if suite.is_some() { td { @match attacked { Some(a) => (cell(&a.robust)), None => (NONE) } } }
+                            @for suite in &suites {
+                                td { @match row.attack(suite) { Some(attack) => (attack_cell(row, attack)), None => (NONE) } }
+                            }
                             @if radii { td { (row.radius) } }
                             @if seeds { td { (row.seeds) } }
                             td { (clock(row.seconds)) }

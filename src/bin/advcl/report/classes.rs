@@ -13,7 +13,10 @@ const MANY: usize = 20;
 
 /// Accuracy by class, and which class is predicted instead.
 pub fn classes(report: &ReportPage) -> Markup {
-    let confused = report.measured(|m| (!m.confusion.is_empty()).then_some(m));
+    let confused = report.measured(|m| {
+        let images: usize = m.confusion.iter().flatten().sum();
+        (images > 0).then_some((images, m))
+    });
     html! {
         p { "Some classes lose far more accuracy than others, which an average hides." }
         div.grid { @for shown in report.shown.iter().take(PICTURED) { (by_class(shown)) } }

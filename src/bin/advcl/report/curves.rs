@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use super::html::{figure, folded, legend, percent, with_range};
 use super::model::{Measured, ReportPage, SectionBody};
 use super::plots::{Axis, PlotPoint, STYLES, Series, lines};
-use crate::format::{NONE, Table, interval};
+use crate::format::{NONE, Table};
 
 /// The quantity that accuracy is plotted against.
 pub enum Against {
@@ -84,7 +84,7 @@ fn series(curve: &Measured<Vec<Point>>) -> Series {
     let point = |point: &Point| PlotPoint {
         x: point.at,
         y: point.accuracy,
-        interval: interval(point.accuracy, curve.images).map(|ends| (ends.low, ends.high)),
+        interval: Some((point.low, point.high)),
     };
     Series {
         style: Some(curve.style),
@@ -116,14 +116,14 @@ pub fn curves(report: &ReportPage) -> SectionBody {
     for norm in [Norm::Linf, Norm::L2] {
         let all = report.measured(|measures: &Measures| {
             let curve = measures.radius.iter().find(|curve| curve.norm == norm)?;
-            Some(curve.points.clone())
+            Some((curve.points.first()?.images, curve.points.clone()))
         });
         if !all.is_empty() {
             let caption = format!("Accuracy against radius, {norm}");
             figures.push(plot(&caption, &Against::Radius(norm), &all));
         }
     }
-    let steps = report.measured(|m| (!m.steps.is_empty()).then(|| m.steps.clone()));
+    let steps = report.measured(|m| Some((m.steps.first()?.images, m.steps.clone())));
     if !steps.is_empty() {
         let caption = "Accuracy against steps of PGD";
         figures.push(plot(caption, &Against::Counts("steps"), &steps));

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use advcl::compare::{Spread, pgd_on_attacked};
+use advcl::compare::{Spread, same_suite, suites};
+use advcl::evaluate::Attacked;
 use advcl::experiment::{Outcome, Seconds};
 use advcl::interval::Interval;
 use advcl::report::{ReportedRow, ReportedRun};
 use advcl::{finetune, pretrain};
 use serde::Serialize;
 
-use crate::format::{radius, suite_title};
+use crate::format::{AUTOATTACK, radius, suite_title};
 
 /// A share of images with what is known of its noise.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -44,13 +45,15 @@ pub struct HeadlineRow {
     pub robust: HeadlineFigure,
     /// Steps of PGD.
     pub steps: usize,
-    /// The attacks beside PGD.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub attacked: Option<HeadlineAttack>,
+    /// The suites of attacks beside PGD, the latest first.
+    pub attacks: Vec<HeadlineAttack>,
     /// "0.1 (L∞)".
     pub radius: String,
-    /// Whether the figures belong to the recipe as it is now.
+    /// Whether the figures are under the recipe's conditions.
     pub current: bool,
+    /// Other conditions in words: radius, attack, images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<String>,
     /// Seconds of pretraining (with the pseudo-labels and encoders it learns from), finetuning and
     /// evaluation; means over the seeds.
     pub times: Seconds,
@@ -58,7 +61,7 @@ pub struct HeadlineRow {
     pub seconds: f64,
 }
 
-/// Accuracy under the attacks beside PGD.
+/// Accuracy under a suite of attacks beside PGD.
 #[derive(Clone, Debug, Serialize)]
 pub struct HeadlineAttack {
     /// "autoattack", "square", "custom".
@@ -71,18 +74,47 @@ pub struct HeadlineAttack {
 }
 
 impl HeadlineRow {
-    /// "AdvCL · SLF".
+    /// "AdvCL · SLF", with the conditions where they are not the recipe's.
     pub fn title(&self) -> String {
-        title(&self.method, &self.finetuning)
+        let title = title(&self.method, &self.finetuning);
+        match &self.conditions {
+            Some(conditions) => format!("{title} ({conditions})"),
+            None => title,
+        }
     }
 
-    /// The lowest robust accuracy that is known, with the attack's name.
-    pub fn worst(&self) -> (String, HeadlineFigure) {
-        match &self.attacked {
-            Some(more) => (suite_title(&more.suite), more.robust),
+    /// Accuracy under a suite with this title; of several runs of it, that on the most images.
+    pub fn attack(&self, title: &str) -> Option<&HeadlineAttack> {
+        let same = self.attacks.iter().filter(|one| one.title() == title);
+        same.max_by_key(|one| one.robust.images)
+    }
+
+    /// Accuracy under the strongest attack that ran, with its name: AutoAttack, another suite, PGD.
+    pub fn strongest(&self) -> (String, HeadlineFigure) {
+        let latest = self.attacks.first();
+        match self.attack(AUTOATTACK).or(latest) {
+            Some(attack) => (attack.title(), attack.robust),
             None => (format!("PGD-{}", self.steps), self.robust),
         }
     }
+}
+
+impl HeadlineAttack {
+    /// Title of the suite.
+    pub fn title(&self) -> String {
+        suite_title(&self.suite)
+    }
+}
+
+/// Titles of the suites that ran on some rows.
+pub fn suite_titles(rows: &[HeadlineRow]) -> Vec<String> {
+    let mut titles = Vec::new();
+    for attack in rows.iter().flat_map(|row| &row.attacks) {
+        if !titles.contains(&attack.title()) {
+            titles.push(attack.title());
+        }
+    }
+    titles
 }
 
 /// "AdvCL · SLF".
@@ -107,13 +139,15 @@ pub fn run_name(run: &ReportedRun) -> &str {
 
 /// The rows: one for each classifier of a run, and for each classifier of a comparison.
 pub fn headline(runs: &[ReportedRun]) -> Vec<HeadlineRow> {
-    /// The run or the comparison, the classifier, and the conditions that it was evaluated under.
-    type Key<'a> = (&'a Path, &'a str, String);
+    /// The run or the comparison, the classifier, and the conditions and images that are not the recipe's.
+    type Key<'a> = (&'a Path, &'a str, Option<(String, &'a str)>);
     let mut groups: Vec<(Key, &ReportedRun, Vec<&ReportedRow>)> = Vec::new();
     for run in runs {
         for row in &run.rows {
             let path = run.comparison.as_ref().unwrap_or(&run.path);
-            let key = (path.as_path(), row.classifier.as_str(), conditions(row));
+            let images = row.outcome.evaluated.fingerprint.as_str();
+            let other = (!row.current).then(|| (conditions(row), images));
+            let key = (path.as_path(), row.classifier.as_str(), other);
             match groups.iter_mut().find(|(other, ..)| *other == key) {
                 Some((.., rows)) => rows.push(row),
                 None => groups.push((key, run, vec![row])),
@@ -126,11 +160,8 @@ pub fn headline(runs: &[ReportedRun]) -> Vec<HeadlineRow> {
         .collect()
 }
 
-/// Conditions of a row in words; empty under those of the recipe.
-fn conditions(row: &ReportedRow) -> String {
-    if row.current {
-        return String::new();
-    }
+/// Conditions of a row in words.
+pub fn conditions(row: &ReportedRow) -> String {
     let Outcome {
         threat,
         attack_steps,
@@ -182,14 +213,21 @@ fn figure(
 fn headline_row(run: &str, rows: &[&ReportedRow]) -> Option<HeadlineRow> {
     let first = &rows[0].outcome;
     let total = |outcome: &Outcome| outcome.accuracy.total;
-    let attacked = figure(rows, |outcome| {
-        let attacked = outcome.attacked.as_ref()?;
-        Some((attacked.robust, attacked.images))
-    });
-    let pgd = figure(rows, |outcome| {
-        let tally = pgd_on_attacked(outcome)?;
-        Some((tally.robust, tally.images))
-    });
+    let attack = |like: &Attacked| {
+        let robust = figure(rows, |outcome| {
+            let attacked = same_suite(outcome, like)?;
+            Some((attacked.robust, attacked.images))
+        });
+        let pgd = figure(rows, |outcome| {
+            let pgd = same_suite(outcome, like)?.pgd?;
+            Some((pgd.robust, pgd.images))
+        });
+        Some(HeadlineAttack {
+            suite: like.suite.clone(),
+            robust: robust?,
+            pgd,
+        })
+    };
     let mean = |seconds: fn(&Seconds) -> f64| {
         let all = rows.iter().map(|row| seconds(&row.outcome.seconds));
         all.sum::<f64>() / rows.len() as f64
@@ -211,15 +249,10 @@ fn headline_row(run: &str, rows: &[&ReportedRow]) -> Option<HeadlineRow> {
             Some((total(outcome).robust, total(outcome).images))
         })?,
         steps: first.attack_steps,
-        attacked: attacked
-            .zip(first.attacked.as_ref())
-            .map(|(robust, attacked)| HeadlineAttack {
-                suite: attacked.suite.clone(),
-                robust,
-                pgd,
-            }),
+        attacks: suites(first).filter_map(attack).collect(),
         radius: radius(&first.threat),
         current: rows.iter().all(|row| row.current),
+        conditions: (!rows[0].current).then(|| conditions(rows[0])),
         times,
         seconds: times.pretrain + times.finetune + times.evaluate,
     })

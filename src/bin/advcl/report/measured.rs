@@ -8,7 +8,7 @@ use super::headline::title;
 use super::html::{count, figure, folded, heat_cell, legend, percent, table, with_range};
 use super::model::{Measured, ReportPage, SectionBody};
 use super::plots::{Axis, PlotPoint, Series, lines};
-use crate::format::{Table, interval};
+use crate::format::Table;
 
 fn mean(values: impl Iterator<Item = f64>) -> f64 {
     let values: Vec<f64> = values.collect();
@@ -17,7 +17,7 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
 
 /// Accuracy on corrupted images.
 pub fn corruptions(report: &ReportPage) -> SectionBody {
-    let all = report.measured(|m| (!m.corruptions.is_empty()).then_some(&m.corruptions));
+    let all = report.measured(|m| Some((m.corruptions.first()?.images, &m.corruptions)));
     if all.is_empty() {
         return Err(report.not_measured("corruptions"));
     }
@@ -43,7 +43,7 @@ pub fn corruptions(report: &ReportPage) -> SectionBody {
     let means = plot("Mean over the kinds", &Against::Counts("severity"), &means);
     Ok(html! {
         p { "Noise, blur, weather and digital damage in five severities (Hendrycks and Dietterich, ICLR 2019): accuracy without an attacker. "
-            "Means over kinds are of the same images; their intervals are those of as many images, which are wide ones." }
+            "Means over kinds are of the same images; the ends of their intervals are means, too." }
         div.pair {
             (means)
             @for one in &all { (corruption_table(one)) }
@@ -84,11 +84,14 @@ fn corruption_table(one: &Measured<&Vec<Corrupted>>) -> Markup {
 
 /// Confidence against accuracy, and nearest neighbours.
 pub fn calibration(report: &ReportPage) -> SectionBody {
-    let all = report.measured(|m| Some((m.calibration.as_ref()?, m.calibration_attacked.as_ref())));
+    let all = report.measured(|m| {
+        let clean = m.calibration.as_ref()?;
+        Some((clean.images, (clean, m.calibration_attacked.as_ref())))
+    });
     if all.is_empty() {
         return Err(report.not_measured("calibration,features"));
     }
-    let near = report.measured(|m| m.neighbours);
+    let near = report.measured(|m| m.neighbours.map(|near| (near.images, near)));
     let mut neighbours = Table::new()
         .left("classifier")
         .right("neighbours")
@@ -140,7 +143,7 @@ fn reliability(one: &Measured<(&Calibration, Option<&Calibration>)>) -> Markup {
         let points = filled().map(|bin| PlotPoint {
             x: bin.confidence,
             y: bin.accuracy,
-            interval: interval(bin.accuracy, bin.images).map(|ends| (ends.low, ends.high)),
+            interval: Some((bin.low, bin.high)),
         });
         series.push(Series {
             style: Some(style),

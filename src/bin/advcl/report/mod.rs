@@ -221,9 +221,13 @@ fn show<'a>(
 ) -> Result<()> {
     let (run, judged) = (data.run, &data.data.judged);
     let classes = &data.data.target().classes;
-    let left = PICTURED.saturating_sub(shown.len()).min(run.rows.len());
+    // Pictures are of a classifier under the recipe's conditions, whatever else it was evaluated under.
+    let pictured = shown
+        .iter()
+        .filter(|shown| shown.pictures.is_some())
+        .count();
     let mut models = Vec::new();
-    for row in &run.rows[..left] {
+    for row in firsts(&run.rows).take(PICTURED.saturating_sub(pictured)) {
         models.push(data.model(row, &context.device)?);
     }
     let all: Vec<_> = models.iter().collect();
@@ -245,23 +249,37 @@ fn show<'a>(
         });
     }
     let mut pictures = pictures.into_iter();
-    for row in &run.rows {
-        let title = headline::title(&row.outcome.method, &row.outcome.finetuning);
-        let label = if several {
-            format!("{}: {title}", run_name(run))
-        } else {
-            title
-        };
+    for (number, row) in run.rows.iter().enumerate() {
+        let mut label = headline::title(&row.outcome.method, &row.outcome.finetuning);
+        if several {
+            label = format!("{}: {label}", run_name(run));
+        }
+        if !row.current {
+            label += &format!(" ({})", headline::conditions(row));
+        }
+        let first = is_first(&run.rows, number);
         shown.push(ShownClassifier {
             label,
             run,
             row,
             classes,
-            pictures: pictures.next(),
+            pictures: first.then(|| pictures.next()).flatten(),
             up_to_date: data.up_to_date(row),
         });
     }
     Ok(())
+}
+
+/// Whether no earlier row is of the same classifier.
+fn is_first(rows: &[ReportedRow], number: usize) -> bool {
+    let same = |row: &ReportedRow| row.classifier == rows[number].classifier;
+    !rows[..number].iter().any(same)
+}
+
+/// The first row of each classifier.
+fn firsts(rows: &[ReportedRow]) -> impl Iterator<Item = &ReportedRow> {
+    let numbered = rows.iter().enumerate();
+    numbered.filter_map(move |(number, row)| is_first(rows, number).then_some(row))
 }
 
 /// Chooses images of the first classes, the same share of each.

@@ -112,18 +112,19 @@ pub struct Measured<'a, T> {
 }
 
 impl ReportPage<'_> {
-    /// The classifiers of which `part` was measured.
+    /// The classifiers of which `part` was measured, with the number of images of the measure: it may have
+    /// been taken with another limit than its neighbours.
     pub fn measured<'a, T>(
         &'a self,
-        part: impl Fn(&'a Measures) -> Option<T>,
+        part: impl Fn(&'a Measures) -> Option<(usize, T)>,
     ) -> Vec<Measured<'a, T>> {
         let measured = |(style, shown): (usize, &'a ShownClassifier<'a>)| {
-            let measures = shown.row.outcome.measures.as_ref()?;
+            let (images, value) = part(shown.row.outcome.measures.as_ref()?)?;
             Some(Measured {
                 style,
                 shown,
-                images: measures.images,
-                value: part(measures)?,
+                images,
+                value,
             })
         };
         self.shown.iter().enumerate().filter_map(measured).collect()

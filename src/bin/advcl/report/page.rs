@@ -143,21 +143,21 @@ fn images(report: &ReportPage) -> &'static str {
 /// which differences exceed the noise.
 fn lede(report: &ReportPage, radii: &[String]) -> Markup {
     // The rows with the strongest attacks, so that all are under the same attack.
-    let thorough = report.rows.iter().any(|row| row.attacked.is_some());
+    let thorough = report.rows.iter().any(|row| !row.attacks.is_empty());
     let alike = report.rows.iter();
     let alike: Vec<_> = alike
-        .filter(|row| row.attacked.is_some() == thorough)
+        .filter(|row| row.attacks.is_empty() != thorough)
         .collect();
-    let attacks = distinct(alike.iter().map(|row| row.worst().0));
+    let attacks = distinct(alike.iter().map(|row| row.strongest().0));
     if let ([row], [radius]) = (&report.rows, radii) {
-        let (attack, worst) = row.worst();
+        let (attack, worst) = row.strongest();
         return html! {
             strong { (row.title()) } " classifies " strong { (percent(worst.share)) } " of " (count(worst.images)) " " (images(report))
             " correctly under " (attack) " within " (radius) ", and " strong { (percent(row.clean.share)) } " of "
             (count(row.clean.images)) " clean images."
         };
     }
-    let shares = || alike.iter().map(|row| row.worst().1.share);
+    let shares = || alike.iter().map(|row| row.strongest().1.share);
     let (low, high) = (shares().fold(1.0, f64::min), shares().fold(0.0, f64::max));
     let accuracy = if report.rows.iter().any(|row| row.seeds > 1) {
         "Mean accuracy"

@@ -1,12 +1,14 @@
 //! The report without pictures: Markdown, JSON, CSV.
 
-use advcl::compare::pgd_on_attacked;
+use advcl::compare::suites;
 use advcl::report::{ReportedComparison, ReportedRow, ReportedRun};
 use anyhow::Result;
 use serde::Serialize;
 
 use super::comparisons::shown_differences;
-use super::headline::{HeadlineFigure, HeadlineRow, title};
+use super::headline::{
+    HeadlineAttack, HeadlineFigure, HeadlineRow, conditions, suite_titles, title,
+};
 use super::trust::verdict;
 use crate::format::comparison::{differences, gaps};
 use crate::format::{NONE, Table, clock, printable, share, suite_title};
@@ -52,9 +54,6 @@ pub fn markdown(
          over seeds. Time: pretraining (with the pseudo-labels and encoders it learns from), finetuning and evaluation.\n\n{}",
         headline_table(rows).markdown()
     );
-    if rows.iter().any(|row| !row.current) {
-        text += "\n\\*: measured with other settings than the recipe has now.\n";
-    }
     for reported in comparisons {
         let comparison = &reported.comparison;
         let name = printable(&reported.name);
@@ -78,37 +77,36 @@ pub fn markdown(
 
 fn headline_table(rows: &[HeadlineRow]) -> Table {
     let several = rows.iter().any(|row| row.run != rows[0].run);
-    let suite = rows.iter().find_map(|row| row.attacked.as_ref());
-    let suite = suite.map(|attacked| suite_title(&attacked.suite));
-    let on_same = |row: &HeadlineRow| row.attacked.as_ref().is_some_and(|a| a.pgd.is_some());
-    let on_same = rows.iter().any(on_same);
+    let suites = suite_titles(rows);
     let mut table = Table::new().left("classifier").right("clean").right("PGD");
-    if on_same {
-        table = table.right("PGD on the attacked images");
-    }
-    if let Some(suite) = &suite {
+    for suite in &suites {
         table = table.right(suite);
     }
     table = table.right("radius").right("seeds").right("time");
     for row in rows {
-        let mark = if row.current { "" } else { "*" };
         let name = if several {
-            format!("{}: {}{mark}", row.run, row.title())
+            format!("{}: {}", row.run, row.title())
         } else {
-            format!("{}{mark}", row.title())
+            row.title()
         };
+        let pgd = format!("PGD-{}", row.steps);
         let mut cells = vec![
             name,
             figure(&row.clean),
-            format!("{} (PGD-{})", figure(&row.robust), row.steps),
+            format!("{} ({pgd})", figure(&row.robust)),
         ];
-        let attacked = row.attacked.as_ref();
-        let or_none = |value: Option<&HeadlineFigure>| value.map_or(NONE.to_owned(), figure);
-        if on_same {
-            cells.push(or_none(attacked.and_then(|attacked| attacked.pgd.as_ref())));
-        }
-        if suite.is_some() {
-            cells.push(or_none(attacked.map(|attacked| &attacked.robust)));
+        for suite in &suites {
+            cells.push(match row.attack(suite) {
+                Some(HeadlineAttack {
+                    robust,
+                    pgd: Some(same),
+                    ..
+                }) if robust.images != row.robust.images => {
+                    format!("{}; {pgd} on these {}", figure(robust), figure(same))
+                }
+                Some(attack) => figure(&attack.robust),
+                None => NONE.to_owned(),
+            });
         }
         cells.extend([
             row.radius.clone(),
@@ -123,10 +121,17 @@ fn headline_table(rows: &[HeadlineRow]) -> Table {
 /// The attacks and the checks of one classifier.
 fn details(run: &ReportedRun, row: &ReportedRow) -> String {
     let outcome = &row.outcome;
-    let name = title(&outcome.method, &outcome.finetuning);
-    let name = printable(&format!("{}, {name}", run.name));
+    let mut name = format!(
+        "{}, {}",
+        run.name,
+        title(&outcome.method, &outcome.finetuning)
+    );
+    if !row.current {
+        name += &format!(" ({})", conditions(row));
+    }
+    let name = printable(&name);
     let mut text = String::new();
-    if let Some(attacked) = &outcome.attacked {
+    for attacked in suites(outcome) {
         let mut table = Table::new()
             .left("attack")
             .right("images")
@@ -145,7 +150,7 @@ fn details(run: &ReportedRun, row: &ReportedRow) -> String {
             "\n## {name}: {}\n\nRobust: {robust}",
             suite_title(&attacked.suite)
         );
-        if let Some(pgd) = pgd_on_attacked(outcome) {
+        if let Some(pgd) = &attacked.pgd {
             let (steps, robust) = (outcome.attack_steps, share(pgd.robust, pgd.images));
             text += &format!("; PGD-{steps} on the same images: {robust}");
         }
@@ -176,9 +181,10 @@ fn details(run: &ReportedRun, row: &ReportedRow) -> String {
     text
 }
 
-/// A line for each classifier; shares in [0, 1], each with its interval and its number of images.
+/// A line for each classifier, and one more for each further suite of attacks; shares in [0, 1], each with
+/// its interval and its number of images.
 pub fn csv(rows: &[HeadlineRow]) -> String {
-    let head = "run method finetuning seeds current radius \
+    let head = "run method finetuning seeds conditions radius \
                 clean clean_low clean_high clean_images pgd_steps \
                 robust robust_low robust_high robust_images attack \
                 attacked attacked_low attacked_high attacked_images \
@@ -187,27 +193,34 @@ pub fn csv(rows: &[HeadlineRow]) -> String {
                 pretrain_seconds finetune_seconds evaluate_seconds seconds";
     let mut table = head.split_whitespace().fold(Table::new(), Table::left);
     for row in rows {
-        let attacked = row.attacked.as_ref();
-        let mut cells = vec![
-            row.run.clone(),
-            row.method.clone(),
-            row.finetuning.clone(),
-            row.seeds.to_string(),
-            row.current.to_string(),
-            row.radius.clone(),
-        ];
-        cells.extend(numbers(Some(&row.clean)));
-        cells.push(row.steps.to_string());
-        cells.extend(numbers(Some(&row.robust)));
-        cells.push(attacked.map_or(String::new(), |attacked| attacked.suite.clone()));
-        cells.extend(numbers(attacked.map(|attacked| &attacked.robust)));
-        cells.extend(numbers(attacked.and_then(|attacked| attacked.pgd.as_ref())));
-        let times = &row.times;
-        let times = [times.pretrain, times.finetune, times.evaluate, row.seconds];
-        cells.extend(times.map(|seconds| format!("{seconds:.1}")));
-        table.row(cells);
+        let attacks = row.attacks.iter().map(Some);
+        let none = row.attacks.is_empty().then_some(None);
+        for attack in attacks.chain(none) {
+            table.row(csv_cells(row, attack));
+        }
     }
     table.csv()
+}
+
+fn csv_cells(row: &HeadlineRow, attack: Option<&HeadlineAttack>) -> Vec<String> {
+    let mut cells = vec![
+        row.run.clone(),
+        row.method.clone(),
+        row.finetuning.clone(),
+        row.seeds.to_string(),
+        row.conditions.clone().unwrap_or_default(),
+        row.radius.clone(),
+    ];
+    cells.extend(numbers(Some(&row.clean)));
+    cells.push(row.steps.to_string());
+    cells.extend(numbers(Some(&row.robust)));
+    cells.push(attack.map_or(String::new(), |attack| attack.suite.clone()));
+    cells.extend(numbers(attack.map(|attack| &attack.robust)));
+    cells.extend(numbers(attack.and_then(|attack| attack.pgd.as_ref())));
+    let times = &row.times;
+    let times = [times.pretrain, times.finetune, times.evaluate, row.seconds];
+    cells.extend(times.map(|seconds| format!("{seconds:.1}")));
+    cells
 }
 
 /// The cells of a figure: share, ends of the interval, number of images.

@@ -1,8 +1,9 @@
 //! Soundness checks of the figures, and the results of each attack.
 
-use advcl::compare::pgd_on_attacked;
+use advcl::compare::suites;
 use advcl::evaluate::Attacked;
 use advcl::evaluate::soundness::{Finding, SoundnessSummary, Verdict};
+use advcl::experiment::Outcome;
 use maud::{Markup, html};
 
 use super::html::{count, folded, share, table};
@@ -84,30 +85,28 @@ fn checks(shown: &ShownClassifier) -> Markup {
 
 /// The attacks beside PGD, one after the other.
 pub fn attacks(report: &ReportPage) -> SectionBody {
-    let attacked = |shown: &'_ ShownClassifier| shown.row.outcome.attacked.is_some();
-    let attacked: Vec<&ShownClassifier> = report.shown.iter().filter(|s| attacked(s)).collect();
-    if attacked.is_empty() {
-        return Err(Missing::until(
-            "PGD was the only attack",
-            report.autoattack(),
-        ));
+    let of_row = |shown: &'_ ShownClassifier| {
+        let outcome = &shown.row.outcome;
+        let tables = suites(outcome).map(|attacked| attack_table(&shown.label, outcome, attacked));
+        tables.collect::<Vec<_>>()
+    };
+    let tables: Vec<Markup> = report.shown.iter().flat_map(of_row).collect();
+    if tables.is_empty() {
+        let why = "PGD was the only attack";
+        return Err(Missing::until(why, report.autoattack()));
     }
     Ok(html! {
-        p { "Each attack runs on the images only that those before it did not break." }
-        div.pair { @for shown in attacked { (attack_table(shown)) } }
+        p { "Each attack runs only on the images that those before it did not break." }
+        div.pair { @for table in tables { (table) } }
     })
 }
 
-fn attack_table(shown: &ShownClassifier) -> Markup {
-    let outcome = &shown.row.outcome;
-    let Some(attacked) = &outcome.attacked else {
-        return Markup::default();
-    };
-    let title = format!("{}, {}", shown.label, suite_title(&attacked.suite));
+fn attack_table(label: &str, outcome: &Outcome, attacked: &Attacked) -> Markup {
+    let title = format!("{label}, {}", suite_title(&attacked.suite));
     html! {
         div {
             (table(&title, &attack_rows(attacked)))
-            @if let Some(pgd) = pgd_on_attacked(outcome) {
+            @if let Some(pgd) = &attacked.pgd {
                 p { "PGD-" (outcome.attack_steps) " on the same images: " (share(pgd.robust, pgd.images)) "." }
             }
         }

@@ -5,7 +5,6 @@ mod predictions;
 
 use std::path::Path;
 
-use advcl::compare::pgd_on_attacked;
 use advcl::evaluate::Attacked;
 use advcl::evaluate::adversarial::Verification;
 use advcl::evaluate::soundness::SoundnessSummary;
@@ -58,7 +57,7 @@ pub fn attacked(outcome: &Outcome, attacked: &Attacked) -> String {
         suite_title(&attacked.suite),
         share(attacked.robust, attacked.images),
     );
-    if let Some(pgd) = pgd_on_attacked(outcome) {
+    if let Some(pgd) = &attacked.pgd {
         let (steps, robust) = (outcome.attack_steps, share(pgd.robust, pgd.images));
         title += &format!("; PGD-{steps} on the same images {robust}");
     }
