@@ -264,7 +264,9 @@ fn runs_and_seeds_side_by_side() {
 
     // Figures of other settings are in no mean and in no test.
     let file = path.join("both/seed-2/simclr/slf/result.json");
-    let other = text(&file).replace("\\nsteps = 2\\n", "\\nsteps = 3\\n");
+    let other = text(&file)
+        .replace("\\nsteps = 2\\n", "\\nsteps = 3\\n")
+        .replace("\"attack_steps\": 2", "\"attack_steps\": 3");
     assert_ne!(text(&file), other);
     put(file, other);
     let json = advcl(path, "report both --json").expect(0).json();
