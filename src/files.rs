@@ -28,13 +28,15 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
         let permissions = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666);
         #[cfg(unix)]
         builder.permissions(permissions);
-        let mut file = builder.tempfile_in(folder).map_err(without_path)?;
+        let mut file = builder.tempfile_in(folder)?;
         file.write_all(content)?;
         file.as_file().sync_all()?;
         file.persist(path)?;
         Ok(())
     };
-    write().map_err(Error::io("write", path))
+    write()
+        .map_err(without_path)
+        .map_err(Error::io("write", path))
 }
 
 /// An error of `tempfile` without the temporary name at its end, which means nothing to a user.

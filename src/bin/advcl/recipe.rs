@@ -90,7 +90,7 @@ mod tests {
             &["data.holdout = 0.25", "data.source = 'my images'"],
             &["threat.norm = 'l2'", "threat.radius = '1/2'"],
             &[
-                "pretrain.advcl.plan.epochs = 7",
+                "pretrain.advcl.plan.epochs = 77",
                 "pretrain.advcl.plan.optimizer = 'lars'",
             ],
             &["pretrain.simclr.plan.schedule = { steps = { milestones = [1] } }"],
