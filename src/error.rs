@@ -32,6 +32,16 @@ pub enum Error {
         /// Content that is there.
         found: String,
     },
+    /// A file whose checksum says that it is not what was written.
+    #[error("{}: expected the checksum crc32:{expected}, found crc32:{found}", path.display())]
+    Checksum {
+        /// The file.
+        path: PathBuf,
+        /// Checksum in the file, in hexadecimal digits.
+        expected: String,
+        /// Checksum of what is there.
+        found: String,
+    },
     /// A data set that cannot be used for what was asked.
     #[error("data set {name}: {problem}")]
     Data {
@@ -263,6 +273,9 @@ impl Error {
                 }
                 _ => None,
             },
+            Self::Checksum { .. } => Some(
+                "the file was changed or damaged after it was written: take a copy of it, or delete it and make it again",
+            ),
             Self::Format { .. } => Some("the file may be truncated or of another kind"),
             Self::Diverged { .. } => Some(
                 "the last good checkpoint is kept; the usual cure is a smaller lr in that stage's plan (--set), which makes that stage again",
@@ -283,9 +296,22 @@ impl Error {
         }
     }
 
-    /// Exit code of the process: 1 where the work was tried and failed, 2 where the input is at fault.
+    /// Exit code of the process: 1 where the work was tried and failed, 2 where the input is at fault, 3 where the
+    /// machine is (disk full, no permission, input and output that fail).
     pub fn exit_code(&self) -> u8 {
+        use io::ErrorKind as Kind;
         match self {
+            Self::Io { source, .. } => match source.kind() {
+                Kind::NotFound
+                | Kind::NotADirectory
+                | Kind::IsADirectory
+                | Kind::AlreadyExists
+                | Kind::InvalidInput
+                | Kind::InvalidFilename => 2,
+                #[cfg(unix)]
+                _ if source.raw_os_error() == Some(libc::ELOOP) => 2,
+                _ => 3,
+            },
             Self::Diverged { .. }
             | Self::Logits { .. }
             | Self::Interrupted { .. }

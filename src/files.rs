@@ -1,7 +1,9 @@
 //! Files that appear whole or not at all.
 
-use std::fs;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+#[cfg(unix)]
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -9,8 +11,109 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::random;
 
-/// Writes a whole file: to a temporary name in the same folder, synced, renamed, so that no crash
-/// and no full disk leaves half a file under the real name.
+/// Largest text file in bytes that is read: a recipe, the results of a classifier. Far above any real
+/// one.
+pub const MAX_TEXT: u64 = 1 << 28;
+
+/// Opens a regular file for reading, at once: a pipe, a socket or a device, which might never have an
+/// end, is refused.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Format`] for anything but a regular file.
+pub fn open(path: &Path) -> Result<File> {
+    // Waiting for a writer is what opening a pipe does by default.
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(unix)]
+    options.custom_flags(libc::O_NONBLOCK);
+    let file = options.open(path).map_err(Error::io("read", path))?;
+    require_regular(&file, path)?;
+    Ok(file)
+}
+
+/// Opens a file of the program's own for appending, and makes it where it is missing. A link is never
+/// followed, and what is there is never shortened.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Format`] for anything but a regular file.
+pub fn open_own(path: &Path) -> Result<File> {
+    if fs::symlink_metadata(path).is_ok_and(|about| about.is_symlink()) {
+        return Err(not_regular(path, "a symbolic link"));
+    }
+    let mut options = File::options();
+    options.create(true).read(true).append(true);
+    #[cfg(unix)]
+    options.custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW);
+    let file = options.open(path).map_err(Error::io("write", path))?;
+    require_regular(&file, path)?;
+    Ok(file)
+}
+
+/// Reads a whole regular file.
+///
+/// # Errors
+/// [`Error::Io`], also where memory does not suffice; [`Error::Format`] for anything but a regular file.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let mut file = open(path)?;
+    file.read_to_end(&mut content)
+        .map_err(Error::io("read", path))?;
+    Ok(content)
+}
+
+/// Reads a whole text file of at most [`MAX_TEXT`] bytes.
+///
+/// # Errors
+/// As [`read`]; [`Error::Format`] for a longer file and for bytes that are no UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
+    let mut content = Vec::new();
+    open(path)?
+        .take(MAX_TEXT + 1)
+        .read_to_end(&mut content)
+        .map_err(Error::io("read", path))?;
+    if content.len() as u64 > MAX_TEXT {
+        let expected = format!("a text of at most {MAX_TEXT} bytes");
+        return Err(Error::format(path, "size", expected, "more"));
+    }
+    String::from_utf8(content).map_err(|error| {
+        let place = format!("byte {}", error.utf8_error().valid_up_to());
+        Error::format(path, place, "text in UTF-8", "other bytes")
+    })
+}
+
+fn require_regular(file: &File, path: &Path) -> Result<()> {
+    let about = file.metadata().map_err(Error::io("read", path))?;
+    match about.is_file() {
+        true => Ok(()),
+        false => Err(not_regular(path, kind_of(about.file_type()))),
+    }
+}
+
+fn not_regular(path: &Path, found: &str) -> Error {
+    Error::format(path, "file", "a regular file", found)
+}
+
+/// Kind of what is no regular file, in words.
+fn kind_of(kind: fs::FileType) -> &'static str {
+    if kind.is_dir() {
+        return "a folder";
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt as _;
+        if kind.is_fifo() {
+            return "a pipe";
+        }
+        if kind.is_socket() {
+            return "a socket";
+        }
+    }
+    "a device"
+}
+
+/// Writes a whole file of the program's own: to a temporary name in the same folder, synced, renamed,
+/// and the folder synced, so that no crash and no full disk leaves half a file under the real name. A
+/// link of that name is replaced, not followed.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -19,9 +122,9 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let write = || -> std::io::Result<()> {
+    let write = || -> io::Result<()> {
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".").suffix(".part");
+        builder.prefix(".").suffix(PART);
         // Temporary files are private by default; a run folder's are ordinary ones (the umask still
         // applies).
         #[cfg(unix)]
@@ -32,34 +135,107 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
         file.write_all(content)?;
         file.as_file().sync_all()?;
         file.persist(path)?;
-        Ok(())
+        sync_folder(folder)
     };
     write()
         .map_err(without_path)
         .map_err(Error::io("write", path))
 }
 
+/// Makes a rename in a folder last through a power failure, where the system can.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if !cfg!(unix) {
+        return Ok(());
+    }
+    use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        // Folders that may be written and not read; file systems without a sync of folders.
+        Err(error) if matches!(error.kind(), InvalidInput | PermissionDenied | Unsupported) => {
+            Ok(())
+        }
+        synced => synced,
+    }
+}
+
+/// Writes a file that the user named, whatever it is: a regular file as [`write_atomic`], the file
+/// behind a link and not the link, and into a pipe or a device.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn write_output(path: &Path, content: &[u8]) -> Result<()> {
+    match fs::metadata(path) {
+        Ok(about) if !about.is_file() && !about.is_dir() => write_through(path, content),
+        // A redirection's file is the shell's: another one of its name would not be what it reads.
+        Ok(_) if is_standard_stream(path) => write_through(path, content),
+        Ok(_) if fs::symlink_metadata(path).is_ok_and(|about| about.is_symlink()) => {
+            let behind = fs::canonicalize(path).map_err(Error::io("write", path))?;
+            write_atomic(&behind, content)
+        }
+        _ => write_atomic(path, content),
+    }
+}
+
+/// Whether a path is one of the names under which a process finds its own open files.
+fn is_standard_stream(path: &Path) -> bool {
+    path.starts_with("/dev") || path.starts_with("/proc")
+}
+
+fn write_through(path: &Path, content: &[u8]) -> Result<()> {
+    let opened = File::options().append(true).open(path);
+    opened
+        .and_then(|mut file| file.write_all(content))
+        .map_err(Error::io("write", path))
+}
+
+/// End of the names of files that are being written.
+const PART: &str = ".part";
+
+/// Removes what a process that was killed while it wrote left in a folder: `.XXXXXX.part`. Nothing of
+/// that name is written by anyone while the folder's lock is held.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn remove_parts(folder: &Path) -> Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(Error::io("read", folder))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(Error::io("read", folder))?;
+        let name = entry.file_name();
+        let random = name.to_str().and_then(|name| {
+            let random = name.strip_prefix('.')?.strip_suffix(PART)?;
+            let is_random = random.len() == 6 && random.chars().all(char::is_alphanumeric);
+            is_random.then_some(())
+        });
+        let regular = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if random.is_some() && regular {
+            let path = entry.path();
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
 /// An error of `tempfile` without the temporary name at its end, which means nothing to a user.
-fn without_path(error: std::io::Error) -> std::io::Error {
-    match error.to_string().split_once(" at path ") {
-        Some((problem, _)) => std::io::Error::new(error.kind(), problem.to_owned()),
-        None => error,
+fn without_path(error: io::Error) -> io::Error {
+    let (number, text) = (error.raw_os_error(), error.to_string());
+    match (number, text.split_once(" at path ")) {
+        (Some(number), _) => io::Error::from_raw_os_error(number),
+        (None, Some((problem, _))) => io::Error::new(error.kind(), problem.to_owned()),
+        (None, None) => error,
     }
 }
 
 /// Refuses an output where writing it would lose a file.
 ///
 /// A file that is one of the `inputs`, or lies in a folder among them, is never replaced, whatever
-/// links and spellings lead to it; any other existing file only where `replace` is true, and only
-/// if it is a regular file. `option` is the option that names the output, for the hint.
+/// links and spellings lead to it; any other existing file only where `replace` is true. Pipes and
+/// devices are written to. `option` is the option that names the output, for the hint.
 ///
 /// # Errors
 /// [`Error::Output`].
 pub fn check_output(path: &Path, option: &str, inputs: &[&Path], replace: bool) -> Result<()> {
-    // Of the path itself: a link would be replaced, even one that leads nowhere.
-    if fs::symlink_metadata(path).is_err() {
-        return Ok(());
-    }
     let refuse = |problem: String, hint: String| {
         Err(Error::Output {
             path: path.to_path_buf(),
@@ -68,8 +244,16 @@ pub fn check_output(path: &Path, option: &str, inputs: &[&Path], replace: bool) 
         })
     };
     let another = format!("name another file with {option}");
-    if fs::metadata(path).is_ok_and(|about| !about.is_file()) {
-        return refuse("it exists and is no regular file".to_owned(), another);
+    match fs::metadata(path) {
+        Ok(about) if about.is_dir() => return refuse("it is a folder".to_owned(), another),
+        Ok(about) if !about.is_file() => return Ok(()),
+        Ok(_) if is_standard_stream(path) => return Ok(()),
+        Err(_) if fs::symlink_metadata(path).is_err() => return Ok(()),
+        Err(_) => {
+            let problem = "it is a link that leads nowhere".to_owned();
+            return refuse(problem, format!("remove it, or {another}"));
+        }
+        Ok(_) => {}
     }
     let is_in = |input: &Path| match (fs::canonicalize(path), fs::canonicalize(input)) {
         (Ok(output), Ok(input)) => output.starts_with(input),
@@ -101,15 +285,78 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 /// # Errors
 /// [`Error::Io`]; [`Error::Format`] with line and column.
 pub fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
-    let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
-    serde_json::from_str(&text).map_err(|error| {
+    parse_json(&read_text(path)?, path)
+}
+
+/// As [`read_json`], from a file's content; `path` is for messages.
+///
+/// # Errors
+/// [`Error::Format`].
+pub fn parse_json<T: for<'de> Deserialize<'de>>(text: &str, path: &Path) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
-        Error::format(
-            path,
-            place,
-            "what this version writes there",
-            error.to_string(),
-        )
+        let expected = "what this version writes there";
+        Error::format(path, place, expected, error.to_string())
+    })
+}
+
+/// Place of a checksum's eight digits in a file that has one: after the first `checksum": "crc32:`.
+fn checksum_digits(content: &[u8]) -> Option<std::ops::Range<usize>> {
+    let find = |wanted: &[u8], from: usize| {
+        let mut windows = content.get(from..)?.windows(wanted.len());
+        windows.position(|part| part == wanted).map(|at| from + at)
+    };
+    let key = b"checksum\":";
+    let mut at = find(key, 0)? + key.len();
+    while content.get(at) == Some(&b' ') {
+        at += 1;
+    }
+    let start = b"\"crc32:";
+    let digits = content.get(at..)?.strip_prefix(start)?.get(..8)?;
+    digits.is_ascii().then_some(())?;
+    let at = at + start.len();
+    Some(at..at + 8)
+}
+
+/// CRC-32 of a file's content with zeros in the place of its own digits.
+fn checksum(content: &[u8], digits: &std::ops::Range<usize>) -> String {
+    let mut crc = flate2::Crc::new();
+    crc.update(&content[..digits.start]);
+    crc.update(&NO_CHECKSUM.as_bytes()[NO_CHECKSUM.len() - 8..]);
+    crc.update(&content[digits.end..]);
+    format!("{:08x}", crc.sum())
+}
+
+/// Checksum of a file that is not filled in yet; [`fill_checksum`] does.
+pub const NO_CHECKSUM: &str = "crc32:00000000";
+
+/// Fills in the checksum of a file that has the text `checksum": "crc32:00000000"` in its first `head`
+/// bytes.
+pub(crate) fn fill_checksum(content: &mut [u8], head: usize) {
+    if let Some(digits) = checksum_digits(&content[..head.min(content.len())]) {
+        let sum = checksum(content, &digits);
+        content[digits].copy_from_slice(sum.as_bytes());
+    }
+}
+
+/// Refuses a file that is not what was written, by the checksum in its first `head` bytes. A file without
+/// one, of an earlier version or of another program, is taken as it is.
+///
+/// # Errors
+/// [`Error::Checksum`].
+pub fn require_checksum(content: &[u8], head: usize, path: &Path) -> Result<()> {
+    let Some(digits) = checksum_digits(&content[..head.min(content.len())]) else {
+        return Ok(());
+    };
+    let found = checksum(content, &digits);
+    let expected = String::from_utf8_lossy(&content[digits]).into_owned();
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::Checksum {
+        path: path.to_path_buf(),
+        expected,
+        found,
     })
 }
 

@@ -9,7 +9,11 @@ use burn::tensor::{Tensor, TensorData};
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::error::{Error, Result};
+use crate::files::{self, NO_CHECKSUM};
 use crate::tensor::to_vec;
+
+/// Largest header of a safetensors file in bytes: the format's own limit.
+const MAX_HEADER: u64 = 100_000_000;
 
 /// Tensors by name: f32 values and their shape.
 pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
@@ -162,15 +166,55 @@ pub fn save(path: &Path, tensors: &Tensors, metadata: &[(&str, String)]) -> Resu
         path: path.to_path_buf(),
         source: std::io::Error::other(error),
     })?;
-    crate::files::write_atomic(path, &content)
+    files::write_atomic(path, &with_checksum(content))
+}
+
+/// Name of the checksum in the metadata of the files that are written here.
+const CHECKSUM: &str = "advcl_checksum";
+
+/// A safetensors file with a checksum of all its bytes as the first entry of its metadata.
+pub(crate) fn with_checksum(content: Vec<u8>) -> Vec<u8> {
+    const START: &[u8] = b"{\"__metadata__\":{";
+    let header = &content[8..];
+    if !header.starts_with(START) || header[START.len()..].starts_with(b"}") {
+        return content;
+    }
+    let mut entry = format!("\"{CHECKSUM}\":\"{NO_CHECKSUM}\",");
+    // The tensors stay at multiples of eight bytes.
+    while entry.len() % 8 != 0 {
+        entry.push(' ');
+    }
+    let length = header_length(&content) + entry.len();
+    let (start, rest) = header.split_at(START.len());
+    let length_bytes = (length as u64).to_le_bytes();
+    let mut content = [&length_bytes[..], start, entry.as_bytes(), rest].concat();
+    files::fill_checksum(&mut content, 8 + length);
+    content
+}
+
+/// Length of the header as a file says it, cut to what is there.
+fn header_length(content: &[u8]) -> usize {
+    let length = content.first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
+    let there = content.len().saturating_sub(8);
+    usize::try_from(length).map_or(there, |length| length.min(there))
+}
+
+/// Refuses a file that is not what was written, by the checksum in its metadata, where it has one.
+///
+/// # Errors
+/// [`Error::Checksum`].
+pub fn require_checksum(content: &[u8], path: &Path) -> Result<()> {
+    files::require_checksum(content, 8 + header_length(content), path)
 }
 
 /// A safetensors file's tensors, as f32 (or int64, converted), and its metadata.
 ///
 /// # Errors
-/// [`Error::Io`] for a file that cannot be read, [`Error::Format`] for one that is truncated or no safetensors.
+/// [`Error::Io`] for a file that cannot be read, [`Error::Format`] for one that is truncated or no safetensors,
+/// [`Error::Checksum`] for one that was damaged.
 pub fn load(path: &Path) -> Result<(Tensors, BTreeMap<String, String>)> {
-    let content = std::fs::read(path).map_err(Error::io("read", path))?;
+    let content = files::read(path)?;
+    require_checksum(&content, path)?;
     parse(&content, path)
 }
 
@@ -182,14 +226,15 @@ pub fn load(path: &Path) -> Result<(Tensors, BTreeMap<String, String>)> {
 pub fn load_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
     let broken =
         |found: String| Error::format(path, "header", "a complete safetensors file", found);
-    let read = || -> std::io::Result<(Vec<u8>, u64)> {
-        let mut file = std::fs::File::open(path)?;
+    let mut file = files::open(path)?;
+    let mut read = || -> std::io::Result<(Vec<u8>, u64)> {
         let length = file.metadata()?.len();
         let mut size = [0; 8];
         file.read_exact(&mut size)?;
         // A damaged size claims no memory: what is there is read.
         let mut header = size.to_vec();
-        file.take(u64::from_le_bytes(size))
+        (&mut file)
+            .take(u64::from_le_bytes(size).min(MAX_HEADER))
             .read_to_end(&mut header)?;
         Ok((header, length))
     };
