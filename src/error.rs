@@ -158,6 +158,16 @@ pub enum Error {
         /// Examples in the file.
         examples: usize,
     },
+    /// Files of a run folder that are not what was written.
+    #[error("{}: {damaged} of {files} files are damaged", path.display())]
+    Damaged {
+        /// Run folder.
+        path: PathBuf,
+        /// Number of damaged files.
+        damaged: usize,
+        /// Number of files that were checked.
+        files: usize,
+    },
     /// Golden vectors that this machine does not reproduce.
     #[error("self-test: {failed} of {total} checks failed")]
     SelfTest {
@@ -289,6 +299,7 @@ impl Error {
             Self::Examples { .. } => Some(
                 "they may be of another classifier, threat model or data set; only the valid ones count against it",
             ),
+            Self::Damaged { .. } => Some("nothing was changed; what to do is said above"),
             Self::Interrupted { .. } => Some("run the same command again to go on"),
             Self::SelfTest { .. } => {
                 Some("results from this device cannot be trusted; please report the lines above")
@@ -317,6 +328,7 @@ impl Error {
             | Self::Interrupted { .. }
             | Self::Rows { .. }
             | Self::Examples { .. }
+            | Self::Damaged { .. }
             | Self::SelfTest { .. } => 1,
             _ => 2,
         }

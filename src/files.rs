@@ -190,6 +190,13 @@ fn write_through(path: &Path, content: &[u8]) -> Result<()> {
 /// End of the names of files that are being written.
 const PART: &str = ".part";
 
+/// Whether a file has the name of one that is being written: `.XXXXXX.part`.
+pub(crate) fn is_part(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let random = name.and_then(|name| name.strip_prefix('.')?.strip_suffix(PART));
+    random.is_some_and(|random| random.len() == 6 && random.chars().all(char::is_alphanumeric))
+}
+
 /// Removes what a process that was killed while it wrote left in a folder: `.XXXXXX.part`. Nothing of
 /// that name is written by anyone while the folder's lock is held.
 ///
@@ -202,15 +209,11 @@ pub fn remove_parts(folder: &Path) -> Result<()> {
     };
     for entry in entries {
         let entry = entry.map_err(Error::io("read", folder))?;
-        let name = entry.file_name();
-        let random = name.to_str().and_then(|name| {
-            let random = name.strip_prefix('.')?.strip_suffix(PART)?;
-            let is_random = random.len() == 6 && random.chars().all(char::is_alphanumeric);
-            is_random.then_some(())
-        });
-        let regular = entry.file_type().is_ok_and(|kind| kind.is_file());
-        if random.is_some() && regular {
-            let path = entry.path();
+        let (path, regular) = (
+            entry.path(),
+            entry.file_type().is_ok_and(|kind| kind.is_file()),
+        );
+        if is_part(&path) && regular {
             fs::remove_file(&path).map_err(Error::io("remove", &path))?;
         }
     }
@@ -275,9 +278,14 @@ pub fn check_output(path: &Path, option: &str, inputs: &[&Path], replace: bool) 
 /// # Errors
 /// [`Error::Io`].
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    write_atomic(path, to_json(value).as_bytes())
+}
+
+/// A value as indented JSON with a line break at its end.
+pub(crate) fn to_json(value: &impl Serialize) -> String {
     let mut text = serde_json::to_string_pretty(value).expect("plain values");
     text.push('\n');
-    write_atomic(path, text.as_bytes())
+    text
 }
 
 /// Reads what [`write_json`] wrote.

@@ -34,7 +34,7 @@ impl Interval {
         if images == 0 {
             return None;
         }
-        let (n, share) = (images as f64, hits as f64 / images as f64);
+        let (n, share) = (images as f64, hits.min(images) as f64 / images as f64);
         let centre = (share + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
         let half =
             Z / (1.0 + Z * Z / n) * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();

@@ -39,8 +39,8 @@ pub enum Event {
         epoch: usize,
         /// Epochs in all.
         epochs: usize,
-        /// Means over this epoch's steps (since the last resume).
-        losses: Vec<(&'static str, f32)>,
+        /// Means over this epoch's steps.
+        losses: Vec<(String, f32)>,
         /// Figures of the model after it, where it was probed: "knn", the share of held-out images that nearest
         /// neighbours classify correctly.
         #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -88,6 +88,9 @@ pub enum Event {
     },
 }
 
+/// Question whether a log has an epoch, counted from 1, of a stage with these losses.
+pub type Logged<'a> = &'a (dyn Fn(&str, usize, &[(String, f32)]) -> bool + 'a);
+
 /// Runtime environment of a stage: device, seed, precision, stop flag and event observer.
 ///
 /// An [`Experiment`](crate::experiment::Experiment) puts its recipe's seed in the place of `seed`.
@@ -118,6 +121,13 @@ pub struct Context<'a> {
     pub stop: &'a AtomicBool,
     /// Observer of every event.
     pub observe: Box<dyn FnMut(&Event) + 'a>,
+    /// Whether the log has an epoch, counted from 1, of a stage with these losses; yes where there is no log.
+    pub logged: Logged<'a>,
+}
+
+/// Answer of contexts without a log.
+fn no_log(_: &str, _: usize, _: &[(String, f32)]) -> bool {
+    true
 }
 
 /// Flag of contexts that nobody stops.
@@ -132,6 +142,7 @@ impl<'a> Context<'a> {
             precision: Precision::default(),
             stop: &NEVER,
             observe: Box::new(|_| ()),
+            logged: &no_log,
         }
     }
 
@@ -161,6 +172,16 @@ impl<'a> Context<'a> {
         Self { stop, ..self }
     }
 
+    /// The same environment with a log that is asked before an epoch of an earlier process is logged late.
+    pub fn logged_by(self, logged: Logged<'a>) -> Self {
+        Self { logged, ..self }
+    }
+
+    /// The same environment, in which nobody asks to stop: for work that is to be whole.
+    pub fn unstopped(&mut self) -> Context<'_> {
+        self.watched(|_| ()).stopped_by(&NEVER)
+    }
+
     /// The same environment, with another observer that gets every event first.
     pub fn watched<'b>(&'b mut self, mut watch: impl FnMut(&Event) + 'b) -> Context<'b> {
         let observe = &mut self.observe;
@@ -169,6 +190,7 @@ impl<'a> Context<'a> {
             seed: self.seed,
             precision: self.precision,
             stop: self.stop,
+            logged: self.logged,
             observe: Box::new(move |event| {
                 watch(event);
                 observe(event);

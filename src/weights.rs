@@ -207,6 +207,25 @@ pub fn require_checksum(content: &[u8], path: &Path) -> Result<()> {
     files::require_checksum(content, 8 + header_length(content), path)
 }
 
+/// Refuses values that are not finite.
+///
+/// # Errors
+/// [`Error::Format`] naming `path` and the tensor.
+pub fn require_finite(tensors: &Tensors, path: &Path) -> Result<()> {
+    for (name, (_, values)) in tensors {
+        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+            let place = format!("tensor {name}");
+            return Err(Error::format(
+                path,
+                place,
+                "finite numbers",
+                value.to_string(),
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// A safetensors file's tensors, as f32 (or int64, converted), and its metadata.
 ///
 /// # Errors

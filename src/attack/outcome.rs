@@ -1,11 +1,13 @@
 //! Outcomes of attacks: image by image, and counted.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::AttackKind;
+use crate::error::{Error, Result};
 
 /// Outcome of an evaluation for one image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -76,14 +78,14 @@ impl PerImage {
 }
 
 impl Serialize for PerImage {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let letters: String = self.0.iter().map(|outcome| outcome.letter()).collect();
         serializer.serialize_str(&letters)
     }
 }
 
 impl<'de> Deserialize<'de> for PerImage {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         let outcome = |letter: char| {
             let known = ImageOutcome::ALL.into_iter();
             let mut same = known.filter(|outcome| outcome.letter() == letter);
@@ -99,7 +101,7 @@ impl<'de> Deserialize<'de> for PerImage {
         letters
             .chars()
             .map(outcome)
-            .collect::<Result<_, _>>()
+            .collect::<std::result::Result<_, _>>()
             .map(Self)
     }
 }
@@ -113,6 +115,24 @@ pub struct Tally {
     pub clean: usize,
     /// Images that are classified correctly both clean and under attack.
     pub robust: usize,
+}
+
+impl Tally {
+    /// Refuses counts that cannot be, of a file that was changed.
+    ///
+    /// # Errors
+    /// [`Error::Format`] naming `path`.
+    pub fn require_possible(&self, path: &Path) -> Result<()> {
+        if self.robust <= self.clean && self.clean <= self.images {
+            return Ok(());
+        }
+        let expected = "no more robust than correct images, and no more correct ones than images";
+        let found = format!(
+            "{} robust, {} correct, {} images",
+            self.robust, self.clean, self.images
+        );
+        Err(Error::format(path, "counts", expected, found))
+    }
 }
 
 impl FromIterator<ImageOutcome> for Tally {

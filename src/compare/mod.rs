@@ -64,7 +64,7 @@ pub fn compare(
     for &seed in &seeds {
         let experiment = open(seed)?;
         experiment.check_ready(context)?;
-        experiment.remember(device)?;
+        experiment.remember(context)?;
     }
     // From now on the folder knows what it is for.
     save_recipe(&layout, recipe, about)?;

@@ -1,6 +1,6 @@
 //! Adversarial examples in a file: the evidence for a robust accuracy, which anyone can check without repeating the attack.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use burn::tensor::{Tensor, TensorData};
@@ -12,9 +12,10 @@ use super::{Evaluator, StageProgress};
 use crate::attack::{Ball, Norm, in_box};
 use crate::data::Images;
 use crate::error::{Error, Result};
-use crate::files::write_atomic;
+use crate::files::{self, write_atomic};
 use crate::logits::{LogitRows, require_finite};
 use crate::session::Context;
+use crate::weights;
 
 const INDICES: &str = "indices";
 const IMAGES: &str = "images";
@@ -132,7 +133,12 @@ impl Adversarial {
                 path: path.to_path_buf(),
                 source: std::io::Error::other(error),
             })?;
-        write_atomic(path, &content)
+        write_atomic(path, &weights::with_checksum(content))
+    }
+
+    /// Whether a file holds adversarial examples, by its description.
+    pub fn is_file(path: &Path) -> bool {
+        weights::load_metadata(path).is_ok_and(|metadata| metadata.contains_key(METADATA))
     }
 
     /// Reads what [`Adversarial::save`] wrote, strictly.
@@ -140,14 +146,21 @@ impl Adversarial {
     /// # Errors
     /// [`Error::Io`]; [`Error::Format`] for any other file, and for a truncated one.
     pub fn load(path: &Path) -> Result<(Self, ExamplesInfo)> {
-        let content = std::fs::read(path).map_err(Error::io("read", path))?;
+        Self::parse(&files::read(path)?, path)
+    }
+
+    /// As [`Adversarial::load`], from a file's content; `path` is for messages.
+    ///
+    /// # Errors
+    /// [`Error::Format`].
+    pub fn parse(content: &[u8], path: &Path) -> Result<(Self, ExamplesInfo)> {
         let wrong = |place: &str, expected: &str, found: String| {
             Error::format(path, place, expected, found)
         };
         let complete = "a complete safetensors file";
-        let (_, header) = SafeTensors::read_metadata(&content)
+        let (_, header) = SafeTensors::read_metadata(content)
             .map_err(|error| wrong("header", complete, error.to_string()))?;
-        let file = SafeTensors::deserialize(&content)
+        let file = SafeTensors::deserialize(content)
             .map_err(|error| wrong("header", complete, error.to_string()))?;
         let metadata = header.metadata().as_ref();
         let info = metadata.and_then(|all| all.get(METADATA)).ok_or_else(|| {
@@ -235,19 +248,22 @@ impl Verification {
     }
 }
 
-/// Checks stored examples against their originals and against the classifier that they are meant to fool.
+/// Checks stored examples against their originals and against the classifier that they are meant to fool. `among` are the
+/// indices of the images that the run evaluates: the file must count the same ones.
 ///
 /// # Errors
-/// [`Error::Format`] for examples of other images: another size, an index out of range or twice;
+/// [`Error::Format`] for examples of other images: another size, an index out of range or twice, other images evaluated;
 /// [`Error::Interrupted`].
 pub fn verify(
     (path, examples, info): (&Path, &Adversarial, &ExamplesInfo),
     evaluator: &Evaluator,
+    among: &[usize],
     ball: Ball,
     context: &mut Context,
 ) -> Result<Verification> {
     let split = evaluator.split;
     check_indices(path, examples, info, &split.images)?;
+    check_among(path, info, among)?;
     let name = format!("{}/verify", info.classifier);
     let mut stage = StageProgress::new(&name, info.among.len() + examples.indices.len());
     let predicted = evaluator.predict_clean(&info.among, &mut stage, context)?;
@@ -334,11 +350,70 @@ fn check_indices(
             return Err(Error::format(path, "tensor indices", expected, found));
         }
     }
-    match info.among.iter().find(|&&index| index >= images.len()) {
-        Some(index) => {
-            let place = "the evaluated images";
-            Err(Error::format(path, place, below, index.to_string()))
+    let place = "the evaluated images";
+    let wrong = |expected: &str, found: String| Err(Error::format(path, place, expected, found));
+    if info.among.is_empty() {
+        return wrong("one image at least", "none".to_owned());
+    }
+    let mut among = vec![false; images.len()];
+    for &index in &info.among {
+        if index >= images.len() {
+            return wrong(&below, index.to_string());
         }
+        if std::mem::replace(&mut among[index], true) {
+            return wrong("each image once", format!("{index} twice"));
+        }
+    }
+    match examples.indices.iter().find(|index| !among[**index]) {
+        Some(index) => wrong(
+            "the originals of all examples",
+            format!("an example of image {index}, which is not among them"),
+        ),
         None => Ok(()),
     }
+}
+
+/// Refuses examples that count other images than those that the run evaluates: leaving out the robust ones would lower
+/// the accuracy that they seem to show, and others would not be this run's.
+fn check_among(path: &Path, info: &ExamplesInfo, expected: &[usize]) -> Result<()> {
+    let missing = |from: &[usize], of: &[usize]| -> Vec<usize> {
+        let from: HashSet<&usize> = from.iter().collect();
+        of.iter()
+            .filter(|index| !from.contains(index))
+            .copied()
+            .collect()
+    };
+    let (lacking, others) = (
+        missing(&info.among, expected),
+        missing(expected, &info.among),
+    );
+    if lacking.is_empty() && others.is_empty() {
+        return Ok(());
+    }
+    let named = |what: &str, indices: &[usize]| {
+        let first: Vec<String> = indices.iter().take(5).map(usize::to_string).collect();
+        let dots = if indices.len() > first.len() {
+            ", …"
+        } else {
+            ""
+        };
+        format!("{} {what} ({}{dots})", indices.len(), first.join(", "))
+    };
+    let mut found = vec![format!("{} images", info.among.len())];
+    if !lacking.is_empty() {
+        found.push(named("of the run's are missing", &lacking));
+    }
+    if !others.is_empty() {
+        found.push(named("are not evaluated by the run", &others));
+    }
+    let expected = format!(
+        "the {} images that this run evaluates under its recipe's attack_limit and split",
+        expected.len()
+    );
+    Err(Error::format(
+        path,
+        "the evaluated images",
+        expected,
+        found.join(", "),
+    ))
 }

@@ -11,9 +11,11 @@ use crate::attack::{
     AttackTally, Ball, Job, JobResult, PerImage, Suite, Tally, run_confirmed, run_suite,
 };
 use crate::error::{Error, Result};
+use crate::files;
 use crate::interval::Interval;
 use crate::session::Context;
 use crate::tensor::to_vec;
+use crate::weights;
 
 /// Result of an attack suite on one classifier.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +47,44 @@ impl Attacked {
     /// Share of all images that no attack broke, with its 95 % interval; none without images.
     pub fn robust_interval(&self) -> Option<Interval> {
         Interval::wilson(self.robust, self.images)
+    }
+
+    /// Refuses counts that cannot be, of a file that was changed.
+    ///
+    /// # Errors
+    /// [`Error::Format`] naming `path`.
+    pub fn require_possible(&self, path: &Path) -> Result<()> {
+        let Self {
+            images,
+            clean,
+            robust,
+            ..
+        } = *self;
+        Tally {
+            images,
+            clean,
+            robust,
+        }
+        .require_possible(path)?;
+        for AttackTally {
+            attack,
+            images,
+            broken,
+            seconds,
+        } in &self.attacks
+        {
+            if broken > images || !(0.0..1e12).contains(seconds) {
+                let found = format!("{broken} of {images} broken in {seconds} seconds");
+                let place = format!("attack {attack}");
+                return Err(Error::format(
+                    path,
+                    place,
+                    "counts and times that can be",
+                    found,
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Adds the counts of PGD on the images that this suite was run on, as far as `accuracy` has their outcomes.
@@ -150,7 +190,9 @@ impl SuiteRun<'_> {
         if !path.exists() {
             return Ok(None);
         }
-        let (found, info) = Adversarial::load(path)?;
+        let content = files::read(path)?;
+        weights::require_checksum(&content, path)?;
+        let (found, info) = Adversarial::parse(&content, path)?;
         let inside = found.indices.iter().all(|index| indices.contains(index));
         let same =
             |batch: &BatchInfo| batch.tried == indices && inside && info.recipe == self.recipe;

@@ -26,7 +26,7 @@ impl Experiment {
     /// long; [`Error::Recipe`] for a share of the labels that leaves a class without any.
     pub fn finetune(&self, cells: &[Cell], context: &mut Context) -> Result<()> {
         self.require_permission(cells, &[])?;
-        self.remember(&super::device_name(context))?;
+        self.remember(context)?;
         self.enter(context, |context| {
             self.each_row(cells, context, |cell, context| {
                 self.make_classifier(cell, context)
@@ -314,13 +314,14 @@ impl Fitting<'_> {
         let checkpoint = Checkpoint {
             path: &folder.join(file),
             resume: self.resume,
+            interval: self.experiment.recipe.checkpoint.interval(),
         };
         let mut plan = self.entry.settings.plan.clone();
         // Few labels: one step an epoch.
         plan.batch_size = plan.batch_size.min(images);
         let started = Instant::now();
         let mut losses = Vec::new();
-        let (model, seconds) = {
+        let (model, sittings) = {
             let mut watched = context.watched(|event| {
                 if let Event::Step { loss, .. } = event {
                     losses.push(*loss);
@@ -334,7 +335,7 @@ impl Fitting<'_> {
                 "its figures are those of a failed training: try a smaller lr in this mode's plan";
             context.note(&stage, format!("warning: {reason}; {advice}"));
         }
-        self.trained += seconds;
+        self.trained += sittings.seconds;
         self.looped += started.elapsed().as_secs_f64();
         Ok(model)
     }

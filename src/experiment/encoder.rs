@@ -16,7 +16,7 @@ use crate::probe::Probe;
 use crate::recipe::{Artifact, CLUSTERED_METHOD, differences, from_text, in_words, title, to_text};
 use crate::run::{MODEL_FORMAT, Model, ModelInfo};
 use crate::session::Context;
-use crate::train::Resume;
+use crate::train::{Resume, Sittings};
 use crate::{files, random};
 
 impl Experiment {
@@ -31,7 +31,7 @@ impl Experiment {
         let methods = self.methods(method)?;
         self.require_labels_of(&methods)?;
         self.require_permission(&[], &methods)?;
-        self.remember(&super::device_name(context))?;
+        self.remember(context)?;
         self.enter(context, |context| {
             for name in &methods {
                 // One method alone finds its pseudo-labels there, or says that they are missing.
@@ -93,11 +93,15 @@ impl Experiment {
                 continues: continues.as_deref(),
                 replaces,
             },
+            interval: recipe.checkpoint.interval(),
         };
         let mut trainer = Trainer::new(stage, inputs, context);
         trainer.probe = self.probe(method.route())?;
         let trained = method.pretrain(&mut trainer)?;
-        let seconds = trainer.seconds();
+        let Sittings {
+            seconds,
+            arithmetic,
+        } = trainer.sittings().clone();
         let (classes, finetuning) = match trained.linear {
             Some(_) => (
                 data.classes.clone(),
@@ -121,6 +125,7 @@ impl Experiment {
             finetuning,
             normalize: trained.backbone.encoder.normalize().cloned(),
             recipe: text,
+            arithmetic,
             advcl_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         self.set_seconds(name, |times| times.pretrain = seconds)?;
@@ -287,7 +292,7 @@ impl Experiment {
     /// [`Error::Run`] when there is no encoder yet; what reading the model or the labels file meets;
     /// [`Error::Interrupted`].
     pub fn cluster(&self, context: &mut Context) -> Result<()> {
-        self.remember(&super::device_name(context))?;
+        self.remember(context)?;
         self.enter(context, |context| self.make_labels(context))
     }
 

@@ -19,8 +19,10 @@ use crate::evaluate::{Attacked, Evaluator, SuiteRun};
 use crate::files;
 use crate::nn::{Classifier, Mode};
 use crate::recipe::{Artifact, CLASSIFIER, to_text};
-use crate::run::{Model, ModelInfo, Results};
+use crate::run::layout::ATTACK_PIECES;
+use crate::run::{Model, ModelInfo, Results, require_inside};
 use crate::session::{Context, Event};
+use crate::weights;
 
 /// Classifier of a row as it is evaluated: from its file, whatever the recipe says about training.
 pub(super) struct Subject<'a> {
@@ -266,7 +268,12 @@ impl Experiment {
             return Ok(None);
         };
         let stage = subject.cell.stage();
+        let folder = self.run.stage(&stage)?;
         let path = self.layout().attacks(&stage);
+        let all_pieces = folder.join(ATTACK_PIECES);
+        if all_pieces.exists() {
+            require_inside(self.run.path(), &all_pieces)?;
+        }
         let text = self.text(subject, Artifact::Suite)?;
         let key = suite_key(suite.name(), &text);
         let pieces = self.layout().attack_pieces(&stage, &key);
@@ -317,6 +324,7 @@ impl Experiment {
             return Ok(());
         }
         let stage = subject.cell.stage();
+        self.run.stage(&stage)?;
         let path = self.layout().soundness(&stage);
         let text = self.text(subject, Artifact::Pgd)?;
         let mut results: Results<Soundness> = Results::load(&path)?;
@@ -374,8 +382,8 @@ impl Experiment {
             let hint = "name the attack that makes them: --attack autoattack";
             return Err(Error::run(self.run.path(), problem, hint));
         };
-        let content = std::fs::read(&source).map_err(Error::io("read", &source))?;
-        files::write_atomic(path, &content)
+        let content = files::read(&source)?;
+        files::write_output(path, &content)
     }
 
     /// Checks stored adversarial examples against the row that their file names, with this recipe's threat model.
@@ -398,9 +406,13 @@ impl Experiment {
         let logits = |x| classifier.logits(x);
         let evaluator = self.evaluator(&subject, stage, &logits);
         let (stored, ball) = ((path, &examples, &about), self.recipe.threat.ball());
-        self.enter(context, |context| {
-            adversarial::verify(stored, &evaluator, ball, context)
-        })
+        let among = self.attacked_images()?;
+        let found = self.enter(context, |context| {
+            adversarial::verify(stored, &evaluator, &among, ball, context)
+        })?;
+        // Last, because what an example is shows more than that its file was changed.
+        weights::require_checksum(&files::read(path)?, path)?;
+        Ok(found)
     }
 
     /// Evaluates rows and writes `summary.json`.

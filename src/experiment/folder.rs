@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use crate::error::{Error, Result};
-use crate::files::{hash, write_atomic};
+use crate::files::{hash, read_text, write_atomic};
 use crate::recipe::{Recipe, is_path};
 use crate::run::{About, FORMAT, Layout, Place};
 
@@ -43,15 +43,11 @@ fn is_ours(text: &str, about: Option<&About>) -> bool {
     }
 }
 
-fn read(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(Error::io("read", path))
-}
-
 fn source(layout: &Layout) -> Result<Option<Source>> {
     let (path, resolved) = (layout.recipe(), layout.resolved_recipe());
     let about = About::load(layout)?;
     let text = if path.exists() {
-        Some(read(&path)?)
+        Some(read_text(&path)?)
     } else {
         None
     };
@@ -59,7 +55,7 @@ fn source(layout: &Layout) -> Result<Option<Source>> {
         .as_deref()
         .is_some_and(|text| is_ours(text, about.as_ref()));
     if !own && resolved.exists() {
-        let beside = read(&resolved)?;
+        let beside = read_text(&resolved)?;
         let first = beside.lines().next().unwrap_or_default();
         // The user changed the recipe since: it is what counts.
         let current = text
@@ -223,7 +219,7 @@ pub fn save(layout: &Layout, recipe: &Recipe, mut about: About) -> Result<()> {
     if !same {
         let (path, text) = (layout.recipe(), whole.to_toml());
         let users = if path.exists() {
-            let there = read(&path)?;
+            let there = read_text(&path)?;
             (!is_ours(&there, Some(&about))).then_some(there)
         } else {
             None

@@ -117,6 +117,6 @@ impl Experiment {
 }
 
 fn copy_file(from: &Path, to: &Path) -> Result<()> {
-    let content = fs::read(from).map_err(Error::io("read", from))?;
+    let content = crate::files::read(from)?;
     crate::files::write_atomic(to, &content)
 }

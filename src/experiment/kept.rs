@@ -1,14 +1,18 @@
 //! Results of a classifier as its folder keeps them: figures of several conditions, put together.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::{Cell, Evaluated, Outcome, state};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::evaluate::Attacked;
 use crate::evaluate::measures::{Measure, Measures};
 use crate::evaluate::soundness::Soundness;
 use crate::recipe::{CLASSIFIER, from_text};
+use crate::run::layout::ATTACK_PIECES;
 use crate::run::{Layout, ModelInfo, Results};
 
 /// Outcome of an attack suite, with where its adversarial examples are.
@@ -45,7 +49,7 @@ pub(super) fn classifier_table(layout: &Layout, cell: &Cell) -> Result<Option<Ta
 /// threat model and setting of PGD, oldest first. What belongs to an earlier classifier is left out.
 ///
 /// # Errors
-/// [`Error::Io`](crate::Error::Io), [`Error::Format`](crate::Error::Format).
+/// [`Error::Io`], [`Error::Format`]; [`Error::Checksum`] for a file that was damaged.
 pub fn kept_outcomes(layout: &Layout, cell: &Cell) -> Result<Vec<(String, Outcome)>> {
     let Some(classifier) = classifier_table(layout, cell)? else {
         return Ok(Vec::new());
@@ -56,6 +60,12 @@ pub fn kept_outcomes(layout: &Layout, cell: &Cell) -> Result<Vec<(String, Outcom
     let soundness: Results<Soundness> = Results::load(&layout.soundness(&stage))?;
     let measures: Results<KeptMeasure> = Results::load(&layout.measures(&stage))?;
     let mut outcomes = Vec::new();
+    let (result_file, attack_file) = (layout.results(&stage), layout.attacks(&stage));
+    pgd.iter()
+        .try_for_each(|kept| kept.value.require_possible(&result_file))?;
+    suites
+        .iter()
+        .try_for_each(|kept| kept.value.attacked.require_possible(&attack_file))?;
     for kept in pgd.iter() {
         let Some(conditions) = of_classifier(&kept.depends_on, &classifier) else {
             continue;
@@ -96,8 +106,54 @@ pub fn kept_outcomes(layout: &Layout, cell: &Cell) -> Result<Vec<(String, Outcom
     Ok(outcomes)
 }
 
+/// Removes the batches of attack suites whose outcome is kept, which a process left that was killed between the two.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn remove_finished_pieces(layout: &Layout) -> Result<()> {
+    for method in folders(layout.root())? {
+        for mode in folders(&method)? {
+            let name = |path: &Path| path.file_name().unwrap_or_default().to_owned();
+            let stage = Path::new(&name(&method)).join(name(&mode));
+            let (Some(stage), all) = (stage.to_str(), mode.join(ATTACK_PIECES)) else {
+                continue;
+            };
+            if !all.is_dir() {
+                continue;
+            }
+            // A file that cannot be read is named by the command that needs it.
+            let Ok(suites) = Results::<KeptSuite>::load(&layout.attacks(stage)) else {
+                continue;
+            };
+            for pieces in folders(&all)? {
+                if suites
+                    .iter()
+                    .any(|suite| *suite.value.key == *name(&pieces))
+                {
+                    fs::remove_dir_all(&pieces).map_err(Error::io("remove", &pieces))?;
+                }
+            }
+            // Other suites may be unfinished: their pieces stay.
+            let _ = fs::remove_dir(&all);
+        }
+    }
+    Ok(())
+}
+
+/// Folders in a folder, without links to others.
+fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
+        let entry = entry.map_err(Error::io("read", folder))?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
 /// Conditions of a result: its dependencies without its classifier's, where those are `classifier`'s.
-fn of_classifier(depends_on: &str, classifier: &Table) -> Option<Table> {
+pub(super) fn of_classifier(depends_on: &str, classifier: &Table) -> Option<Table> {
     let mut conditions = from_text(depends_on)?;
     match conditions.remove(CLASSIFIER) {
         Some(Value::Table(table)) if table == *classifier => Some(conditions),

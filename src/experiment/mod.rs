@@ -1,5 +1,6 @@
 //! A recipe carried out in a run folder, stage by stage; what is done already is not done again.
 
+mod checkup;
 mod classifier;
 mod data;
 mod encoder;
@@ -17,10 +18,12 @@ use std::path::{Path, PathBuf};
 use crate::data::{Dataset, SplitFingerprint};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::nn;
 use crate::recipe::{Artifact, Fingerprints, Recipe, title};
 use crate::run::{About, FolderKind, Layout, Model, Run};
 use crate::session::Context;
 
+pub use checkup::{CheckedFile, FileState, check};
 pub use data::{Data, Purpose, Sources};
 pub use folder::{FolderRecipe, has_begun, has_recipe, require_images, save as save_recipe};
 pub use fork::Forked;
@@ -111,8 +114,10 @@ impl Experiment {
         let fingerprints = fingerprints(&recipe, &data)?;
         // A folder of a later version, or of a comparison, is refused before anything is written into it.
         About::require(&Layout::new(folder.as_ref()), FolderKind::Run)?;
+        let run = Run::open(folder.as_ref())?;
+        kept::remove_finished_pieces(run.layout())?;
         Ok(Self {
-            run: Run::open(folder.as_ref())?,
+            run,
             fingerprints,
             recipe,
             data,
@@ -145,15 +150,22 @@ impl Experiment {
         context: &mut Context,
         work: impl FnOnce(&mut Context) -> Result<T>,
     ) -> Result<T> {
+        let has_logged =
+            |stage: &str, epoch: usize, losses: &[_]| self.run.has_logged(stage, epoch, losses);
         let logged = context.watched(|event| self.run.log(event));
-        let mut inner = logged.with_seed(self.recipe.seed);
-        work(&mut inner).map_err(|error| match error {
+        let mut inner = logged.with_seed(self.recipe.seed).logged_by(&has_logged);
+        inner.precision = self.recipe.precision;
+        let done = work(&mut inner);
+        drop(inner);
+        let done = done.map_err(|error| match error {
             Error::Interrupted { at, path } if path.as_os_str().is_empty() => Error::Interrupted {
                 at,
                 path: self.run.path().to_path_buf(),
             },
             other => other,
-        })
+        })?;
+        self.run.finish_log()?;
+        Ok(done)
     }
 
     /// Refuses data without labels, or with a class that has no training image.
@@ -258,9 +270,18 @@ impl Experiment {
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Run`].
-    pub(crate) fn remember(&self, device: &str) -> Result<()> {
+    pub(crate) fn remember(&self, context: &Context) -> Result<()> {
         let about = About::load(self.layout())?;
-        let about = about.unwrap_or_else(|| About::new(FolderKind::Run, device, self.recipe.seed));
+        let (device, seed) = (device_name(context), self.recipe.seed);
+        let mut about = about.unwrap_or_else(|| About::new(FolderKind::Run, &device, seed));
+        let arithmetic = nn::arithmetic(&context.device, self.recipe.precision);
+        if !about.arithmetic.contains(&arithmetic) {
+            about.arithmetic.push(arithmetic);
+            // Also where nothing else is new, which is all that `save` looks for.
+            if self.layout().about().exists() {
+                about.store(self.layout())?;
+            }
+        }
         folder::save(self.layout(), &self.recipe, about)
     }
 
@@ -286,7 +307,7 @@ impl Experiment {
     /// Of any stage.
     pub fn run(&self, context: &mut Context) -> Result<Summary> {
         self.check_ready(context)?;
-        self.remember(&device_name(context))?;
+        self.remember(context)?;
         self.enter(context, |context| {
             let cells = self.cells(None, None)?;
             if self.labels_are_given() {

@@ -1,7 +1,10 @@
 //! Outcome of a run: figures, times, and the table of both.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::evaluate::measures::{Measures, Transfer};
 use crate::evaluate::soundness::Soundness;
 use crate::evaluate::{Accuracy, Attacked};
@@ -47,6 +50,52 @@ pub struct Outcome {
     /// Soundness checks; none where the recipe turns them off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub soundness: Option<Soundness>,
+}
+
+impl Outcome {
+    /// Refuses counts and shares that cannot be, of a file that was changed.
+    ///
+    /// # Errors
+    /// [`Error::Format`] naming `path`.
+    pub fn require_possible(&self, path: &Path) -> Result<()> {
+        let Self {
+            accuracy, images, ..
+        } = self;
+        for tally in accuracy.classes.iter().chain([&accuracy.total]) {
+            tally.require_possible(path)?;
+        }
+        let wrong = |place: &str, expected: String, found: String| {
+            Err(Error::format(path, place, expected, found))
+        };
+        if accuracy.total.images != *images {
+            let found = accuracy.total.images.to_string();
+            return wrong(
+                "accuracy.total.images",
+                format!("{images}, as in images"),
+                found,
+            );
+        }
+        for (place, share) in [
+            ("clean_accuracy", self.clean_accuracy),
+            ("robust_accuracy", self.robust_accuracy),
+        ] {
+            if !(0.0..=1.0).contains(&share) {
+                return wrong(place, "0 to 1".to_owned(), share.to_string());
+            }
+        }
+        let Seconds {
+            pretrain,
+            finetune,
+            evaluate,
+        } = self.seconds;
+        match [pretrain, finetune, evaluate]
+            .into_iter()
+            .find(|s| !(0.0..1e12).contains(s))
+        {
+            Some(seconds) => wrong("seconds", "0 or more".to_owned(), seconds.to_string()),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Data set that a classifier was evaluated on.

@@ -11,7 +11,7 @@ pub mod resnet;
 pub use average::{moving_average, unshared};
 pub(crate) use engine::weights_replaced;
 pub use engine::{
-    CpuKernels, Precision, choose_cpu_kernels, cpu_kernels, has_bf16, instruction_sets,
+    CpuKernels, Precision, arithmetic, choose_cpu_kernels, cpu_kernels, has_bf16, instruction_sets,
     with_precision,
 };
 pub use frozen::{FrozenClassifier, FrozenEncoder};

@@ -1,7 +1,7 @@
 //! The surroundings of every method: its inputs, the training of its parts, and the result.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use rand::rngs::ChaCha8Rng;
@@ -18,7 +18,7 @@ use crate::probe::Probe;
 use crate::random;
 use crate::run::{Model, layout};
 use crate::session::Context;
-use crate::train::{self, Checkpoint, Loss, Objective, Plan, Resume, Step};
+use crate::train::{self, Checkpoint, Loss, Objective, Plan, Resume, Sittings, Step};
 
 /// Everything that a method learns from.
 #[derive(Clone, Copy)]
@@ -72,6 +72,8 @@ pub struct Stage<'a> {
     pub folder: &'a Path,
     /// Checkpoints that the training continues.
     pub resume: Resume<'a>,
+    /// Longest time between two checkpoints within an epoch.
+    pub interval: Duration,
 }
 
 /// Trainer of the parts of a method, each with a checkpoint in the method's folder.
@@ -84,7 +86,7 @@ pub struct Trainer<'a, 'b> {
     pub probe: Option<Probe<'a>>,
     /// Device, seed, stop flag and event observer.
     pub context: &'a mut Context<'b>,
-    seconds: f64,
+    sittings: Sittings,
 }
 
 impl<'a, 'b> Trainer<'a, 'b> {
@@ -95,20 +97,20 @@ impl<'a, 'b> Trainer<'a, 'b> {
             inputs,
             probe: None,
             context,
-            seconds: 0.0,
+            sittings: Sittings::default(),
         }
     }
 
-    /// Seconds of training so far, of all sittings together.
-    pub fn seconds(&self) -> f64 {
-        self.seconds
+    /// Seconds and arithmetic of the training so far, of all sittings together.
+    pub fn sittings(&self) -> &Sittings {
+        &self.sittings
     }
 
     /// Does work beside [`Trainer::fit`] that counts as training time.
     pub fn timed<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
         let started = Instant::now();
         let result = work(self);
-        self.seconds += started.elapsed().as_secs_f64();
+        self.sittings.seconds += started.elapsed().as_secs_f64();
         result
     }
 
@@ -200,6 +202,7 @@ impl<'a, 'b> Trainer<'a, 'b> {
         let checkpoint = Checkpoint {
             path: &self.stage.folder.join(file),
             resume: self.stage.resume,
+            interval: self.stage.interval,
         };
         let objective = Probed {
             objective,
@@ -215,10 +218,15 @@ impl<'a, 'b> Trainer<'a, 'b> {
             };
             context.note(&name, text);
         }
-        let (model, seconds) = nn::with_precision(precision, || {
+        let (model, sittings) = nn::with_precision(precision, || {
             train::fit(&name, &objective, fresh, plan, images, checkpoint, context)
         })?;
-        self.seconds += seconds;
+        self.sittings.seconds += sittings.seconds;
+        for way in sittings.arithmetic {
+            if !self.sittings.arithmetic.contains(&way) {
+                self.sittings.arithmetic.push(way);
+            }
+        }
         Ok(model)
     }
 }

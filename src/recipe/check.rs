@@ -17,6 +17,8 @@ impl Recipe {
             let problem = format!("expected 1 to 1024 channels, found {found}");
             return check.refuse("encoder.width", problem, "");
         }
+        self.check_seeds(&check)?;
+        check.in_range("checkpoint.minutes", self.checkpoint.minutes, 0.0, 1e6)?;
         check.in_range("data.holdout", self.data.holdout, 0.0, 0.9)?;
         if self.evaluate.split == SplitName::Holdout && self.data.holdout == 0.0 {
             let problem = "holdout images are to be evaluated, but none are held out";
@@ -81,6 +83,23 @@ impl Recipe {
                 check.refuse("compare.baseline", problem, nearest(name, names))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Seeds are kept in TOML, whose whole numbers have 64 bits with a sign.
+    fn check_seeds(&self, check: &Check) -> Result<()> {
+        let most = i64::MAX as u64;
+        let compared = self.compare.iter().flat_map(|compare| &compare.seeds);
+        let named = compared.map(|seed| ("compare.seeds", seed));
+        match named
+            .chain([("seed", &self.seed)])
+            .find(|(_, seed)| **seed > most)
+        {
+            Some((key, seed)) => {
+                let problem = format!("expected 0 to {most}, found {seed}");
+                check.refuse(key, problem, "choose a smaller one")
+            }
+            None => Ok(()),
         }
     }
 

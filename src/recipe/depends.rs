@@ -9,6 +9,7 @@
 //! never taken in by name.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use toml::{Table, Value};
 
@@ -16,7 +17,7 @@ use super::Recipe;
 use super::check::is_path;
 use crate::cluster::ClusterSettings;
 use crate::data::SplitFingerprint;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files;
 use crate::finetune;
 use crate::pretrain;
@@ -59,7 +60,7 @@ const UPSTREAM: [&str; 5] = [PRETRAINED, SOURCE, PSEUDO_LABELS, CLUSTERED, CLASS
 
 /// Tables and keys that no result depends on as they are written: images are compared by pixels, and the
 /// others decide what is computed, not how.
-const NEVER: [&str; 4] = ["data", "downstream", "compare", "probe"];
+const NEVER: [&str; 5] = ["data", "downstream", "compare", "probe", "checkpoint"];
 const NEVER_OF_EVALUATE: [&str; 3] = ["split", "batch_size", "soundness"];
 
 /// Fingerprints of a recipe's images and files.
@@ -92,7 +93,7 @@ impl Recipe {
     /// [`Error::Io`].
     pub fn file_hashes(&self) -> Result<BTreeMap<String, String>> {
         let hashed = |file: &str| {
-            let content = std::fs::read(file).map_err(Error::io("read", file))?;
+            let content = files::read(Path::new(file))?;
             Ok((file.to_owned(), files::hash(&content)))
         };
         self.files().into_iter().map(hashed).collect()
@@ -150,7 +151,10 @@ impl Recipe {
     pub fn contradictions(&self, folder: &Self) -> Vec<Difference> {
         let table = |recipe: &Self| {
             let mut table = Table::try_from(recipe).expect("tables of plain values");
-            remove_all(&mut table, &["seed", "compare", "probe", "evaluate"]);
+            remove_all(
+                &mut table,
+                &["seed", "compare", "probe", "evaluate", "checkpoint"],
+            );
             table
         };
         let (mut folder, mut command) = (table(folder), table(self));
@@ -197,15 +201,21 @@ fn pick(whole: &Table, artifact: Artifact, facts: Facts) -> Table {
         Artifact::PseudoLabels => {
             remove_all(
                 &mut picked,
-                &["finetune", "evaluate", "pretrain", "encoder"],
+                &["finetune", "evaluate", "pretrain", "encoder", "precision"],
             );
         }
         Artifact::Classifier(mode) => {
-            remove_all(&mut picked, &["evaluate", "pretrain", "cluster", "encoder"]);
+            remove_all(
+                &mut picked,
+                &["evaluate", "pretrain", "cluster", "encoder", "precision"],
+            );
             only(&mut picked, "finetune", mode);
         }
         Artifact::Pgd | Artifact::Suite | Artifact::Measure(_) => {
-            remove_all(&mut picked, &["finetune", "pretrain", "cluster", "encoder"]);
+            remove_all(
+                &mut picked,
+                &["finetune", "pretrain", "cluster", "encoder", "precision"],
+            );
             let more: &[&str] = match artifact {
                 Artifact::Suite => &["steps", "step_size", "measure_limit"],
                 Artifact::Measure(_) => &["attack", "attack_limit"],

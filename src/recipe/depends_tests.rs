@@ -35,6 +35,8 @@ pub fn full() -> Recipe {
             "data.test_limit = 200",
             "downstream = { source = 'fashion-mnist-12k', train_limit = 90, test_limit = 20, convert_channels = true }",
             "probe = { every = 1, neighbours = 5 }",
+            "precision = 'bf16'",
+            "checkpoint.minutes = 5.0",
             "evaluate.attack = 'autoattack'",
             "evaluate.attack_limit = 10",
             "evaluate.measure_limit = 10",

@@ -6,6 +6,7 @@ pub mod keys;
 mod schema;
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -14,8 +15,9 @@ use crate::attack::{Ball, Norm, Suite};
 use crate::cluster::ClusterSettings;
 use crate::data;
 use crate::error::{Error, Result, nearest};
+use crate::files;
 use crate::finetune::Finetune;
-use crate::nn::EncoderConfig;
+use crate::nn::{EncoderConfig, Precision};
 use crate::pixels::Pixels;
 use crate::pretrain::Pretrain;
 use crate::probe::ProbeSettings;
@@ -93,6 +95,9 @@ pub const SHIPPED: [(&str, &str, &str); 8] = [
 pub struct Recipe {
     /// Of all random numbers.
     pub seed: u64,
+    /// Precision of the products in pretraining's convolutions: `f32`, or `bf16` where the processor has it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub precision: Precision,
     /// Which images.
     pub data: Data,
     /// The network.
@@ -117,6 +122,36 @@ pub struct Recipe {
     /// For `advcl compare`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compare: Option<Compare>,
+    /// How often an unfinished training is saved.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub checkpoint: CheckpointSettings,
+}
+
+/// How often an unfinished training is saved. The weights are the same, whatever is chosen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointSettings {
+    /// Minutes between two checkpoints within an epoch; there is one after every epoch in any case. A process that is
+    /// killed loses no more than that.
+    #[serde(default = "ten")]
+    pub minutes: f64,
+}
+
+fn ten() -> f64 {
+    10.0
+}
+
+impl Default for CheckpointSettings {
+    fn default() -> Self {
+        Self { minutes: ten() }
+    }
+}
+
+impl CheckpointSettings {
+    /// Time between two checkpoints.
+    pub fn interval(&self) -> Duration {
+        Duration::try_from_secs_f64(self.minutes * 60.0).unwrap_or(Duration::MAX)
+    }
 }
 
 /// Which images.
@@ -211,6 +246,10 @@ fn is_yes(value: &bool) -> bool {
     *value
 }
 
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// Several runs of the recipe, side by side.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -260,8 +299,7 @@ impl Recipe {
                 hint,
             ));
         }
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-        Ok((name.to_owned(), text))
+        Ok((name.to_owned(), files::read_text(path)?))
     }
 
     /// A recipe from its text; `place` is for messages.

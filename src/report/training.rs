@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files;
 
 /// One epoch in the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,12 +52,12 @@ struct EpochEvent {
 /// stages where there is no log.
 ///
 /// # Errors
-/// [`Error::Io`].
+/// [`Error::Io`](crate::Error::Io); [`Error::Format`](crate::Error::Format) for anything but a regular file.
 pub fn training(log: &Path) -> Result<Vec<TrainingStage>> {
     if !log.exists() {
         return Ok(Vec::new());
     }
-    let bytes = std::fs::read(log).map_err(Error::io("read", log))?;
+    let bytes = files::read(log)?;
     let mut order: Vec<String> = Vec::new();
     let mut stages: BTreeMap<String, BTreeMap<usize, LoggedEpoch>> = BTreeMap::new();
     for line in String::from_utf8_lossy(&bytes).lines() {
@@ -104,7 +105,7 @@ mod tests {
                 stage: stage.to_owned(),
                 epoch,
                 epochs: 3,
-                losses: vec![("loss", loss)],
+                losses: vec![("loss".to_owned(), loss)],
                 figures: Vec::new(),
                 lr: 0.1,
                 seconds: 1.0,

@@ -26,6 +26,9 @@ pub struct About {
     pub advcl_version: String,
     /// Device that it was begun on.
     pub device: String,
+    /// Ways in which encoders and classifiers were computed so far, as far as they change the last bits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arithmetic: Vec<String>,
     /// Devices that the program was built for.
     #[serde(default)]
     pub devices_compiled_in: Vec<String>,
@@ -78,6 +81,7 @@ impl About {
             kind,
             advcl_version: env!("CARGO_PKG_VERSION").to_owned(),
             device: device.to_owned(),
+            arithmetic: Vec::new(),
             devices_compiled_in: device::compiled_in()
                 .iter()
                 .map(|d| (*d).to_owned())

@@ -11,6 +11,9 @@ pub const RESOLVED_RECIPE: &str = "recipe.resolved.toml";
 /// Format of the folder, the machine that wrote it, and where the data was.
 pub const ABOUT: &str = "run.json";
 
+/// Folder of a classifier's unfinished attack suites.
+pub const ATTACK_PIECES: &str = "attack";
+
 /// Pseudo-labels of the training images: of the run, or of a method that makes its own.
 pub const PSEUDO_LABELS: &str = "pseudo_labels.safetensors";
 
@@ -126,7 +129,7 @@ impl Layout {
 
     /// Folder of an unfinished attack suite's batches.
     pub fn attack_pieces(&self, stage: &str, key: &str) -> PathBuf {
-        self.stage(stage).join("attack").join(key)
+        self.stage(stage).join(ATTACK_PIECES).join(key)
     }
 
     /// Run folder of one seed of a comparison.

@@ -47,6 +47,10 @@ pub struct ModelInfo {
     pub normalize: Option<Normalize>,
     /// Everything that the weights depend on, as TOML: parts of the recipe, fingerprints of the images.
     pub recipe: String,
+    /// Ways in which the encoder was pretrained, as far as they change the last bits: one for each sitting that
+    /// computed in another way than those before; empty in files of earlier versions, and for imported weights.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arithmetic: Vec<String>,
     /// Version of the program that wrote the file.
     pub advcl_version: String,
 }
@@ -256,6 +260,7 @@ mod tests {
             finetuning: None,
             normalize: None,
             recipe: String::new(),
+            arithmetic: Vec::new(),
             advcl_version: String::new(),
         };
         let model = Model {

@@ -26,6 +26,9 @@ pub struct Bound<T> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Results<T> {
     format: usize,
+    /// Checksum of the file, filled in as it is written; none in files of earlier versions.
+    #[serde(default = "no_checksum", skip_deserializing)]
+    checksum: String,
     results: Vec<Bound<T>>,
 }
 
@@ -33,10 +36,18 @@ impl<T> Default for Results<T> {
     fn default() -> Self {
         Self {
             format: FORMAT,
+            checksum: no_checksum(),
             results: Vec::new(),
         }
     }
 }
+
+fn no_checksum() -> String {
+    files::NO_CHECKSUM.to_owned()
+}
+
+/// Bytes at the beginning of a results file in which its checksum stands.
+const HEAD: usize = 100;
 
 /// Just the format of a results file: older files have none.
 #[derive(Deserialize)]
@@ -50,14 +61,23 @@ impl<T: Clone + Serialize + DeserializeOwned> Results<T> {
     /// figures are computed again.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Format`] with line and column.
+    /// [`Error::Io`]; [`Error::Format`] with line and column; [`Error::Checksum`] for a file that was damaged.
     pub fn load(path: &Path) -> Result<Self> {
         if !path.exists() {
             return Ok(Self::default());
         }
-        match files::read_json::<Header>(path)?.format {
+        Self::parse(&files::read_text(path)?, path)
+    }
+
+    /// As [`Results::load`], from a file's content; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Results::load`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self> {
+        files::require_checksum(text.as_bytes(), HEAD, path)?;
+        match files::parse_json::<Header>(text, path)?.format {
             None => Ok(Self::default()),
-            Some(format) if format <= FORMAT => files::read_json(path),
+            Some(format) if format <= FORMAT => files::parse_json(text, path),
             Some(format) => {
                 let expected = format!("format {FORMAT} or less");
                 Err(Error::format(path, "format", expected, format.to_string()))
@@ -70,7 +90,9 @@ impl<T: Clone + Serialize + DeserializeOwned> Results<T> {
     /// # Errors
     /// [`Error::Io`].
     pub fn store(&self, path: &Path) -> Result<()> {
-        files::write_json(path, self)
+        let mut text = files::to_json(self).into_bytes();
+        files::fill_checksum(&mut text, HEAD);
+        files::write_atomic(path, &text)
     }
 
     /// The result that depends on exactly this.
@@ -117,6 +139,11 @@ mod tests {
         assert_eq!(results.get("steps = 50"), Some(&Figure { share: 0.4 }));
         assert_eq!(results.get("steps = 9"), None);
         assert_eq!(results.iter().count(), 2);
+        // A digit that changed is found.
+        let text = std::fs::read_to_string(&path).expect("a file");
+        std::fs::write(&path, text.replace("0.3", "0.9")).expect("a file");
+        let error = Results::<Figure>::load(&path).expect_err("damaged");
+        assert!(matches!(error, Error::Checksum { .. }), "{error}");
         // A file of before there were formats holds nothing that can be compared; one of tomorrow is refused.
         std::fs::write(&path, "{\"recipe\": \"steps = 20\", \"share\": 1.0}").expect("a file");
         let old: Results<Figure> = Results::load(&path).expect("an old file");

@@ -8,6 +8,7 @@ use rand::RngExt;
 
 use super::Quantity;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::random;
 use crate::tensor::to_vec;
 use crate::weights::{self, Tensors};
@@ -48,7 +49,7 @@ pub fn read_folder(folder: &Path) -> Result<Vec<Golden>> {
     }
     paths.sort();
     let read = |path: PathBuf| {
-        let content = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let content = files::read(&path)?;
         Golden::parse(&content, path)
     };
     paths.into_iter().map(read).collect()

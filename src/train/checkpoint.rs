@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::sgd::{Sgd, ids};
+use super::Loss;
+use super::sgd::{Plan, Sgd, ids};
 use crate::error::{Error, Result, first_difference};
+use crate::session::Event;
 use crate::tensor::to_vec;
 use crate::weights::{self, Tensors};
 
@@ -25,9 +28,106 @@ pub struct Position {
     pub recipe: String,
     /// Seconds of training so far, over all sittings.
     pub seconds: f64,
+    /// Format of the file.
+    #[serde(default)]
+    pub format: usize,
+    /// Sums of the loss and its parts over the steps of the next epoch that are done.
+    #[serde(default)]
+    pub sums: Vec<(String, f32)>,
+    /// The last epoch that is done, for the log.
+    #[serde(default)]
+    pub last: Option<LastEpoch>,
+    /// Number of velocities in the file.
+    #[serde(default)]
+    pub velocities: Option<usize>,
+    /// Ways in which it was computed so far, in their order; see [`crate::nn::arithmetic`].
+    #[serde(default)]
+    pub arithmetic: Vec<String>,
+}
+
+/// Format of the checkpoints that this version writes. Those of before there was a number have none of the
+/// fields with a default.
+const FORMAT: usize = 1;
+
+/// Figures of an epoch that was saved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LastEpoch {
+    /// Means of the loss and its parts over the epoch's steps.
+    pub losses: Vec<(String, f32)>,
+    /// Learning rate of its last step.
+    pub lr: f64,
+    /// Seconds (since the last resume).
+    pub seconds: f64,
+    /// Images a second (since the last resume).
+    pub images_per_second: f64,
+}
+
+impl LastEpoch {
+    /// The epoch's event.
+    pub(super) fn event(
+        &self,
+        stage: &str,
+        epoch: usize,
+        plan: &Plan,
+        images: usize,
+        figures: Vec<(&'static str, f32)>,
+    ) -> Event {
+        Event::Epoch {
+            stage: stage.to_owned(),
+            epoch,
+            epochs: plan.epochs,
+            losses: self.losses.clone(),
+            figures,
+            lr: self.lr,
+            seconds: self.seconds,
+            images_per_second: self.images_per_second,
+            images: images / plan.batch_size * plan.batch_size,
+        }
+    }
 }
 
 impl Position {
+    /// The beginning of a training.
+    pub fn new(stage: &str, recipe: &str) -> Self {
+        Self {
+            stage: stage.to_owned(),
+            epoch: 0,
+            step: 0,
+            recipe: recipe.to_owned(),
+            seconds: 0.0,
+            format: FORMAT,
+            sums: Vec::new(),
+            last: None,
+            velocities: None,
+            arithmetic: Vec::new(),
+        }
+    }
+
+    /// Adds a step's loss, read from the device in one go; returns its total, or the first part not finite.
+    pub(super) fn add(&mut self, loss: Loss) -> Result<f32, (&'static str, f32)> {
+        let (mut names, mut tensors): (Vec<_>, Vec<_>) = loss.parts.into_iter().unzip();
+        names.push("loss");
+        tensors.push(loss.total);
+        let tensors = tensors.into_iter().map(Tensor::inner).collect();
+        let values = to_vec(Tensor::cat(tensors, 0));
+        if !names.iter().eq(self.sums.iter().map(|(name, _)| name)) {
+            self.sums = names.iter().map(|name| ((*name).to_owned(), 0.0)).collect();
+        }
+        for ((name, value), (_, sum)) in names.into_iter().zip(&values).zip(&mut self.sums) {
+            if !value.is_finite() {
+                return Err((name, *value));
+            }
+            *sum += value;
+        }
+        Ok(*values.last().expect("the total was pushed"))
+    }
+
+    /// Means over an epoch of so many steps; the sums of the next epoch are zero.
+    pub(super) fn take_means(&mut self, steps: usize) -> Vec<(String, f32)> {
+        let sums = std::mem::take(&mut self.sums).into_iter();
+        sums.map(|(name, sum)| (name, sum / steps as f32)).collect()
+    }
+
     /// Progress that a checkpoint file has; none where there is no file.
     ///
     /// # Errors
@@ -40,12 +140,27 @@ impl Position {
     }
 
     fn parse(path: &Path, metadata: &BTreeMap<String, String>) -> Result<Self> {
+        let wrong =
+            |found: String| Error::format(path, "metadata", format!("an {METADATA} entry"), found);
         let text = metadata.get(METADATA);
-        text.and_then(|text| serde_json::from_str(text).ok())
-            .ok_or_else(|| {
-                let found = "none that this version understands";
-                Error::format(path, "metadata", format!("an {METADATA} entry"), found)
-            })
+        let text = text.ok_or_else(|| wrong("none".to_owned()))?;
+        let found: Self = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        if found.format > FORMAT {
+            let expected = format!("format {FORMAT} or less");
+            let found = found.format.to_string();
+            return Err(Error::format(path, "metadata", expected, found));
+        }
+        let is_time = |seconds: f64| seconds.is_finite() && seconds >= 0.0;
+        if !is_time(found.seconds) {
+            let seconds = found.seconds.to_string();
+            return Err(Error::format(
+                path,
+                "metadata, seconds",
+                "0 or more",
+                seconds,
+            ));
+        }
+        Ok(found)
     }
 }
 
@@ -68,19 +183,30 @@ pub struct Checkpoint<'a> {
     pub path: &'a Path,
     /// Which content is continued.
     pub resume: Resume<'a>,
+    /// Longest time between two checkpoints within an epoch.
+    pub interval: Duration,
 }
 
 const METADATA: &str = "advcl_checkpoint";
+/// Beginning of the names of weights and statistics.
+const MODEL: &str = "model.";
+/// Beginning of the names of velocities.
+const VELOCITY: &str = "velocity.";
 
 impl<'a> Checkpoint<'a> {
-    /// Checkpoint that continues what has the same dependencies, and refuses anything else.
+    /// Checkpoint that continues what has the same dependencies, and refuses anything else; saved between
+    /// epochs.
     pub fn new(path: &'a Path, recipe: &'a str) -> Self {
         let resume = Resume {
             recipe,
             continues: None,
             replaces: false,
         };
-        Self { path, resume }
+        Self {
+            path,
+            resume,
+            interval: Duration::MAX,
+        }
     }
 
     /// Saves; [`Error::Diverged`] for weights that are not finite, and nothing is written.
@@ -93,12 +219,12 @@ impl<'a> Checkpoint<'a> {
     ) -> Result<()> {
         let mut tensors = Tensors::new();
         weights::visit(model, |name, shape, values| {
-            tensors.insert(format!("model.{name}"), (shape, to_vec(values)));
+            tensors.insert(format!("{MODEL}{name}"), (shape, to_vec(values)));
         });
         for (name, id) in ids(model) {
             if let Some(velocity) = sgd.velocity.get(&id) {
                 let values = to_vec(velocity.clone());
-                tensors.insert(format!("velocity.{name}"), (vec![values.len()], values));
+                tensors.insert(format!("{VELOCITY}{name}"), (vec![values.len()], values));
             }
         }
         // A loss may be finite while the update that it led to is not: such weights replace no good ones.
@@ -116,7 +242,12 @@ impl<'a> Checkpoint<'a> {
                 });
             }
         }
-        let position = serde_json::to_string(position).expect("a plain struct");
+        let velocities = tensors.keys().filter(|name| name.starts_with(VELOCITY));
+        let position = Position {
+            velocities: Some(velocities.count()),
+            ..position.clone()
+        };
+        let position = serde_json::to_string(&position).expect("a plain struct");
         weights::save(self.path, &tensors, &[(METADATA, position)])
     }
 
@@ -126,12 +257,14 @@ impl<'a> Checkpoint<'a> {
         model: M,
         sgd: &mut Sgd,
         wanted: &mut Position,
+        steps: usize,
     ) -> Result<M> {
         if !self.path.exists() {
             return Ok(model);
         }
         let (mut tensors, metadata) = weights::load(self.path)?;
         let mut position = Position::parse(self.path, &metadata)?;
+        require_consistent(&tensors, &position, self.path)?;
         let same = position.stage == wanted.stage
             && (position.recipe == wanted.recipe
                 || self.resume.continues == Some(&position.recipe));
@@ -149,7 +282,13 @@ impl<'a> Checkpoint<'a> {
             let problem = format!("a checkpoint of another recipe ({difference})");
             return Err(Error::model(self.path, problem, hint));
         }
+        if position.step >= steps {
+            let expected = format!("a step below {steps}");
+            let found = position.step.to_string();
+            return Err(Error::format(self.path, "metadata", expected, found));
+        }
         position.recipe.clone_from(&wanted.recipe);
+        position.format = FORMAT;
         let mut part = |prefix: &str| -> Tensors {
             let names: Vec<String> = tensors
                 .keys()
@@ -162,22 +301,59 @@ impl<'a> Checkpoint<'a> {
             };
             names.into_iter().filter_map(take).collect()
         };
-        let (mut values, velocities) = (part("model."), part("velocity."));
+        let (mut values, velocities) = (part(MODEL), part(VELOCITY));
         let model = weights::import(model, &mut values, &[], self.path)?;
+        if let Some(name) = tensors.keys().next() {
+            let problem = format!("tensor {name} is part of no checkpoint");
+            return Err(Error::model(self.path, problem, hint));
+        }
         let ids = ids(&model);
-        for (name, (shape, values)) in velocities {
-            let id = ids.get(&name).ok_or_else(|| {
-                Error::model(
-                    self.path,
-                    format!("velocity of unknown tensor {name}"),
-                    hint,
-                )
-            })?;
+        for (name, (_, values)) in velocities {
+            let Some(id) = ids.get(&name) else {
+                let problem = format!("velocity of unknown tensor {name}");
+                return Err(Error::model(self.path, problem, hint));
+            };
             let device = model.devices()[0].clone();
-            let velocity = Tensor::from_data(TensorData::new(values, [shape[0]]), &device);
+            let length = values.len();
+            let velocity = Tensor::from_data(TensorData::new(values, [length]), &device);
             sgd.velocity.insert(*id, velocity);
         }
         *wanted = position;
         Ok(model)
+    }
+}
+
+/// Refuses a checkpoint that contradicts itself, whatever training it is of: a velocity without its tensor or of another
+/// length, one that is missing, values that are not finite. Such a file was changed or damaged, and is not replaced unasked.
+fn require_consistent(tensors: &Tensors, position: &Position, path: &Path) -> Result<()> {
+    weights::require_finite(tensors, path)?;
+    let mut velocities = 0;
+    for (name, (shape, _)) in tensors {
+        let Some(of) = name.strip_prefix(VELOCITY) else {
+            continue;
+        };
+        velocities += 1;
+        let place = format!("tensor {name}");
+        let Some((weight, _)) = tensors.get(&format!("{MODEL}{of}")) else {
+            let expected = format!("a tensor {MODEL}{of} beside it");
+            return Err(Error::format(path, place, expected, "none"));
+        };
+        let length: usize = weight.iter().product();
+        if *shape != [length] {
+            let (expected, found) = (format!("shape [{length}]"), format!("{shape:?}"));
+            return Err(Error::format(path, place, expected, found));
+        }
+    }
+    match position.velocities {
+        Some(expected) if expected != velocities => {
+            let expected = format!("{expected} tensors {VELOCITY}*");
+            Err(Error::format(
+                path,
+                "tensors",
+                expected,
+                velocities.to_string(),
+            ))
+        }
+        _ => Ok(()),
     }
 }

@@ -12,12 +12,11 @@ use burn::tensor::{Device, Tensor};
 use rand::rngs::ChaCha8Rng;
 
 use crate::error::{Error, Result};
-use crate::nn::Statistics;
+use crate::nn::{self, Statistics};
 use crate::random;
 use crate::session::{Context, Event};
-use crate::tensor::to_vec;
 
-pub use checkpoint::{Checkpoint, Position, Resume};
+pub use checkpoint::{Checkpoint, LastEpoch, Position, Resume};
 pub use sgd::{Optimizer, Plan, Schedule, Sgd, named_gradients};
 
 /// What a training step is given.
@@ -102,8 +101,9 @@ pub fn update<O: Objective>(
 
 /// Trains `model` on `images` images by `plan`, from the checkpoint where there is one.
 ///
-/// Saves after every epoch, and when asked to stop. A run that was stopped anywhere and goes on computes what
-/// one that was not would have computed, bit for bit. Returns the model and the seconds spent, all sittings together.
+/// Saves after every epoch, within an epoch after every [`Checkpoint::interval`], and when asked to stop. A run that was
+/// stopped or killed anywhere and goes on computes what one that was not would have computed, bit for bit, and every epoch
+/// that was saved is in the log once. Returns the model, the seconds spent and the arithmetic used, all sittings together.
 ///
 /// # Errors
 /// [`Error::Diverged`] for a loss that is not finite (the last checkpoint stays), [`Error::Interrupted`] when
@@ -116,40 +116,51 @@ pub fn fit<O: Objective>(
     images: usize,
     checkpoint: Checkpoint,
     context: &mut Context,
-) -> Result<(O::Model, f64)> {
+) -> Result<(O::Model, Sittings)> {
     let steps = images / plan.batch_size;
     assert!(
         steps > 0,
         "a batch is no larger than the data: checked with the recipe"
     );
-    let mut position = Position {
-        stage: stage.to_owned(),
-        epoch: 0,
-        step: 0,
-        recipe: checkpoint.resume.recipe.to_owned(),
-        seconds: 0.0,
-    };
+    let mut position = Position::new(stage, checkpoint.resume.recipe);
     let mut sgd = Sgd::new(plan.momentum, plan.weight_decay, plan.optimizer);
-    let mut model = checkpoint.load(model, &mut sgd, &mut position)?;
+    let mut model = checkpoint.load(model, &mut sgd, &mut position, steps)?;
     let (first_epoch, mut first_step) = (position.epoch, position.step);
+    let arithmetic = nn::arithmetic(&context.device, context.precision);
     if (first_epoch, first_step) != (0, 0) && first_epoch < plan.epochs {
-        let text = format!(
+        let mut text = format!(
             "continuing at epoch {} of {}, step {}",
             first_epoch + 1,
             plan.epochs,
             first_step + 1
         );
-        (context.observe)(&Event::Note {
-            stage: stage.to_owned(),
-            text,
-        });
+        if let Some(before) = position.arithmetic.last()
+            && *before != arithmetic
+        {
+            text += &format!(
+                "; so far {before}, from here on {arithmetic}: not bit for bit what either alone would give"
+            );
+        }
+        context.note(stage, text);
+    }
+    // An earlier process was killed after it had saved the epoch and before it could log it.
+    if first_step == 0
+        && let Some(last) = &position.last
+        && !(context.logged)(stage, first_epoch, &last.losses)
+    {
+        let figures =
+            objective.after_epoch(stage, &model, first_epoch - 1, &mut context.unstopped())?;
+        (context.observe)(&last.event(stage, first_epoch, plan, images, figures));
+    }
+    if first_epoch < plan.epochs && !position.arithmetic.contains(&arithmetic) {
+        position.arithmetic.push(arithmetic);
     }
     for epoch in first_epoch..plan.epochs {
         let mut order = random::generator(context.seed, &format!("{stage}/order"), epoch as u64);
         let order = random::permutation(images, &mut order);
         let started = Instant::now();
+        let mut saved = started;
         let seconds_before = position.seconds;
-        let mut means = Means::default();
         let mut lr = plan.lr;
         for step in first_step..steps {
             let count = (epoch * steps + step) as u64;
@@ -161,12 +172,14 @@ pub fn fit<O: Objective>(
             let at = (epoch, &context.device);
             (model, loss) = update(objective, model, &mut sgd, lr, indices, at, &mut rng);
 
-            let total = means.add(loss).map_err(|(part, value)| Error::Diverged {
-                stage: stage.to_owned(),
-                part: part.to_owned(),
-                value,
-                at: format!("epoch {}, step {}", epoch + 1, step + 1),
-            })?;
+            let total = position
+                .add(loss)
+                .map_err(|(part, value)| Error::Diverged {
+                    stage: stage.to_owned(),
+                    part: part.to_owned(),
+                    value,
+                    at: format!("epoch {}, step {}", epoch + 1, step + 1),
+                })?;
             (context.observe)(&Event::Step {
                 stage: stage.to_owned(),
                 epoch: epoch + 1,
@@ -176,82 +189,63 @@ pub fn fit<O: Objective>(
                 images: plan.batch_size,
                 loss: total,
             });
-            if context.stop.load(Ordering::Relaxed) {
+            let stopped = context.stop.load(Ordering::Relaxed);
+            // The last step's checkpoint is the epoch's.
+            if step + 1 < steps && (stopped || saved.elapsed() >= checkpoint.interval) {
                 (position.epoch, position.step) = (epoch, step + 1);
                 position.seconds = seconds_before + started.elapsed().as_secs_f64();
-                if position.step == steps {
-                    (position.epoch, position.step) = (epoch + 1, 0);
-                }
                 checkpoint.save(&model, &sgd, &position, steps)?;
-                return Err(Error::Interrupted {
-                    at: format!("{stage}, epoch {}, step {} of {steps}", epoch + 1, step + 1),
-                    path: checkpoint
-                        .path
-                        .parent()
-                        .map_or_else(PathBuf::new, Path::to_path_buf),
-                });
+                saved = Instant::now();
+                if stopped {
+                    return Err(interrupted(
+                        stage,
+                        [epoch + 1, step + 1, steps],
+                        &checkpoint,
+                    ));
+                }
             }
         }
         let seconds = started.elapsed().as_secs_f64();
+        let done = (steps - first_step) * plan.batch_size;
         (position.epoch, position.step) = (epoch + 1, 0);
         position.seconds = seconds_before + seconds;
-        checkpoint.save(&model, &sgd, &position, steps)?;
-        let done = (steps - first_step) * plan.batch_size;
-        // The epoch is saved, and is in the log: a wish to stop meanwhile loses its figures, nothing else.
-        let (figures, stopped) = match objective.after_epoch(stage, &model, epoch, context) {
-            Ok(figures) => (figures, Ok(())),
-            Err(stop @ Error::Interrupted { .. }) => (Vec::new(), Err(stop)),
-            Err(error) => return Err(error),
-        };
-        (context.observe)(&Event::Epoch {
-            stage: stage.to_owned(),
-            epoch: epoch + 1,
-            epochs: plan.epochs,
-            losses: means.finish(),
-            figures,
+        let last = LastEpoch {
+            losses: position.take_means(steps),
             lr,
             seconds,
             images_per_second: done as f64 / seconds,
-            images: steps * plan.batch_size,
-        });
-        stopped?;
+        };
+        position.last = Some(last.clone());
+        checkpoint.save(&model, &sgd, &position, steps)?;
+        let stopped = context.stop.load(Ordering::Relaxed);
+        // A wish to stop waits for the epoch's figures, so that its line in the log is whole.
+        let figures = objective.after_epoch(stage, &model, epoch, &mut context.unstopped())?;
+        (context.observe)(&last.event(stage, epoch + 1, plan, images, figures));
+        if stopped {
+            return Err(interrupted(stage, [epoch + 1, steps, steps], &checkpoint));
+        }
         first_step = 0;
     }
-    Ok((model, position.seconds))
+    let sittings = Sittings {
+        seconds: position.seconds,
+        arithmetic: position.arithmetic,
+    };
+    Ok((model, sittings))
 }
 
-/// Running sums of the loss and its parts.
-#[derive(Default)]
-struct Means {
-    sums: Vec<(&'static str, f32)>,
-    steps: usize,
+/// What all sittings of a training came to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sittings {
+    /// Seconds of training.
+    pub seconds: f64,
+    /// Ways in which it was computed, in their order; see [`nn::arithmetic`].
+    pub arithmetic: Vec<String>,
 }
 
-impl Means {
-    /// Adds a step's loss, read from the device in one go; returns its total, or the first part not finite.
-    fn add(&mut self, loss: Loss) -> Result<f32, (&'static str, f32)> {
-        let (mut names, mut tensors): (Vec<_>, Vec<_>) = loss.parts.into_iter().unzip();
-        names.push("loss");
-        tensors.push(loss.total);
-        let tensors = tensors.into_iter().map(Tensor::inner).collect();
-        let values = to_vec(Tensor::cat(tensors, 0));
-        if self.sums.is_empty() {
-            self.sums = names.iter().map(|name| (*name, 0.0)).collect();
-        }
-        for ((name, value), (_, sum)) in names.into_iter().zip(&values).zip(&mut self.sums) {
-            if !value.is_finite() {
-                return Err((name, *value));
-            }
-            *sum += value;
-        }
-        self.steps += 1;
-        Ok(*values.last().expect("the total was pushed"))
-    }
-
-    fn finish(self) -> Vec<(&'static str, f32)> {
-        self.sums
-            .into_iter()
-            .map(|(name, sum)| (name, sum / self.steps as f32))
-            .collect()
+fn interrupted(stage: &str, [epoch, step, steps]: [usize; 3], checkpoint: &Checkpoint) -> Error {
+    let folder = checkpoint.path.parent();
+    Error::Interrupted {
+        at: format!("{stage}, epoch {epoch}, step {step} of {steps}"),
+        path: folder.map_or_else(PathBuf::new, Path::to_path_buf),
     }
 }

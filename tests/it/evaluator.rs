@@ -91,6 +91,7 @@ fn figures(
         precision: Precision::F32,
         stop: &stop,
         observe: Box::new(|_| ()),
+        logged: &|_, _, _| true,
     };
     let frozen = classifier.frozen();
     let evaluator = Evaluator {
@@ -123,7 +124,7 @@ fn figures(
     let mut info = run.info(None);
     info.among.sort_unstable();
     let file = folder.path().join("examples");
-    let verified = verify((&file, &examples, &info), &evaluator, ball, context);
+    let verified = verify((&file, &examples, &info), &evaluator, among, ball, context);
 
     let checks = SoundnessChecks {
         evaluator,

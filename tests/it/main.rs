@@ -29,6 +29,7 @@ mod routes;
 #[cfg(unix)]
 mod signals;
 mod soundness;
+mod strangers;
 mod suites;
 mod supervised;
 mod tools;
@@ -36,7 +37,7 @@ mod transcript;
 mod transfer;
 
 use files::{contents, copy, get, png, put};
-use harness::{Answer, advcl, answer, program};
+use harness::{Answer, advcl, answer, command_line, program};
 use networks::{
     advcl_settings, backbone, classifier, device, encoder, end_to_end, images, labeled, plan,
     pseudo_labels, supervised_settings,

@@ -106,7 +106,7 @@ methods! {
 
 /// Makes an encoder and those that it needs; if `stopping`, it stops after each step of this method
 /// and goes on. Returns the parts of the last epoch's loss.
-fn make(folder: &Path, name: &str, stopping: bool) -> Vec<&'static str> {
+fn make(folder: &Path, name: &str, stopping: bool) -> Vec<String> {
     let text = [TINY, TINY_SUPERVISED, REST].concat();
     let recipe = Recipe::parse("tiny", &text, &[]).expect("a recipe");
     let experiment = Experiment::open(recipe, folder).expect("an experiment");
@@ -119,7 +119,7 @@ fn make(folder: &Path, name: &str, stopping: bool) -> Vec<&'static str> {
                 stop.store(true, Ordering::Relaxed);
             }
             Event::Epoch { stage, losses, .. } if stage == name => {
-                parts = losses.iter().map(|(part, _)| *part).collect();
+                parts = losses.iter().map(|(part, _)| part.clone()).collect();
             }
             _ => {}
         };
@@ -129,6 +129,7 @@ fn make(folder: &Path, name: &str, stopping: bool) -> Vec<&'static str> {
             precision: Default::default(),
             stop: &stop,
             observe: Box::new(&mut observe),
+            logged: &|_, _, _| true,
         };
         let needs = match name {
             "deacl" => vec!["simclr"],

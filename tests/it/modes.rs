@@ -188,6 +188,7 @@ fn sittings(recipe: &Recipe, run: &Path, stops: &[usize]) -> Vec<u8> {
             precision: Default::default(),
             stop: &stop,
             observe: Box::new(&mut observe),
+            logged: &|_, _, _| true,
         };
         let finetuned = experiment.finetune(std::slice::from_ref(&cell), &mut context);
         drop(context);

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use advcl::evaluate::measures::Confusion;
 use advcl::evaluate::measures::{
     Bin, Calibration, Corrupted, Curve, MEASURES, Measures, Neighbours, Point,
 };
@@ -87,9 +88,8 @@ fn measures() -> Measures {
         error: 0.123,
         bins: vec![Bin::new(0, 0.0, 0), Bin::new(20, 0.7, 12)],
     };
-    let confusion: Vec<Vec<usize>> = (0..10)
-        .map(|class| (0..10).map(|said| usize::from(class == said) * 2).collect())
-        .collect();
+    let mut confusion = Confusion::new(10);
+    (0..20).for_each(|image| confusion.add(image / 2, image / 2));
     let kind = |kind: &str| Corrupted::new(kind, [14, 12, 10, 8, 6], 20);
     let mut measures = Measures {
         images: 20,

@@ -27,7 +27,16 @@ const STEPS: usize = EPOCHS * IMAGES / 16;
 struct Trained {
     weights: Tensors,
     losses: Vec<(usize, usize, u32)>,
+    /// Means of each epoch, as the log has them.
+    epochs: Vec<(usize, Vec<(String, f32)>)>,
     checkpoint: Tensors,
+}
+
+/// What the events of all sittings told.
+#[derive(Default)]
+struct Seen {
+    losses: Vec<(usize, usize, u32)>,
+    epochs: Vec<(usize, Vec<(String, f32)>)>,
 }
 
 /// One sitting, asked to stop after those of `stops` that it comes to (counted over the whole run,
@@ -37,18 +46,19 @@ fn sit<O: Objective>(
     fresh: O::Model,
     plan: &Plan,
     checkpoint: &Path,
-    losses: &mut Vec<(usize, usize, u32)>,
+    seen: &mut Seen,
     stops: &[usize],
 ) -> Result<O::Model> {
     let stop = AtomicBool::new(false);
-    let mut observe = |event: &Event| {
-        if let Event::Step {
+    let mut observe = |event: &Event| match event {
+        Event::Step {
             epoch, step, loss, ..
-        } = event
-        {
-            losses.push((*epoch, *step, loss.to_bits()));
-            stop.store(stops.contains(&losses.len()), Ordering::Relaxed);
+        } => {
+            seen.losses.push((*epoch, *step, loss.to_bits()));
+            stop.store(stops.contains(&seen.losses.len()), Ordering::Relaxed);
         }
+        Event::Epoch { epoch, losses, .. } => seen.epochs.push((*epoch, losses.clone())),
+        _ => {}
     };
     let mut context = Context {
         device: device(),
@@ -56,6 +66,7 @@ fn sit<O: Objective>(
         precision: Default::default(),
         stop: &stop,
         observe: Box::new(&mut observe),
+        logged: &|_, _, _| true,
     };
     Ok(fit(
         "stage",
@@ -79,14 +90,14 @@ fn train<O: Objective>(
 ) -> Trained {
     let folder = folder();
     let checkpoint = folder.path().join("checkpoint.safetensors");
-    let mut losses = Vec::new();
+    let mut seen = Seen::default();
     for sitting in 0..=stops.len() {
         match sit(
             objective,
             fresh(sitting as u64),
             plan,
             &checkpoint,
-            &mut losses,
+            &mut seen,
             stops,
         ) {
             Ok(model) => {
@@ -94,12 +105,13 @@ fn train<O: Objective>(
                 let (checkpoint, _) = weights::load(&checkpoint).expect("a checkpoint");
                 return Trained {
                     weights: weights::export(&model),
-                    losses,
+                    losses: seen.losses,
+                    epochs: seen.epochs,
                     checkpoint,
                 };
             }
             Err(Error::Interrupted { at, .. }) => {
-                assert_eq!(losses.len(), stops[sitting], "stopped late: {at}");
+                assert_eq!(seen.losses.len(), stops[sitting], "stopped late: {at}");
             }
             Err(other) => panic!("{other}"),
         }
@@ -119,6 +131,10 @@ fn resumes<O: Objective>(name: &str, objective: &O, fresh: impl Fn(u64) -> O::Mo
         assert_eq!(
             whole.losses, resumed.losses,
             "{name}, stopped after {stops:?}: losses"
+        );
+        assert_eq!(
+            whole.epochs, resumed.epochs,
+            "{name}, stopped after {stops:?}: means of the epochs, each once"
         );
         assert!(
             whole == resumed,
@@ -147,6 +163,91 @@ fn simclr() {
         &objective,
         |seed| backbone(1, seed),
         &settings.plan,
+    );
+}
+
+/// One training that saves after every step, and every checkpoint as a killed process would leave it. An epoch that was
+/// saved and not logged is logged by the next process.
+#[test]
+fn a_process_that_is_killed_anywhere_loses_no_more_than_an_interval() {
+    let (images, settings) = (images(IMAGES), simclr_settings());
+    let objective = SimClr {
+        images: &images,
+        settings: &settings,
+    };
+    let whole = train(&objective, |seed| backbone(1, seed), &settings.plan, &[]);
+    let folder = folder();
+    let path = folder.path().join("checkpoint.safetensors");
+    let (never, recipe) = (AtomicBool::new(false), format!("lr = {}", settings.plan.lr));
+    let go_on = |name: &str, log: &[(usize, Vec<(String, f32)>)], copies: &mut usize| {
+        let (path, kept) = (folder.path().join(name), *copies);
+        let mut epochs = log.to_vec();
+        let mut steps = 0;
+        let has = |_: &str, epoch: usize, losses: &[(String, f32)]| {
+            log.last()
+                .is_some_and(|(last, means)| *last == epoch && means == losses)
+        };
+        let observe = |event: &Event| match event {
+            // What is there now is what a process killed in the next step would leave.
+            Event::Step { .. } => {
+                steps += 1;
+                if kept == 0 && path.exists() {
+                    *copies += 1;
+                    let copy = folder.path().join(format!("{copies}"));
+                    std::fs::copy(&path, copy).expect("a copy");
+                }
+            }
+            Event::Epoch { epoch, losses, .. } => epochs.push((*epoch, losses.clone())),
+            _ => {}
+        };
+        let mut context = Context {
+            device: device(),
+            seed: 7,
+            precision: Default::default(),
+            stop: &never,
+            observe: Box::new(observe),
+            logged: &has,
+        };
+        let checkpoint = Checkpoint {
+            interval: std::time::Duration::ZERO,
+            ..Checkpoint::new(&path, &recipe)
+        };
+        let (model, plan) = (backbone(1, 3), &settings.plan);
+        let trained = fit(
+            "stage",
+            &objective,
+            model,
+            plan,
+            IMAGES,
+            checkpoint,
+            &mut context,
+        );
+        let (model, _) = trained.expect("nobody stops it");
+        drop(context);
+        (weights::export(&model), epochs, steps)
+    };
+    let mut copies = 0;
+    let (weights, epochs, steps) = go_on("checkpoint.safetensors", &[], &mut copies);
+    assert!(weights == whole.weights && epochs == whole.epochs);
+    assert_eq!((steps, copies), (STEPS, STEPS - 1));
+    for killed in 1..STEPS {
+        // The epoch of a checkpoint between two epochs was saved, and the process killed before it could log it.
+        let done = killed / (STEPS / EPOCHS);
+        let logged = if killed % (STEPS / EPOCHS) == 0 {
+            done - 1
+        } else {
+            done
+        };
+        let log = &whole.epochs[..logged];
+        let (weights, epochs, steps) = go_on(&killed.to_string(), log, &mut copies);
+        assert!(weights == whole.weights, "killed after step {killed}");
+        assert_eq!(epochs, whole.epochs, "killed after step {killed}");
+        assert_eq!(steps, STEPS - killed, "killed after step {killed}");
+    }
+    let found = weights::load(&path).expect("a checkpoint").1;
+    assert!(
+        found["advcl_checkpoint"].contains("\"arithmetic\":[\""),
+        "{found:?}"
     );
 }
 
@@ -218,6 +319,7 @@ fn classifier_on_a_frozen_encoder() {
             precision: Default::default(),
             stop: &stop,
             observe: Box::new(&mut observe),
+            logged: &|_, _, _| true,
         };
         let route = Route::Pgd;
         let mut all = || features("slf", &encoder, route, &split.images, 20, &mut context);
@@ -239,8 +341,9 @@ fn a_checkpoint_of_something_else_is_refused_and_kept() {
     };
     let folder = folder();
     let path = folder.path().join("checkpoint.safetensors");
-    let sit =
-        |fresh: Backbone, plan: &Plan| sit(&objective, fresh, plan, &path, &mut Vec::new(), &[2]);
+    let sit = |fresh: Backbone, plan: &Plan| {
+        sit(&objective, fresh, plan, &path, &mut Seen::default(), &[2])
+    };
     sit(backbone(1, 0), &settings.plan)
         .map(drop)
         .expect_err("asked to stop");
@@ -324,13 +427,13 @@ fn divergence_is_named_and_the_last_good_checkpoint_kept() {
             seen: Cell::new(0),
             loss_stays_finite,
         };
-        let mut losses = Vec::new();
+        let mut seen = Seen::default();
         let outcome = sit(
             &objective,
             backbone(1, 0),
             &settings.plan,
             &path,
-            &mut losses,
+            &mut seen,
             &[],
         );
         match outcome.map(drop) {

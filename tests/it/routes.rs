@@ -133,6 +133,7 @@ fn advcl_uses_the_routes_that_the_paper_says() {
             precision: Default::default(),
             stop: &stop,
             observe: Box::new(&mut observe),
+            logged: &|_, _, _| true,
         };
         let fresh = backbone(3, 1);
         let before = weights::export(&fresh);
@@ -177,6 +178,7 @@ fn finetuning_leaves_the_encoder_bit_for_bit() {
             precision: Default::default(),
             stop: &stop,
             observe: Box::new(&mut observe),
+            logged: &|_, _, _| true,
         };
         experiment
             .pretrain(Some("simclr"), &mut context)

@@ -91,6 +91,7 @@ fn examine(
         precision: Precision::F32,
         stop: &AtomicBool::new(false),
         observe: Box::new(|_| ()),
+        logged: &|_, _, _| true,
     };
     checks.run(&mut context).expect("findings")
 }

@@ -135,6 +135,7 @@ fn what_a_recipe_says_is_what_is_trained() {
         precision: Default::default(),
         stop: &stop,
         observe: Box::new(&mut observe),
+        logged: &|_, _, _| true,
     };
     let train = &experiment.data.pretraining.train;
     let pgd = Criterion::Pgd {

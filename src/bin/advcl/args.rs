@@ -15,7 +15,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     max_term_width = 100,
     arg_required_else_help = true
 )]
-#[command(after_help = "Example: advcl run quickstart")]
+#[command(
+    after_help = "Exit codes: 0 done; 1 tried and failed, or stopped (a check that does not hold, a training that diverges, \
+    Ctrl-C); 2 the input is at fault (arguments, recipe, data, model, folder); 3 the machine is (disk full, no permission, reading or \
+    writing failed); 130 stopped at once.\n\nExample: advcl run quickstart"
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -51,16 +55,10 @@ pub struct Shared {
         display_order = 101
     )]
     pub conv: ConvAlgorithm,
-    /// Precision of the products in pretraining's convolutions; bf16 where the processor has it
-    #[arg(
-        long,
-        value_enum,
-        value_name = "P",
-        default_value = "f32",
-        global = true,
-        display_order = 101
-    )]
-    pub precision: PrecisionName,
+    /// Precision of the products in pretraining's convolutions, as the recipe's key `precision`; bf16 where the processor
+    /// has it
+    #[arg(long, value_enum, value_name = "P", global = true, display_order = 101)]
+    pub precision: Option<PrecisionName>,
     /// Write TensorBoard event files too, to RUN/tensorboard
     #[arg(long, global = true, display_order = 102)]
     pub tensorboard: bool,
@@ -139,6 +137,9 @@ pub enum Command {
     /// Clean and robust accuracy of the classifiers, or of one: PGD, and AutoAttack where asked
     #[command(after_help = "Example: advcl evaluate runs/a --method advcl --attack autoattack")]
     Evaluate(Evaluate),
+    /// Check the files of a run folder: formats, checksums, what is stale; changes nothing
+    #[command(after_help = "Example: advcl check runs/quickstart")]
+    Check(Check),
     /// Copy what still holds under a changed recipe to a new run folder
     #[command(after_help = "Example: advcl fork runs/a runs/b --set 'threat.radius = \"8/255\"'")]
     Fork(Fork),
@@ -193,6 +194,13 @@ pub enum Command {
         #[command(subcommand)]
         what: DataCommand,
     },
+}
+
+#[derive(Args)]
+pub struct Check {
+    /// Run folder, or folder of a comparison
+    #[arg(value_name = "RUN")]
+    pub folder: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -493,10 +501,21 @@ pub struct Inspect {
 }
 
 impl Shared {
+    /// The precision that was asked for.
     pub fn precision(&self) -> nn::Precision {
         match self.precision {
-            PrecisionName::F32 => nn::Precision::F32,
-            PrecisionName::Bf16 => nn::Precision::Bf16,
+            Some(PrecisionName::Bf16) => nn::Precision::Bf16,
+            Some(PrecisionName::F32) | None => nn::Precision::F32,
         }
+    }
+
+    /// Overrides of the recipe: those of `--set`, after the options that stand for a key.
+    pub fn with_options(mut self) -> Self {
+        let precision = self.precision.map(|precision| match precision {
+            PrecisionName::F32 => "precision = 'f32'",
+            PrecisionName::Bf16 => "precision = 'bf16'",
+        });
+        self.set.splice(..0, precision.map(str::to_owned));
+        self
     }
 }

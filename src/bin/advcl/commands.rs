@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use crate::args::{self, Cli, Command, ConvAlgorithm, Shared};
 use crate::bench::bench;
+use crate::check::check;
 use crate::compare::compare;
 use crate::evaluate::{evaluate, print_summary};
 use crate::import::import;
@@ -22,7 +23,7 @@ use crate::session::{Access, check_names, with_experiment, with_rows};
 use crate::table;
 
 pub fn dispatch(cli: &Cli) -> Result<()> {
-    let shared = &cli.shared;
+    let shared = &cli.shared.clone().with_options();
     // Winograd is off by about 1e-5: fine for training, not for the last digit.
     let winograd = match shared.conv {
         ConvAlgorithm::Auto => !matches!(cli.command, Command::Selftest { .. }),
@@ -36,13 +37,14 @@ pub fn dispatch(cli: &Cli) -> Result<()> {
         Command::Pretrain(stage) => pretrain(stage, shared),
         Command::Cluster(arg) => cluster(arg, shared),
         Command::Finetune(row) => finetune(row, shared),
-        Command::Evaluate(what) => evaluate(what, &cli.shared),
+        Command::Evaluate(what) => evaluate(what, shared),
         Command::List { what } => list(*what, shared),
         Command::Compare(what) => compare(what, shared),
         Command::Predict(what) => predict(what, shared),
         Command::Report(what) => report(what, shared),
         Command::Import(what) => import(what, shared),
         Command::Selftest { dirs } => selftest(dirs, shared),
+        Command::Check(what) => check(what, shared),
         Command::Fork(what) => fork(what, shared),
         Command::Bench { what } => bench(what, shared),
         Command::Recipe { what } => recipe(what, shared),

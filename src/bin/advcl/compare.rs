@@ -13,7 +13,8 @@ use crate::format::comparison::{note, soundness, tables};
 use crate::format::{Table, printable};
 use crate::output::{print, print_json};
 use crate::progress::{Progress, print_status};
-use crate::session::{STOP, listen, resolve, tensorboard};
+use crate::session::{resolve, tensorboard};
+use crate::signals::{STOP, listen};
 
 pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
     let device = device::open(&shared.device)?;
@@ -35,7 +36,6 @@ pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
         board.iter_mut().for_each(|board| board.on_event(event));
     };
     let mut context = Context::new(device).stopped_by(&STOP).observed(observe);
-    context.precision = shared.precision();
     let stale = what.stale.answer();
     let on_failure = |failure: &FailedRow| {
         print_status(&format!(

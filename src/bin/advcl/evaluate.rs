@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use advcl::Error;
+use advcl::evaluate::adversarial::Adversarial;
 use advcl::evaluate::measures::Measure;
 use advcl::experiment::{Cell, Purpose, Stale, Summary};
+use advcl::files::check_output;
 use anyhow::Result;
 
 use crate::args::{self, Shared};
@@ -58,7 +60,8 @@ pub fn evaluate(what: &args::Evaluate, shared: &Shared) -> Result<()> {
             .map(|name| format!("evaluate.attack = {name:?}")),
     );
     let save = what.save_adversarial.as_deref();
-    if save.is_some() {
+    if let Some(path) = save {
+        require_replaceable(path)?;
         let stage = &what.row.stage;
         let (recipe, folder) = resolve(&stage.recipe, &shared)?;
         let cells = Cell::of(&recipe, stage.method.as_deref(), what.row.mode.as_deref())?;
@@ -87,6 +90,21 @@ pub fn evaluate(what: &args::Evaluate, shared: &Shared) -> Result<()> {
         for table in measures::tables(&summary) {
             print(&format!("\n{table}"))?;
         }
+    }
+    Ok(())
+}
+
+/// Refuses an output where writing it would lose a file that is not of this kind, before hours of attacks.
+fn require_replaceable(path: &Path) -> Result<()> {
+    let ours = Adversarial::is_file(path);
+    check_output(path, "--save-adversarial", &[], true)?;
+    if !ours && std::fs::metadata(path).is_ok_and(|about| about.is_file()) {
+        return Err(Error::Output {
+            path: path.to_path_buf(),
+            problem: "the file exists already, and holds no adversarial examples".to_owned(),
+            hint: "name another file with --save-adversarial".to_owned(),
+        }
+        .into());
     }
     Ok(())
 }

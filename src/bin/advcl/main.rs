@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod check;
 mod commands;
 mod compare;
 mod evaluate;
@@ -17,12 +18,14 @@ mod recipe;
 mod recipe_text;
 mod report;
 mod session;
+mod signals;
 mod table;
 mod tensorboard;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use output::printable;
 use progress::print_status;
 
 /// Keeps large buffers in the heap. glibc maps and unmaps each of them otherwise, and a training step spends a fifth
@@ -46,8 +49,12 @@ fn tune_allocator() {}
 fn inside_the_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     // The main thread's usual stack, which everything was written for.
     let pool = rayon::ThreadPoolBuilder::new().stack_size(8 << 20);
-    // Without a pool of ours rayon makes its own; that a thread cannot be started is met there again.
-    let _ = pool.build_global();
+    if let Err(error) = pool.build_global() {
+        // A limit of the machine. One thread, this one, is there in any case.
+        print_status(&format!("computing with one thread: {error}"));
+        let alone = rayon::ThreadPoolBuilder::new().num_threads(1);
+        let _ = alone.use_current_thread().build_global();
+    }
     rayon::scope(|_| work())
 }
 
@@ -58,21 +65,32 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tell(&error);
-            let ours = error.downcast_ref::<advcl::Error>();
-            ExitCode::from(ours.map_or(2, advcl::Error::exit_code))
+            ExitCode::from(exit_code(&error))
         }
     }
 }
 
+/// Exit code of a failed command; see [`advcl::Error::exit_code`].
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(ours) = error.downcast_ref::<advcl::Error>() {
+        return ours.exit_code();
+    }
+    // What the binary itself writes and waits for.
+    let of_machine = error
+        .chain()
+        .any(|cause| cause.is::<std::io::Error>() || cause.is::<ctrlc::Error>());
+    if of_machine { 3 } else { 2 }
+}
+
 /// The headline, its causes, and what to do about it.
 fn tell(error: &anyhow::Error) {
-    print_status(&format!("error: {error}"));
+    print_status(&format!("error: {}", printable(&error.to_string())));
     let mut said = error.to_string();
     for cause in error.chain().skip(1) {
         // Some of our messages end with their cause's already.
         let cause = cause.to_string();
         if !said.contains(&cause) {
-            print_status(&format!("caused by: {cause}"));
+            print_status(&format!("caused by: {}", printable(&cause)));
             said = cause;
         }
     }
@@ -80,6 +98,6 @@ fn tell(error: &anyhow::Error) {
         .downcast_ref::<advcl::Error>()
         .and_then(advcl::Error::hint)
     {
-        print_status(&format!("hint: {hint}"));
+        print_status(&format!("hint: {}", printable(hint)));
     }
 }

@@ -44,8 +44,9 @@ fn parts(measures: &Measures, classes: &[String]) -> Vec<MeasureTable> {
         let title = "accuracy in % under common corruptions, by severity".to_owned();
         parts.push((title, first.images, corruptions(measures)));
     }
-    if !measures.confusion.is_empty() && !measures.confusion_attacked.is_empty() {
-        let images: usize = measures.confusion.iter().flatten().sum();
+    let both = [&measures.confusion, &measures.confusion_attacked];
+    if both.iter().all(|confusion| confusion.classes() > 0) {
+        let images = measures.confusion.images();
         parts.push(("by class".to_owned(), images, confusion(measures, classes)));
     }
     if let Some(near) = &measures.neighbours {
@@ -115,8 +116,8 @@ fn corruptions(measures: &Measures) -> Table {
     table
 }
 
-/// Accuracy of each class, and the class that is most often predicted instead. The whole matrix is
-/// in the JSON.
+/// Accuracy of each class, and the class that is most often predicted instead. All pairs of classes
+/// are in the JSON.
 fn confusion(measures: &Measures, classes: &[String]) -> Table {
     let mut table = Table::new()
         .left("class")
@@ -127,14 +128,13 @@ fn confusion(measures: &Measures, classes: &[String]) -> Table {
     for (class, name) in classes.iter().enumerate() {
         let mut row = vec![name.clone()];
         for matrix in [&measures.confusion, &measures.confusion_attacked] {
-            let predicted = &matrix[class];
-            let wrong = |other: &usize| *other != class && predicted[*other] > 0;
-            let others = (0..predicted.len()).filter(wrong);
+            let others = matrix.row(class).filter(|(other, _)| *other != class);
             // Of classes that are predicted equally often, the first.
-            let most = others.max_by_key(|&other| (predicted[other], std::cmp::Reverse(other)));
-            row.push(share(predicted[class], predicted.iter().sum()));
-            row.push(most.map_or(String::new(), |other| {
-                format!("{} × {}", predicted[other], classes[other])
+            let most = others.max_by_key(|&(other, images)| (images, std::cmp::Reverse(other)));
+            row.push(share(matrix.get(class, class), matrix.of_class(class)));
+            row.push(most.map_or(String::new(), |(other, images)| {
+                let name = classes.get(other).map_or("another", String::as_str);
+                format!("{images} × {name}")
             }));
         }
         table.row(row);

@@ -1,5 +1,6 @@
 //! Results on standard output: text, or JSON for programs.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -8,8 +9,62 @@ use serde::Serialize;
 
 use crate::args::Shared;
 
-/// Writes text to standard output; a closed pipe is no error.
+/// Whether a terminal obeys a character, and does not show it.
+fn is_obeyed(c: char) -> bool {
+    // Beside controls, the marks that change the direction of the text around them.
+    let turns =
+        matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
+    turns || c.is_control()
+}
+
+fn escaped(text: &str, escape: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&escape) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if escape(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// Text on one line, without characters that a terminal would obey: names come from strangers' files.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    escaped(text, is_obeyed)
+}
+
+/// As [`printable`], for text of several lines: line breaks and tabs stay.
+pub fn harmless(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| is_obeyed(c) && !matches!(c, '\n' | '\t'))
+}
+
+/// Longest message in characters.
+const LONGEST: usize = 4_000;
+
+/// A message whose middle is left out where it is longer than anyone reads: a name may be of any length.
+pub fn shortened(text: &str) -> Cow<'_, str> {
+    let Some((cut, _)) = text.char_indices().nth(LONGEST) else {
+        return Cow::Borrowed(text);
+    };
+    let (start, rest) = text.split_at(cut);
+    let left = rest.chars().count();
+    let end: Vec<char> = rest.chars().rev().take(LONGEST / 4).collect();
+    let end: String = end.into_iter().rev().collect();
+    let left = left.saturating_sub(LONGEST / 4);
+    Cow::Owned(format!("{start} … ({left} characters left out) … {end}"))
+}
+
+/// Writes text for people to standard output; a closed pipe is no error.
 pub fn print(text: &str) -> Result<()> {
+    print_exactly(&harmless(text))
+}
+
+/// Writes text for programs to standard output; a closed pipe is no error.
+pub fn print_exactly(text: &str) -> Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to stdout")
@@ -20,7 +75,7 @@ pub fn print(text: &str) -> Result<()> {
 
 /// Writes a value as JSON.
 pub fn print_json(value: &impl Serialize) -> Result<()> {
-    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
+    print_exactly(&format!("{}\n", serde_json::to_string_pretty(value)?))
 }
 
 /// Writes the files that a command made, a line each.
@@ -30,4 +85,30 @@ pub fn print_paths(paths: &[PathBuf], shared: &Shared) -> Result<()> {
     }
     let line = |path: &PathBuf| format!("{}\n", path.display());
     print(&paths.iter().map(line).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terminals_are_told_nothing_by_names() {
+        assert_eq!(harmless("a\tb\nü"), "a\tb\nü");
+        assert_eq!(
+            harmless("dog\u{1b}]0;owned\u{7}\r"),
+            "dog\\u{1b}]0;owned\\u{7}\\r"
+        );
+        assert_eq!(printable("a\nb"), "a\\nb");
+        assert_eq!(harmless("\u{202e}gnp.exe\u{9b}"), "\\u{202e}gnp.exe\\u{9b}");
+    }
+
+    #[test]
+    fn messages_have_an_end() {
+        let name = "ü".repeat(1_000_000);
+        let text = format!("before {name} after");
+        let short = shortened(&text);
+        assert!(short.chars().count() < 6_000 && short.starts_with("before ü"));
+        assert!(short.ends_with("ü after") && short.contains("left out"));
+        assert_eq!(shortened("before after"), "before after");
+    }
 }

@@ -3,13 +3,14 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use crate::output::{harmless, printable, shortened};
 use advcl::session::Event;
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Prints a line to stderr. Unlike `eprintln!`, it does not panic when the reader is gone (`2>&1 |
 /// head`).
 pub fn print_status(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", shortened(&harmless(line)));
 }
 
 /// Shows events.
@@ -88,7 +89,7 @@ impl Progress {
             }
             Event::Note { stage, text } => {
                 self.finish();
-                print_status(&format!("{stage}: {text}"));
+                print_status(&format!("{stage}: {}", printable(text)));
             }
         }
     }

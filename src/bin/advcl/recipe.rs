@@ -1,9 +1,7 @@
 //! `advcl recipe`: recipes, and the keys that they can have.
 
-use std::fs;
-
-use advcl::Error;
 use advcl::experiment::{Data, FolderRecipe, Purpose};
+use advcl::files;
 use advcl::recipe::{Recipe, keys};
 use anyhow::Result;
 
@@ -37,7 +35,7 @@ fn show(arg: &RecipeArg, shared: &Shared) -> Result<()> {
         Source::Folder(folder) => {
             let path = FolderRecipe::load(folder, &[])?.map(|found| found.path);
             let path = path.unwrap_or_else(|| folder.to_path_buf());
-            fs::read_to_string(&path).map_err(Error::io("read", &path))?
+            files::read_text(&path)?
         }
     };
     print(&with_overrides(&text, &recipe, &shared.set))

@@ -1,36 +1,22 @@
 //! What commands on a run folder share: finding recipe and folder, progress, Ctrl-C.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use advcl::experiment::{
     Cell, Experiment, FolderRecipe, Purpose, Stale, has_begun, has_recipe, require_images,
 };
 use advcl::recipe::Recipe;
-use advcl::run::Layout;
+use advcl::run::{Layout, require_inside};
 use advcl::session::{Context, Event};
 use advcl::{Error, device};
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::args::{self, Shared};
 use crate::progress::{Progress, print_status};
+use crate::signals::{STOP, listen};
 use crate::table;
 use crate::tensorboard::TensorBoard;
-
-/// Set by the first Ctrl-C; the second ends the process at once.
-pub static STOP: AtomicBool = AtomicBool::new(false);
-
-/// Makes Ctrl-C ask to stop; a second one ends the process.
-pub fn listen() -> Result<()> {
-    ctrlc::set_handler(|| {
-        if STOP.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        print_status("\nstopping after this step; press Ctrl-C again to stop at once");
-    })
-    .context("cannot listen for Ctrl-C")
-}
 
 /// Where a command's recipe is.
 pub enum Source<'a> {
@@ -117,7 +103,6 @@ pub fn with_experiment<T>(
             board.iter_mut().for_each(|board| board.on_event(event));
         };
         let mut context = Context::new(device).stopped_by(&STOP).observed(observe);
-        context.precision = shared.precision();
         work(&experiment, &mut context)
     };
     progress.finish();
@@ -149,7 +134,13 @@ pub fn with_rows<T>(
 
 /// Opens the event file of a run folder, where one is asked for.
 pub fn tensorboard(folder: &Path, shared: &Shared) -> advcl::Result<Option<TensorBoard>> {
-    let create = || TensorBoard::create(&Layout::new(folder).tensorboard());
+    let create = || {
+        let events = Layout::new(folder).tensorboard();
+        if events.exists() {
+            require_inside(folder, &events)?;
+        }
+        TensorBoard::create(&events)
+    };
     shared.tensorboard.then(create).transpose()
 }
 

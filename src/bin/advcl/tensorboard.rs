@@ -68,8 +68,9 @@ impl TensorBoard {
                 images_per_second,
                 ..
             } => {
-                let named = losses.iter().chain(figures);
-                let mut values: Vec<_> = named.map(|(name, v)| (*name, f64::from(*v))).collect();
+                let losses = losses.iter().map(|(name, value)| (name.as_str(), *value));
+                let named = losses.chain(figures.iter().copied());
+                let mut values: Vec<_> = named.map(|(name, v)| (name, f64::from(v))).collect();
                 values.extend([("lr", *lr), ("images_per_second", *images_per_second)]);
                 // Flushed once an epoch, for those who read along.
                 self.scalars(stage, *epoch, &values)

@@ -1,12 +1,14 @@
 //! Measures of a classifier beside its accuracy: curves, corruptions, confusion, calibration, features, transfer. Every
 //! share has its number of images and its 95 % Wilson interval.
 
+mod confusion;
 mod curves;
 mod predictions;
 mod results;
 
 use crate::error::{Error, Result, nearest};
 
+pub use confusion::Confusion;
 pub use curves::{MeasuredClassifier, radii};
 pub use predictions::{NEIGHBOURS, Predictions, REFERENCES, transfer};
 pub use results::{Bin, Calibration, Corrupted, Curve, Measures, Neighbours, Point, Transfer};

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::{Bin, Calibration, MeasuredClassifier, Neighbours};
+use super::{Bin, Calibration, Confusion, MeasuredClassifier, Neighbours};
 use crate::error::Result;
 use crate::evaluate::StageProgress;
 use crate::logits::{LogitRows, finite_predictions, probabilities};
@@ -68,13 +68,13 @@ impl MeasuredClassifier<'_> {
 }
 
 impl Predictions {
-    /// Numbers of images, `[true class][predicted class]`.
-    pub fn confusion(&self) -> Vec<Vec<usize>> {
-        let mut table = vec![vec![0; self.classes]; self.classes];
+    /// Numbers of images by true and predicted class.
+    pub fn confusion(&self) -> Confusion {
+        let mut confusion = Confusion::new(self.classes);
         for (&label, &(class, _)) in self.labels.iter().zip(&self.predicted) {
-            table[label][class] += 1;
+            confusion.add(label, class);
         }
-        table
+        confusion
     }
 
     /// Confidence against accuracy.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Measure;
+use super::{Confusion, Measure};
 use crate::attack::Norm;
 use crate::interval::Interval;
 
@@ -198,15 +198,15 @@ pub struct Measures {
     /// Accuracy under common corruptions, 15 kinds.
     #[serde(default)]
     pub corruptions: Vec<Corrupted>,
-    /// Numbers of clean images, `[true class][predicted class]`.
+    /// Numbers of clean images by true and predicted class.
     #[serde(default)]
-    pub confusion: Vec<Vec<usize>>,
+    pub confusion: Confusion,
     /// Share of each class's clean images that is classified correctly; none without images.
     #[serde(default)]
     pub recall: Vec<Option<Interval>>,
-    /// Numbers of adversarial images, `[true class][predicted class]`.
+    /// Numbers of adversarial images by true and predicted class.
     #[serde(default)]
-    pub confusion_attacked: Vec<Vec<usize>>,
+    pub confusion_attacked: Confusion,
     /// Share of each class's adversarial images that is classified correctly; none without images.
     #[serde(default)]
     pub recall_attacked: Vec<Option<Interval>>,
@@ -242,17 +242,16 @@ impl Measures {
     }
 
     /// Takes the confusion matrices of clean and adversarial images, with the recall of each class.
-    pub fn set_confusion(&mut self, clean: Vec<Vec<usize>>, attacked: Vec<Vec<usize>>) {
+    pub fn set_confusion(&mut self, clean: Confusion, attacked: Confusion) {
         (self.recall, self.recall_attacked) = (recall(&clean), recall(&attacked));
         (self.confusion, self.confusion_attacked) = (clean, attacked);
     }
 }
 
 /// Share of each class's images that is classified correctly.
-fn recall(confusion: &[Vec<usize>]) -> Vec<Option<Interval>> {
-    let rows = confusion.iter().enumerate();
-    rows.map(|(class, row)| Interval::wilson(row[class], row.iter().sum()))
-        .collect()
+fn recall(confusion: &Confusion) -> Vec<Option<Interval>> {
+    let recall = |class| Interval::wilson(confusion.get(class, class), confusion.of_class(class));
+    (0..confusion.classes()).map(recall).collect()
 }
 
 /// Transfer of adversarial examples: PGD on one classifier, and the accuracy of every classifier on the result.
@@ -326,7 +325,8 @@ mod tests {
         assert_eq!((point.accuracy, point.images), (0.5, 2));
         assert!((point.low - 0.0945).abs() < 1e-4 && (point.high - 0.9055).abs() < 1e-4);
         let mut measures = Measures::default();
-        measures.set_confusion(vec![vec![3, 1], vec![0, 0]], vec![vec![0, 4], vec![0, 0]]);
+        let confusion = |text| serde_json::from_str(text).expect("a matrix");
+        measures.set_confusion(confusion("[[3, 1], [0, 0]]"), confusion("[[0, 4], [0, 0]]"));
         let shares = |all: &[Option<Interval>]| -> Vec<Option<(f64, usize)>> {
             all.iter()
                 .map(|one| one.map(|i| (i.share, i.images)))

@@ -15,7 +15,8 @@ pub(super) mod tests;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
-use burn::tensor::{Shape, Tensor};
+use burn::tensor::{Device, Shape, Tensor};
+use serde::{Deserialize, Serialize};
 
 /// How the CPU computes convolutions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +65,10 @@ pub fn choose_cpu_kernels(instructions: Option<&str>, winograd: bool) -> crate::
 }
 
 /// What convolutions multiply. Sums, BatchNorm and weights are f32 always.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// Single precision.
     #[default]
@@ -79,6 +83,32 @@ pub fn has_bf16() -> bool {
     return advcl_kernels::has_bf16();
     #[cfg(not(feature = "flex"))]
     false
+}
+
+/// How this process computes on `device`, as far as it changes the last bits of a result: "cpu, avx512, winograd,
+/// f32".
+pub fn arithmetic(device: &Device, precision: Precision) -> String {
+    match cpu_kernels() {
+        Some(kernels) if is_cpu(device) => {
+            let products = match precision {
+                Precision::Bf16 if has_bf16() && kernels.instructions == "avx512" => "bf16",
+                _ => "f32",
+            };
+            let (instructions, algorithm) = (kernels.instructions, kernels.algorithm());
+            format!("cpu, {instructions}, {algorithm}, {products}")
+        }
+        _ => format!("{device:?}, f32").to_lowercase(),
+    }
+}
+
+fn is_cpu(device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    return *device == Device::flex();
+    #[cfg(not(feature = "flex"))]
+    {
+        let _ = device;
+        false
+    }
 }
 
 /// Runs `work` with convolutions of this precision, in the whole process; then f32 again.

@@ -10,6 +10,7 @@ use advcl::interval::Interval;
 use advcl::recipe::Threat;
 use advcl::{finetune, pretrain};
 
+pub use crate::output::printable;
 pub use table::{Align, Table};
 
 /// Placeholder for a missing value.
@@ -107,17 +108,4 @@ pub fn quoted(path: &Path) -> String {
     } else {
         text
     }
-}
-
-/// Text on one line without control characters, which would change what a terminal shows.
-pub fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
-        }
-    }
-    shown
 }

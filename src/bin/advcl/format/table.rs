@@ -77,7 +77,11 @@ impl Table {
         let lines: Vec<Vec<String>> = head
             .into_iter()
             .chain(&self.rows)
-            .map(|row| row.iter().map(|cell| printable(cell)).collect())
+            .map(|row| {
+                row.iter()
+                    .map(|cell| printable(cell).into_owned())
+                    .collect()
+            })
             .collect();
         let width = |column: usize| {
             let cells = lines.iter().map(|line| line[column].chars().count());

@@ -1,5 +1,6 @@
 //! Accuracy by class, and which class is predicted instead.
 
+use advcl::evaluate::measures::Confusion;
 use maud::{Markup, html};
 
 use super::html::{count, figure, heat_cell, legend, percent, share, table};
@@ -14,7 +15,7 @@ const MANY: usize = 20;
 /// Accuracy by class, and which class is predicted instead.
 pub fn classes(report: &ReportPage) -> Markup {
     let confused = report.measured(|m| {
-        let images: usize = m.confusion.iter().flatten().sum();
+        let images = m.confusion.images();
         (images > 0).then_some((images, m))
     });
     html! {
@@ -31,7 +32,7 @@ pub fn classes(report: &ReportPage) -> Markup {
             h3 { (one.shown.label) }
             div.pair {
                 (confusion(one.shown, "clean images", &one.value.confusion))
-                @if !one.value.confusion_attacked.is_empty() {
+                @if one.value.confusion_attacked.classes() > 0 {
                     (confusion(one.shown, "attacked images", &one.value.confusion_attacked))
                 }
             }
@@ -121,14 +122,14 @@ fn by_class(shown: &ShownClassifier) -> Markup {
     figure(caption, whiskers(&alt, &rows), names)
 }
 
-fn confusion(shown: &ShownClassifier, kind: &str, matrix: &[Vec<usize>]) -> Markup {
-    let all: usize = matrix.iter().flatten().sum();
+fn confusion(shown: &ShownClassifier, kind: &str, matrix: &Confusion) -> Markup {
+    let (all, classes) = (matrix.images(), matrix.classes());
     let caption = format!(
         "Predictions for {} {kind}, {}; rows: true class and its images; columns: predicted class",
         count(all),
         shown.label
     );
-    if matrix.len() > MANY {
+    if classes > MANY {
         return frequent(shown, &caption, matrix);
     }
     html! {
@@ -138,19 +139,20 @@ fn confusion(shown: &ShownClassifier, kind: &str, matrix: &[Vec<usize>]) -> Mark
                     caption { (caption) }
                     thead { tr {
                         th scope="col" { "true \\ predicted" }
-                        @for predicted in 0..matrix.len() { th scope="col" { span.tall { (shown.class(predicted)) } } }
+                        @for predicted in 0..classes { th scope="col" { span.tall { (shown.class(predicted)) } } }
                         th scope="col" { "correct %" }
                     } }
                     tbody {
-                        @for (class, row) in matrix.iter().enumerate() {
-                            @let all = row.iter().sum::<usize>();
+                        @for class in 0..classes {
+                            @let all = matrix.of_class(class);
                             tr {
                                 th scope="row" { (shown.class(class)) " (" (count(all)) ")" }
-                                @for (predicted, &images) in row.iter().enumerate() {
+                                @for predicted in 0..classes {
+                                    @let images = matrix.get(class, predicted);
                                     @let shade = images as f64 / all.max(1) as f64;
                                     td.own[predicted == class].zero[images == 0] style=(format!("--v:{shade:.2}")) { (images) }
                                 }
-                                (heat_cell(row[class] as f64 / all.max(1) as f64, all, false))
+                                (heat_cell(matrix.get(class, class) as f64 / all.max(1) as f64, all, false))
                             }
                         }
                     }
@@ -161,12 +163,12 @@ fn confusion(shown: &ShownClassifier, kind: &str, matrix: &[Vec<usize>]) -> Mark
 }
 
 /// The most frequent confusions.
-fn frequent(shown: &ShownClassifier, caption: &str, matrix: &[Vec<usize>]) -> Markup {
+fn frequent(shown: &ShownClassifier, caption: &str, matrix: &Confusion) -> Markup {
     let mut pairs = Vec::new();
-    for (class, row) in matrix.iter().enumerate() {
-        let all: usize = row.iter().sum();
-        for (predicted, &images) in row.iter().enumerate() {
-            if predicted != class && images > 0 {
+    for class in 0..matrix.classes() {
+        let all = matrix.of_class(class);
+        for (predicted, images) in matrix.row(class) {
+            if predicted != class {
                 pairs.push((images, class, predicted, all));
             }
         }

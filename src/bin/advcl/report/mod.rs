@@ -30,9 +30,9 @@ use advcl::{Error, device, files, preview};
 use anyhow::Result;
 
 use crate::args::{self, ReportFormat, Shared};
-use crate::output::{print, print_json};
+use crate::output::{print_exactly, print_json};
 use crate::progress::{Progress, print_status};
-use crate::session::{STOP, listen};
+use crate::signals::{STOP, listen};
 use headline::{HeadlineRow, headline, run_name};
 use model::{PICTURED, Pictures, ReportPage, SIDE_BY_SIDE, ShownClassifier, ShownViews};
 
@@ -74,8 +74,8 @@ pub fn report(what: &args::Report, shared: &Shared) -> Result<()> {
         ReportFormat::Csv => tables::csv(&rows),
     };
     match &what.output {
-        Some(path) => Ok(files::write_atomic(path, text.as_bytes())?),
-        None => print(&text),
+        Some(path) => Ok(files::write_output(path, text.as_bytes())?),
+        None => print_exactly(&text),
     }
 }
 
@@ -190,7 +190,7 @@ fn write_page(
         shown: &shown,
         views: &views,
     });
-    files::write_atomic(path, page.as_bytes())?;
+    files::write_output(path, page.as_bytes())?;
     if shared.json {
         return print_json(&path);
     }

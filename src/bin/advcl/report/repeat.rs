@@ -46,6 +46,14 @@ fn machine(run: &ReportedRun) -> Markup {
     for key in ["advcl_version", "device", "cores"] {
         rows.row([key.trim_end_matches("_version").to_owned(), note(key)]);
     }
+    let ways = run
+        .machine
+        .as_ref()
+        .and_then(|note| note["arithmetic"].as_array());
+    if let Some(ways) = ways {
+        let ways: Vec<&str> = ways.iter().filter_map(|way| way.as_str()).collect();
+        rows.row(["arithmetic".to_owned(), ways.join("; ")]);
+    }
     let system = format!("{}, {}", note("os"), note("architecture"));
     rows.row(["system".to_owned(), system]);
     rows.row(["seed".to_owned(), run.recipe.seed.to_string()]);

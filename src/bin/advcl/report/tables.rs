@@ -172,7 +172,7 @@ fn details(run: &ReportedRun, row: &ReportedRow) -> String {
                 meaning.to_owned(),
             ]);
         }
-        let verdicts = printable(&soundness.summary().to_string());
+        let verdicts = printable(&soundness.summary().to_string()).into_owned();
         text += &format!(
             "\n## {name}: soundness\n\n{verdicts}.\n\n{}",
             table.markdown()
