@@ -21,6 +21,15 @@ pub fn compiled_in() -> Vec<&'static str> {
         .collect()
 }
 
+/// Name of a device in files and reports.
+pub fn name(device: &Device) -> String {
+    #[cfg(feature = "flex")]
+    if *device == Device::flex() {
+        return "cpu".to_owned();
+    }
+    format!("{device:?}").to_lowercase()
+}
+
 /// The device called `name`: a backend, for GPUs with an index after a colon ("cuda" is "cuda:0";
 /// "vulkan" and "metal" without an index are the driver's first device).
 ///

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::state::State;
 use super::{Experiment, classifier_title, folder};
+use crate::device;
 use crate::error::{Error, Result};
 use crate::recipe::{Artifact, title};
 use crate::run::{About, FolderKind, Layout};
@@ -78,7 +79,7 @@ impl Experiment {
         }
         let about = About::new(
             FolderKind::Run,
-            &super::device_name(context),
+            &device::name(&context.device),
             self.recipe.seed,
         );
         folder::save(&target, &self.recipe, about)?;

@@ -16,6 +16,7 @@ mod state;
 use std::path::{Path, PathBuf};
 
 use crate::data::{Dataset, SplitFingerprint};
+use crate::device;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::nn;
@@ -272,7 +273,7 @@ impl Experiment {
     /// [`Error::Io`], [`Error::Run`].
     pub(crate) fn remember(&self, context: &Context) -> Result<()> {
         let about = About::load(self.layout())?;
-        let (device, seed) = (device_name(context), self.recipe.seed);
+        let (device, seed) = (device::name(&context.device), self.recipe.seed);
         let mut about = about.unwrap_or_else(|| About::new(FolderKind::Run, &device, seed));
         let arithmetic = nn::arithmetic(&context.device, self.recipe.precision);
         if !about.arithmetic.contains(&arithmetic) {
@@ -322,9 +323,4 @@ impl Experiment {
             self.summarize(&cells, context)
         })
     }
-}
-
-/// Name of the device in the folder's description.
-pub(crate) fn device_name(context: &Context) -> String {
-    format!("{:?}", context.device)
 }

@@ -56,7 +56,7 @@ fn a_full_disk_stops_a_run_that_can_go_on_later() {
         command.arg("-c").arg(format!(
             "trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" run tiny.toml --run run --quiet"
         ));
-        let mut full = answer(command.arg(env!("CARGO_BIN_EXE_advcl")).current_dir(path)).expect(2);
+        let mut full = answer(command.arg(env!("CARGO_BIN_EXE_advcl")).current_dir(path)).expect(3);
         full.command =
             format!("advcl run tiny.toml --run run --quiet, files of {blocks} blocks at most");
         transcript.add(&full);

@@ -36,7 +36,7 @@ mod tools;
 mod transcript;
 mod transfer;
 
-use files::{contents, copy, get, png, put};
+use files::{contents, copy, get, png, put, without_checksum};
 use harness::{Answer, advcl, answer, command_line, program};
 use networks::{
     advcl_settings, backbone, classifier, device, encoder, end_to_end, images, labeled, plan,

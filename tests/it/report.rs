@@ -10,6 +10,7 @@ use advcl::evaluate::soundness::{CheckName, Finding, Soundness, Verdict};
 use serde_json::{Value, json};
 
 use crate::page::check_page;
+use crate::without_checksum;
 use crate::{Transcript, advcl, contents, folder_after, get, only_simclr, put};
 
 /// Both rows of the tiny recipe, evaluated.
@@ -268,7 +269,7 @@ fn runs_and_seeds_side_by_side() {
         .replace("\\nsteps = 2\\n", "\\nsteps = 3\\n")
         .replace("\"attack_steps\": 2", "\"attack_steps\": 3");
     assert_ne!(text(&file), other);
-    put(file, other);
+    put(file, without_checksum(&other));
     let json = advcl(path, "report both --json").expect(0).json();
     assert_eq!(json["lines"][0]["seeds"], 1);
     assert_eq!(json["runs"][1]["missing"], json!(["simclr/slf"]));

@@ -212,7 +212,7 @@ fn a_process_that_is_killed_anywhere_loses_no_more_than_an_interval() {
             interval: std::time::Duration::ZERO,
             ..Checkpoint::new(&path, &recipe)
         };
-        let (model, plan) = (backbone(1, 3), &settings.plan);
+        let (model, plan) = (backbone(1, kept as u64), &settings.plan);
         let trained = fit(
             "stage",
             &objective,

@@ -58,7 +58,17 @@ pub fn wait_for_epoch(child: &mut Child, folder: &Path, stage: &str) {
     }
 }
 
+/// Sends a signal to the program. Where these tests are a background job, which ignores SIGINT and so makes the program
+/// ignore it, SIGTERM stands in for it.
 pub fn signal(child: &Child, name: &str) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    const SIGINT: u64 = 2;
+    let name = match name {
+        "-INT" if ignored.unwrap_or(0) >> (SIGINT - 1) & 1 == 1 => "-TERM",
+        name => name,
+    };
     let status = Command::new("kill")
         .args([name, &child.id().to_string()])
         .status();

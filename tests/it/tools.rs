@@ -266,7 +266,7 @@ fn operations_are_those_of_a_resnet18() {
 fn add_help(transcript: &mut Transcript, command: &str) -> usize {
     let help = transcript.run(&format!("{command}--help"), 0);
     let lines = help.stdout.lines().count();
-    assert!(lines <= 42, "{lines} lines: {help}");
+    assert!(lines <= 45, "{lines} lines: {help}");
     assert!(
         help.stdout.contains("Example: advcl "),
         "no example: {help}"
@@ -352,7 +352,7 @@ fn a_closed_or_full_output_causes_no_panic() {
             .open("/dev/full")
             .expect("writable");
         let mut command = crate::program(folder.path());
-        let answer = crate::answer(command.args(["recipe", "list"]).stdout(full)).expect(2);
+        let answer = crate::answer(command.args(["recipe", "list"]).stdout(full)).expect(3);
         let mut transcript = Transcript::new(folder.path());
         transcript.add(&answer);
         transcript.check("a_full_output");

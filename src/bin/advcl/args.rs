@@ -55,8 +55,7 @@ pub struct Shared {
         display_order = 101
     )]
     pub conv: ConvAlgorithm,
-    /// Precision of the products in pretraining's convolutions, as the recipe's key `precision`; bf16 where the processor
-    /// has it
+    /// Precision of the products in pretraining's convolutions; bf16 where the processor has it
     #[arg(long, value_enum, value_name = "P", global = true, display_order = 101)]
     pub precision: Option<PrecisionName>,
     /// Write TensorBoard event files too, to RUN/tensorboard

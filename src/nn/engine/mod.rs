@@ -88,26 +88,17 @@ pub fn has_bf16() -> bool {
 /// How this process computes on `device`, as far as it changes the last bits of a result: "cpu, avx512, winograd,
 /// f32".
 pub fn arithmetic(device: &Device, precision: Precision) -> String {
+    let name = crate::device::name(device);
     match cpu_kernels() {
-        Some(kernels) if is_cpu(device) => {
+        Some(kernels) if name == "cpu" => {
             let products = match precision {
                 Precision::Bf16 if has_bf16() && kernels.instructions == "avx512" => "bf16",
                 _ => "f32",
             };
             let (instructions, algorithm) = (kernels.instructions, kernels.algorithm());
-            format!("cpu, {instructions}, {algorithm}, {products}")
+            format!("{name}, {instructions}, {algorithm}, {products}")
         }
-        _ => format!("{device:?}, f32").to_lowercase(),
-    }
-}
-
-fn is_cpu(device: &Device) -> bool {
-    #[cfg(feature = "flex")]
-    return *device == Device::flex();
-    #[cfg(not(feature = "flex"))]
-    {
-        let _ = device;
-        false
+        _ => format!("{name}, f32"),
     }
 }
 
