@@ -150,7 +150,7 @@ fn bit_rot_is_found_and_named_and_check_says_what_to_do() {
         "evaluate run --method advcl",
         "report run",
     ] {
-        transcript.refuse_after_a_start(command);
+        transcript.run(command, 2);
     }
     transcript.check("bit_rot");
     assert!(

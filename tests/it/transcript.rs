@@ -173,11 +173,11 @@ enum Numbers {
 /// A line with numbers replaced by `#`. One that is aligned to the right keeps its place.
 fn masked(line: &str, which: Numbers) -> String {
     let line = &without_checksums(&time_left(line));
-    // A model says on which processor it was made: files have other lengths elsewhere.
-    let which = if line.ends_with(" bytes") {
-        Numbers::All
-    } else {
-        which
+    // A model says on which processor it was made, and predictions depend on it: files have other lengths elsewhere.
+    let of_length = line.contains(".safetensors: ") && line.ends_with(" bytes");
+    let which = match of_length || line.contains("measures.json: line ") {
+        true => Numbers::All,
+        false => which,
     };
     let epoch = line.contains(": epoch ");
     let mut out = String::new();
