@@ -68,6 +68,9 @@ pub struct PseudoLabels {
     pub origin: String,
 }
 
+/// Largest number of clusters: up to it labels are exact as f32, as which they are kept in files.
+const MAX_COUNT: usize = 1 << 24;
+
 /// Metadata entry with the origin.
 const ORIGIN: &str = "advcl_pseudo_labels";
 
@@ -139,7 +142,8 @@ impl PseudoLabels {
     /// for each of the numbers of clusters.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Format`]; [`Error::Data`] for another number of images.
+    /// [`Error::Io`], [`Error::Format`]; [`Error::Data`] for another number of images; [`Error::Input`]
+    /// for an impossible number of clusters.
     pub fn load(path: &Path, images: usize, counts: &[usize]) -> Result<Self> {
         let (mut tensors, metadata) = weights::load(path)?;
         let about = metadata.get(ORIGIN).map(String::as_str);
@@ -147,7 +151,11 @@ impl PseudoLabels {
             about.map(|about| about.split_once("\n\n").map_or(about, |(origin, _)| origin));
         let clusters = counts.iter().map(|&count| {
             let name = format!("labels.{count}");
-            let (_, values) = tensors.remove(&name).ok_or_else(|| {
+            if !(1..=MAX_COUNT).contains(&count) {
+                let problem = format!("expected 1 to {MAX_COUNT} clusters, found {count}");
+                return Err(Error::input("numbers of clusters", problem, ""));
+            }
+            let (shape, values) = tensors.remove(&name).ok_or_else(|| {
                 Error::format(path, "tensors", format!("a tensor {name}"), "none")
             })?;
             if values.len() != images {
@@ -159,6 +167,11 @@ impl PseudoLabels {
                     ),
                     "the file belongs to other training images",
                 ));
+            }
+            if shape != [images] {
+                let place = format!("tensor {name}");
+                let (expected, found) = (format!("the shape [{images}]"), format!("{shape:?}"));
+                return Err(Error::format(path, place, expected, found));
             }
             let whole = |value: &f32| value.fract() == 0.0 && (0.0..count as f32).contains(value);
             if let Some(at) = values.iter().position(|value| !whole(value)) {
@@ -195,5 +208,47 @@ mod tests {
         assert_eq!(PseudoLabels::load(&path, 3, &[2]).expect("labels"), labels);
         let recorded = PseudoLabels::recorded(&path).expect("a file");
         assert_eq!(recorded.as_deref(), Some(depends_on));
+    }
+
+    #[test]
+    fn labels_that_are_none_are_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("labels.safetensors");
+        let refused = |shape: Vec<usize>, values: Vec<f32>, count: usize, words: &str| {
+            let tensors = Tensors::from([(format!("labels.{count}"), (shape, values))]);
+            weights::save(&path, &tensors, &[]).expect("a file");
+            let error = PseudoLabels::load(&path, 2, &[count]).expect_err("no labels");
+            assert!(error.to_string().contains(words), "{error}");
+            assert_eq!(error.exit_code(), 2);
+        };
+        for value in [f32::NAN, f32::INFINITY, -1.0, 0.5, 3.0] {
+            refused(
+                vec![2],
+                vec![0.0, value],
+                3,
+                "image 1: expected a whole number from 0 to 2",
+            );
+        }
+        refused(
+            vec![2],
+            vec![0.0; 2],
+            0,
+            "expected 1 to 16777216 clusters, found 0",
+        );
+        refused(vec![2], vec![0.0; 2], (1 << 24) + 1, "found 16777217");
+        refused(vec![2], vec![0.0; 2], usize::MAX, "expected 1 to 16777216");
+        refused(
+            vec![2, 1],
+            vec![0.0; 2],
+            3,
+            "expected the shape [2], found [2, 1]",
+        );
+        refused(
+            vec![3],
+            vec![0.0; 3],
+            3,
+            "a label for each of 2 images, found 3",
+        );
+        refused(vec![0], vec![], 3, "found 0");
     }
 }

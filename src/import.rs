@@ -2,15 +2,18 @@
 //! features can be clustered and from which DeACL can learn.
 
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::Path;
 
 use burn::tensor::Device;
 use pytorch_reader::{DType, PytorchReader};
 
+use crate::data::MAX_SIDE;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::nn::{Backbone, Depth, Encoder, EncoderConfig, Normalize, Route, Stem};
 use crate::random;
-use crate::run::{IMPORTED, Model, ModelInfo};
+use crate::run::{IMPORTED, Model, ModelInfo, is_side, require_usable, require_values};
 use crate::weights::{self, Tensors};
 
 /// Settings that a file of weights does not contain.
@@ -44,8 +47,12 @@ pub struct Imported {
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Format`] for another file format; [`Error::Model`] for weights of
-/// another architecture.
+/// another architecture, and for ones that are not finite; [`Error::Input`] for an impossible image size.
 pub fn import(path: &Path, settings: &ImportSettings, device: &Device) -> Result<Imported> {
+    if let Some(side) = settings.image_size.iter().find(|side| !is_side(**side)) {
+        let problem = format!("expected 1 to {MAX_SIDE} pixels, found {side}");
+        return Err(Error::input("image size", problem, ""));
+    }
     let (tensors, left_out) = encoder_tensors(read(path)?, path)?;
     let shape = EncoderShape::of(&tensors, path)?;
     let route = match settings.route {
@@ -73,6 +80,8 @@ pub fn import(path: &Path, settings: &ImportSettings, device: &Device) -> Result
         width: shape.width,
         stem: settings.stem,
     };
+    require_values(config.values(shape.channels, shape.routes), &tensors, path)?;
+    require_usable(&tensors, path)?;
     // Initial values do not matter: all are replaced.
     let mut rng = random::generator(0, "placeholder", 0);
     let fresh = Encoder::new(&config, shape.channels, shape.routes, &mut rng, device);
@@ -105,18 +114,41 @@ pub fn import(path: &Path, settings: &ImportSettings, device: &Device) -> Result
     Ok(Imported { model, left_out })
 }
 
+/// How many times its own size the tensors of a file may have together: several may share their values.
+const MAX_SHARED: u64 = 4;
+
 /// Reads all tensors of a file.
 fn read(path: &Path) -> Result<Tensors> {
-    let content = std::fs::read(path).map_err(Error::io("read", path))?;
-    // PyTorch writes zip archives or pickles; safetensors begins with a length.
-    let pytorch = content.starts_with(b"PK") || content.starts_with(&[0x80]);
-    if !pytorch {
-        return Ok(weights::parse(&content, path)?.0);
+    let file = files::open(path)?;
+    let length = file.metadata().map_err(Error::io("read", path))?.len();
+    let mut start = Vec::new();
+    file.take(9)
+        .read_to_end(&mut start)
+        .map_err(Error::io("read", path))?;
+    // PyTorch writes zip archives or pickles; safetensors begins with a length, and then JSON.
+    let pytorch = start.starts_with(b"PK") || start.starts_with(&[0x80]);
+    if !pytorch || start.get(8) == Some(&b'{') {
+        return Ok(weights::load(path)?.0);
     }
     let broken = |place: &str, found: String| {
         Error::format(path, place, "a state dict that PyTorch saved", found)
     };
     let file = PytorchReader::new(path).map_err(|error| broken("file", error.to_string()))?;
+    // A tensor may repeat one value as often as it says (`expand`).
+    let mut all = 0u64;
+    for (name, tensor) in file.tensors() {
+        let bytes = tensor.byte_len() as u64;
+        all = all.saturating_add(bytes);
+        if bytes > length || all > length.saturating_mul(MAX_SHARED) {
+            let place = format!("tensor {name}");
+            let expected = format!("values that are in the file of {length} bytes");
+            let found = match bytes > length {
+                true => format!("{bytes} bytes"),
+                false => format!("{all} bytes with the tensors before it"),
+            };
+            return Err(Error::format(path, place, expected, found));
+        }
+    }
     let mut tensors = Tensors::new();
     for (name, tensor) in file.into_tensors() {
         let place = format!("tensor {name}");
@@ -282,6 +314,147 @@ mod tests {
             ("layer1.1.conv2.weight", "layer1.1.conv2.weight"),
         ] {
             assert_eq!(translated_name(name), translated);
+        }
+    }
+
+    fn refused(path: &Path, image_size: [usize; 2], words: &str) {
+        let device = crate::device::open("cpu").expect("the CPU");
+        let settings = ImportSettings {
+            stem: Stem::Cifar,
+            image_size,
+            route: None,
+            normalize: None,
+        };
+        let error = import(path, &settings, &device).map(drop).expect_err(words);
+        assert!(error.to_string().contains(words), "{error}");
+        assert_eq!(error.exit_code(), 2, "{error}");
+    }
+
+    /// A file of PyTorch before its zip archives, with tensors of these shapes and strides, whose
+    /// values are all in one storage of `numel` values.
+    fn legacy(tensors: &[(&str, &[u32], &[u32])], numel: u32) -> Vec<u8> {
+        let text = |text: &str| {
+            let length = (text.len() as u32).to_le_bytes();
+            [&b"X"[..], &length, text.as_bytes()].concat()
+        };
+        let int = |value: u32| [&b"J"[..], &value.to_le_bytes()].concat();
+        let tuple = |values: &[u32]| {
+            let values = values.iter().flat_map(|value| int(*value));
+            [&b"("[..], &values.collect::<Vec<u8>>(), b"t"].concat()
+        };
+        let mut file = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.".to_vec();
+        file.extend(b"\x80\x02M\xe9\x03.\x80\x02}");
+        file.extend([&text("little_endian"), &b"\x88s.\x80\x02}"[..]].concat());
+        for (name, shape, strides) in tensors {
+            file.extend(text(name));
+            file.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
+            file.extend([text("storage"), b"ctorch\nFloatStorage\n".to_vec()].concat());
+            file.extend([text("0"), text("cpu"), int(numel), b"tQ".to_vec()].concat());
+            file.extend([int(0), tuple(shape), tuple(strides)].concat());
+            file.extend(b"\x89ccollections\nOrderedDict\n)RtRs");
+        }
+        file.extend([&b".\x80\x02]"[..], &text("0"), b"a."].concat());
+        file.extend(u64::from(numel).to_le_bytes());
+        file.extend(vec![0; 4 * numel as usize]);
+        file
+    }
+
+    #[test]
+    fn values_that_are_not_in_a_file_are_not_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("weights.pt");
+        let write = |content: &[u8]| std::fs::write(&path, content).expect("a file");
+        // Read as far as its architecture.
+        write(&legacy(
+            &[("conv1.weight", &[2, 1, 3, 3], &[9, 9, 3, 1])],
+            18,
+        ));
+        refused(&path, [8, 8], "its stages have [0, 0, 0, 0] basic blocks");
+        write(&legacy(
+            &[("conv1.weight", &[1 << 20, 1, 3, 3], &[0, 0, 3, 1])],
+            9,
+        ));
+        refused(
+            &path,
+            [8, 8],
+            "tensor conv1.weight: expected values that are in the file of",
+        );
+        let names: Vec<String> = (0..100).map(|i| format!("x{i}")).collect();
+        let shape = ([16, 100].as_slice(), [0, 1].as_slice());
+        let shared: Vec<_> = names
+            .iter()
+            .map(|name| (name.as_str(), shape.0, shape.1))
+            .collect();
+        write(&legacy(&shared, 100));
+        refused(&path, [8, 8], "bytes with the tensors before it");
+    }
+
+    #[test]
+    fn damaged_files_of_pytorch_never_panic() {
+        let device = crate::device::open("cpu").expect("the CPU");
+        let settings = ImportSettings {
+            stem: Stem::Cifar,
+            image_size: [8, 8],
+            route: None,
+            normalize: None,
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("weights.pt");
+        let whole = legacy(&[("conv1.weight", &[2, 1, 3, 3], &[9, 9, 3, 1])], 18);
+        for at in 0..whole.len() {
+            for value in [0, 0x2e, 0xff, whole[at] ^ 1] {
+                let mut content = whole.clone();
+                content[at] = value;
+                std::fs::write(&path, content).expect("a file");
+                let _ = import(&path, &settings, &device);
+            }
+            std::fs::write(&path, &whole[..at]).expect("a file");
+            assert!(import(&path, &settings, &device).is_err(), "{at}");
+        }
+        // Lists inside each other, deeper than any stack.
+        let mut deep = b"\x80\x02".to_vec();
+        deep.extend(vec![b']'; 1 << 20]);
+        deep.extend(vec![b'a'; 1 << 20]);
+        deep.push(b'.');
+        std::fs::write(&path, deep).expect("a file");
+        refused(&path, [8, 8], "expected a state dict that PyTorch saved");
+    }
+
+    #[test]
+    fn a_wide_first_layer_and_impossible_sizes_build_no_network() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("weights.safetensors");
+        let device = crate::device::open("cpu").expect("the CPU");
+        let config = EncoderConfig {
+            depth: Depth::D10,
+            width: 2,
+            stem: Stem::Cifar,
+        };
+        let mut rng = random::generator(0, "test", 0);
+        let encoder = Encoder::new(&config, 1, 1, &mut rng, &device);
+        let whole = weights::export(&encoder);
+        let save = |tensors: &Tensors| weights::save(&path, tensors, &[]).expect("a file");
+        let mut wide = whole.clone();
+        wide.insert(
+            "conv1.weight".to_owned(),
+            (vec![2000, 1, 3, 3], vec![0.5; 18_000]),
+        );
+        save(&wide);
+        refused(&path, [8, 8], "values in the weights, found");
+        let mut broken = whole.clone();
+        broken
+            .get_mut("bn1.bn_list.0.running_var")
+            .expect("a norm")
+            .1[0] = -1.0;
+        save(&broken);
+        refused(
+            &path,
+            [8, 8],
+            "tensor bn1.bn_list.0.running_var: expected variances of 0 or more, found -1",
+        );
+        save(&whole);
+        for size in [[0, 8], [8, 4097], [usize::MAX, 1]] {
+            refused(&path, size, "expected 1 to 4096 pixels, found");
         }
     }
 }

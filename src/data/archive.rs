@@ -3,38 +3,92 @@
 //! Names are listed first and contents read later, so that an unusable layout is refused before any
 //! image is decoded. Nothing is unpacked to disk.
 
-use std::cell::Cell;
-use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
-use flate2::bufread::MultiGzDecoder;
 use rayon::prelude::*;
 
 use super::entry::Entry;
-use super::own_output::{HEAD, is_own, may_be_own, without_own};
+use super::filename::is_junk;
+use super::own_output::{HEAD, is_own, may_be_own, parents, without_own};
+use super::stream::{open, read_error};
+use super::tarball::{self, BLOCK, Kind, is_tar_header, not_utf8};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Number of folder levels that are listed: an optional top folder, split, class, and one more for
-/// error messages about it. The limit also ends loops of symbolic links.
+/// error messages about it.
 const DEPTH: usize = 4;
-/// Size of a block in a tar archive, in bytes.
-const BLOCK: usize = 512;
+/// How often links may lead to one folder: a split that serves as two, and some more. Without a limit,
+/// folders full of links to each other would be listed for ever.
+const TIMES: usize = 8;
+/// Memory for the list of an archive's members in bytes, besides the length of the archive itself: in a
+/// few bytes of gzip there are thousands of names.
+const MAX_LIST: u64 = 64 << 20;
+/// Memory for an entry of the list besides its name, in bytes.
+const ENTRY: u64 = 64;
+/// Links in a row that are followed, as by Linux.
+const MAX_LINKS: usize = 40;
+/// Largest file that has several names in an archive, in bytes.
+const MAX_LINKED: u64 = 256 << 20;
 
 /// A folder or a tar archive.
 pub(super) struct Store {
     path: PathBuf,
     is_tar: bool,
+    /// Links inside an archive: the file that each of them leads to.
+    links: HashMap<String, String>,
+    left_out: LeftOut,
+}
+
+/// Files that are left out, a few of them by name and with the reason.
+#[derive(Default)]
+struct LeftOut {
+    named: Vec<String>,
+    count: usize,
+}
+
+impl LeftOut {
+    /// Number of files that are named.
+    const NAMED: usize = 4;
+
+    fn add(&mut self, name: &str, reason: &str) {
+        self.count += 1;
+        if self.named.len() < Self::NAMED {
+            self.named.push(format!("{name} ({reason})"));
+        }
+    }
+
+    /// The files in a sentence; none if there are none.
+    fn note(&self) -> Option<String> {
+        let named = self.named.join(", ");
+        match (self.count, self.count - self.named.len()) {
+            (0, _) => None,
+            (1, _) => Some(format!("1 file is left out of the data set: {named}")),
+            (count, 0) => Some(format!(
+                "{count} files are left out of the data set: {named}"
+            )),
+            (count, more) => Some(format!(
+                "{count} files are left out of the data set: {named} and {more} more"
+            )),
+        }
+    }
 }
 
 impl Store {
     /// Returns the folder at `path`.
     pub(super) fn folder(path: &Path) -> Self {
+        Self::new(path, false)
+    }
+
+    fn new(path: &Path, is_tar: bool) -> Self {
         Self {
             path: path.into(),
-            is_tar: false,
+            is_tar,
+            links: HashMap::new(),
+            left_out: LeftOut::default(),
         }
     }
 
@@ -48,10 +102,7 @@ impl Store {
         // short.
         let _ = open(path)?.take(BLOCK as u64).read_to_end(&mut start);
         if is_tar_header(&start) {
-            return Ok(Self {
-                path: path.into(),
-                is_tar: true,
-            });
+            return Ok(Self::new(path, true));
         }
         let hint = match start.as_slice() {
             [0, 0, 8, ..] => "an IDX file: give the folder that holds the four of them",
@@ -75,6 +126,11 @@ impl Store {
         self.is_tar
     }
 
+    /// What is to be said about the listing: the files that were left out.
+    pub(super) fn notes(&self) -> Vec<String> {
+        self.left_out.note().into_iter().collect()
+    }
+
     /// Name of the data set: the last part of the path, without the archive's extension.
     pub(super) fn name(&self) -> String {
         // Resolved first, because "." and ".." have no name of their own.
@@ -90,30 +146,155 @@ impl Store {
         stem.unwrap_or(&name).to_string()
     }
 
-    /// Lists all files and folders, in no particular order. Skips this program's own output, links
-    /// in an archive, and names in an archive that are absolute or contain `..`.
+    /// Lists all files and folders, in no particular order. A link is the file that it leads to.
+    ///
+    /// Skips this program's own output. Leaves out, with a note: links that lead outside, nowhere, or
+    /// back to a folder around them; pipes and devices; folders below those of a data set; in an
+    /// archive links to folders, and names that are absolute or contain `..`.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Format`] for a damaged archive or a name that is not UTF-8.
-    pub(super) fn list(&self) -> Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        if self.is_tar {
-            self.visit(&mut |mut entry, content| {
-                let path = self.path.join(&entry.name);
-                entry.is_own = !entry.is_folder && wrote(&entry.name, &path, || Ok(content))?;
-                entries.push(entry);
-                Ok(())
-            })?;
+    /// [`Error::Io`]; [`Error::Format`] for a damaged archive or a name that is not UTF-8;
+    /// [`Error::Data`] for a sparse file in an archive, and where there are too many names.
+    pub(super) fn list(&mut self) -> Result<Vec<Entry>> {
+        let entries = if self.is_tar {
+            self.list_archive()?
         } else {
-            self.walk("", &mut entries, DEPTH)?;
-            entries.par_iter_mut().try_for_each(|entry| {
-                let path = self.path.join(&entry.name);
-                let is_own = !entry.is_folder && wrote(&entry.name, &path, || File::open(&path))?;
-                entry.is_own = is_own;
-                Ok(())
-            })?;
+            self.list_folder()?
+        };
+        let entries = without_own(entries);
+        if !self.is_tar {
+            let deepest = |name: &str| name.matches('/').count() + 1 == DEPTH;
+            for entry in &entries {
+                if entry.is_folder && deepest(&entry.name) && !is_junk(&entry.name) {
+                    self.left_out.add(&entry.name, "a folder inside a class");
+                }
+            }
         }
-        Ok(without_own(entries))
+        Ok(entries)
+    }
+
+    fn list_archive(&mut self) -> Result<Vec<Entry>> {
+        let length = fs::metadata(&self.path).map_err(Error::io("read", &self.path))?;
+        let most = MAX_LIST.saturating_add(length.len());
+        let (mut entries, mut links) = (Vec::new(), Vec::new());
+        let mut listed = 0;
+        let (path, left_out) = (&self.path, &mut self.left_out);
+        tarball::visit(path, &mut |member, content| {
+            let Some(name) = clean(&member.name) else {
+                // The archive's own folder, "./", is nothing to speak of.
+                if !member.name.split('/').all(|part| matches!(part, "" | ".")) {
+                    left_out.add(&member.name, "a name that leads outside");
+                }
+                return Ok(());
+            };
+            listed += name.len() as u64 + ENTRY;
+            let is_folder = matches!(member.kind, Kind::Folder);
+            match member.kind {
+                Kind::File | Kind::Folder => {
+                    let is_own = !is_folder && wrote(&name, &path.join(&name), || Ok(content))?;
+                    entries.push(Entry {
+                        name,
+                        is_folder,
+                        is_own,
+                    });
+                }
+                Kind::HardLink(target) => {
+                    listed += target.len() as u64;
+                    links.push((name, clean(&target)));
+                }
+                Kind::SymbolicLink(target) => {
+                    listed += (name.len() + target.len()) as u64;
+                    let target = target_of(&name, &target);
+                    links.push((name, target));
+                }
+                Kind::Other => {}
+                _ if is_junk(&name) => {}
+                Kind::Sparse => {
+                    return Err(Error::data(
+                        path.join(&name).display().to_string(),
+                        "expected a whole file, found a sparse one, of which only parts are stored",
+                        "create the archive again, without --sparse",
+                    ));
+                }
+                Kind::Special => left_out.add(&name, "a pipe or a device"),
+            }
+            if listed > most {
+                return Err(Error::data(
+                    path.display().to_string(),
+                    format!("expected names of members that fit in {most} bytes, found more"),
+                    "is it an archive of images?",
+                ));
+            }
+            Ok(())
+        })?;
+        self.follow(links, &mut entries);
+        Ok(entries)
+    }
+
+    /// Adds the links of an archive (name, and target if it is inside) to its entries.
+    fn follow(&mut self, links: Vec<(String, Option<String>)>, entries: &mut Vec<Entry>) {
+        let mut files: HashMap<&str, bool> = HashMap::new();
+        // The archive's own folder has no name.
+        let mut folders: HashSet<&str> = HashSet::from([""]);
+        for entry in entries.iter() {
+            if entry.is_folder {
+                folders.insert(&entry.name);
+            } else {
+                files.insert(&entry.name, entry.is_own);
+            }
+            folders.extend(parents(&entry.name));
+        }
+        let targets: HashMap<&str, Option<&str>> = links
+            .iter()
+            .map(|(name, target)| (name.as_str(), target.as_deref()))
+            .collect();
+        let mut linked = Vec::new();
+        for (name, _) in &links {
+            let mut at = Some(name.as_str());
+            for _ in 0..MAX_LINKS {
+                match at.and_then(|name| targets.get(name)) {
+                    Some(target) => at = *target,
+                    None => break,
+                }
+            }
+            let reason = match at.map(|at| (at, files.get(at))) {
+                Some((file, Some(&is_own))) => {
+                    self.links.insert(name.clone(), file.to_owned());
+                    linked.push(Entry {
+                        name: name.clone(),
+                        is_folder: false,
+                        is_own,
+                    });
+                    continue;
+                }
+                Some((at, None)) if folders.contains(at) => "a link to a folder",
+                Some(_) => "a link that leads nowhere",
+                None => "a link that leads outside",
+            };
+            if !is_junk(name) {
+                self.left_out.add(name, reason);
+            }
+        }
+        entries.extend(linked);
+    }
+
+    fn list_folder(&mut self) -> Result<Vec<Entry>> {
+        let real = fs::canonicalize(&self.path).map_err(Error::io("read", &self.path))?;
+        let mut walk = Walk {
+            root: &self.path,
+            entries: Vec::new(),
+            around: vec![real],
+            times: HashMap::new(),
+            left_out: &mut self.left_out,
+        };
+        walk.folder("", DEPTH)?;
+        let mut entries = walk.entries;
+        entries.par_iter_mut().try_for_each(|entry| {
+            let path = self.path.join(&entry.name);
+            entry.is_own = !entry.is_folder && wrote(&entry.name, &path, || files::open(&path))?;
+            Ok(())
+        })?;
+        Ok(entries)
     }
 
     /// Calls `each(index, content)` for every file in `wanted` (name to index): in the archive's
@@ -127,151 +308,170 @@ impl Store {
         mut each: impl FnMut(usize, &mut dyn Read) -> Result<()>,
     ) -> Result<()> {
         if self.is_tar {
-            return self.visit(&mut |entry, content| match wanted.get(&entry.name) {
-                Some(&index) if !entry.is_folder => each(index, content),
-                _ => Ok(()),
-            });
+            return self.read_archive(wanted, &mut each);
         }
         let mut files: Vec<(&String, usize)> = wanted.iter().map(|(name, &i)| (name, i)).collect();
         files.sort_unstable_by_key(|&(_, index)| index);
         for (name, index) in files {
-            let path = self.path.join(name);
-            let file = File::open(&path).map_err(Error::io("read", &path))?;
-            each(index, &mut BufReader::new(file))?;
+            let mut file = io::BufReader::new(files::open(&self.path.join(name))?);
+            each(index, &mut file)?;
         }
         Ok(())
     }
 
-    fn walk(&self, below: &str, entries: &mut Vec<Entry>, depth: usize) -> Result<()> {
-        let folder = self.path.join(below);
+    fn read_archive(
+        &self,
+        wanted: &HashMap<String, usize>,
+        each: &mut dyn FnMut(usize, &mut dyn Read) -> Result<()>,
+    ) -> Result<()> {
+        let mut files: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (name, &index) in wanted {
+            let file = self.links.get(name).unwrap_or(name);
+            files.entry(file).or_default().push(index);
+        }
+        files
+            .values_mut()
+            .for_each(|indices| indices.sort_unstable());
+        tarball::visit(&self.path, &mut |member, content| {
+            let name = clean(&member.name).filter(|_| matches!(member.kind, Kind::File));
+            let indices = name.as_ref().and_then(|name| files.get(name.as_str()));
+            let (Some(name), Some(indices)) = (&name, indices) else {
+                return Ok(());
+            };
+            if let [index] = indices[..] {
+                return each(index, content);
+            }
+            let path = self.path.join(name);
+            let mut bytes = Vec::new();
+            content
+                .take(MAX_LINKED + 1)
+                .read_to_end(&mut bytes)
+                .map_err(|error| read_error(&path, "content", "a whole file", error))?;
+            if bytes.len() as u64 > MAX_LINKED {
+                let problem = format!(
+                    "expected at most {MAX_LINKED} bytes in a file with links to it, found more"
+                );
+                let hint = "put copies into the archive instead of links";
+                return Err(Error::data(path.display().to_string(), problem, hint));
+            }
+            let mut indices = indices.iter();
+            indices.try_for_each(|&index| each(index, &mut bytes.as_slice()))
+        })
+    }
+}
+
+/// Listing of a folder.
+struct Walk<'a> {
+    root: &'a Path,
+    entries: Vec<Entry>,
+    /// The folder that is being listed and those around it, without links.
+    around: Vec<PathBuf>,
+    /// How often each folder that links lead to was listed.
+    times: HashMap<PathBuf, usize>,
+    left_out: &'a mut LeftOut,
+}
+
+impl Walk<'_> {
+    fn folder(&mut self, below: &str, depth: usize) -> Result<()> {
+        let folder = self.root.join(below);
         for item in fs::read_dir(&folder).map_err(Error::io("read", &folder))? {
             let item = item.map_err(Error::io("read", &folder))?;
+            let path = item.path();
             let Some(name) = item.file_name().to_str().map(String::from) else {
-                return Err(not_utf8(&item.path()));
+                return Err(not_utf8(&path));
             };
             // A hidden folder (.git) may be large and holds no images.
             if name.starts_with('.') {
                 continue;
             }
+            let inside = match below {
+                "" => name.clone(),
+                _ => format!("{below}/{name}"),
+            };
+            let kind = item.file_type().map_err(Error::io("read", &path))?;
             // Follows links: data sets are often put together from them.
-            let path = item.path();
-            let meta = fs::metadata(&path).map_err(Error::io("read", &path))?;
+            let meta = match fs::metadata(&path) {
+                Err(error) if kind.is_symlink() && leads_nowhere(&error) => {
+                    self.leave_out(&inside, "a link that leads nowhere");
+                    continue;
+                }
+                meta => meta.map_err(Error::io("read", &path))?,
+            };
             let is_folder = meta.is_dir();
             // Reading a pipe or a device might never end.
             if !is_folder && !meta.is_file() {
+                self.leave_out(&inside, "a pipe or a device");
                 continue;
             }
-            let name = match below {
-                "" => name,
-                _ => format!("{below}/{name}"),
-            };
             if is_folder && depth > 1 {
-                self.walk(&name, entries, depth - 1)?;
+                let real = if kind.is_symlink() {
+                    fs::canonicalize(&path).map_err(Error::io("read", &path))?
+                } else {
+                    self.around.last().map_or(path, |folder| folder.join(&name))
+                };
+                if self.around.contains(&real) {
+                    self.leave_out(&inside, "a link back to a folder around it");
+                    continue;
+                }
+                self.count(&real, &inside)?;
+                self.around.push(real);
+                self.folder(&inside, depth - 1)?;
+                self.around.pop();
             }
-            let is_own = false;
-            entries.push(Entry {
-                name,
+            self.entries.push(Entry {
+                name: inside,
                 is_folder,
-                is_own,
+                is_own: false,
             });
         }
         Ok(())
     }
 
-    fn visit(&self, each: &mut dyn FnMut(Entry, &mut dyn Read) -> Result<()>) -> Result<()> {
-        let zeros = Rc::new(Cell::new(0));
-        let mut archive = tar::Archive::new(ZeroRun {
-            inner: open(&self.path)?,
-            zeros: zeros.clone(),
-        });
-        let entries = archive.entries().map_err(Error::io("read", &self.path))?;
-        for (i, entry) in entries.enumerate() {
-            let place = || format!("archive member {}", i + 1);
-            let mut entry = entry
-                .map_err(|error| read_error(&self.path, place(), "a whole tar member", error))?;
-            let kind = entry.header().entry_type();
-            let name = String::from_utf8(entry.path_bytes().into_owned()).map_err(|error| {
-                not_utf8(
-                    &self
-                        .path
-                        .join(String::from_utf8_lossy(error.as_bytes()).as_ref()),
-                )
-            })?;
-            // Old archives mark a folder by a slash at the end only.
-            let is_folder = kind.is_dir() || name.ends_with('/');
-            if !(is_folder || kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse()) {
-                continue;
-            }
-            if let Some(name) = clean(&name) {
-                let is_own = false;
-                let found = Entry {
-                    name,
-                    is_folder,
-                    is_own,
-                };
-                each(found, &mut entry)?;
-            }
+    fn leave_out(&mut self, name: &str, reason: &str) {
+        if !is_junk(name) {
+            self.left_out.add(name, reason);
         }
-        // Without this a plain archive cut between two members would look like a smaller data set.
-        if zeros.get() < BLOCK {
-            let expected = "an end mark of 512 zero bytes";
-            return Err(Error::format(
-                &self.path,
-                "end of archive",
-                expected,
-                "the end of the file",
-            ));
+    }
+
+    /// Refuses a folder that is listed for too many times.
+    fn count(&mut self, real: &Path, name: &str) -> Result<()> {
+        let times = self.times.entry(real.to_path_buf()).or_default();
+        *times += 1;
+        if *times <= TIMES {
+            return Ok(());
         }
-        // Reads to the end of the stream, where the gzip checksum is.
-        io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|error| {
-            read_error(&self.path, "end of archive", "a whole gzip stream", error)
-        })?;
-        Ok(())
+        Err(Error::data(
+            self.root.display().to_string(),
+            format!("expected at most {TIMES} links to one folder, found more that lead to {name}"),
+            "remove the links",
+        ))
     }
 }
 
-/// Opens a file for reading, decompressing it if it begins like gzip.
-pub(super) fn open(path: &Path) -> Result<Box<dyn Read>> {
-    let file = File::open(path).map_err(Error::io("read", path))?;
-    gunzip(BufReader::with_capacity(1 << 16, file)).map_err(Error::io("read", path))
-}
-
-/// Decompresses `content` if it begins like gzip.
-pub(super) fn gunzip<'a>(mut content: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
-    Ok(match content.fill_buf()? {
-        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(content)),
-        _ => Box::new(content),
-    })
-}
-
-/// Error of a failed read: of the operating system, or of a decoder, which means a damaged file.
-pub(super) fn read_error(
-    path: &Path,
-    place: impl Into<String>,
-    expected: &str,
-    error: io::Error,
-) -> Error {
-    match error.raw_os_error() {
-        Some(_) => Error::io("read", path)(error),
-        None => Error::format(path, place, expected, error.to_string()),
+/// Whether the file behind a link is missing, or the link leads to itself.
+fn leads_nowhere(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    if error.raw_os_error() == Some(libc::ELOOP) {
+        return true;
     }
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 /// Whether this program wrote the file `name`. Opens it only if its name makes this possible, and
 /// reads only its beginning.
-fn wrote<R: Read>(name: &str, path: &Path, open: impl FnOnce() -> io::Result<R>) -> Result<bool> {
+fn wrote<R: Read>(name: &str, path: &Path, open: impl FnOnce() -> Result<R>) -> Result<bool> {
     if !may_be_own(name) {
         return Ok(false);
     }
     let mut head = Vec::with_capacity(HEAD);
-    open()
-        .and_then(|content| content.take(HEAD as u64).read_to_end(&mut head))
+    open()?
+        .take(HEAD as u64)
+        .read_to_end(&mut head)
         .map_err(|error| read_error(path, "beginning", "a readable file", error))?;
     Ok(is_own(name, &head))
-}
-
-fn not_utf8(path: &Path) -> Error {
-    Error::format(path, "file name", "a name in UTF-8", "other bytes")
 }
 
 /// Removes empty and `.` parts from a name; none if it is absolute or leads out of the archive.
@@ -284,38 +484,21 @@ fn clean(name: &str) -> Option<String> {
     usable.then(|| parts.join("/"))
 }
 
-/// Whether a first block is a tar header, by its checksum (the oldest archives have no other mark),
-/// or the zeros of an empty archive.
-fn is_tar_header(block: &[u8]) -> bool {
-    let Ok(block) = <&[u8; BLOCK]>::try_from(block) else {
-        return false;
-    };
-    let mut header = tar::Header::new_old();
-    header.as_mut_bytes().copy_from_slice(block);
-    let stored = 148..156;
-    let sum: u32 = (0..BLOCK)
-        .map(|i| if stored.contains(&i) { b' ' } else { block[i] })
-        .map(u32::from)
-        .sum();
-    block.iter().all(|&byte| byte == 0) || header.cksum().is_ok_and(|given| given == sum)
-}
-
-/// Reader that counts the zero bytes at the end of what was read so far.
-struct ZeroRun<R> {
-    inner: R,
-    zeros: Rc<Cell<usize>>,
-}
-
-impl<R: Read> Read for ZeroRun<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let len = self.inner.read(buffer)?;
-        self.zeros
-            .set(match buffer[..len].iter().rposition(|&byte| byte != 0) {
-                Some(last) => len - 1 - last,
-                None => self.zeros.get().saturating_add(len),
-            });
-        Ok(len)
+/// Name that a symbolic link in an archive leads to; none if that is outside.
+fn target_of(link: &str, target: &str) -> Option<String> {
+    if target.starts_with('/') {
+        return None;
     }
+    let mut parts: Vec<&str> = link.split('/').collect();
+    parts.pop();
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
 }
 
 #[cfg(test)]
@@ -335,27 +518,260 @@ mod tests {
         }
     }
 
+    /// A member: name, type, content, and target where it is a link.
+    type MemberOf<'a> = (&'a str, tar::EntryType, &'a [u8], &'a str);
+
+    fn archive(members: &[MemberOf]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (name, kind, content, target) in members {
+            let mut header = tar::Header::new_ustar();
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.as_old_mut().linkname[..target.len()].copy_from_slice(target.as_bytes());
+            header.set_entry_type(*kind);
+            header.set_size(content.len() as u64);
+            header.set_cksum();
+            bytes.extend(header.as_bytes());
+            bytes.extend(*content);
+            bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
+        }
+        bytes.resize(bytes.len() + 2 * BLOCK, 0);
+        bytes
+    }
+
     #[test]
-    fn links_and_names_outside_are_not_read() {
+    fn links_inside_an_archive_are_the_files_that_they_lead_to() {
+        use tar::EntryType::{Link, Regular, Symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("set.tar.gz");
+        let [first, second] = [1, 2].map(|seed| gray_png(1, 1, seed));
+        // Names of the images in the order of the data set, with their pixels.
+        let members: &[MemberOf] = &[
+            ("./train/a/2.png", Symlink, b"", "../../pool/x.png"),
+            ("./pool/x.png", Symlink, b"", "../train/b/1.png"),
+            ("./train/b/1.png", Regular, &first, ""),
+            ("./train/a/1.png", Link, b"", "./train/b/1.png"),
+            ("./train/b/0.png", Regular, &second, ""),
+            ("./train/a/0.png", Symlink, b"", ".././b//0.png"),
+            ("./test/a/0.png", Link, b"", "train/a/2.png"),
+            ("./test/b/0.png", Regular, &second, ""),
+        ];
+        put(&path, &gzip(&archive(members)));
+        refused(&path, &["expected the folders train and test, found pool"]);
+        let mut members = members.to_vec();
+        // Over a hidden link.
+        members[0].3 = "../../.pool/x.png";
+        members[1].0 = "./.pool/x.png";
+        put(&path, &archive(&members));
+        let set = load_path(&path).unwrap();
+        assert_eq!(set.train.images.pixels, [2, 1, 1, 2, 1]);
+        assert_eq!(set.test.images.pixels, [1, 2]);
+        assert_eq!(set.notes, [""; 0]);
+    }
+
+    #[test]
+    fn what_is_left_out_of_an_archive_is_named() {
+        use tar::EntryType::{Directory, Fifo, GNUSparse, Link, Regular, Symlink};
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("set.tar");
         let image = gray_png(2, 2, 0);
-        let mut builder = tar::Builder::new(Vec::new());
-        let mut link = tar::Header::new_ustar();
-        link.set_entry_type(tar::EntryType::Symlink);
-        link.set_size(0);
-        builder
-            .append_link(&mut link, "link.png", "/etc/passwd")
-            .unwrap();
-        let linked = builder.into_inner().unwrap();
-        let plain = tar(&[
-            ("/etc/a.png", &image),
-            ("../b.png", &image),
-            ("c.png", &image),
-        ]);
-        // The link's block, then an archive without its own start.
-        put(&path, &[&linked[..BLOCK], &plain].concat());
-        assert_eq!(load_path(&path).unwrap().train.images.len(), 1);
+        let members: &[MemberOf] = &[
+            ("./", Directory, b"", ""),
+            ("a.png", Regular, &image, ""),
+            ("b.png", Symlink, b"", "/etc/passwd"),
+            ("c.png", Symlink, b"", "../a.png"),
+            ("d.png", Link, b"", "nowhere.png"),
+            ("pipe.png", Fifo, b"", ""),
+            ("/etc/e.png", Regular, &image, ""),
+            ("../f.png", Regular, &image, ""),
+            ("g.png", Symlink, b"", "g.png"),
+            (".hidden", Symlink, b"", "nowhere"),
+        ];
+        put(&path, &archive(members));
+        let set = load_path(&path).unwrap();
+        assert_eq!(set.train.images.len(), 1);
+        let note = "7 files are left out of the data set: pipe.png (a pipe or a device), \
+            /etc/e.png (a name that leads outside), ../f.png (a name that leads outside), \
+            b.png (a link that leads outside) and 3 more";
+        assert_eq!(set.notes, [note]);
+
+        for (target, reason) in [
+            ("../..", "leads outside"),
+            ("x.png", "leads nowhere"),
+            ("..", "to a folder"),
+            ("sub", "to a folder"),
+        ] {
+            let link: MemberOf = ("in/l.png", Symlink, b"", target);
+            let file: MemberOf = ("in/a.png", Regular, &image, "");
+            let below: MemberOf = ("in/sub/.keep", Regular, b"", "");
+            put(&path, &archive(&[link, file, below]));
+            let notes = load_path(&path).unwrap().notes;
+            assert!(notes[0].contains(reason), "{target}: {notes:?}");
+        }
+        put(&path, &archive(&[("a.png", GNUSparse, &image, "")]));
+        refused(&path, &["set.tar/a.png", "found a sparse one"]);
+    }
+
+    /// Long names and attributes come from GNU and pax headers, in the ways that programs write them.
+    #[test]
+    fn long_names_and_attributes_are_read_and_held_against_a_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("set.tar");
+        let image = gray_png(1, 1, 7);
+        let long = format!("{}/{}.png", "x".repeat(150), "y".repeat(150));
+        let pax = |pairs: &[(&str, &str)]| -> Vec<u8> {
+            let record = |(key, value): &(&str, &str)| {
+                let length = (1..).find(|n| format!("{n} {key}={value}\n").len() == *n);
+                format!("{} {key}={value}\n", length.unwrap())
+            };
+            pairs.iter().map(record).collect::<String>().into_bytes()
+        };
+        use tar::EntryType::{GNULongLink, GNULongName, Link, Regular, XGlobalHeader, XHeader};
+        let named = [long.as_bytes(), b"\0"].concat();
+        let by_path = pax(&[("mtime", "1.5"), ("path", &long)]);
+        let linked = pax(&[("linkpath", &long), ("comment", "two\nlines")]);
+        let global = pax(&[("comment", "of all")]);
+        let longer = "z".repeat(301) + ".png";
+        let other = [longer.as_bytes(), b"\0"].concat();
+        let sets: [&[MemberOf]; 2] = [
+            &[
+                ("x", GNULongName, &named, ""),
+                ("cut", Regular, &image, ""),
+                ("x", GNULongLink, &named, ""),
+                ("z.png", Link, b"", "cut"),
+            ],
+            &[
+                ("x", XGlobalHeader, &global, ""),
+                ("x", XHeader, &by_path, ""),
+                ("cut", Regular, &image, ""),
+                ("x", XHeader, &linked, ""),
+                ("x", GNULongName, &other, ""),
+                ("z.png", Link, b"", "cut"),
+            ],
+        ];
+        for members in sets {
+            put(&path, &archive(members));
+            let found = Store::tar(&path).unwrap().list().unwrap();
+            assert_eq!((found.len(), found[0].name.as_str()), (2, long.as_str()));
+            assert!(found[1].name.starts_with('z'));
+        }
+        // An attribute's size goes before the header's, which is 0 where it does not suffice.
+        let size = pax(&[("size", &image.len().to_string())]);
+        let mut packed = archive(&[("x", XHeader, &size, ""), ("a.png", Regular, &image, "")]);
+        let mut header = tar::Header::new_ustar();
+        header
+            .as_mut_bytes()
+            .copy_from_slice(&packed[2 * BLOCK..3 * BLOCK]);
+        header.set_size(0);
+        header.set_cksum();
+        packed[2 * BLOCK..3 * BLOCK].copy_from_slice(header.as_bytes());
+        put(&path, &packed);
+        assert_eq!(load_path(&path).unwrap().train.images.pixels, [7]);
+
+        for kind in [GNULongName, GNULongLink, XHeader, XGlobalHeader] {
+            let huge = vec![b'a'; (64 << 10) + 1];
+            put(
+                &path,
+                &archive(&[("x", kind, &huge, ""), ("a.png", Regular, &image, "")]),
+            );
+            refused(
+                &path,
+                &["archive member 1", "at most 65536 bytes, found 65537"],
+            );
+        }
+        for wrong in [
+            "5 a=b\n",
+            "99 path=x\n",
+            "6 path\n",
+            "x path=y\n",
+            "9 size=x\n",
+        ] {
+            let members: &[MemberOf] = &[
+                ("x", XHeader, wrong.as_bytes(), ""),
+                ("a.png", Regular, &image, ""),
+            ];
+            put(&path, &archive(members));
+            refused(&path, &["archive member 1", "attributes that are none"]);
+        }
+        // Parts of a sparse file, declared by attributes.
+        let sparse = pax(&[("GNU.sparse.major", "1"), ("GNU.sparse.name", "a.png")]);
+        let members: &[MemberOf] = &[
+            ("x", XHeader, &sparse, ""),
+            ("GNUSparseFile.1/a.png", Regular, &image, ""),
+        ];
+        put(&path, &archive(members));
+        refused(&path, &["found a sparse one"]);
+    }
+
+    #[test]
+    fn a_member_that_takes_for_ever_to_pass_over_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("set.tar");
+        let mut packed = archive(&[(".huge", tar::EntryType::Regular, b"", "")]);
+        let mut header = tar::Header::new_gnu();
+        header.as_mut_bytes().copy_from_slice(&packed[..BLOCK]);
+        header.set_size((2 << 30) + 1);
+        header.set_cksum();
+        packed[..BLOCK].copy_from_slice(header.as_bytes());
+        put(&path, &packed);
+        refused(&path, &["set.tar/.huge", "found 2147483649", "take it out"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_and_pipes_in_a_folder() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        put(at("set/train/a/1.png"), &gray_png(1, 1, 3));
+        symlink("train", at("set/val")).unwrap();
+        let set = load_path(&at("set")).unwrap();
+        assert_eq!((set.train.clone(), set.notes.len()), (set.test, 0));
+
+        // Each of a hundred links leads back, and none multiplies the others.
+        put(at("flat/1.png"), &gray_png(1, 1, 3));
+        for i in 0..100 {
+            symlink(".", at(&format!("flat/l{i}"))).unwrap();
+        }
+        symlink("nowhere", at("flat/x.png")).unwrap();
+        symlink("y.png", at("flat/y.png")).unwrap();
+        let made = std::process::Command::new("mkfifo")
+            .arg(at("flat/z.png"))
+            .status();
+        assert!(made.unwrap().success());
+        let set = load_path(&at("flat")).unwrap();
+        assert_eq!(set.train.images.len(), 1);
+        assert!(
+            set.notes[0].starts_with("103 files are left out"),
+            "{:?}",
+            set.notes
+        );
+
+        // Folders without a loop, each full of links to the next.
+        for (name, next) in [("p", "../q"), ("q", "../r")] {
+            for i in 0..100 {
+                fs::create_dir_all(at(&format!("many/{name}"))).unwrap();
+                symlink(next, at(&format!("many/{name}/l{i}"))).unwrap();
+            }
+        }
+        put(at("many/r/1.png"), &gray_png(1, 1, 3));
+        refused(&at("many"), &["at most 8 links to one folder"]);
+    }
+
+    #[test]
+    fn a_folder_that_is_too_deep_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for split in ["train", "test"] {
+            put(
+                dir.path().join(format!("top/{split}/a/1.png")),
+                &gray_png(1, 1, 3),
+            );
+        }
+        put(
+            dir.path().join("top/train/a/more/2.png"),
+            &gray_png(1, 1, 3),
+        );
+        let note = "1 file is left out of the data set: top/train/a/more (a folder inside a class)";
+        assert_eq!(load_path(dir.path()).unwrap().notes, [note]);
     }
 
     #[test]

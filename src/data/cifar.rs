@@ -5,18 +5,17 @@
 
 use std::collections::HashMap;
 use std::io::{BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::archive::{Store, read_error};
+use super::archive::Store;
 use super::dataset::{Dataset, Split};
 use super::entry::Entry;
 use super::images::Images;
+use super::stream::{class_names, read_error};
 use crate::error::{Error, Result};
 
 const SIDE: usize = 32;
 const PIXELS: usize = 3 * SIDE * SIDE;
-/// Upper limit for a list of class names, in bytes.
-const MAX_NAMES: u64 = 1 << 16;
 
 /// Files of CIFAR-10 or CIFAR-100.
 struct Version {
@@ -123,28 +122,17 @@ pub(super) fn load(store: &Store, found: &FoundFiles) -> Result<Dataset> {
     }
     // For error messages.
     let paths: Vec<PathBuf> = wanted.iter().map(|name| store.path().join(name)).collect();
-    let mut names = String::new();
+    let mut classes = Vec::new();
     let mut files: Vec<Option<Records>> = Vec::new();
     files.resize_with(version.train.len() + 1, || None);
     store.read(&found.files, |index, content| {
         let path = &paths[index];
         match files.get_mut(index) {
             Some(file) => *file = Some(Records::read(path.clone(), version.label_bytes, content)?),
-            None => {
-                content
-                    .take(MAX_NAMES)
-                    .read_to_string(&mut names)
-                    .map_err(|error| read_error(path, "text", "class names in UTF-8", error))?;
-            }
+            None => classes = class_names(path, content)?,
         }
         Ok(())
     })?;
-    let classes: Vec<String> = names
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .map(String::from)
-        .collect();
     let mut files: Vec<Records> = files.into_iter().flatten().collect();
     for file in &files {
         file.check_labels(classes.len())?;
@@ -153,8 +141,9 @@ pub(super) fn load(store: &Store, found: &FoundFiles) -> Result<Dataset> {
     Ok(Dataset {
         name: store.name(),
         classes,
-        train: join(files),
-        test: join(test),
+        train: join(store, files)?,
+        test: join(store, test)?,
+        notes: Vec::new(),
     })
 }
 
@@ -192,6 +181,9 @@ impl Records {
                 ));
             }
             labels.push(usize::from(record[label_bytes - 1]));
+            if pixels.try_reserve(PIXELS).is_err() {
+                return Err(too_large(&path, labels.len()));
+            }
             pixels.extend_from_slice(&record[label_bytes..]);
         }
         Ok(Self {
@@ -215,14 +207,20 @@ impl Records {
 }
 
 /// Joins the records of several files. Each file's records are freed as they are copied.
-fn join(files: Vec<Records>) -> Split {
+///
+/// # Errors
+/// [`Error::Data`] where memory does not suffice.
+fn join(store: &Store, files: Vec<Records>) -> Result<Split> {
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
-    pixels.reserve_exact(files.iter().map(|file| file.pixels.len()).sum());
+    let bytes = files.iter().map(|file| file.pixels.len()).sum();
+    if pixels.try_reserve_exact(bytes).is_err() {
+        return Err(too_large(store.path(), bytes / PIXELS));
+    }
     for mut file in files {
         pixels.append(&mut file.pixels);
         labels.append(&mut file.labels);
     }
-    Split {
+    Ok(Split {
         images: Images {
             pixels,
             channels: 3,
@@ -230,14 +228,21 @@ fn join(files: Vec<Records>) -> Split {
             width: SIDE,
         },
         labels,
-    }
+    })
+}
+
+fn too_large(path: &Path, images: usize) -> Error {
+    Error::data(
+        path.display().to_string(),
+        format!("expected memory for {images} images of {PIXELS} bytes, found too little"),
+        "use fewer images",
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::fixtures::{gzip, load_path, put, refused, tar};
     use super::*;
-    use std::path::Path;
 
     fn records(labels: &[&[u8]], fill: u8) -> Vec<u8> {
         let record = |label: &&[u8]| [*label, &[fill; PIXELS]].concat();

@@ -23,6 +23,9 @@ pub struct Dataset {
     pub train: Split,
     /// Images for the final evaluation only; no images for a flat folder.
     pub test: Split,
+    /// Things to be said to the user about the data set, such as files that were left out: whole
+    /// sentences without a full stop.
+    pub notes: Vec<String>,
 }
 
 impl Split {
@@ -155,6 +158,7 @@ mod tests {
                 classes: vec!["cat".into(), "dog".into()],
                 train: split(train),
                 test: split(test),
+                notes: Vec::new(),
             };
             match (dataset.checked(), words) {
                 (Ok(_), None) => {}
@@ -180,6 +184,7 @@ mod tests {
             classes: vec!["a".into()],
             train: split,
             test,
+            notes: Vec::new(),
         };
         let error = dataset.checked().unwrap_err().to_string();
         assert!(

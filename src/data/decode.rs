@@ -1,15 +1,22 @@
 //! Decoder of PNG and JPEG files.
 
-use std::io::Cursor;
+use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
-use image::{ColorType, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::error::LimitErrorKind;
+use image::{ColorType, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
+use super::stream::read_error;
 use crate::error::{Error, Result};
 
 /// Largest side of an image in pixels: far above what encoders are trained on, and small enough
 /// that a damaged header cannot reserve all memory.
-const MAX_SIDE: usize = 4096;
+pub const MAX_SIDE: usize = 4096;
+/// Largest image file in bytes.
+const MAX_FILE: u64 = 64 << 20;
+/// Memory for what a PNG file holds besides its pixels, in bytes: colour profiles, texts. Each thread that
+/// decodes may take as much.
+const MAX_EXTRAS: u64 = 16 << 20;
 
 /// Shape of the first image of a data set, which all others must have.
 #[derive(Clone, Debug)]
@@ -22,6 +29,27 @@ pub(super) struct ImageShape {
     pub(super) height: usize,
     /// Width in pixels.
     pub(super) width: usize,
+}
+
+/// Reads an image file; `path` is for messages.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Format`] for a damaged archive around it; [`Error::Data`] for a file above the
+/// limit.
+pub(super) fn read_file(path: &Path, content: impl Read) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    content
+        .take(MAX_FILE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| read_error(path, "image", "a whole file", error))?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(Error::data(
+            path.display().to_string(),
+            format!("expected an image file of at most {MAX_FILE} bytes, found more"),
+            "is it an image?",
+        ));
+    }
+    Ok(bytes)
 }
 
 /// Decodes an image file. Returns its shape and its pixels as `[channels, height, width]`.
@@ -37,8 +65,15 @@ pub(super) fn decode(
     bytes: &[u8],
     first: Option<&ImageShape>,
 ) -> Result<(ImageShape, Vec<u8>)> {
-    let damaged = |place: &str, error: image::ImageError| {
-        Error::format(path, place, "a whole image", error.to_string())
+    let damaged = |place: &str, error: ImageError| match error {
+        ImageError::Limits(error) if error.kind() == LimitErrorKind::DimensionError => {
+            too_large(path)
+        }
+        ImageError::Limits(_) => {
+            let expected = format!("at most {MAX_EXTRAS} bytes besides the pixels");
+            Error::format(path, place, expected, "more: a colour profile, or texts")
+        }
+        error => Error::format(path, place, "a whole image", error.to_string()),
     };
     // By content: a JPEG file called .png is common and harmless.
     let format = match image::guess_format(bytes) {
@@ -53,11 +88,11 @@ pub(super) fn decode(
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE as u32);
     limits.max_image_height = Some(MAX_SIDE as u32);
+    limits.max_alloc = Some(MAX_EXTRAS);
     reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(|error| match error {
-        image::ImageError::Limits(_) => too_large(path),
-        error => damaged("header", error),
-    })?;
+    let decoder = reader
+        .into_decoder()
+        .map_err(|error| damaged("header", error))?;
     let (width, height) = decoder.dimensions();
     let (width, height) = (width as usize, height as usize);
     if width > MAX_SIDE || height > MAX_SIDE {
@@ -306,5 +341,116 @@ mod tests {
             error.contains("set/a.png in colour and set/x in gray"),
             "{error}"
         );
+    }
+
+    /// A PNG file with one more chunk behind its header.
+    fn with_chunk(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
+        let mut checksum = flate2::Crc::new();
+        checksum.update(kind);
+        checksum.update(content);
+        let (length, checksum) = (content.len() as u32, checksum.sum());
+        let chunk = [
+            &length.to_be_bytes(),
+            &kind[..],
+            content,
+            &checksum.to_be_bytes(),
+        ]
+        .concat();
+        let mut bytes = gray_png(2, 2, 0);
+        bytes.splice(33..33, chunk);
+        bytes
+    }
+
+    fn zeros_compressed(length: usize) -> Vec<u8> {
+        use std::io::Write;
+        let level = flate2::Compression::fast();
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), level);
+        for _ in 0..length >> 20 {
+            encoder.write_all(&[0; 1 << 20]).unwrap();
+        }
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn what_unpacks_to_more_than_pixels_is_refused_or_stays_packed() {
+        let profile =
+            |length| with_chunk(b"iCCP", &[b"x\0\0", &zeros_compressed(length)[..]].concat());
+        assert!(read(&profile(1 << 20), None).is_ok());
+        let error = read(&profile(64 << 20), None).unwrap_err().to_string();
+        let words = "header: expected at most 16777216 bytes besides the pixels, found more";
+        assert!(error.contains(words), "{error}");
+        let text = [b"x\0\0", &zeros_compressed(64 << 20)[..]].concat();
+        assert!(read(&with_chunk(b"zTXt", &text), None).is_ok());
+        let text = [b"x\0\x01\0\0\0", &zeros_compressed(64 << 20)[..]].concat();
+        assert!(read(&with_chunk(b"iTXt", &text), None).is_ok());
+        // As large as it is, and no larger than a file may be.
+        let error = read(&with_chunk(b"eXIf", &vec![0; 40 << 20]), None);
+        assert!(matches!(error, Err(Error::Format { .. })));
+    }
+
+    #[test]
+    fn a_jpeg_of_many_profiles_and_declared_sizes_is_decoded() {
+        let whole = picture(ImageFormat::Jpeg, L8, 16, 16, 0);
+        let mut with = whole[..2].to_vec();
+        let mut segment = |mark: u8, content: &[u8]| {
+            with.extend([0xff, mark]);
+            with.extend((content.len() as u16 + 2).to_be_bytes());
+            with.extend(content);
+        };
+        for number in 1..=255 {
+            let head = [b"ICC_PROFILE\0", &[number, 255][..]].concat();
+            segment(0xe2, &[&head[..], &[7; 60_000]].concat());
+        }
+        // Extended XMP of four gigabytes, of which there are four bytes.
+        let head = b"http://ns.adobe.com/xmp/extension/\0";
+        segment(
+            0xe1,
+            &[&head[..], &[b'0'; 32], &[0xff; 4], &[0; 4], &[1; 4]].concat(),
+        );
+        with.extend(&whole[2..]);
+        assert_eq!(read(&with, None).unwrap().1, read(&whole, None).unwrap().1);
+    }
+
+    #[test]
+    fn palettes_and_interlaced_files_are_read_and_huge_headers_are_not() {
+        // 1 × 1, a palette of one colour, interlaced.
+        let chunk = |kind: &[u8; 4], content: &[u8]| {
+            let mut checksum = flate2::Crc::new();
+            checksum.update(kind);
+            checksum.update(content);
+            let length = (content.len() as u32).to_be_bytes();
+            [&length, &kind[..], content, &checksum.sum().to_be_bytes()].concat()
+        };
+        let file = |side: u32, depth: u8, colour: u8, interlaced: u8| {
+            let side = side.to_be_bytes();
+            let header = [&side[..], &side, &[depth, colour, 0, 0, interlaced]].concat();
+            let data = {
+                use std::io::Write;
+                let level = flate2::Compression::fast();
+                let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), level);
+                encoder.write_all(&[0; 2]).unwrap();
+                encoder.finish().unwrap()
+            };
+            [
+                b"\x89PNG\r\n\x1a\n".to_vec(),
+                chunk(b"IHDR", &header),
+                chunk(b"PLTE", &[9, 8, 7]),
+                chunk(b"IDAT", &data),
+                chunk(b"IEND", b""),
+            ]
+            .concat()
+        };
+        for interlaced in [0, 1] {
+            assert_eq!(read(&file(1, 1, 3, interlaced), None).unwrap().1, [9, 8, 7]);
+            let error = read(&file(u32::MAX >> 1, 8, 3, interlaced), None).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{error}");
+            let error = read(&file(4097, 8, 2, interlaced), None)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains("at most 4096 pixels"), "{error}");
+            // As many pixels as are allowed, of which there are none.
+            let result = read(&file(4096, 8, 2, interlaced), None);
+            assert!(matches!(result, Err(Error::Format { .. })));
+        }
     }
 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::dataset::Dataset;
-use super::idx;
+use super::idx::{self, Idx};
 use crate::error::Result;
 
 /// Name of the data set.
@@ -23,14 +23,16 @@ const CLASSES: [&str; 10] = [
     "ankle boot",
 ];
 
-/// One of the four files, as `(name, bytes)`.
+/// One of the four files.
 macro_rules! file {
-    ($name:literal) => {
-        (
-            Path::new(concat!("fashion-mnist-12k/", $name)),
-            include_bytes!(concat!("../../data/fashion-mnist-12k/", $name)).as_slice(),
-        )
-    };
+    ($name:literal) => {{
+        let content = include_bytes!(concat!("../../data/fashion-mnist-12k/", $name)).as_slice();
+        Idx {
+            path: Path::new(concat!("fashion-mnist-12k/", $name)),
+            content,
+            length: content.len() as u64,
+        }
+    }};
 }
 
 /// Loads 10,000 training and 2,000 test images, 28 × 28 pixels, gray.
@@ -52,6 +54,7 @@ pub(super) fn load() -> Result<Dataset> {
             &classes,
         )?,
         classes,
+        notes: Vec::new(),
     })
 }
 

@@ -2,25 +2,25 @@
 //! folder.
 
 use std::collections::HashMap;
-use std::io::Read;
 use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use super::archive::{Store, read_error};
+use super::archive::Store;
 use super::dataset::{Dataset, Split};
-use super::decode::{ImageShape, decode};
+use super::decode::{ImageShape, decode, read_file};
 use super::entry::Entry;
 use super::images::Images;
 use super::layout::{Item, Layout};
 use crate::error::{Error, Result};
 
-/// Largest image file in bytes.
-const MAX_FILE: u64 = 64 << 20;
 /// Largest size of a chunk in bytes: of its files, and of its decoded pixels.
 const CHUNK_BYTES: usize = 16 << 20;
 /// Largest number of files in a chunk.
 const CHUNK_LEN: usize = 1024;
+/// Memory that is claimed at a time for decoded images, in bytes. It takes room as images arrive; an
+/// allocation of this size can grow without a copy.
+const CLAIM: usize = 1 << 30;
 
 /// Reads all images of a store. Classes are sorted by name, images by class and name: a folder and
 /// an archive of it give the same data set, whatever the order in the archive.
@@ -41,12 +41,10 @@ pub(super) fn load(store: &Store, entries: Vec<Entry>) -> Result<Dataset> {
     let mut collector = ImageCollector {
         source: &source,
         shape: None,
-        train: Vec::new(),
-        test: Vec::new(),
-        lens: [layout.train.len(), layout.test.len()],
+        train: Arrived::new(layout.train.len()),
+        test: Arrived::new(layout.test.len()),
         chunk: Vec::new(),
         chunk_bytes: 0,
-        filled: 0,
     };
     store.read(&places, |place, content| {
         let items = [&layout.train, &layout.test];
@@ -55,22 +53,74 @@ pub(super) fn load(store: &Store, entries: Vec<Entry>) -> Result<Dataset> {
             Some(place) => &items[1][place].name,
         };
         let path = store.path().join(name);
-        let mut bytes = Vec::new();
-        content
-            .take(MAX_FILE + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|error| read_error(&path, "image", "a whole file", error))?;
-        if bytes.len() as u64 > MAX_FILE {
-            return Err(Error::data(
-                path.display().to_string(),
-                format!("expected an image file of at most {MAX_FILE} bytes, found more"),
-                "is it an image?",
-            ));
-        }
+        let bytes = read_file(&path, content)?;
         collector.add(place, path, bytes)
     })?;
     collector.flush()?;
     collector.finish(store.name(), layout)
+}
+
+/// Decoded images of a split, in the order in which they arrive. So memory is taken by what is there, not
+/// by what an archive lists.
+struct Arrived {
+    pixels: Vec<u8>,
+    /// Place in the split of each image.
+    places: Vec<usize>,
+    /// Number of images that are listed.
+    len: usize,
+}
+
+impl Arrived {
+    fn new(len: usize) -> Self {
+        Self {
+            pixels: Vec::new(),
+            places: Vec::new(),
+            len,
+        }
+    }
+
+    /// Adds an image; false where memory does not suffice.
+    fn add(&mut self, place: usize, image: &[u8]) -> bool {
+        if self.pixels.capacity() - self.pixels.len() < image.len() {
+            let missing = self.len.saturating_sub(self.places.len());
+            let step = CLAIM.max(self.pixels.len());
+            let more = missing.saturating_mul(image.len()).min(step);
+            if self
+                .pixels
+                .try_reserve_exact(more.max(image.len()))
+                .is_err()
+            {
+                return false;
+            }
+        }
+        self.pixels.extend_from_slice(image);
+        self.places.push(place);
+        true
+    }
+
+    /// The images in the order of their places; none unless each place has one.
+    fn sorted(mut self, image_len: usize) -> Option<Vec<u8>> {
+        let mut seen = vec![false; self.len];
+        for &place in &self.places {
+            if std::mem::replace(seen.get_mut(place)?, true) {
+                return None;
+            }
+        }
+        if self.places.len() != self.len {
+            return None;
+        }
+        // In place: a second copy might not fit in memory.
+        for at in 0..self.len {
+            while self.places[at] != at {
+                let place = self.places[at];
+                let (low, high) = (at.min(place), at.max(place));
+                let (before, after) = self.pixels.split_at_mut(high * image_len);
+                before[low * image_len..][..image_len].swap_with_slice(&mut after[..image_len]);
+                self.places.swap(at, place);
+            }
+        }
+        Some(self.pixels)
+    }
 }
 
 /// Collects decoded images, which may arrive in any order.
@@ -78,14 +128,11 @@ struct ImageCollector<'a> {
     source: &'a str,
     /// Shape of the first image; nothing is allocated before it is known.
     shape: Option<ImageShape>,
-    train: Vec<u8>,
-    test: Vec<u8>,
-    /// Number of images in each split.
-    lens: [usize; 2],
+    train: Arrived,
+    test: Arrived,
     /// Files that are not decoded yet: place, path, content.
     chunk: Vec<(usize, PathBuf, Vec<u8>)>,
     chunk_bytes: usize,
-    filled: usize,
 }
 
 impl ImageCollector<'_> {
@@ -117,28 +164,13 @@ impl ImageCollector<'_> {
             .collect();
         for (decoded, (place, ..)) in decoded.into_iter().zip(&chunk) {
             let (shape, pixels) = decoded?;
-            if self.shape.is_none() {
-                self.allocate(pixels.len())?;
-                self.shape = Some(shape);
-            }
-            let (split, place) = match place.checked_sub(self.lens[0]) {
+            self.shape.get_or_insert(shape);
+            let (split, place) = match place.checked_sub(self.train.len) {
                 None => (&mut self.train, *place),
                 Some(place) => (&mut self.test, place),
             };
-            split[place * pixels.len()..][..pixels.len()].copy_from_slice(&pixels);
-            self.filled += 1;
-        }
-        Ok(())
-    }
-
-    fn allocate(&mut self, image_len: usize) -> Result<()> {
-        for (split, len) in [
-            (&mut self.train, self.lens[0]),
-            (&mut self.test, self.lens[1]),
-        ] {
-            let bytes = len.checked_mul(image_len);
-            let reserved = bytes.is_some_and(|bytes| split.try_reserve_exact(bytes).is_ok());
-            if !reserved {
+            if !split.add(place, &pixels) {
+                let (len, image_len) = (split.len, pixels.len());
                 return Err(Error::data(
                     self.source,
                     format!(
@@ -147,20 +179,22 @@ impl ImageCollector<'_> {
                     "use fewer or smaller images",
                 ));
             }
-            split.resize(len * image_len, 0);
         }
         Ok(())
     }
 
     fn finish(self, name: String, layout: Layout) -> Result<Dataset> {
-        let expected = self.lens[0] + self.lens[1];
-        let Some(shape) = self.shape.filter(|_| self.filled == expected) else {
+        let expected = self.train.len + self.test.len;
+        let found = self.train.places.len() + self.test.places.len();
+        let sorted = self.shape.and_then(|shape| {
+            let image_len = shape.channels * shape.height * shape.width;
+            let (train, test) = (self.train.sorted(image_len)?, self.test.sorted(image_len)?);
+            Some((shape, train, test))
+        });
+        let Some((shape, train, test)) = sorted else {
             return Err(Error::data(
                 self.source,
-                format!(
-                    "expected {expected} images as listed, found {} when reading them",
-                    self.filled
-                ),
+                format!("expected {expected} images as listed, found {found} when reading them"),
                 "the archive changed meanwhile: try again",
             ));
         };
@@ -181,8 +215,9 @@ impl ImageCollector<'_> {
         Ok(Dataset {
             name,
             classes: layout.classes,
-            train: split(self.train, layout.train),
-            test: split(self.test, layout.test),
+            train: split(train, layout.train),
+            test: split(test, layout.test),
+            notes: Vec::new(),
         })
     }
 }
@@ -365,5 +400,42 @@ mod tests {
             ]),
         );
         refused(&archive, &["images in train/a, found none"]);
+    }
+
+    #[test]
+    fn images_are_sorted_whatever_the_order_in_which_they_arrive() {
+        let images = [[1, 1], [2, 2], [3, 3], [4, 4], [5, 5]];
+        for order in [
+            [0, 1, 2, 3, 4],
+            [4, 3, 2, 1, 0],
+            [1, 2, 0, 4, 3],
+            [3, 0, 4, 2, 1],
+        ] {
+            let mut arrived = Arrived::new(5);
+            for place in order {
+                assert!(arrived.add(place, &images[place]));
+            }
+            assert_eq!(arrived.sorted(2).unwrap(), images.concat());
+        }
+        for places in [&[0][..], &[0, 0], &[0, 2], &[0, 1, 1]] {
+            let mut arrived = Arrived::new(2);
+            for &place in places {
+                assert!(arrived.add(place, &[1, 1]));
+            }
+            assert!(arrived.sorted(2).is_none(), "{places:?}");
+        }
+    }
+
+    #[test]
+    fn memory_is_claimed_by_images_that_are_there() {
+        // Listed: 2^62 images, of which one is there.
+        let mut arrived = Arrived::new(1 << 62);
+        assert!(arrived.add(0, &[0; 100]));
+        assert!(arrived.pixels.capacity() <= CLAIM);
+        let mut few = Arrived::new(3);
+        for place in [2, 0, 1] {
+            assert!(few.add(place, &[0; 100]));
+        }
+        assert_eq!(few.pixels.capacity(), 300);
     }
 }

@@ -3,22 +3,26 @@
 //!
 //! A file has a big-endian header (magic number, then one u32 per dimension) and unsigned bytes.
 
-use std::fs;
-use std::io::{self, BufRead, Read};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use super::archive::{Store, gunzip, read_error};
+use super::archive::Store;
 use super::dataset::{Dataset, Split};
 use super::entry::Entry;
 use super::images::Images;
+use super::stream::{self, gunzip, is_gzip, read_error};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Magic number of images: unsigned bytes in three dimensions.
 const IMAGES: u32 = 0x0000_0803;
 /// Magic number of labels: unsigned bytes in one dimension.
 const LABELS: u32 = 0x0000_0801;
-/// Most bytes that are reserved before reading, so that a damaged header cannot reserve all memory.
-const RESERVE: usize = 1 << 26;
+/// Most bytes that a byte of gzip stands for: the limit of its format, 258 bytes in two bits, and some more.
+const MAX_RATIO: u64 = 1040;
+/// Most bytes after the last value that are counted.
+const MAX_REST: u64 = 1 << 20;
 /// File of class names, one per line; not one of the official files.
 const CLASS_FILE: &str = "classes.txt";
 
@@ -55,15 +59,7 @@ pub(super) fn load(store: &Store) -> Result<Dataset> {
     let classes = class_names(store.path())?;
     let read = |split: &str| -> Result<Split> {
         let (images, labels) = (find(store, split, "images")?, find(store, split, "labels")?);
-        let open = |path: &Path| {
-            let file = fs::File::open(path).map_err(Error::io("read", path))?;
-            Ok(io::BufReader::new(file))
-        };
-        self::split(
-            (&images, open(&images)?),
-            (&labels, open(&labels)?),
-            &classes,
-        )
+        self::split(Idx::open(&images)?, Idx::open(&labels)?, &classes)
     };
     let (train, test) = (read("train")?, read("t10k")?);
     let mut classes = classes.clone();
@@ -77,32 +73,35 @@ pub(super) fn load(store: &Store) -> Result<Dataset> {
         train,
         test,
         classes,
+        notes: Vec::new(),
     })
 }
 
-/// Reads one split from its two files, each given as `(name for messages, content)`.
+/// Reads one split from its two files.
 ///
 /// # Errors
 /// See [`load`].
 pub(super) fn split<R: BufRead, L: BufRead>(
-    images: (&Path, R),
-    labels: (&Path, L),
+    images: Idx<'_, R>,
+    labels: Idx<'_, L>,
     classes: &[String],
 ) -> Result<Split> {
-    let ([len, height, width], pixels) = array::<3>(images.0, images.1, IMAGES)?;
-    let ([label_len], bytes) = array::<1>(labels.0, labels.1, LABELS)?;
+    let (images, labels) = (images.header::<3>(IMAGES)?, labels.header::<1>(LABELS)?);
+    let labels_path = labels.path;
+    let ([len, height, width], [label_len]) = (images.sizes, labels.sizes);
     if label_len != len {
         return Err(Error::format(
-            labels.0,
+            labels_path,
             "header, byte 4",
             format!("{len} labels, one per image"),
             label_len.to_string(),
         ));
     }
+    let (pixels, bytes) = (images.values()?, labels.values()?);
     let labels_read: Vec<usize> = bytes.into_iter().map(usize::from).collect();
     if let Some(i) = labels_read.iter().position(|&label| label >= classes.len()) {
         return Err(Error::data(
-            labels.0.display().to_string(),
+            labels_path.display().to_string(),
             format!(
                 "label {}: expected a class from 0 to {}, found {}",
                 i + 1,
@@ -123,79 +122,153 @@ pub(super) fn split<R: BufRead, L: BufRead>(
     })
 }
 
-/// Reads header and bytes of one IDX file with `D` dimensions. Its length must agree with its
-/// header.
-fn array<const D: usize>(
-    path: &Path,
-    content: impl BufRead,
-    magic: u32,
-) -> Result<([usize; D], Vec<u8>)> {
-    let bad = |place: String, expected: String, found: String| {
-        Err(Error::format(path, place, expected, found))
-    };
-    let failed = |error| read_error(path, "compressed data", "a whole gzip stream", error);
-    let mut content = gunzip(content).map_err(failed)?;
-    let mut header = Vec::new();
-    let header_len = 4 * (D + 1);
-    content
-        .by_ref()
-        .take(header_len as u64)
-        .read_to_end(&mut header)
-        .map_err(failed)?;
-    if header.len() < header_len {
-        return bad(
-            "header".into(),
-            format!("{header_len} bytes"),
-            format!("{} bytes", header.len()),
-        );
+/// An IDX file.
+pub(super) struct Idx<'a, R> {
+    /// Name for messages.
+    pub(super) path: &'a Path,
+    /// Bytes of the file.
+    pub(super) content: R,
+    /// Number of bytes in the file.
+    pub(super) length: u64,
+}
+
+impl<'a> Idx<'a, BufReader<File>> {
+    /// Opens the file at `path`.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Format`] for anything but a regular file.
+    fn open(path: &'a Path) -> Result<Self> {
+        let file = files::open(path)?;
+        let about = file.metadata().map_err(Error::io("read", path))?;
+        Ok(Self {
+            path,
+            content: BufReader::new(file),
+            length: about.len(),
+        })
     }
-    let word = |i: usize| u32::from_be_bytes([0, 1, 2, 3].map(|k| header[4 * i + k]));
-    if word(0) != magic {
-        let expected = format!("magic number {magic:#010x}");
-        return bad(
-            "header, byte 0".into(),
-            expected,
-            format!("{:#010x}", word(0)),
-        );
-    }
-    let mut sizes = [0; D];
-    let mut total = Some(1usize);
-    for (i, size) in sizes.iter_mut().enumerate() {
-        *size = word(i + 1) as usize;
-        if *size == 0 {
+}
+
+/// Values of an IDX file whose header was read.
+struct Values<'a, const D: usize> {
+    path: &'a Path,
+    sizes: [usize; D],
+    total: usize,
+    content: Box<dyn Read + 'a>,
+}
+
+impl<'a, R: BufRead + 'a> Idx<'a, R> {
+    /// Reads the header of a file with `D` dimensions, and holds the sizes in it against the file's length.
+    fn header<const D: usize>(mut self, magic: u32) -> Result<Values<'a, D>> {
+        let path = self.path;
+        let bad = |place: String, expected: String, found: String| {
+            Err(Error::format(path, place, expected, found))
+        };
+        let failed = |error| read_error(path, "compressed data", "a whole gzip stream", error);
+        let compressed = is_gzip(self.content.fill_buf().map_err(failed)?);
+        let mut content = gunzip(self.content).map_err(failed)?;
+        let mut header = Vec::new();
+        let header_len = 4 * (D + 1);
+        content
+            .by_ref()
+            .take(header_len as u64)
+            .read_to_end(&mut header)
+            .map_err(failed)?;
+        if header.len() < header_len {
             return bad(
-                format!("header, byte {}", 4 * (i + 1)),
-                "a size of at least 1".into(),
-                "0".into(),
+                "header".into(),
+                format!("{header_len} bytes"),
+                format!("{} bytes", header.len()),
             );
         }
-        total = total.and_then(|total| total.checked_mul(*size));
+        let word = |i: usize| u32::from_be_bytes([0, 1, 2, 3].map(|k| header[4 * i + k]));
+        if word(0) != magic {
+            let expected = format!("magic number {magic:#010x}");
+            return bad(
+                "header, byte 0".into(),
+                expected,
+                format!("{:#010x}", word(0)),
+            );
+        }
+        let mut sizes = [0; D];
+        let mut total = Some(1usize);
+        for (i, size) in sizes.iter_mut().enumerate() {
+            *size = word(i + 1) as usize;
+            if *size == 0 {
+                return bad(
+                    format!("header, byte {}", 4 * (i + 1)),
+                    "a size of at least 1".into(),
+                    "0".into(),
+                );
+            }
+            total = total.and_then(|total| total.checked_mul(*size));
+        }
+        let Some(total) = total.filter(|&total| total < isize::MAX as usize) else {
+            return bad(
+                "header, byte 4".into(),
+                "sizes that fit in memory".into(),
+                product(&sizes),
+            );
+        };
+        let expected = || format!("{total} bytes ({})", product(&sizes));
+        let place = || format!("data from byte {header_len}");
+        let most = self.length.saturating_mul(MAX_RATIO);
+        if compressed && total as u64 > most {
+            let found = format!("{most} at most in {} bytes of gzip", self.length);
+            return bad(place(), expected(), found);
+        }
+        let there = self.length.saturating_sub(header_len as u64);
+        if !compressed && total as u64 != there {
+            return bad(place(), expected(), format!("{there} bytes"));
+        }
+        Ok(Values {
+            path,
+            sizes,
+            total,
+            content,
+        })
     }
-    let product = sizes.map(|size| size.to_string()).join(" × ");
-    let Some(total) = total.filter(|&total| total < isize::MAX as usize) else {
-        return bad(
-            "header, byte 4".into(),
-            "sizes that fit in memory".into(),
-            product,
-        );
-    };
-    let mut bytes = Vec::with_capacity(total.min(RESERVE));
-    content
-        .by_ref()
-        .take(total as u64)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
-    // Also reads what follows: trailing bytes, and gzip's checksum.
-    let rest = io::copy(&mut content, &mut io::sink()).map_err(failed)?;
-    let found = bytes.len() as u64 + rest;
-    if found != total as u64 {
-        return bad(
+}
+
+/// Sizes as a product: "60000 × 28 × 28".
+fn product(sizes: &[usize]) -> String {
+    let sizes: Vec<String> = sizes.iter().map(usize::to_string).collect();
+    sizes.join(" × ")
+}
+
+impl<const D: usize> Values<'_, D> {
+    /// Reads the values, of which there must be as many as the header says.
+    fn values(mut self) -> Result<Vec<u8>> {
+        let (path, total) = (self.path, self.total);
+        let failed = |error| read_error(path, "compressed data", "a whole gzip stream", error);
+        let mut bytes = Vec::new();
+        if bytes.try_reserve_exact(total).is_err() {
+            return Err(Error::data(
+                path.display().to_string(),
+                format!("expected memory for {total} bytes, found too little"),
+                "use fewer images",
+            ));
+        }
+        self.content
+            .by_ref()
+            .take(total as u64)
+            .read_to_end(&mut bytes)
+            .map_err(failed)?;
+        // Also reads what follows: trailing bytes, and gzip's checksum.
+        let mut rest = self.content.take(MAX_REST);
+        let rest = io::copy(&mut rest, &mut io::sink()).map_err(failed)?;
+        let found = bytes.len() as u64 + rest;
+        if found == total as u64 {
+            return Ok(bytes);
+        }
+        let header_len = 4 * (D + 1);
+        let more = if rest < MAX_REST { "" } else { " or more" };
+        Err(Error::format(
+            path,
             format!("data from byte {header_len}"),
-            format!("{total} bytes ({product})"),
-            format!("{found} bytes"),
-        );
+            format!("{total} bytes ({})", product(&self.sizes)),
+            format!("{found} bytes{more}"),
+        ))
     }
-    Ok((sizes, bytes))
 }
 
 fn find(store: &Store, split: &str, kind: &str) -> Result<PathBuf> {
@@ -215,33 +288,21 @@ fn find(store: &Store, split: &str, kind: &str) -> Result<PathBuf> {
 
 fn class_names(folder: &Path) -> Result<Vec<String>> {
     let path = folder.join(CLASS_FILE);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok((0..10).map(|label| label.to_string()).collect());
-        }
-        Err(error) => return Err(read_error(&path, "text", "UTF-8", error)),
-    };
-    let names: Vec<String> = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .map(String::from)
-        .collect();
-    if names.is_empty() {
-        Err(Error::format(
-            path,
-            "text",
-            "one class name per line",
-            "no names",
-        ))
-    } else {
-        Ok(names)
+    if !path.exists() {
+        return Ok((0..10).map(|label| label.to_string()).collect());
     }
+    let names = stream::class_names(&path, files::open(&path)?)?;
+    if names.is_empty() {
+        let expected = "one class name per line";
+        return Err(Error::format(path, "text", expected, "no names"));
+    }
+    Ok(names)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::fixtures::{gzip, load_path, put, refused};
     use super::*;
 
@@ -290,7 +351,18 @@ mod tests {
 
     #[test]
     fn a_damaged_file_says_where() {
-        let cases: [(&str, Vec<u8>, &[&str]); 9] = [
+        let cases: [(&str, Vec<u8>, &[&str]); 11] = [
+            // Neither claims memory for what cannot be there.
+            (
+                "train-images-idx3-ubyte.gz",
+                gzip(&idx(IMAGES, &[1 << 20, 1 << 10, 1 << 10], &[])),
+                &["expected 1099511627776 bytes", "at most in"],
+            ),
+            (
+                "train-images-idx3-ubyte.gz",
+                gzip(&idx(IMAGES, &[2, 1, 2], &[1; 2 << 20])),
+                &["expected 4 bytes", "found 1048580 bytes or more"],
+            ),
             (
                 "train-images-idx3-ubyte.gz",
                 gzip(&idx(LABELS, &[2, 1, 2], &[1; 4])),

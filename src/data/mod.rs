@@ -23,6 +23,8 @@ mod images;
 mod layout;
 mod own_output;
 mod sample;
+mod stream;
+mod tarball;
 
 use std::fs;
 use std::io;
@@ -32,6 +34,7 @@ use crate::error::{Error, Result, nearest};
 pub use crate::tensor::Batch;
 use archive::Store;
 pub use dataset::{Dataset, Split};
+pub use decode::MAX_SIDE;
 pub use files::read_images;
 pub use fingerprint::SplitFingerprint;
 pub use images::Images;
@@ -48,7 +51,9 @@ pub const EMBEDDED: &[&str] = &[embedded::NAME];
 ///   `test/`), or, unlabeled, in one flat folder; a folder or a tar archive.
 ///
 /// A tar archive may be gzip-compressed; nothing is unpacked to disk. Files that this program wrote
-/// into the folder (contact sheets, reports, weights, run folders) are not read as data.
+/// into the folder (contact sheets, reports, weights, run folders) are not read as data. Links count as
+/// the files that they lead to, also inside an archive; what leads outside or nowhere is left out, which
+/// [`Dataset::notes`] says.
 ///
 /// # Errors
 /// [`Error::Data`] for an unknown name or an unusable data set, [`Error::Format`] for a damaged
@@ -58,7 +63,7 @@ pub fn load(source: &str) -> Result<Dataset> {
         return embedded::load()?.checked();
     }
     let path = Path::new(source);
-    let store = match fs::metadata(path) {
+    let mut store = match fs::metadata(path) {
         Ok(meta) if meta.is_dir() => Store::folder(path),
         Ok(meta) if meta.is_file() => Store::tar(path)?,
         Ok(_) => {
@@ -79,13 +84,14 @@ pub fn load(source: &str) -> Result<Dataset> {
         Err(error) => return Err(Error::io("read", path)(error)),
     };
     let entries = store.list()?;
-    let dataset = if idx::matches(&store, &entries) {
+    let mut dataset = if idx::matches(&store, &entries) {
         idx::load(&store)?
     } else if let Some(found) = cifar::find(&store, &entries)? {
         cifar::load(&store, &found)?
     } else {
         folder::load(&store, entries)?
     };
+    dataset.notes = store.notes();
     dataset.checked()
 }
 

@@ -4,13 +4,13 @@
 //! folder of runs there. The same commands must find the same images afterwards.
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::Path;
 
 use super::entry::Entry;
 use super::filename::{is_image, is_junk};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Number of bytes at the beginning of a file that [`is_own`] needs.
 pub(super) const HEAD: usize = 1024;
@@ -46,10 +46,9 @@ pub(super) fn mark_png(mut png: Vec<u8>) -> Vec<u8> {
 /// Whether the file at `path` is a PNG file that this program wrote, whatever its name.
 ///
 /// # Errors
-/// [`Error::Io`].
+/// [`Error::Io`]; [`Error::Format`] for anything but a regular file.
 pub fn is_own_picture(path: &Path) -> Result<bool> {
-    let head = head(path).map_err(Error::io("read", path))?;
-    Ok(has_png_mark(&head))
+    Ok(has_png_mark(&head(path)?))
 }
 
 /// Whether the folder at `path` is a run folder.
@@ -59,9 +58,12 @@ pub(super) fn is_run_folder(path: &Path) -> bool {
 }
 
 /// Reads the beginning of a file.
-fn head(path: &Path) -> io::Result<Vec<u8>> {
+fn head(path: &Path) -> Result<Vec<u8>> {
     let mut head = Vec::with_capacity(HEAD);
-    File::open(path)?.take(HEAD as u64).read_to_end(&mut head)?;
+    files::open(path)?
+        .take(HEAD as u64)
+        .read_to_end(&mut head)
+        .map_err(Error::io("read", path))?;
     Ok(head)
 }
 
@@ -139,7 +141,7 @@ fn run_folders(entries: &[Entry]) -> HashSet<String> {
 }
 
 /// Names of the folders around a file or folder: `a/b` and `a` for `a/b/c`.
-fn parents(name: &str) -> impl Iterator<Item = &str> {
+pub(super) fn parents(name: &str) -> impl Iterator<Item = &str> {
     name.rmatch_indices('/').map(|(end, _)| &name[..end])
 }
 

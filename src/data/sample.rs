@@ -174,6 +174,7 @@ mod tests {
             },
             train: split(labels.clone(), labels.len() as u8),
             test: split(vec![], 0),
+            notes: Vec::new(),
         }
     }
 

@@ -85,6 +85,11 @@ impl Linear {
         }
     }
 
+    /// Number of values in a weight file of one of this shape, saturating.
+    pub fn values(input: usize, output: usize) -> usize {
+        input.saturating_mul(output).saturating_add(output)
+    }
+
     /// The same with all weights zero: every class equally probable.
     pub fn zeros(&self) -> Self {
         let device = self.weight.val().device();

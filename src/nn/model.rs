@@ -55,6 +55,29 @@ impl Backbone {
         }
     }
 
+    /// Number of values in a weight file of one, with or without a projection head, saturating; see
+    /// [`EncoderConfig::values`].
+    pub fn values(
+        config: &EncoderConfig,
+        channels: usize,
+        routes: usize,
+        projection: bool,
+        clusters: &[usize],
+    ) -> usize {
+        let features = config.features();
+        let projection = match projection {
+            true => [
+                Linear::values(features, features),
+                BatchNorm::values(features),
+                Linear::values(features, PROJECTION),
+            ],
+            false => [0; 3],
+        };
+        let heads = clusters.iter().map(|&k| Linear::values(features, k));
+        let parts = projection.into_iter().chain(heads);
+        parts.fold(config.values(channels, routes), usize::saturating_add)
+    }
+
     /// An encoder that was trained without heads of pretraining.
     pub fn without_heads(encoder: Encoder) -> Self {
         Self {
@@ -128,5 +151,59 @@ impl Classifier {
     pub fn frozen(&self) -> FrozenClassifier {
         let encoder = FrozenEncoder::new(&self.encoder, self.route);
         FrozenClassifier::new(encoder, self.linear.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::{Depth, Stem};
+    use crate::{device, random, weights};
+
+    #[test]
+    fn the_number_of_values_is_that_of_a_weight_file() {
+        let device = device::open("cpu").expect("the CPU");
+        let mut rng = random::generator(0, "values", 0);
+        let count = |backbone: &Backbone| -> usize {
+            let tensors = weights::export(backbone);
+            tensors.values().map(|(_, values)| values.len()).sum()
+        };
+        for depth in [Depth::D10, Depth::D18, Depth::D34, Depth::D50] {
+            for (width, channels, routes) in [(1, 1, 1), (2, 3, 2), (3, 1, 3)] {
+                let stem = Stem::Strided;
+                let config = EncoderConfig { depth, width, stem };
+                let clusters: &[usize] = [&[][..], &[2], &[5, 10]][routes - 1];
+                let whole = Backbone::new(&config, channels, routes, clusters, &mut rng, &device);
+                let expected = Backbone::values(&config, channels, routes, true, clusters);
+                assert_eq!(count(&whole), expected, "{config:?}");
+                let bare = Backbone::without_heads(whole.encoder);
+                let expected = Backbone::values(&config, channels, routes, false, &[]);
+                assert_eq!(count(&bare), expected, "{config:?}");
+                assert_eq!(config.values(channels, routes), expected);
+            }
+        }
+        let linear = Linear::new(3, 4, &mut rng, &device);
+        let tensors = weights::export(&linear);
+        let values: usize = tensors.values().map(|(_, values)| values.len()).sum();
+        assert_eq!(values, Linear::values(3, 4));
+    }
+
+    #[test]
+    fn numbers_that_do_not_fit_saturate() {
+        for (depth, stem) in [(Depth::D10, Stem::Cifar), (Depth::D50, Stem::Strided)] {
+            for width in [1 << 33, 1 << 62, usize::MAX] {
+                let config = EncoderConfig { depth, width, stem };
+                assert_eq!(config.values(3, 3), usize::MAX);
+            }
+            let config = EncoderConfig {
+                depth,
+                width: 1,
+                stem,
+            };
+            assert_eq!(
+                Backbone::values(&config, 1, 1, false, &[usize::MAX; 2]),
+                usize::MAX
+            );
+        }
     }
 }

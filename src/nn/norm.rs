@@ -124,6 +124,11 @@ impl BatchNorm {
         }
     }
 
+    /// Number of values in a weight file of one of `channels`, saturating.
+    pub fn values(channels: usize) -> usize {
+        channels.saturating_mul(4)
+    }
+
     /// What is left of it in evaluation mode: `x · scale + shift`, `[channels]` each.
     pub(super) fn scale_and_shift(&self) -> (Tensor<1>, Tensor<1>) {
         let scale = self.weight.val() / (self.running_var.val() + engine::EPSILON).sqrt();

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::engine;
 use super::layer::Conv;
-use super::norm::{Mode, Route, RouteNorm};
+use super::norm::{BatchNorm, Mode, Route, RouteNorm};
 
 /// The usual depths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -92,8 +92,48 @@ pub struct EncoderConfig {
 impl EncoderConfig {
     /// Length of a feature vector.
     pub fn features(&self) -> usize {
-        8 * self.width * self.depth.expansion()
+        saturating_product(&[8, self.width, self.depth.expansion()])
     }
+
+    /// Number of values in a weight file of an [`Encoder`]: parameters and running statistics. Counted
+    /// without building one, and saturating, so that it can be asked about any configuration.
+    pub fn values(&self, channels: usize, routes: usize) -> usize {
+        let conv = |input: usize, output: usize, kernel: usize| {
+            let norm = BatchNorm::values(output).saturating_mul(routes);
+            saturating_product(&[input, output, kernel, kernel]).saturating_add(norm)
+        };
+        let expansion = self.depth.expansion();
+        let mut values = conv(channels, self.width, 3);
+        let mut input = self.width;
+        for (index, blocks) in self.depth.blocks().into_iter().enumerate() {
+            let inner = self.width.saturating_mul(1 << index);
+            let output = inner.saturating_mul(expansion);
+            for block in 0..blocks {
+                let parts = match expansion {
+                    1 => [conv(input, inner, 3), conv(inner, inner, 3), 0],
+                    _ => [
+                        conv(input, inner, 1),
+                        conv(inner, inner, 3),
+                        conv(inner, output, 1),
+                    ],
+                };
+                let is_strided = block == 0 && index > 0;
+                let shortcut = match is_strided || input != output {
+                    true => conv(input, output, 1),
+                    false => 0,
+                };
+                let parts = parts.into_iter().chain([shortcut]);
+                values = parts.fold(values, usize::saturating_add);
+                input = output;
+            }
+        }
+        values
+    }
+}
+
+/// Product that stays at the largest number where it would be larger.
+pub(super) fn saturating_product(factors: &[usize]) -> usize {
+    factors.iter().copied().fold(1, usize::saturating_mul)
 }
 
 /// Mean and standard deviation by channel: part of a model, so that its images are pixels in [0, 1] like everyone's.
@@ -103,6 +143,11 @@ pub struct Normalize {
     mean: Vec<f32>,
     std: Vec<f32>,
 }
+
+/// Smallest deviation that pixels are divided by: below it the quotients are not numbers to compute with.
+const SMALLEST_DEVIATION: f32 = 1e-6;
+/// Largest mean, of either sign.
+const LARGEST_MEAN: f32 = 1e6;
 
 /// [`Normalize`] as a file says it.
 #[derive(Deserialize)]
@@ -133,8 +178,14 @@ impl Normalize {
         if let Some(value) = mean.iter().chain(&std).find(wrong) {
             return Err(format!("{value} is no number"));
         }
-        match std.iter().find(|value| **value <= 0.0) {
-            Some(value) => Err(format!("a deviation of {value}")),
+        if let Some(value) = std.iter().find(|value| **value < SMALLEST_DEVIATION) {
+            let expected = format!("expected {SMALLEST_DEVIATION} or more");
+            return Err(format!("a deviation of {value}: {expected}"));
+        }
+        match mean.iter().find(|value| value.abs() > LARGEST_MEAN) {
+            Some(value) => Err(format!(
+                "a mean of {value}: expected {LARGEST_MEAN} or less, of pixels from 0 to 1"
+            )),
             None => Ok(Self { mean, std }),
         }
     }

@@ -18,7 +18,8 @@ use crate::session::Event;
 
 pub use about::{About, FORMAT, FolderKind, Place};
 pub use layout::Layout;
-pub use model::{IMPORTED, MODEL_FORMAT, Model, ModelInfo, models_below};
+pub use model::{IMPORTED, MODEL_FORMAT, Model, ModelInfo, models_below, some_of};
+pub(crate) use model::{is_side, require_usable, require_values};
 pub use results::{Bound, Results};
 
 /// A run folder, held by this process.

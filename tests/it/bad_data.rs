@@ -115,3 +115,118 @@ fn images_of_a_single_class() {
     transcript.refuse_after_a_start("finetune --run run");
     transcript.check("images_of_a_single_class");
 }
+
+/// A member of an archive: name, type, content, and target where it is a link.
+type Member<'a> = (&'a str, tar::EntryType, &'a [u8], &'a str);
+
+/// A tar archive; members with more content than `declared` bytes do not exist.
+fn archive(members: &[Member], declared: Option<u64>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (name, kind, content, target) in members {
+        let mut header = tar::Header::new_gnu();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.as_old_mut().linkname[..target.len()].copy_from_slice(target.as_bytes());
+        header.set_entry_type(*kind);
+        header.set_size(declared.unwrap_or(content.len() as u64));
+        header.set_cksum();
+        bytes.extend(header.as_bytes());
+        bytes.extend(*content);
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+    }
+    bytes.resize(bytes.len() + 1024, 0);
+    bytes
+}
+
+#[test]
+fn archives_with_links_and_of_what_does_not_fit() {
+    use tar::EntryType::{GNULongName, GNUSparse, Link, Regular, Symlink, XHeader};
+    let folder = folder();
+    let path = folder.path();
+    let mut transcript = Transcript::new(path);
+    let images: Vec<(String, Vec<u8>)> = (0..80u8)
+        .map(|i| {
+            let split = if i < 64 { "train" } else { "test" };
+            let class = ["cat", "dog"][usize::from(i % 2)];
+            (
+                format!("{split}/{class}/{i:02}.png"),
+                png(12, &[i * 3; 144]),
+            )
+        })
+        .collect();
+    let mut members: Vec<Member> = (images.iter())
+        .map(|(name, content)| (name.as_str(), Regular, &content[..], ""))
+        .collect();
+    members.push(("train/cat/hard.png", Link, b"", "train/cat/00.png"));
+    members.push(("train/dog/soft.png", Symlink, b"", "../../test/dog/65.png"));
+    members.push(("train/dog/chain.png", Symlink, b"", "soft.png"));
+    transcript.note("64 training images in it and three links to images.");
+    put(path.join("links.tar"), archive(&members, None));
+    transcript.run("data inspect links.tar", 0);
+    members.push(("train/dog/away.png", Symlink, b"", "/etc/passwd"));
+    members.push(("train/dog/lost.png", Link, b"", "train/dog/none.png"));
+    transcript.note("Two more, which lead outside and nowhere.");
+    put(path.join("lost.tar"), archive(&members, None));
+    transcript.run("data inspect lost.tar --replace", 0);
+    let json = advcl(path, "data inspect lost.tar --replace --json")
+        .expect(0)
+        .json();
+    assert_eq!(json["notes"].as_array().expect("notes").len(), 1);
+
+    put(
+        path.join("name.tar"),
+        archive(&[("x", GNULongName, b"", "")], Some(1 << 30)),
+    );
+    put(
+        path.join("pax.tar"),
+        archive(&[("x", XHeader, b"", "")], Some(1 << 30)),
+    );
+    put(
+        path.join("huge.tar"),
+        archive(&[("a.png", Regular, b"", "")], Some(1 << 40)),
+    );
+    put(
+        path.join("sparse.tar"),
+        archive(&[("a.png", GNUSparse, b"", "")], None),
+    );
+    let (large, small) = (png(2048, &vec![7; 2048 * 2048]), png(1, &[7]));
+    let names: Vec<String> = (0..60).map(|i| format!("{i:02}.png")).collect();
+    let first: Vec<Member> = (names.iter().enumerate())
+        .map(|(i, name)| {
+            let content = if i == 0 { &large } else { &small };
+            (name.as_str(), Regular, &content[..], "")
+        })
+        .collect();
+    put(path.join("first.tar"), archive(&first, None));
+    for source in ["name.tar", "pax.tar", "huge.tar", "sparse.tar", "first.tar"] {
+        transcript.refuse(&format!("data inspect {source} --sheet x.png"));
+    }
+    transcript.check("archives_with_links");
+}
+
+/// The order of a folder's entries is the file system's, so nothing of the answer is kept but what it says.
+#[cfg(unix)]
+#[test]
+fn a_folder_with_loops_and_pipes() {
+    use std::os::unix::fs::symlink;
+    let folder = folder();
+    let path = folder.path();
+    for i in 0..64u8 {
+        put(
+            path.join(format!("flat/{i:02}.png")),
+            png(12, &[i * 4; 144]),
+        );
+    }
+    for i in 0..20 {
+        symlink(".", path.join(format!("flat/l{i:02}"))).expect("a link");
+    }
+    let made = std::process::Command::new("mkfifo")
+        .arg(path.join("flat/pipe.png"))
+        .status();
+    assert!(made.expect("mkfifo").success());
+    let answer = advcl(path, "data inspect flat").expect(0);
+    assert!(answer.stderr.contains("21 files are left out"), "{answer}");
+    assert!(answer.stdout.contains("64 training"), "{answer}");
+    for source in ["flat/pipe.png", "/dev/zero"] {
+        advcl(path, &format!("data inspect {source} --sheet x.png")).expect(2);
+    }
+}

@@ -1,5 +1,8 @@
 //! Bad input: the models and images of `predict`, and a disk that is full.
 
+use advcl::weights;
+use serde_json::{Value, json};
+
 use crate::{Transcript, advcl, answer, contents, folder_after, get, png, put};
 
 #[test]
@@ -75,4 +78,92 @@ fn a_full_disk_stops_a_run_that_can_go_on_later() {
         "{names:?}"
     );
     advcl(path, "run tiny.toml --run run").expect(0);
+}
+
+#[test]
+fn models_that_are_not_what_they_say() {
+    let folder = folder_after("run tiny.toml --run run");
+    let path = folder.path();
+    put(path.join("good.png"), png(28, &[7; 784]));
+    let model = path.join("run/advcl/slf/model.safetensors");
+    let (whole, metadata) = weights::load(&model).expect("a model");
+    let about: Value = serde_json::from_str(&metadata["advcl"]).expect("JSON");
+    let save = |name: &str, tensors: &weights::Tensors, about: &Value| {
+        let metadata = [("advcl", about.to_string())];
+        weights::save(&path.join(name), tensors, &metadata).expect("a writable folder");
+    };
+    let mut transcript = Transcript::new(path);
+    for (name, key, value) in [
+        ("narrow", "width", json!(0)),
+        ("wide", "width", json!(1_000_000)),
+        ("heads", "clusters", json!([2, 10_000_000_000_000u64])),
+        (
+            "means",
+            "normalize",
+            json!({"mean": [0.5, 0.5], "std": [1, 1]}),
+        ),
+        ("channels", "channels", json!(1_000_000_000)),
+        ("side", "image_size", json!([0, 28])),
+        ("routes", "routes", json!(["pgd"])),
+        ("later", "format", json!(99)),
+    ] {
+        let mut about = about.clone();
+        about[key] = value;
+        let file = format!("{name}.safetensors");
+        save(&file, &whole, &about);
+        transcript.refuse(&format!("predict {file} good.png"));
+    }
+    for (name, tensor, value) in [
+        ("nan", "conv1.weight", f32::NAN),
+        ("inf", "linear.weight", f32::INFINITY),
+        ("variance", "bn1.bn_list.1.running_var", -1.0),
+        ("beyond", "linear.weight", f32::MAX),
+    ] {
+        let mut tensors = whole.clone();
+        tensors.get_mut(tensor).expect("a tensor").1.fill(value);
+        let file = format!("{name}.safetensors");
+        save(&file, &tensors, &about);
+        transcript.refuse(&format!("predict {file} good.png"));
+    }
+    transcript.note("The same weights, in the run's own folder.");
+    std::fs::copy(path.join("nan.safetensors"), &model).expect("a writable folder");
+    transcript.refuse_after_a_start("evaluate --run run --method advcl --measure steps");
+    transcript.check("models_that_are_not_what_they_say");
+}
+
+/// Images are named once, whatever links lead to their folder; a pipe is not waited for.
+#[cfg(unix)]
+#[test]
+fn folders_of_links_and_pipes_end() {
+    use std::os::unix::fs::symlink;
+    let folder = folder_after("pretrain tiny.toml --method simclr --run run");
+    let path = folder.path();
+    advcl(path, "finetune --method simclr --run run").expect(0);
+    put(path.join("set/1.png"), png(28, &[7; 784]));
+    for link in ["set/l1", "set/l2"] {
+        symlink(".", path.join(link)).expect("a link");
+    }
+    let model = "run/simclr/slf";
+    let answer = advcl(path, &format!("predict {model} set")).expect(0);
+    assert_eq!(answer.stdout.lines().count(), 1, "{answer}");
+    for name in ["pipe.png", "pipe.safetensors"] {
+        let made = std::process::Command::new("mkfifo")
+            .arg(path.join(name))
+            .status();
+        assert!(made.expect("mkfifo").success());
+    }
+    for args in [
+        format!("predict {model} pipe.png"),
+        format!("predict {model} /dev/zero"),
+        "predict pipe.safetensors set".to_owned(),
+        "predict /dev/zero set".to_owned(),
+        "import pipe.safetensors -o x.safetensors".to_owned(),
+        "import /dev/zero -o x.safetensors".to_owned(),
+    ] {
+        let answer = advcl(path, &args).expect(2);
+        assert!(
+            answer.stderr.contains("expected a regular file"),
+            "{answer}"
+        );
+    }
 }

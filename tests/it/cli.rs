@@ -108,6 +108,7 @@ fn agrees_with_predictions(path: &Path, written: &Summary, transcript: &mut Tran
         test,
         name,
         classes,
+        notes: Vec::new(),
     };
     let judged = match recipe.data.test_limit {
         Some(limit) => {

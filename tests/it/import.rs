@@ -131,6 +131,17 @@ fn weights_of_something_else_are_refused() {
         );
     });
     change("blocks.safetensors", &|_| {});
+    change("wide.safetensors", &|tensors| {
+        tensors.insert(
+            "conv1.weight".to_owned(),
+            (vec![2000, 3, 3, 3], vec![0.5; 54_000]),
+        );
+        for stage in 1..=4 {
+            let name = format!("layer{stage}.0.conv1.weight");
+            tensors.insert(name, (vec![2, 2, 3, 3], vec![0.5; 36]));
+        }
+        tensors.insert("bn1.weight".to_owned(), (vec![2], vec![0.5; 2]));
+    });
     change("other.safetensors", &|tensors| {
         let stem = tensors.remove("conv1.weight").expect("just put in");
         tensors.insert("patch_embed.weight".to_owned(), stem);
@@ -147,6 +158,9 @@ fn weights_of_something_else_are_refused() {
         "import theirs/bare.pt --route pdg",
         "import theirs/bare.pt --mean 0.5 --std 0.2",
         "import theirs/bare.pt --mean 0.5,0.5,0.5 --std 0.2,0,0.2",
+        "import theirs/bare.pt --image-size 0",
+        "import theirs/bare.pt --image-size 16 5000",
+        "import wide.safetensors",
     ] {
         transcript.refuse(command);
     }

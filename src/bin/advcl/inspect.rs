@@ -13,6 +13,7 @@ use anyhow::Result;
 use crate::args::{self, Shared};
 use crate::output::{print, print_json};
 use crate::predict::model_file;
+use crate::progress::print_status;
 use crate::table;
 
 /// Default name of the contact sheet.
@@ -33,6 +34,9 @@ pub fn inspect(what: &args::Inspect, shared: &Shared) -> Result<()> {
         check_output(sheet, "--sheet", &inputs, what.replace)?;
     }
     let data = data::load(source)?;
+    for note in &data.notes {
+        print_status(&format!("{}: {note}", data.name));
+    }
     let model = model_path.map(|path| Model::load(&path, &device));
     let views = preview::views(
         &data,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use advcl::data::{Split, read_images};
 use advcl::evaluate::{Evaluator, StageProgress};
-use advcl::run::{Model, layout, models_below};
+use advcl::run::{Model, layout, models_below, some_of};
 use advcl::session::Context;
 use advcl::{Error, device};
 use anyhow::Result;
@@ -15,6 +15,8 @@ use crate::table;
 
 /// Images in a forward pass.
 const BATCH: usize = 256;
+/// Values of the images in a forward pass: large images come in smaller batches.
+const BATCH_VALUES: usize = 1 << 26;
 
 /// Predicts the classes of images.
 pub fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
@@ -24,6 +26,7 @@ pub fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
     let classifier = model.classifier(&path)?.frozen();
     let [height, width] = model.info.image_size;
     let (files, images) = read_images(&what.images, [model.info.channels, height, width])?;
+    let batch_size = (BATCH_VALUES / images.image_len().max(1)).clamp(1, BATCH);
     let indices: Vec<usize> = (0..files.len()).collect();
     let evaluator = Evaluator {
         name: "predict",
@@ -33,12 +36,19 @@ pub fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
             images,
             labels: Vec::new(),
         },
-        batch_size: BATCH,
+        batch_size,
     };
     let mut stage = StageProgress::new(evaluator.name, files.len());
     let mut context = Context::new(device);
     let clean = |batch: &[usize], context: &Context| Ok(evaluator.images(batch, &context.device));
     let logits = evaluator.logit_rows(&indices, &mut stage, &mut context, clean)?;
+    for (file, row) in files.iter().zip(logits.rows()) {
+        if let Some(value) = row.iter().find(|value| !value.is_finite()) {
+            let problem = format!("a logit of {} is {value}", file.display());
+            let hint = "its weights are beyond what can be computed with: take another model";
+            return Err(Error::model(&path, problem, hint).into());
+        }
+    }
     let prediction = |(image, row): (&PathBuf, &[f32])| table::Prediction {
         image: image.clone(),
         classes: table::ranked(row, &model.info.classes),
@@ -67,14 +77,12 @@ pub fn model_file(path: &Path) -> advcl::Result<PathBuf> {
             let below = models_below(&folder);
             std::iter::once(folder).chain(below)
         });
-        let named: Vec<String> = with_classifiers
-            .map(|folder| folder.display().to_string())
-            .collect();
+        let named: Vec<PathBuf> = with_classifiers.collect();
         let problem = "this is a run folder, with a folder for each model";
         return Err(Error::run(
             path,
             problem,
-            format!("name one: {}", named.join(", ")),
+            format!("name one: {}", some_of(&named)),
         ));
     }
     Ok(file)

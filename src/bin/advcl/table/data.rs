@@ -20,6 +20,8 @@ pub struct DataSummary {
     pub classes: Vec<(String, usize, usize)>,
     /// Mean and standard deviation of each channel of the training images, in [0, 1].
     pub channels: Vec<(f64, f64)>,
+    /// Things to be said about the data set, such as files that were left out.
+    pub notes: Vec<String>,
     pub sheet: PathBuf,
     /// The sheet's columns, from the left.
     pub views: Vec<String>,
@@ -38,6 +40,7 @@ pub fn data(data: &Dataset, views: &[(&'static str, Batch)], sheet: &Path) -> Da
         test: data.test.images.len(),
         classes: data.classes.iter().enumerate().map(class).collect(),
         channels: images.channel_means(),
+        notes: data.notes.clone(),
         sheet: sheet.to_path_buf(),
         views: views.iter().map(|(name, _)| (*name).to_owned()).collect(),
     }

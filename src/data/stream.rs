@@ -1,0 +1,67 @@
+//! Files as streams of bytes: opened, decompressed, and the errors of reading them.
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+
+use flate2::bufread::MultiGzDecoder;
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Largest list of class names in bytes.
+const MAX_NAMES: u64 = 1 << 16;
+
+/// Opens a regular file for reading, decompressing it if it begins like gzip.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Format`] for anything but a regular file.
+pub(super) fn open(path: &Path) -> Result<Box<dyn Read>> {
+    let file = BufReader::with_capacity(1 << 16, files::open(path)?);
+    gunzip(file).map_err(Error::io("read", path))
+}
+
+/// Decompresses `content` if it begins like gzip.
+pub(super) fn gunzip<'a>(mut content: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    Ok(if is_gzip(content.fill_buf()?) {
+        Box::new(MultiGzDecoder::new(content))
+    } else {
+        Box::new(content)
+    })
+}
+
+/// Whether a file that begins with these bytes is compressed.
+pub(super) fn is_gzip(start: &[u8]) -> bool {
+    start.starts_with(&[0x1f, 0x8b])
+}
+
+/// Error of a failed read: of the machine, or of a decoder, which means a damaged file.
+pub(super) fn read_error(
+    path: &Path,
+    place: impl Into<String>,
+    expected: &str,
+    error: io::Error,
+) -> Error {
+    if error.raw_os_error().is_some() || error.kind() == io::ErrorKind::OutOfMemory {
+        return Error::io("read", path)(error);
+    }
+    Error::format(path, place, expected, error.to_string())
+}
+
+/// Reads class names, one a line; empty lines do not count.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Format`] for a list that is too long or no UTF-8.
+pub(super) fn class_names(path: &Path, content: impl Read) -> Result<Vec<String>> {
+    let mut text = String::new();
+    content
+        .take(MAX_NAMES + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| read_error(path, "text", "class names in UTF-8", error))?;
+    if text.len() as u64 > MAX_NAMES {
+        let expected = format!("class names of at most {MAX_NAMES} bytes");
+        return Err(Error::format(path, "text", expected, "more"));
+    }
+    let names = text.lines().map(str::trim);
+    let names = names.filter(|line| !line.is_empty());
+    Ok(names.map(String::from).collect())
+}
