@@ -143,6 +143,14 @@ pub fn import<M: Module>(
 /// # Errors
 /// [`Error::Io`].
 pub fn save(path: &Path, tensors: &Tensors, metadata: &[(&str, String)]) -> Result<()> {
+    files::write_atomic(path, &serialize(path, tensors, metadata)?)
+}
+
+/// Content of a safetensors file with its checksum; `path` is for messages.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn serialize(path: &Path, tensors: &Tensors, metadata: &[(&str, String)]) -> Result<Vec<u8>> {
     let bytes: Vec<(&String, &Vec<usize>, Vec<u8>)> = tensors
         .iter()
         .map(|(name, (shape, values))| {
@@ -166,7 +174,7 @@ pub fn save(path: &Path, tensors: &Tensors, metadata: &[(&str, String)]) -> Resu
         path: path.to_path_buf(),
         source: std::io::Error::other(error),
     })?;
-    files::write_atomic(path, &with_checksum(content))
+    Ok(with_checksum(content))
 }
 
 /// Name of the checksum in the metadata of the files that are written here.

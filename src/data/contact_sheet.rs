@@ -7,7 +7,7 @@ use image::{ExtendedColorType, ImageEncoder};
 
 use super::own_output::mark_png;
 use crate::error::{Error, Result};
-use crate::files::write_atomic;
+use crate::files::write_output;
 use crate::tensor::Batch;
 
 /// Width of the gap between two pictures, in pixels.
@@ -18,7 +18,7 @@ const MAX_SHEET: usize = 1 << 30;
 /// Writes a contact sheet: a row per image, a column per view, white gaps between them.
 ///
 /// Each pixel is enlarged to `scale` × `scale`. Values are clamped to [0, 1]: shift a signed view
-/// (high frequencies) first. Gray and colour columns may be mixed. The file is written atomically
+/// (high frequencies) first. Gray and colour columns may be mixed. The file is written whole or not at all,
 /// and marked as this program's, so that it is never read as data.
 ///
 /// # Shapes
@@ -107,7 +107,7 @@ pub fn contact_sheet(columns: &[&Batch], scale: usize, path: &Path) -> Result<()
     PngEncoder::new(&mut png)
         .write_image(&sheet, sheet_width, sheet_height, kind)
         .map_err(|error| Error::io("write", path)(std::io::Error::other(error)))?;
-    write_atomic(path, &mark_png(png))
+    write_output(path, &mark_png(png))
 }
 
 /// One value of a view as a byte. A gray view has the same value in every channel; NaN becomes

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::layout::{MODEL, RECIPE};
 use crate::data::MAX_SIDE;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::nn::{Backbone, Classifier, Encoder, EncoderConfig, Linear, Normalize, Route};
 use crate::random;
 use crate::weights::{self, Tensors};
@@ -245,11 +246,23 @@ pub(crate) fn require_usable(tensors: &Tensors, path: &Path) -> Result<()> {
 }
 
 impl Model {
-    /// Writes the model file.
+    /// Writes the model file of a run folder.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Diverged`] for weights that are not finite, and nothing is written.
     pub fn save(&self, path: &Path) -> Result<()> {
+        files::write_atomic(path, &self.serialize(path)?)
+    }
+
+    /// Writes the model file where a user wants it: see [`files::write_output`].
+    ///
+    /// # Errors
+    /// As [`Model::save`].
+    pub fn save_output(&self, path: &Path) -> Result<()> {
+        files::write_output(path, &self.serialize(path)?)
+    }
+
+    fn serialize(&self, path: &Path) -> Result<Vec<u8>> {
         let mut tensors = weights::export(&self.backbone);
         if let Some(linear) = &self.linear {
             let prefixed = |(name, tensor)| (format!("{LINEAR}{name}"), tensor);
@@ -266,7 +279,7 @@ impl Model {
             }
         }
         let info = serde_json::to_string(&self.info).expect("plain values");
-        weights::save(path, &tensors, &[(METADATA, info)])
+        weights::serialize(path, &tensors, &[(METADATA, info)])
     }
 
     /// Reads a model file, strictly.

@@ -108,6 +108,26 @@ fn outputs_that_are_links_pipes_or_devices_stay_what_they_are() {
         .expect(0)
         .stdout;
     assert_eq!(printed.as_bytes(), read);
+    // So for every output that a user names.
+    std::os::unix::fs::symlink("page.html", path.join("sheet.png")).expect("a link");
+    let old = get(path.join("page.html"));
+    advcl(path, "data inspect --recipe simclr.toml --sheet sheet.png").expect(2);
+    assert!(old == get(path.join("page.html")));
+    for command in [
+        "data inspect --recipe simclr.toml --sheet sheet.png --replace",
+        "import run/simclr/model.safetensors -o sheet.png --replace",
+        "evaluate run --attack fgsm --save-adversarial sheet.png",
+    ] {
+        if command.starts_with("evaluate") {
+            // What is there is no file of adversarial examples.
+            advcl(path, command).expect(2);
+            continue;
+        }
+        advcl(path, command).expect(0);
+        let about = std::fs::symlink_metadata(path.join("sheet.png")).expect("a link");
+        assert!(about.is_symlink(), "{command}");
+    }
+    assert!(get(path.join("page.html"))[8..].starts_with(b"{\"__metadata__\""));
     let null = std::fs::metadata("/dev/null").expect("a device");
     assert!(!null.is_file());
 }

@@ -31,7 +31,7 @@ pub fn import(what: &args::Import, shared: &Shared) -> Result<()> {
         normalize,
     };
     let imported = advcl::import::import(&what.weights, &settings, &device)?;
-    imported.model.save(&what.output)?;
+    imported.model.save_output(&what.output)?;
     if shared.json {
         return print_json(&serde_json::json!({
             "model": what.output,
