@@ -446,7 +446,7 @@ mod tests {
         let cases: [(&str, Value, &str); 26] = [
             ("width", json!(0), "width: expected 1 or more, found 0"),
             ("width", json!(100), "values in the weights"),
-            ("width", json!(1 << 40), "values in the weights"),
+            ("width", json!(1u64 << 40), "values in the weights"),
             ("width", json!(u64::MAX), "values in the weights"),
             (
                 "width",
