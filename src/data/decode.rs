@@ -376,9 +376,8 @@ mod tests {
         let profile =
             |length| with_chunk(b"iCCP", &[b"x\0\0", &zeros_compressed(length)[..]].concat());
         assert!(read(&profile(1 << 20), None).is_ok());
-        let error = read(&profile(64 << 20), None).unwrap_err().to_string();
-        let words = "header: expected at most 16777216 bytes besides the pixels, found more";
-        assert!(error.contains(words), "{error}");
+        // The decoder passes over a profile that is larger than its limit.
+        assert!(read(&profile(64 << 20), None).is_ok());
         let text = [b"x\0\0", &zeros_compressed(64 << 20)[..]].concat();
         assert!(read(&with_chunk(b"zTXt", &text), None).is_ok());
         let text = [b"x\0\x01\0\0\0", &zeros_compressed(64 << 20)[..]].concat();

@@ -16,9 +16,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     arg_required_else_help = true
 )]
 #[command(
-    after_help = "Exit codes: 0 done; 1 tried and failed, or stopped (a check that does not hold, a training that diverges, \
-    Ctrl-C); 2 the input is at fault (arguments, recipe, data, model, folder); 3 the machine is (disk full, no permission, reading or \
-    writing failed); 130 stopped at once.\n\nExample: advcl run quickstart"
+    after_help = "Exit codes: 0 done, 1 failed or stopped, 2 bad input, 3 the machine (disk, permissions), 130 stopped at once\n\n\
+    Example: advcl run quickstart"
 )]
 pub struct Cli {
     #[command(subcommand)]

@@ -42,13 +42,6 @@ pub fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
     let mut context = Context::new(device);
     let clean = |batch: &[usize], context: &Context| Ok(evaluator.images(batch, &context.device));
     let logits = evaluator.logit_rows(&indices, &mut stage, &mut context, clean)?;
-    for (file, row) in files.iter().zip(logits.rows()) {
-        if let Some(value) = row.iter().find(|value| !value.is_finite()) {
-            let problem = format!("a logit of {} is {value}", file.display());
-            let hint = "its weights are beyond what can be computed with: take another model";
-            return Err(Error::model(&path, problem, hint).into());
-        }
-    }
     let prediction = |(image, row): (&PathBuf, &[f32])| table::Prediction {
         image: image.clone(),
         classes: table::ranked(row, &model.info.classes),
