@@ -33,11 +33,11 @@ pub enum Error {
         found: String,
     },
     /// A file whose checksum says that it is not what was written.
-    #[error("{}: expected the checksum crc32:{expected}, found crc32:{found}", path.display())]
+    #[error("{}: expected the checksum {expected}, found {found}", path.display())]
     Checksum {
         /// The file.
         path: PathBuf,
-        /// Checksum in the file, in hexadecimal digits.
+        /// Checksum in the file.
         expected: String,
         /// Checksum of what is there.
         found: String,

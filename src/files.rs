@@ -1,5 +1,6 @@
 //! Files that appear whole or not at all.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 #[cfg(unix)]
@@ -7,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::random;
@@ -282,7 +284,7 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 }
 
 /// A value as indented JSON with a line break at its end.
-pub(crate) fn to_json(value: &impl Serialize) -> String {
+fn to_json(value: &impl Serialize) -> String {
     let mut text = serde_json::to_string_pretty(value).expect("plain values");
     text.push('\n');
     text
@@ -308,63 +310,47 @@ pub fn parse_json<T: for<'de> Deserialize<'de>>(text: &str, path: &Path) -> Resu
     })
 }
 
-/// Place of a checksum's eight digits in a file that has one: after the first `checksum": "crc32:`.
-fn checksum_digits(content: &[u8]) -> Option<std::ops::Range<usize>> {
-    let find = |wanted: &[u8], from: usize| {
-        let mut windows = content.get(from..)?.windows(wanted.len());
-        windows.position(|part| part == wanted).map(|at| from + at)
-    };
-    let key = b"checksum\":";
-    let mut at = find(key, 0)? + key.len();
-    while content.get(at) == Some(&b' ') {
-        at += 1;
-    }
-    let start = b"\"crc32:";
-    let digits = content.get(at..)?.strip_prefix(start)?.get(..8)?;
-    digits.is_ascii().then_some(())?;
-    let at = at + start.len();
-    Some(at..at + 8)
-}
+/// Beginning of a checksum, before its eight digits.
+const CRC: &str = "crc32:";
 
-/// CRC-32 of a file's content with zeros in the place of its own digits.
-fn checksum(content: &[u8], digits: &std::ops::Range<usize>) -> String {
+/// Checksum of some parts of a file, one after the other: CRC-32.
+pub(crate) fn checksum<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut crc = flate2::Crc::new();
-    crc.update(&content[..digits.start]);
-    crc.update(&NO_CHECKSUM.as_bytes()[NO_CHECKSUM.len() - 8..]);
-    crc.update(&content[digits.end..]);
-    format!("{:08x}", crc.sum())
+    parts.into_iter().for_each(|part| crc.update(part));
+    format!("{CRC}{:08x}", crc.sum())
 }
 
-/// Checksum of a file that is not filled in yet; [`fill_checksum`] does.
-pub const NO_CHECKSUM: &str = "crc32:00000000";
-
-/// Fills in the checksum of a file that has the text `checksum": "crc32:00000000"` in its first `head`
-/// bytes.
-pub(crate) fn fill_checksum(content: &mut [u8], head: usize) {
-    if let Some(digits) = checksum_digits(&content[..head.min(content.len())]) {
-        let sum = checksum(content, &digits);
-        content[digits].copy_from_slice(sum.as_bytes());
+/// JSON without what does not matter: spaces and the order of keys. Another program may have written the file anew.
+pub(crate) fn canonical(value: &Value) -> String {
+    fn sorted(value: &Value) -> Value {
+        match value {
+            Value::Object(entries) => {
+                let entries: BTreeMap<&String, Value> = entries
+                    .iter()
+                    .map(|(key, value)| (key, sorted(value)))
+                    .collect();
+                let entries = entries.into_iter();
+                Value::Object(entries.map(|(key, value)| (key.clone(), value)).collect())
+            }
+            Value::Array(values) => Value::Array(values.iter().map(sorted).collect()),
+            other => other.clone(),
+        }
     }
+    sorted(value).to_string()
 }
 
-/// Refuses a file that is not what was written, by the checksum in its first `head` bytes. A file without
-/// one, of an earlier version or of another program, is taken as it is.
+/// Refuses a file that is not what was written.
 ///
 /// # Errors
 /// [`Error::Checksum`].
-pub fn require_checksum(content: &[u8], head: usize, path: &Path) -> Result<()> {
-    let Some(digits) = checksum_digits(&content[..head.min(content.len())]) else {
-        return Ok(());
-    };
-    let found = checksum(content, &digits);
-    let expected = String::from_utf8_lossy(&content[digits]).into_owned();
-    if found == expected {
+pub(crate) fn require_checksum(expected: &str, found: &str, path: &Path) -> Result<()> {
+    if expected == found {
         return Ok(());
     }
     Err(Error::Checksum {
         path: path.to_path_buf(),
-        expected,
-        found,
+        expected: expected.to_owned(),
+        found: found.to_owned(),
     })
 }
 

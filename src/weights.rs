@@ -6,10 +6,11 @@ use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
+use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::error::{Error, Result};
-use crate::files::{self, NO_CHECKSUM};
+use crate::files;
 use crate::tensor::to_vec;
 
 /// Largest header of a safetensors file in bytes: the format's own limit.
@@ -180,31 +181,49 @@ pub fn serialize(path: &Path, tensors: &Tensors, metadata: &[(&str, String)]) ->
 /// Name of the checksum in the metadata of the files that are written here.
 const CHECKSUM: &str = "advcl_checksum";
 
-/// A safetensors file with a checksum of all its bytes as the first entry of its metadata.
+/// A safetensors file with a checksum of what it holds as the first entry of its metadata.
 pub(crate) fn with_checksum(content: Vec<u8>) -> Vec<u8> {
     const START: &[u8] = b"{\"__metadata__\":{";
     let header = &content[8..];
+    let Some(sum) = checksum(&content) else {
+        return content;
+    };
     if !header.starts_with(START) || header[START.len()..].starts_with(b"}") {
         return content;
     }
-    let mut entry = format!("\"{CHECKSUM}\":\"{NO_CHECKSUM}\",");
+    let mut entry = format!("\"{CHECKSUM}\":\"{sum}\",");
     // The tensors stay at multiples of eight bytes.
     while entry.len() % 8 != 0 {
         entry.push(' ');
     }
-    let length = header_length(&content) + entry.len();
+    let length = content.first_chunk().map_or(0, |b| u64::from_le_bytes(*b)) + entry.len() as u64;
     let (start, rest) = header.split_at(START.len());
-    let length_bytes = (length as u64).to_le_bytes();
-    let mut content = [&length_bytes[..], start, entry.as_bytes(), rest].concat();
-    files::fill_checksum(&mut content, 8 + length);
-    content
+    [&length.to_le_bytes()[..], start, entry.as_bytes(), rest].concat()
 }
 
-/// Length of the header as a file says it, cut to what is there.
-fn header_length(content: &[u8]) -> usize {
-    let length = content.first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
-    let there = content.len().saturating_sub(8);
-    usize::try_from(length).map_or(there, |length| length.min(there))
+/// Checksum of the tensors and the metadata of a safetensors file, however they are laid out in it; none for a file that is
+/// damaged so far that it cannot be read.
+fn checksum(content: &[u8]) -> Option<String> {
+    let (_, header) = SafeTensors::read_metadata(content).ok()?;
+    let file = SafeTensors::deserialize(content).ok()?;
+    let metadata: BTreeMap<_, _> = header.metadata().iter().flatten().collect();
+    let mut described = String::new();
+    for (key, value) in metadata {
+        if key != CHECKSUM {
+            // Most are JSON, which another program may have written anew.
+            let json = serde_json::from_str(value);
+            let value = json.map_or_else(|_| value.clone(), |json| files::canonical(&json));
+            described += &format!("{key}\0{value}\0");
+        }
+    }
+    let tensors: BTreeMap<String, TensorView> = file.tensors().into_iter().collect();
+    for (name, view) in &tensors {
+        described += &format!("{name}\0{:?}\0{:?}\0", view.dtype(), view.shape());
+    }
+    let data = tensors.values().map(|view| view.data());
+    Some(files::checksum(
+        std::iter::once(described.as_bytes()).chain(data),
+    ))
 }
 
 /// Refuses a file that is not what was written, by the checksum in its metadata, where it has one.
@@ -212,7 +231,16 @@ fn header_length(content: &[u8]) -> usize {
 /// # Errors
 /// [`Error::Checksum`].
 pub fn require_checksum(content: &[u8], path: &Path) -> Result<()> {
-    files::require_checksum(content, 8 + header_length(content), path)
+    let header = SafeTensors::read_metadata(content);
+    let metadata = header
+        .ok()
+        .and_then(|(_, header)| header.metadata().clone());
+    let expected = metadata.and_then(|mut metadata| metadata.remove(CHECKSUM));
+    match (expected, checksum(content)) {
+        (Some(expected), Some(found)) => files::require_checksum(&expected, &found, path),
+        // What cannot be read is refused by those who read it.
+        _ => Ok(()),
+    }
 }
 
 /// Refuses values that are not finite.
@@ -301,9 +329,8 @@ pub fn load_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
 pub fn parse(content: &[u8], path: &Path) -> Result<(Tensors, BTreeMap<String, String>)> {
     let broken =
         |found: String| Error::format(path, "header", "a complete safetensors file", found);
-    let (_, header) =
-        safetensors::SafeTensors::read_metadata(content).map_err(|e| broken(e.to_string()))?;
-    let file = safetensors::SafeTensors::deserialize(content).map_err(|e| broken(e.to_string()))?;
+    let (_, header) = SafeTensors::read_metadata(content).map_err(|e| broken(e.to_string()))?;
+    let file = SafeTensors::deserialize(content).map_err(|e| broken(e.to_string()))?;
     let mut tensors = Tensors::new();
     for (name, view) in file.tensors() {
         let bytes = view.data();

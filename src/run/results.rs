@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::FORMAT;
 use crate::error::{Error, Result};
@@ -26,9 +27,6 @@ pub struct Bound<T> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Results<T> {
     format: usize,
-    /// Checksum of the file, filled in as it is written; none in files of earlier versions.
-    #[serde(default = "no_checksum", skip_deserializing)]
-    checksum: String,
     results: Vec<Bound<T>>,
 }
 
@@ -36,18 +34,18 @@ impl<T> Default for Results<T> {
     fn default() -> Self {
         Self {
             format: FORMAT,
-            checksum: no_checksum(),
             results: Vec::new(),
         }
     }
 }
 
-fn no_checksum() -> String {
-    files::NO_CHECKSUM.to_owned()
-}
+/// Key of the checksum of everything else in the file; not in files of earlier versions.
+const CHECKSUM: &str = "checksum";
 
-/// Bytes at the beginning of a results file in which its checksum stands.
-const HEAD: usize = 100;
+/// Checksum of a results file without its own.
+fn sum(whole: Map<String, Value>) -> String {
+    files::checksum([files::canonical(&Value::Object(whole)).as_bytes()])
+}
 
 /// Just the format of a results file: older files have none.
 #[derive(Deserialize)]
@@ -77,7 +75,11 @@ impl<T: Clone + Serialize + DeserializeOwned> Results<T> {
         match files::parse_json::<Header>(text, path)?.format {
             None => Ok(Self::default()),
             Some(format) if format <= FORMAT => {
-                files::require_checksum(text.as_bytes(), HEAD, path)?;
+                let mut whole: Map<String, Value> = files::parse_json(text, path)?;
+                if let Some(expected) = whole.shift_remove(CHECKSUM) {
+                    let (expected, found) = (expected.as_str().unwrap_or("none"), sum(whole));
+                    files::require_checksum(expected, &found, path)?;
+                }
                 files::parse_json(text, path)
             }
             Some(format) => {
@@ -92,9 +94,12 @@ impl<T: Clone + Serialize + DeserializeOwned> Results<T> {
     /// # Errors
     /// [`Error::Io`].
     pub fn store(&self, path: &Path) -> Result<()> {
-        let mut text = files::to_json(self).into_bytes();
-        files::fill_checksum(&mut text, HEAD);
-        files::write_atomic(path, &text)
+        let Ok(Value::Object(whole)) = serde_json::to_value(self) else {
+            unreachable!("a struct of plain values")
+        };
+        let mut summed = Map::from_iter([(CHECKSUM.to_owned(), sum(whole.clone()).into())]);
+        summed.extend(whole);
+        files::write_json(path, &summed)
     }
 
     /// The result that depends on exactly this.
