@@ -350,7 +350,9 @@ pub fn parse(content: &[u8], path: &Path) -> Result<(Tensors, BTreeMap<String, S
         };
         tensors.insert(name, (view.shape().to_vec(), values));
     }
-    let metadata = header.metadata().clone().unwrap_or_default();
+    let mut metadata = header.metadata().clone().unwrap_or_default();
+    // Of this file, and of no other that is made of its content.
+    metadata.remove(CHECKSUM);
     Ok((tensors, metadata.into_iter().collect()))
 }
 
