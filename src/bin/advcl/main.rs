@@ -47,15 +47,19 @@ fn tune_allocator() {}
 /// Runs `work` on one of the threads that compute. A thread outside would go to sleep and be woken at each of the some
 /// hundred parallel loops of a training step; inside, it takes its share of the loop and goes on.
 fn inside_the_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    // The main thread's usual stack, which everything was written for.
-    let pool = rayon::ThreadPoolBuilder::new().stack_size(8 << 20);
-    if let Err(error) = pool.build_global() {
+    // The main thread's usual stack, which everything was written for. A pool of our own: one that Rayon failed to start for
+    // all could not be started again.
+    let pool = rayon::ThreadPoolBuilder::new().stack_size(8 << 20).build();
+    let pool = pool.or_else(|error| {
         // A limit of the machine. One thread, this one, is there in any case.
         print_status(&format!("computing with one thread: {error}"));
         let alone = rayon::ThreadPoolBuilder::new().num_threads(1);
-        let _ = alone.use_current_thread().build_global();
+        alone.use_current_thread().build()
+    });
+    match pool {
+        Ok(pool) => pool.install(work),
+        Err(_) => work(),
     }
-    rayon::scope(|_| work())
 }
 
 fn main() -> ExitCode {
