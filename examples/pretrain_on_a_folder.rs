@@ -10,7 +10,7 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use advcl::data::read_images;
+use advcl::data::{image_files, read_images};
 use advcl::nn::FrozenEncoder;
 use advcl::session::Event;
 use advcl::tensor::{to_tensor, to_vec};
@@ -60,7 +60,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn print_similar(model: &Model, folder: &Path, context: &Context) -> Result<(), Box<dyn Error>> {
     let [height, width] = model.info.image_size;
     let shape = [model.info.channels, height, width];
-    let (files, images) = read_images(&[folder.to_path_buf()], shape)?;
+    let files = image_files(&[folder.to_path_buf()])?;
+    let found = read_images(&files, shape, &model.info.reading)?;
+    let (files, images) = (found.files, found.images);
     let encoder = FrozenEncoder::new(&model.backbone.encoder, model.info.route);
     let all: Vec<usize> = (0..images.len()).collect();
     let mut features: Vec<Vec<f32>> = Vec::new();

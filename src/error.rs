@@ -148,6 +148,14 @@ pub enum Error {
         /// Number of rows.
         failed: usize,
     },
+    /// Image files that could not be read; each was reported, and the others were answered.
+    #[error("{failed} of {files} images could not be read")]
+    Unread {
+        /// Number of files that could not be read.
+        failed: usize,
+        /// Number of files.
+        files: usize,
+    },
     /// Stored adversarial examples that are invalid.
     #[error("{}: {wrong} of {examples} adversarial examples are not what they should be", path.display())]
     Examples {
@@ -299,6 +307,7 @@ impl Error {
             Self::Examples { .. } => Some(
                 "they may be of another classifier, threat model or data set; only the valid ones count against it",
             ),
+            Self::Unread { .. } => Some("the other images were answered"),
             Self::Damaged { .. } => Some("nothing was changed; what to do is said above"),
             Self::Interrupted { .. } => Some("run the same command again to go on"),
             Self::SelfTest { .. } => {
@@ -329,6 +338,7 @@ impl Error {
             | Self::Rows { .. }
             | Self::Examples { .. }
             | Self::Damaged { .. }
+            | Self::Unread { .. }
             | Self::SelfTest { .. } => 1,
             _ => 2,
         }

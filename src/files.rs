@@ -17,6 +17,15 @@ use crate::random;
 /// one.
 pub const MAX_TEXT: u64 = 1 << 28;
 
+/// A path as a shell would have expanded it: `~/` is the home folder.
+pub fn expand_home(path: &str) -> String {
+    let home = std::env::var("HOME").unwrap_or_default();
+    match path.strip_prefix("~/") {
+        Some(rest) if !home.is_empty() => format!("{}/{rest}", home.trim_end_matches('/')),
+        _ => path.to_owned(),
+    }
+}
+
 /// Opens a regular file for reading, at once: a pipe, a socket or a device, which might never have an
 /// end, is refused.
 ///
@@ -76,6 +85,18 @@ pub fn read_text(path: &Path) -> Result<String> {
     if content.len() as u64 > MAX_TEXT {
         let expected = format!("a text of at most {MAX_TEXT} bytes");
         return Err(Error::format(path, "size", expected, "more"));
+    }
+    if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] = content[..] {
+        return Err(Error::format(
+            path,
+            "byte 0",
+            "text in UTF-8",
+            "UTF-16: save it as UTF-8",
+        ));
+    }
+    // A byte order mark, as editors of Windows put it there.
+    if content.starts_with("\u{feff}".as_bytes()) {
+        content.drain(..3);
     }
     String::from_utf8(content).map_err(|error| {
         let place = format!("byte {}", error.utf8_error().valid_up_to());

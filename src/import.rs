@@ -103,6 +103,7 @@ pub fn import(path: &Path, settings: &ImportSettings, device: &Device) -> Result
         finetuning: None,
         normalize: settings.normalize.clone(),
         recipe: format!("# imported from {}\n", path.display()),
+        reading: Default::default(),
         arithmetic: Vec::new(),
         advcl_version: env!("CARGO_PKG_VERSION").to_owned(),
     };

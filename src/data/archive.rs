@@ -10,17 +10,17 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::decode::format_of;
 use super::entry::Entry;
-use super::filename::is_junk;
+use super::filename::{is_image, is_junk};
 use super::own_output::{HEAD, is_own, may_be_own, parents, without_own};
 use super::stream::{open, read_error};
-use super::tarball::{self, BLOCK, Kind, is_tar_header, not_utf8};
+use super::tarball::{self, BLOCK, Kind, is_tar_header};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Number of folder levels that are listed: an optional top folder, split, class, and one more for
-/// error messages about it.
-const DEPTH: usize = 4;
+/// Number of folder levels that are listed: split, class and more for images without labels.
+const DEPTH: usize = 12;
 /// How often links may lead to one folder: a split that serves as two, and some more. Without a limit,
 /// folders full of links to each other would be listed for ever.
 const TIMES: usize = 8;
@@ -40,6 +40,8 @@ pub(super) struct Store {
     is_tar: bool,
     /// Links inside an archive: the file that each of them leads to.
     links: HashMap<String, String>,
+    /// Files in a folder whose names are no UTF-8, by the names that they are listed under.
+    odd: HashMap<String, PathBuf>,
     left_out: LeftOut,
 }
 
@@ -88,6 +90,7 @@ impl Store {
             path: path.into(),
             is_tar,
             links: HashMap::new(),
+            odd: HashMap::new(),
             left_out: LeftOut::default(),
         }
     }
@@ -106,6 +109,9 @@ impl Store {
         }
         let hint = match start.as_slice() {
             [0, 0, 8, ..] => "an IDX file: give the folder that holds the four of them",
+            [b'P', b'K', ..] if path.extension().is_some_and(|e| e == "npz") => {
+                "a NumPy archive (.npz), as of MedMNIST: convert its images to PNG"
+            }
             [b'P', b'K', ..] => "a zip archive: unpack it and give the folder",
             _ => "give a folder, a .tar or a .tar.gz",
         };
@@ -119,6 +125,12 @@ impl Store {
     /// Path as given by the user.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Path of a listed file.
+    pub(super) fn path_of(&self, name: &str) -> PathBuf {
+        let odd = self.odd.get(name);
+        odd.cloned().unwrap_or_else(|| self.path.join(name))
     }
 
     /// Whether this is a tar archive.
@@ -166,7 +178,7 @@ impl Store {
             let deepest = |name: &str| name.matches('/').count() + 1 == DEPTH;
             for entry in &entries {
                 if entry.is_folder && deepest(&entry.name) && !is_junk(&entry.name) {
-                    self.left_out.add(&entry.name, "a folder inside a class");
+                    self.left_out.add(&entry.name, "a folder too far inside");
                 }
             }
         }
@@ -191,12 +203,11 @@ impl Store {
             let is_folder = matches!(member.kind, Kind::Folder);
             match member.kind {
                 Kind::File | Kind::Folder => {
-                    let is_own = !is_folder && wrote(&name, &path.join(&name), || Ok(content))?;
-                    entries.push(Entry {
-                        name,
-                        is_folder,
-                        is_own,
-                    });
+                    let found = match is_folder {
+                        true => Look::default(),
+                        false => Look::at(&name, &path.join(&name), || Ok(content))?,
+                    };
+                    entries.push(found.entry(name, is_folder));
                 }
                 Kind::HardLink(target) => {
                     listed += target.len() as u64;
@@ -233,14 +244,15 @@ impl Store {
 
     /// Adds the links of an archive (name, and target if it is inside) to its entries.
     fn follow(&mut self, links: Vec<(String, Option<String>)>, entries: &mut Vec<Entry>) {
-        let mut files: HashMap<&str, bool> = HashMap::new();
+        let mut files: HashMap<&str, Look> = HashMap::new();
         // The archive's own folder has no name.
         let mut folders: HashSet<&str> = HashSet::from([""]);
         for entry in entries.iter() {
             if entry.is_folder {
                 folders.insert(&entry.name);
             } else {
-                files.insert(&entry.name, entry.is_own);
+                let (is_own, is_image) = (entry.is_own, entry.is_image);
+                files.insert(&entry.name, Look { is_own, is_image });
             }
             folders.extend(parents(&entry.name));
         }
@@ -258,13 +270,9 @@ impl Store {
                 }
             }
             let reason = match at.map(|at| (at, files.get(at))) {
-                Some((file, Some(&is_own))) => {
+                Some((file, Some(&look))) => {
                     self.links.insert(name.clone(), file.to_owned());
-                    linked.push(Entry {
-                        name: name.clone(),
-                        is_folder: false,
-                        is_own,
-                    });
+                    linked.push(look.entry(name.clone(), false));
                     continue;
                 }
                 Some((at, None)) if folders.contains(at) => "a link to a folder",
@@ -285,13 +293,19 @@ impl Store {
             entries: Vec::new(),
             around: vec![real],
             times: HashMap::new(),
+            odd: HashMap::new(),
             left_out: &mut self.left_out,
         };
-        walk.folder("", DEPTH)?;
+        walk.folder(&self.path, "", DEPTH)?;
         let mut entries = walk.entries;
+        self.odd = walk.odd;
+        let this = &*self;
         entries.par_iter_mut().try_for_each(|entry| {
-            let path = self.path.join(&entry.name);
-            entry.is_own = !entry.is_folder && wrote(&entry.name, &path, || files::open(&path))?;
+            if !entry.is_folder {
+                let path = this.path_of(&entry.name);
+                let found = Look::at(&entry.name, &path, || files::open(&path))?;
+                (entry.is_own, entry.is_image) = (found.is_own, found.is_image);
+            }
             Ok(())
         })?;
         Ok(entries)
@@ -313,7 +327,7 @@ impl Store {
         let mut files: Vec<(&String, usize)> = wanted.iter().map(|(name, &i)| (name, i)).collect();
         files.sort_unstable_by_key(|&(_, index)| index);
         for (name, index) in files {
-            let mut file = io::BufReader::new(files::open(&self.path.join(name))?);
+            let mut file = io::BufReader::new(files::open(&self.path_of(name))?);
             each(index, &mut file)?;
         }
         Ok(())
@@ -368,18 +382,17 @@ struct Walk<'a> {
     around: Vec<PathBuf>,
     /// How often each folder that links lead to was listed.
     times: HashMap<PathBuf, usize>,
+    /// Files whose names are no UTF-8, by the names that they are listed under.
+    odd: HashMap<String, PathBuf>,
     left_out: &'a mut LeftOut,
 }
 
 impl Walk<'_> {
-    fn folder(&mut self, below: &str, depth: usize) -> Result<()> {
-        let folder = self.root.join(below);
-        for item in fs::read_dir(&folder).map_err(Error::io("read", &folder))? {
-            let item = item.map_err(Error::io("read", &folder))?;
+    fn folder(&mut self, folder: &Path, below: &str, depth: usize) -> Result<()> {
+        for item in fs::read_dir(folder).map_err(Error::io("read", folder))? {
+            let item = item.map_err(Error::io("read", folder))?;
             let path = item.path();
-            let Some(name) = item.file_name().to_str().map(String::from) else {
-                return Err(not_utf8(&path));
-            };
+            let name = item.file_name().to_string_lossy().into_owned();
             // A hidden folder (.git) may be large and holds no images.
             if name.starts_with('.') {
                 continue;
@@ -407,7 +420,8 @@ impl Walk<'_> {
                 let real = if kind.is_symlink() {
                     fs::canonicalize(&path).map_err(Error::io("read", &path))?
                 } else {
-                    self.around.last().map_or(path, |folder| folder.join(&name))
+                    let around = self.around.last();
+                    around.map_or(path.clone(), |folder| folder.join(item.file_name()))
                 };
                 if self.around.contains(&real) {
                     self.leave_out(&inside, "a link back to a folder around it");
@@ -415,14 +429,18 @@ impl Walk<'_> {
                 }
                 self.count(&real, &inside)?;
                 self.around.push(real);
-                self.folder(&inside, depth - 1)?;
+                self.folder(&path, &inside, depth - 1)?;
                 self.around.pop();
             }
-            self.entries.push(Entry {
-                name: inside,
-                is_folder,
-                is_own: false,
-            });
+            let mut inside = inside;
+            if self.root.join(&inside) != path {
+                // Names of different bytes may look the same.
+                while self.odd.contains_key(&inside) {
+                    inside.push('\u{fffd}');
+                }
+                self.odd.insert(inside.clone(), path);
+            }
+            self.entries.push(Look::default().entry(inside, is_folder));
         }
         Ok(())
     }
@@ -460,18 +478,38 @@ fn leads_nowhere(error: &io::Error) -> bool {
     )
 }
 
-/// Whether this program wrote the file `name`. Opens it only if its name makes this possible, and
-/// reads only its beginning.
-fn wrote<R: Read>(name: &str, path: &Path, open: impl FnOnce() -> Result<R>) -> Result<bool> {
-    if !may_be_own(name) {
-        return Ok(false);
+/// What the name and the beginning of a file say.
+#[derive(Clone, Copy, Default)]
+struct Look {
+    is_own: bool,
+    is_image: bool,
+}
+
+impl Look {
+    /// Looks at a file. Opens it only where its name does not say all, and reads only its beginning.
+    fn at<R: Read>(name: &str, path: &Path, open: impl FnOnce() -> Result<R>) -> Result<Self> {
+        let named = is_image(name);
+        let mut head = Vec::new();
+        if !named && !is_junk(name) || may_be_own(name) {
+            open()?
+                .take(HEAD as u64)
+                .read_to_end(&mut head)
+                .map_err(|error| read_error(path, "beginning", "a readable file", error))?;
+        }
+        Ok(Self {
+            is_own: is_own(name, &head),
+            is_image: named || format_of(&head).is_some(),
+        })
     }
-    let mut head = Vec::with_capacity(HEAD);
-    open()?
-        .take(HEAD as u64)
-        .read_to_end(&mut head)
-        .map_err(|error| read_error(path, "beginning", "a readable file", error))?;
-    Ok(is_own(name, &head))
+
+    fn entry(self, name: String, is_folder: bool) -> Entry {
+        Entry {
+            name,
+            is_folder,
+            is_own: self.is_own,
+            is_image: self.is_image,
+        }
+    }
 }
 
 /// Removes empty and `.` parts from a name; none if it is absolute or leads out of the archive.
@@ -556,7 +594,7 @@ mod tests {
             ("./test/b/0.png", Regular, &second, ""),
         ];
         put(&path, &gzip(&archive(members)));
-        refused(&path, &["expected the folders train and test, found pool"]);
+        refused(&path, &["expected the folders train and test, found pool/"]);
         let mut members = members.to_vec();
         // Over a hidden link.
         members[0].3 = "../../.pool/x.png";
@@ -565,7 +603,8 @@ mod tests {
         let set = load_path(&path).unwrap();
         assert_eq!(set.train.images.pixels, [2, 1, 1, 2, 1]);
         assert_eq!(set.test.images.pixels, [1, 2]);
-        assert_eq!(set.notes, [""; 0]);
+        assert!(set.notes[0].starts_with("2 of 2 test images are duplicates of training images"));
+        assert_eq!(set.notes.len(), 1);
     }
 
     #[test]
@@ -725,7 +764,7 @@ mod tests {
         put(at("set/train/a/1.png"), &gray_png(1, 1, 3));
         symlink("train", at("set/val")).unwrap();
         let set = load_path(&at("set")).unwrap();
-        assert_eq!((set.train.clone(), set.notes.len()), (set.test, 0));
+        assert_eq!((set.train.clone(), set.notes.len()), (set.test, 1));
 
         // Each of a hundred links leads back, and none multiplies the others.
         put(at("flat/1.png"), &gray_png(1, 1, 3));
@@ -760,18 +799,13 @@ mod tests {
     #[test]
     fn a_folder_that_is_too_deep_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        for split in ["train", "test"] {
-            put(
-                dir.path().join(format!("top/{split}/a/1.png")),
-                &gray_png(1, 1, 3),
-            );
-        }
-        put(
-            dir.path().join("top/train/a/more/2.png"),
-            &gray_png(1, 1, 3),
-        );
-        let note = "1 file is left out of the data set: top/train/a/more (a folder inside a class)";
-        assert_eq!(load_path(dir.path()).unwrap().notes, [note]);
+        put(dir.path().join("1.png"), &gray_png(1, 1, 3));
+        let deepest = "d/".repeat(DEPTH) + "2.png";
+        put(dir.path().join(&deepest), &gray_png(1, 1, 3));
+        let set = load_path(dir.path()).unwrap();
+        assert_eq!(set.train.images.len(), 1);
+        let words = "d/d (a folder too far inside)";
+        assert!(set.notes[0].contains(words), "{:?}", set.notes);
     }
 
     #[test]

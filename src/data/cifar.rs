@@ -144,6 +144,8 @@ pub(super) fn load(store: &Store, found: &FoundFiles) -> Result<Dataset> {
         train: join(store, files)?,
         test: join(store, test)?,
         notes: Vec::new(),
+        val: None,
+        reading: Default::default(),
     })
 }
 

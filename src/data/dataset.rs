@@ -1,6 +1,10 @@
 //! Splits and data sets: images with labels, and the checks of every data set.
 
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use super::images::Images;
+use super::reading::Reading;
 use crate::error::{Error, Result};
 
 /// Images, with labels if there are any.
@@ -26,6 +30,10 @@ pub struct Dataset {
     /// Things to be said to the user about the data set, such as files that were left out: whole
     /// sentences without a full stop.
     pub notes: Vec<String>,
+    /// Images of a validation split, beside those of the test split.
+    pub val: Option<Split>,
+    /// How the images were read, so that others are read in the same way.
+    pub reading: Reading,
 }
 
 impl Split {
@@ -93,17 +101,85 @@ impl Dataset {
         Err(Error::data(&self.name, problem, hint))
     }
 
-    /// Checks what every format must provide: training images, test images if there are labels,
-    /// images of each class, and one shape for all.
-    pub(super) fn checked(self) -> Result<Self> {
-        for (split, name) in [(&self.train, "training"), (&self.test, "test")] {
-            if split.images.is_empty() && (name == "training" || !self.classes.is_empty()) {
+    /// The data set with its images in the size and with the channels that are asked for.
+    pub(super) fn read_as(mut self, reading: &Reading) -> Self {
+        self.train.images = self.train.images.read_as(reading);
+        self.test.images = self.test.images.read_as(reading);
+        self.reading = *reading;
+        self
+    }
+
+    /// The training images without their labels, for pretraining together with others.
+    pub fn without_labels(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            classes: Vec::new(),
+            train: Split {
+                images: self.train.images.clone(),
+                labels: Vec::new(),
+            },
+            test: Split {
+                images: self.test.images.select(&[]),
+                labels: Vec::new(),
+            },
+            notes: self.notes.clone(),
+            val: None,
+            reading: self.reading,
+        }
+    }
+
+    /// Adds the training images of another data set to a data set without labels.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for images of another size, and of other channels unless they can become colour ones.
+    pub fn join(&mut self, other: &Self) -> Result<()> {
+        let own = &mut self.train.images;
+        let mut more = other.train.images.clone();
+        if (own.height, own.width) != (more.height, more.width) {
+            let problem = format!(
+                "expected images of {} × {} (height × width) as in {}, found {} × {}",
+                own.height, own.width, self.name, more.height, more.width
+            );
+            let hint = "--set 'data.size = 64' brings all of them to one size";
+            return Err(Error::data(&other.name, problem, hint));
+        }
+        if own.channels != more.channels {
+            *own = own.with_channels(3);
+            more = more.with_channels(3);
+        }
+        own.pixels.extend(&more.pixels);
+        let named = |note: &String| format!("{}: {note}", other.name);
+        self.notes.extend(other.notes.iter().map(named));
+        Ok(())
+    }
+
+    /// Refuses a data set without test images, for the stages that evaluate.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if `judged` has no images.
+    pub fn require_judged(&self, judged: &Split) -> Result<()> {
+        if !judged.images.is_empty() {
+            return Ok(());
+        }
+        let hint = "--set 'data.test_share = 0.2' keeps a fifth of each class's images for testing";
+        Err(Error::data(&self.name, "no test images", hint))
+    }
+
+    /// Checks what every format must provide: training images, images of each class in every split that there is,
+    /// and one shape for all. `tested` says whether test images must be there.
+    pub(super) fn checked(self, tested: bool) -> Result<Self> {
+        for (split, name, needed) in [
+            (&self.train, "training", true),
+            (&self.test, "test", tested && !self.classes.is_empty()),
+        ] {
+            if split.images.is_empty() && needed {
                 let problem = format!("expected {name} images, found none");
                 return Err(Error::data(&self.name, problem, "check its files"));
             }
         }
-        for (split, name) in [(&self.train, "training"), (&self.test, "test")] {
-            self.require_every_class(split, name)?;
+        self.require_every_class(&self.train, "training")?;
+        if tested || !self.test.images.is_empty() {
+            self.require_every_class(&self.test, "test")?;
         }
         let shape = |images: &Images| [images.channels, images.height, images.width];
         let (train, test) = (shape(&self.train.images), shape(&self.test.images));
@@ -116,7 +192,26 @@ impl Dataset {
                 "resize or convert one of the two",
             ));
         }
-        Ok(self)
+        Ok(self.with_note_of_repeats())
+    }
+
+    /// Says how many test images are training images too, pixel by pixel: accuracy on them says nothing.
+    fn with_note_of_repeats(mut self) -> Self {
+        let hash = |images: &Images, i: usize| {
+            let mut hasher = DefaultHasher::new();
+            images.image(i).hash(&mut hasher);
+            hasher.finish()
+        };
+        let (train, test) = (&self.train.images, &self.test.images);
+        let known: HashSet<u64> = (0..train.len()).map(|i| hash(train, i)).collect();
+        let repeated = (0..test.len()).filter(|&i| known.contains(&hash(test, i)));
+        let (repeated, all) = (repeated.count(), test.len());
+        if repeated > 0 {
+            self.notes.push(format!(
+                "{repeated} of {all} test images are duplicates of training images, pixel by pixel: figures on them say nothing"
+            ));
+        }
+        self
     }
 }
 
@@ -159,8 +254,10 @@ mod tests {
                 train: split(train),
                 test: split(test),
                 notes: Vec::new(),
+                val: None,
+                reading: Default::default(),
             };
-            match (dataset.checked(), words) {
+            match (dataset.checked(true), words) {
                 (Ok(_), None) => {}
                 (Err(error), Some(words)) => {
                     assert!(error.to_string().contains(words), "{error}")
@@ -185,8 +282,10 @@ mod tests {
             train: split,
             test,
             notes: Vec::new(),
+            val: None,
+            reading: Default::default(),
         };
-        let error = dataset.checked().unwrap_err().to_string();
+        let error = dataset.checked(true).unwrap_err().to_string();
         assert!(
             error.contains("[1, 2, 2]") && error.contains("[1, 1, 4]"),
             "{error}"

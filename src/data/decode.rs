@@ -1,34 +1,45 @@
-//! Decoder of PNG and JPEG files.
+//! Decoder of image files: PNG, JPEG, WebP, BMP, TIFF and GIF, whatever their names.
 
 use std::io::{Cursor, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use image::error::LimitErrorKind;
-use image::{ColorType, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use image::metadata::Orientation;
+use image::{
+    ColorType, DynamicImage, GrayImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits,
+    RgbImage,
+};
 
+use super::fit::Picture;
+use super::images::luma;
+use super::reading::{Channels, Reading};
 use super::stream::read_error;
 use crate::error::{Error, Result};
 
-/// Largest side of an image in pixels: far above what encoders are trained on, and small enough
-/// that a damaged header cannot reserve all memory.
+/// Largest side of an image in pixels that is not brought to another size: far above what encoders are trained
+/// on, and small enough that a damaged header cannot reserve all memory.
 pub const MAX_SIDE: usize = 4096;
+/// Most pixels of an image that is brought to another size.
+const MAX_PIXELS: usize = 100_000_000;
 /// Largest image file in bytes.
 const MAX_FILE: u64 = 64 << 20;
 /// Memory for what a PNG file holds besides its pixels, in bytes: colour profiles, texts. Each thread that
 /// decodes may take as much.
 const MAX_EXTRAS: u64 = 16 << 20;
+/// Memory of the decoders of other formats, in bytes.
+const MAX_DECODER: u64 = 512 << 20;
 
-/// Shape of the first image of a data set, which all others must have.
-#[derive(Clone, Debug)]
-pub(super) struct ImageShape {
-    /// File of the image, for messages.
-    pub(super) path: PathBuf,
-    /// Number of channels, 1 or 3.
-    pub(super) channels: usize,
-    /// Height in pixels.
-    pub(super) height: usize,
-    /// Width in pixels.
-    pub(super) width: usize,
+/// A decoded image.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    /// Image in the size and with the channels that are asked for; its own where none are.
+    pub(super) picture: Picture,
+    /// Height and width in the file, upright.
+    pub(super) found: [usize; 2],
+    /// Whether the file has 16 bits a channel, which were scaled to 8.
+    pub(super) scaled_down: bool,
+    /// Whether the image was turned or mirrored, as its EXIF orientation says.
+    pub(super) turned: bool,
 }
 
 /// Reads an image file; `path` is for messages.
@@ -52,144 +63,334 @@ pub(super) fn read_file(path: &Path, content: impl Read) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Decodes an image file. Returns its shape and its pixels as `[channels, height, width]`.
-///
-/// `path` is for messages, and `set`, the data set's path, for messages about two files.
+/// Formats that are read.
+const FORMATS: [ImageFormat; 6] = [
+    ImageFormat::Png,
+    ImageFormat::Jpeg,
+    ImageFormat::WebP,
+    ImageFormat::Bmp,
+    ImageFormat::Tiff,
+    ImageFormat::Gif,
+];
+
+/// Formats that are read, for messages.
+pub(super) const KNOWN: &str = "PNG, JPEG, WebP, BMP, TIFF or GIF";
+
+/// Format of a file that begins with these bytes; none where it is not one of those that are read.
+pub(super) fn format_of(start: &[u8]) -> Option<ImageFormat> {
+    let format = image::guess_format(start).ok()?;
+    FORMATS.contains(&format).then_some(format)
+}
+
+/// Name of a format that is read.
+fn name_of(format: ImageFormat) -> &'static str {
+    match format {
+        ImageFormat::Png => "PNG",
+        ImageFormat::Jpeg => "JPEG",
+        ImageFormat::WebP => "WebP",
+        ImageFormat::Bmp => "BMP",
+        ImageFormat::Tiff => "TIFF",
+        _ => "GIF",
+    }
+}
+
+/// Kind of a file that is no image, in words, and what to do about it.
+fn kind_of(bytes: &[u8]) -> (String, &'static str) {
+    let starts = |start: &[u8]| bytes.starts_with(start);
+    let brand = bytes.get(4..12).filter(|box_| box_.starts_with(b"ftyp"));
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).to_lowercase();
+    let text = text.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
+    let (kind, hint) = match brand.map(|brand| &brand[4..]) {
+        Some(b"avif" | b"avis") => ("an AVIF image", "convert it to PNG"),
+        Some(b"heic" | b"heix" | b"hevc" | b"heim" | b"heis" | b"mif1" | b"msf1") => {
+            ("a HEIC image", "convert it to JPEG or PNG")
+        }
+        Some(_) => ("a video", "take single images out of it"),
+        None if bytes.is_empty() => ("an empty file", "copy it again"),
+        None if text.starts_with("<!doctype html") || text.starts_with("<html") => {
+            ("an HTML page", "the download failed: fetch it again")
+        }
+        None if text.starts_with("version https://git-lfs") => {
+            ("a Git LFS pointer", "fetch the file itself: git lfs pull")
+        }
+        None if text.starts_with("<svg") || text.starts_with("<?xml") => {
+            ("an SVG or XML text", "convert it to PNG")
+        }
+        None if starts(b"\x93NUMPY") => ("a NumPy array", "convert it to PNG"),
+        None if starts(b"%PDF") => ("a PDF", "convert its pages to PNG"),
+        None if starts(b"PK") => ("a zip archive", "unpack it"),
+        None if starts(&[0x1f, 0x8b]) => ("a gzip file", "unpack it"),
+        None if starts(b"\0\x05\x16\x07") => {
+            ("a resource file of macOS", "delete it: it has no pixels")
+        }
+        None if starts(b"\xff\x4f\xff\x51") || starts(b"\0\0\0\x0cjP") => {
+            ("a JPEG 2000 image", "convert it to PNG")
+        }
+        None if starts(b"\xff\x0a") || starts(b"\0\0\0\x0cJXL") => {
+            ("a JPEG XL image", "convert it to PNG")
+        }
+        None if !bytes.iter().take(200).any(|&byte| byte == 0) && text.is_ascii() => {
+            ("a text", "take it out of the images")
+        }
+        None => ("something else", "is it an image, and whole?"),
+    };
+    (format!("{kind} ({} bytes)", bytes.len()), hint)
+}
+
+/// Decodes an image file; `path` is for messages.
 ///
 /// # Errors
-/// [`Error::Format`] for a damaged file; [`Error::Data`] for an alpha channel, for 16 bits per
-/// channel, or for another shape than `first`.
-pub(super) fn decode(
-    set: &str,
-    path: &Path,
-    bytes: &[u8],
-    first: Option<&ImageShape>,
-) -> Result<(ImageShape, Vec<u8>)> {
-    let damaged = |place: &str, error: ImageError| match error {
+/// [`Error::Format`] for a damaged file; [`Error::Data`] for another kind of file, transparency without a
+/// background, kinds of pixels that cannot be converted, and too many pixels.
+pub(super) fn decode(path: &Path, bytes: &[u8], reading: &Reading) -> Result<Decoded> {
+    // By content: a JPEG file called .png is common and harmless.
+    let Some(format) = format_of(bytes) else {
+        let (found, hint) = kind_of(bytes);
+        let problem = format!("expected {KNOWN}, found {found}");
+        return Err(Error::data(path.display().to_string(), problem, hint));
+    };
+    let place = |part: &str| format!("{} {part}", name_of(format));
+    let damaged = |part: &str, error: ImageError| match error {
         ImageError::Limits(error) if error.kind() == LimitErrorKind::DimensionError => {
-            too_large(path)
+            too_large(path, reading)
         }
         ImageError::Limits(_) => {
             let expected = format!("at most {MAX_EXTRAS} bytes besides the pixels");
-            Error::format(path, place, expected, "more: a colour profile, or texts")
+            Error::format(
+                path,
+                place(part),
+                expected,
+                "more: a colour profile, or texts",
+            )
         }
-        error => Error::format(path, place, "a whole image", error.to_string()),
-    };
-    // By content: a JPEG file called .png is common and harmless.
-    let format = match image::guess_format(bytes) {
-        Ok(format @ (ImageFormat::Png | ImageFormat::Jpeg)) => format,
-        _ => {
-            let start = &bytes[..bytes.len().min(4)];
-            let found = format!("{} bytes that start with {start:02x?}", bytes.len());
-            return Err(Error::format(path, "byte 0", "PNG or JPEG", found));
-        }
+        error => Error::format(path, place(part), "a whole image", error.to_string()),
     };
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let most = match reading.size {
+        Some(_) => u32::MAX,
+        None => MAX_SIDE as u32,
+    };
     let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE as u32);
-    limits.max_image_height = Some(MAX_SIDE as u32);
-    limits.max_alloc = Some(MAX_EXTRAS);
+    limits.max_image_width = Some(most);
+    limits.max_image_height = Some(most);
+    limits.max_alloc = Some(match format {
+        ImageFormat::Png | ImageFormat::Jpeg => MAX_EXTRAS,
+        _ => MAX_DECODER,
+    });
     reader.limits(limits);
-    let decoder = reader
+    let mut decoder = reader
         .into_decoder()
         .map_err(|error| damaged("header", error))?;
     let (width, height) = decoder.dimensions();
     let (width, height) = (width as usize, height as usize);
-    if width > MAX_SIDE || height > MAX_SIDE {
-        return Err(too_large(path));
+    let pixels = width.saturating_mul(height);
+    if width.max(height) > most as usize || pixels > MAX_PIXELS {
+        return Err(too_large(path, reading));
     }
-    let channels = match decoder.color_type() {
-        ColorType::L8 => 1,
-        ColorType::Rgb8 => 3,
-        other => return Err(unusable(path, other)),
-    };
-    let shape = ImageShape {
-        path: path.into(),
-        channels,
-        height,
-        width,
-    };
-    if let Some(first) = first {
-        agree(set, first, &shape)?;
-    }
-    // The JPEG decoder fills missing data with gray and reports no error.
-    if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
-        let found = format!("{} bytes without one", bytes.len());
-        return Err(Error::format(path, "image data", "an end mark", found));
-    }
-    let mut interleaved = vec![0; width * height * channels];
-    if decoder.total_bytes() != interleaved.len() as u64 {
-        let found = format!("{} bytes", decoder.total_bytes());
+    if pixels == 0 {
+        let found = format!("{width} × {height}");
         return Err(Error::format(
             path,
-            "header",
-            format!("{} bytes", interleaved.len()),
+            place("header"),
+            "a pixel at least",
             found,
         ));
     }
+    let kind = Kind::of(decoder.color_type()).ok_or_else(|| {
+        let found = format!("{:?}", decoder.color_type());
+        let problem = format!("expected gray or colour in 8 or 16 bits, found {found}");
+        Error::data(path.display().to_string(), problem, "convert it to PNG")
+    })?;
+    // What the file says about it may be damaged while its pixels are not.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    // The JPEG decoder fills missing data with gray and reports no error.
+    if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
+        let found = format!("{} bytes without one", bytes.len());
+        return Err(Error::format(
+            path,
+            place("image data"),
+            "an end mark",
+            found,
+        ));
+    }
+    let mut values = vec![0; pixels * kind.channels * if kind.wide { 2 } else { 1 }];
+    if decoder.total_bytes() != values.len() as u64 {
+        let found = format!("{} bytes", decoder.total_bytes());
+        let expected = format!("{} bytes", values.len());
+        return Err(Error::format(path, place("header"), expected, found));
+    }
     decoder
-        .read_image(&mut interleaved)
+        .read_image(&mut values)
         .map_err(|error| damaged("image data", error))?;
-    if channels == 1 {
-        return Ok((shape, interleaved));
+    if kind.wide {
+        let (pairs, _) = values.as_chunks::<2>();
+        let scaled = |pair: &[u8; 2]| ((u32::from(u16::from_ne_bytes(*pair)) + 128) / 257) as u8;
+        values = pairs.iter().map(scaled).collect();
     }
-    let mut planes = Vec::with_capacity(interleaved.len());
-    for channel in 0..channels {
-        planes.extend(interleaved.iter().skip(channel).step_by(channels));
+    if kind.alpha {
+        values = without_alpha(path, &values, kind.channels, reading)?;
     }
-    Ok((shape, planes))
-}
-
-/// Refuses an image of another size or number of channels than the first one.
-fn agree(set: &str, first: &ImageShape, shape: &ImageShape) -> Result<()> {
-    let (a, b) = (first.path.display(), shape.path.display());
-    if (first.height, first.width) != (shape.height, shape.width) {
-        return Err(Error::data(
-            set,
-            format!(
-                "expected images of one size (width × height), found {a} of {} × {} and {b} of {} × {}",
-                first.width, first.height, shape.width, shape.height
-            ),
-            "resize them to one size",
-        ));
-    }
-    if first.channels != shape.channels {
-        let name = |channels| if channels == 1 { "gray" } else { "colour" };
-        return Err(Error::data(
-            set,
-            format!(
-                "expected all images gray or all in colour, found {a} in {} and {b} in {}",
-                name(first.channels),
-                name(shape.channels)
-            ),
-            "convert them to one kind",
-        ));
-    }
-    Ok(())
-}
-
-fn unusable(path: &Path, kind: ColorType) -> Error {
-    let (found, hint) = if kind.has_alpha() {
-        (
-            "an alpha channel",
-            "remove the alpha channel: the colour behind the image is not known",
-        )
-    } else {
-        ("16 bits or more", "convert it to 8 bits per channel")
+    let channels = kind.channels - usize::from(kind.alpha);
+    let picture = Picture {
+        pixels: values,
+        height,
+        width,
+        channels,
     };
-    Error::data(
-        path.display().to_string(),
-        format!("expected 8 bits of gray or of red, green and blue, found {found}"),
-        hint,
-    )
+    let picture = upright(picture, orientation);
+    let found = [picture.height, picture.width];
+    let mut picture = match reading.channels {
+        Some(wanted) => picture.with_channels(wanted),
+        None => picture,
+    };
+    if let Some(size) = reading.size {
+        picture = picture.fitted(size.sides(), reading.fit, reading.interpolation);
+    }
+    Ok(Decoded {
+        picture,
+        found,
+        scaled_down: kind.wide,
+        turned: orientation != Orientation::NoTransforms,
+    })
 }
 
-fn too_large(path: &Path) -> Error {
-    Error::data(
-        path.display().to_string(),
-        format!("expected at most {MAX_SIDE} pixels per side, found more"),
-        "resize the images: encoders here are trained on small ones",
-    )
+/// Kind of the values that a decoder gives.
+struct Kind {
+    /// Channels, with alpha.
+    channels: usize,
+    alpha: bool,
+    /// Whether there are 16 bits a channel.
+    wide: bool,
+}
+
+impl Kind {
+    fn of(color: ColorType) -> Option<Self> {
+        let (channels, alpha, wide) = match color {
+            ColorType::L8 => (1, false, false),
+            ColorType::La8 => (2, true, false),
+            ColorType::Rgb8 => (3, false, false),
+            ColorType::Rgba8 => (4, true, false),
+            ColorType::L16 => (1, false, true),
+            ColorType::La16 => (2, true, true),
+            ColorType::Rgb16 => (3, false, true),
+            ColorType::Rgba16 => (4, true, true),
+            _ => return None,
+        };
+        Some(Self {
+            channels,
+            alpha,
+            wide,
+        })
+    }
+}
+
+/// Values without their last channel, alpha: dropped where it is opaque everywhere, else mixed with the background.
+fn without_alpha(
+    path: &Path,
+    values: &[u8],
+    channels: usize,
+    reading: &Reading,
+) -> Result<Vec<u8>> {
+    let opaque = values.iter().skip(channels - 1).step_by(channels);
+    let transparent = opaque.filter(|&&alpha| alpha < 255).count();
+    let colours = channels - 1;
+    let background = match (transparent, reading.background) {
+        (0, _) => [0; 3],
+        (_, Some(background)) => background,
+        (count, None) => {
+            let problem = format!(
+                "{count} of {} pixels are transparent, and the colour behind them is not known",
+                values.len() / channels
+            );
+            let hint = "--set 'data.background = [255, 255, 255]' puts white behind them";
+            return Err(Error::data(path.display().to_string(), problem, hint));
+        }
+    };
+    let behind: Vec<f32> = match colours {
+        1 => vec![luma(background.map(f32::from))],
+        _ => background.map(f32::from).to_vec(),
+    };
+    let mut mixed = Vec::with_capacity(values.len() / channels * colours);
+    for pixel in values.chunks_exact(channels) {
+        let alpha = f32::from(pixel[colours]) / 255.0;
+        for (&value, behind) in pixel.iter().zip(&behind) {
+            let value = alpha * f32::from(value) + (1.0 - alpha) * behind;
+            mixed.push(value.round() as u8);
+        }
+    }
+    Ok(mixed)
+}
+
+/// The image as a viewer shows it.
+fn upright(picture: Picture, orientation: Orientation) -> Picture {
+    if orientation == Orientation::NoTransforms {
+        return picture;
+    }
+    let Picture {
+        pixels,
+        height,
+        width,
+        channels,
+    } = picture;
+    let whole = "as many values as the size says";
+    let (w, h) = (width as u32, height as u32);
+    let mut image = match channels {
+        1 => DynamicImage::ImageLuma8(GrayImage::from_raw(w, h, pixels).expect(whole)),
+        _ => DynamicImage::ImageRgb8(RgbImage::from_raw(w, h, pixels).expect(whole)),
+    };
+    image.apply_orientation(orientation);
+    Picture {
+        height: image.height() as usize,
+        width: image.width() as usize,
+        pixels: image.into_bytes(),
+        channels,
+    }
+}
+
+impl Picture {
+    /// The image with these channels.
+    pub(super) fn with_channels(self, wanted: Channels) -> Self {
+        let pixels = match (self.channels, wanted) {
+            (1, Channels::Rgb) => self.pixels.iter().flat_map(|&value| [value; 3]).collect(),
+            (3, Channels::Gray) => {
+                let (colours, _) = self.pixels.as_chunks::<3>();
+                let gray = |colour: &[u8; 3]| luma(colour.map(f32::from)).round() as u8;
+                colours.iter().map(gray).collect()
+            }
+            _ => return self,
+        };
+        Self {
+            pixels,
+            channels: wanted.count(),
+            ..self
+        }
+    }
+
+    /// Pixels as `[channels, height, width]`.
+    pub(super) fn planes(self) -> Vec<u8> {
+        if self.channels == 1 {
+            return self.pixels;
+        }
+        let mut planes = Vec::with_capacity(self.pixels.len());
+        for channel in 0..self.channels {
+            planes.extend(self.pixels.iter().skip(channel).step_by(self.channels));
+        }
+        planes
+    }
+}
+
+fn too_large(path: &Path, reading: &Reading) -> Error {
+    let (problem, hint) = match reading.size {
+        Some(_) => (
+            format!("expected at most {MAX_PIXELS} pixels, found more"),
+            "scale the image down: so much memory is not claimed for one",
+        ),
+        None => (
+            format!("expected at most {MAX_SIDE} pixels per side, found more"),
+            "--set 'data.size = 64' scales images down: encoders here are trained on small ones",
+        ),
+    };
+    Error::data(path.display().to_string(), problem, hint)
 }
 
 /// Whether the segments of a JPEG file are complete up to its end mark. A search for the mark alone
@@ -223,59 +424,136 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
 mod tests {
     use super::super::fixtures::{gray_png, picture, png};
     use super::*;
-    use image::ExtendedColorType::{self, L8, L16, La8, Rgb8, Rgb16, Rgba8};
+    use image::ExtendedColorType::{L8, L16, La8, Rgb8, Rgb16, Rgba8};
 
-    fn read(bytes: &[u8], first: Option<&ImageShape>) -> Result<(ImageShape, Vec<u8>)> {
-        decode("set", Path::new("set/x"), bytes, first)
+    fn read(bytes: &[u8]) -> Result<Decoded> {
+        read_as(bytes, &Reading::default())
+    }
+
+    fn read_as(bytes: &[u8], reading: &Reading) -> Result<Decoded> {
+        decode(Path::new("set/x"), bytes, reading)
     }
 
     #[test]
     fn colour_comes_as_planes_and_gray_as_one() {
-        let (shape, pixels) = read(&png(2, 1, 10), None).unwrap();
-        assert_eq!((shape.channels, shape.height, shape.width), (3, 1, 2));
-        assert_eq!(pixels, [10, 13, 11, 14, 12, 15]);
-        let (shape, pixels) = read(&gray_png(2, 1, 10), None).unwrap();
-        assert_eq!((shape.channels, pixels), (1, vec![10, 11]));
+        let found = read(&png(2, 1, 10)).unwrap().picture;
+        assert_eq!((found.channels, found.height, found.width), (3, 1, 2));
+        assert_eq!(found.planes(), [10, 13, 11, 14, 12, 15]);
+        let found = read(&gray_png(2, 1, 10)).unwrap().picture;
+        assert_eq!((found.channels, found.planes()), (1, vec![10, 11]));
     }
 
     #[test]
-    fn jpeg_gray_and_colour() {
-        for (kind, channels) in [(L8, 1), (Rgb8, 3)] {
-            let (shape, pixels) = read(&picture(ImageFormat::Jpeg, kind, 9, 5, 0), None).unwrap();
-            assert_eq!(
-                (shape.channels, shape.height, shape.width),
-                (channels, 5, 9)
-            );
-            assert_eq!(pixels.len(), channels * 45);
+    fn every_format_is_read_by_its_content() {
+        use ImageFormat::{Bmp, Gif, Jpeg, Png, Tiff, WebP};
+        for format in [Png, Jpeg, WebP, Bmp, Tiff, Gif] {
+            let file = match format {
+                // The encoder knows these two kinds only.
+                WebP | Gif => picture(format, Rgba8, 9, 5, 255),
+                _ => picture(format, Rgb8, 9, 5, 0),
+            };
+            let white = Reading {
+                background: Some([255; 3]),
+                ..Reading::default()
+            };
+            let found = read_as(&file, &white).unwrap_or_else(|e| panic!("{format:?}: {e}"));
+            let picture = found.picture;
+            assert_eq!((picture.height, picture.width), (5, 9), "{format:?}");
+            assert_eq!(picture.pixels.len(), 3 * 45, "{format:?}");
         }
     }
 
     #[test]
-    fn alpha_and_16_bits_are_refused_with_a_hint() {
-        let cases: [(ExtendedColorType, &str); 4] = [
-            (Rgba8, "alpha"),
-            (La8, "alpha"),
-            (L16, "8 bits"),
-            (Rgb16, "8 bits"),
-        ];
-        for (kind, hint) in cases {
-            let error = read(&picture(ImageFormat::Png, kind, 2, 2, 0), None).unwrap_err();
-            assert!(matches!(error, Error::Data { .. }), "{error}");
-            assert!(error.hint().unwrap().contains(hint), "{error}");
-        }
+    fn sixteen_bits_are_scaled_and_opaque_alpha_is_dropped() {
+        let wide = picture(ImageFormat::Png, L16, 2, 1, 0x10);
+        let found = read(&wide).unwrap();
+        // The encoder takes values of this machine's own byte order.
+        let values = [[0x10, 0x11], [0x12, 0x13]].map(u16::from_ne_bytes);
+        let expected = values.map(|value| ((u32::from(value) + 128) / 257) as u8);
+        assert!(found.scaled_down);
+        assert_eq!(found.picture.pixels, expected);
+        assert!(
+            read(&picture(ImageFormat::Png, Rgb16, 2, 2, 0))
+                .unwrap()
+                .scaled_down
+        );
+        let mut file = std::io::Cursor::new(Vec::new());
+        let pixels = [10, 20, 30, 255, 40, 50, 60, 255];
+        image::write_buffer_with_format(&mut file, &pixels, 2, 1, Rgba8, ImageFormat::Png).unwrap();
+        let found = read(&file.into_inner()).unwrap();
+        assert_eq!(found.picture.pixels, [10, 20, 30, 40, 50, 60]);
+    }
+
+    #[test]
+    fn transparency_needs_a_background() {
+        let gray = picture(ImageFormat::Png, La8, 2, 2, 0);
+        let error = read(&gray).unwrap_err();
+        assert!(
+            error.to_string().contains("4 of 4 pixels are transparent"),
+            "{error}"
+        );
+        assert!(error.hint().unwrap().contains("data.background"));
+        let mut file = std::io::Cursor::new(Vec::new());
+        let pixels = [100, 0, 100, 255];
+        image::write_buffer_with_format(&mut file, &pixels, 2, 1, La8, ImageFormat::Png).unwrap();
+        let white = Reading {
+            background: Some([200; 3]),
+            ..Reading::default()
+        };
+        let found = read_as(&file.into_inner(), &white).unwrap();
+        assert_eq!(found.picture.pixels, [200, 100]);
+    }
+
+    #[test]
+    fn channels_and_sizes_are_those_that_are_asked_for() {
+        let reading = |channels, size| Reading {
+            channels: Some(channels),
+            size: Some(size),
+            ..Reading::default()
+        };
+        let sides = super::super::reading::Size::Sides([4, 6]);
+        let gray = read_as(&png(40, 30, 0), &reading(Channels::Gray, sides)).unwrap();
+        assert_eq!((gray.found, gray.picture.pixels.len()), ([30, 40], 24));
+        let colour = read_as(&gray_png(2, 2, 5), &reading(Channels::Rgb, sides)).unwrap();
+        assert_eq!(
+            (colour.picture.channels, colour.picture.pixels.len()),
+            (3, 72)
+        );
+        let large = picture(ImageFormat::Png, L8, 5_000, 1, 0);
+        assert!(read(&large).is_err());
+        assert!(read_as(&large, &reading(Channels::Gray, sides)).is_ok());
+    }
+
+    #[test]
+    fn orientation_is_applied() {
+        // The start mark, an EXIF segment with orientation 6, and the rest of a file of 3 × 2 pixels.
+        let whole = picture(ImageFormat::Jpeg, L8, 3, 2, 0);
+        let entry = b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0";
+        let exif = [&b"Exif\0\0II*\0\x08\0\0\0\x01\0"[..], entry, &[0; 4]].concat();
+        let mut with = whole[..2].to_vec();
+        with.extend([0xff, 0xe1]);
+        with.extend((exif.len() as u16 + 2).to_be_bytes());
+        with.extend(exif);
+        with.extend(&whole[2..]);
+        let (flat, turned) = (read(&whole).unwrap(), read(&with).unwrap());
+        assert!(turned.turned && !flat.turned);
+        assert_eq!((flat.found, turned.found), ([2, 3], [3, 2]));
+        // Turned clockwise: the first column, from below, is the first row.
+        let (a, b) = (flat.picture.pixels, turned.picture.pixels);
+        assert_eq!([b[0], b[1]], [a[3], a[0]]);
     }
 
     #[test]
     fn an_image_cut_anywhere_is_an_error() {
         let jpeg = picture(ImageFormat::Jpeg, Rgb8, 32, 32, 3);
         for whole in [png(32, 32, 3), gray_png(5, 5, 0), jpeg] {
-            assert!(read(&whole, None).is_ok());
+            assert!(read(&whole).is_ok());
             for len in 0..whole.len() {
                 // A PNG's last chunk carries nothing: without it the image is still whole.
                 let png_end = whole[0] == 0x89 && len >= whole.len() - 12;
-                let result = read(&whole[..len], None);
+                let result = read(&whole[..len]);
                 assert!(
-                    png_end || matches!(result, Err(Error::Format { .. })),
+                    png_end || matches!(result, Err(Error::Format { .. } | Error::Data { .. })),
                     "{len} of {}",
                     whole.len()
                 );
@@ -305,42 +583,39 @@ mod tests {
                     let mut bytes = whole.clone();
                     bytes[i] = value;
                     // Damage to the pixels of a JPEG cannot be detected; the decoder must only not panic.
-                    let _ = read(&bytes, None);
+                    let _ = read(&bytes);
                 }
             }
         }
         let mut bytes = png(16, 16, 3);
         let middle = bytes.len() / 2;
         bytes[middle] ^= 0x10;
-        assert!(matches!(read(&bytes, None), Err(Error::Format { .. })));
+        assert!(matches!(read(&bytes), Err(Error::Format { .. })));
     }
 
     #[test]
     fn other_content_and_huge_sizes_are_refused() {
-        let error = read(b"GIF89a...", None).unwrap_err().to_string();
-        assert!(
-            error.contains("expected PNG or JPEG, found 9 bytes"),
-            "{error}"
-        );
-        let error = read(&gray_png(4097, 1, 0), None).unwrap_err().to_string();
+        for (bytes, kind) in [
+            (&b"\0\0\0\x20ftypavif...."[..], "an AVIF image"),
+            (b"\0\0\0\x18ftypheic....", "a HEIC image"),
+            (b"<!DOCTYPE html><html>404</html>", "an HTML page"),
+            (
+                b"version https://git-lfs.github.com/spec/v1\n",
+                "a Git LFS pointer",
+            ),
+            (b"", "an empty file"),
+            (b"words", "a text"),
+            (&[0, 1, 2, 3], "something else"),
+        ] {
+            let error = read(bytes).unwrap_err();
+            assert!(
+                error.to_string().contains(&format!("found {kind} (")),
+                "{error}"
+            );
+            assert!(error.hint().is_some());
+        }
+        let error = read(&gray_png(4097, 1, 0)).unwrap_err().to_string();
         assert!(error.contains("at most 4096 pixels"), "{error}");
-    }
-
-    #[test]
-    fn an_image_unlike_the_first_names_both() {
-        let (first, _) = decode("set", Path::new("set/a.png"), &png(4, 3, 0), None).unwrap();
-        let error = read(&png(3, 4, 0), Some(&first)).unwrap_err().to_string();
-        assert!(
-            error.contains("set/a.png of 4 × 3 and set/x of 3 × 4"),
-            "{error}"
-        );
-        let error = read(&gray_png(4, 3, 0), Some(&first))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("set/a.png in colour and set/x in gray"),
-            "{error}"
-        );
     }
 
     /// A PNG file with one more chunk behind its header.
@@ -375,15 +650,14 @@ mod tests {
     fn what_unpacks_to_more_than_pixels_is_refused_or_stays_packed() {
         let profile =
             |length| with_chunk(b"iCCP", &[b"x\0\0", &zeros_compressed(length)[..]].concat());
-        assert!(read(&profile(1 << 20), None).is_ok());
         // The decoder passes over a profile that is larger than its limit.
-        assert!(read(&profile(64 << 20), None).is_ok());
+        assert!(read(&profile(64 << 20)).is_ok());
         let text = [b"x\0\0", &zeros_compressed(64 << 20)[..]].concat();
-        assert!(read(&with_chunk(b"zTXt", &text), None).is_ok());
+        assert!(read(&with_chunk(b"zTXt", &text)).is_ok());
         let text = [b"x\0\x01\0\0\0", &zeros_compressed(64 << 20)[..]].concat();
-        assert!(read(&with_chunk(b"iTXt", &text), None).is_ok());
+        assert!(read(&with_chunk(b"iTXt", &text)).is_ok());
         // As large as it is, and no larger than a file may be.
-        let error = read(&with_chunk(b"eXIf", &vec![0; 40 << 20]), None);
+        let error = read(&with_chunk(b"eXIf", &vec![0; 40 << 20]));
         assert!(matches!(error, Err(Error::Format { .. })));
     }
 
@@ -407,7 +681,8 @@ mod tests {
             &[&head[..], &[b'0'; 32], &[0xff; 4], &[0; 4], &[1; 4]].concat(),
         );
         with.extend(&whole[2..]);
-        assert_eq!(read(&with, None).unwrap().1, read(&whole, None).unwrap().1);
+        let pixels = |bytes: &[u8]| read(bytes).unwrap().picture.pixels;
+        assert_eq!(pixels(&with), pixels(&whole));
     }
 
     #[test]
@@ -440,15 +715,16 @@ mod tests {
             .concat()
         };
         for interlaced in [0, 1] {
-            assert_eq!(read(&file(1, 1, 3, interlaced), None).unwrap().1, [9, 8, 7]);
-            let error = read(&file(u32::MAX >> 1, 8, 3, interlaced), None).unwrap_err();
+            assert_eq!(
+                read(&file(1, 1, 3, interlaced)).unwrap().picture.pixels,
+                [9, 8, 7]
+            );
+            let error = read(&file(u32::MAX >> 1, 8, 3, interlaced)).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{error}");
-            let error = read(&file(4097, 8, 2, interlaced), None)
-                .unwrap_err()
-                .to_string();
+            let error = read(&file(4097, 8, 2, interlaced)).unwrap_err().to_string();
             assert!(error.contains("at most 4096 pixels"), "{error}");
             // As many pixels as are allowed, of which there are none.
-            let result = read(&file(4096, 8, 2, interlaced), None);
+            let result = read(&file(4096, 8, 2, interlaced));
             assert!(matches!(result, Err(Error::Format { .. })));
         }
     }

@@ -55,6 +55,8 @@ pub(super) fn load() -> Result<Dataset> {
         )?,
         classes,
         notes: Vec::new(),
+        val: None,
+        reading: Default::default(),
     })
 }
 

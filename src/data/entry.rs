@@ -8,4 +8,6 @@ pub(super) struct Entry {
     pub(super) is_folder: bool,
     /// Whether it is a file that this program wrote.
     pub(super) is_own: bool,
+    /// Whether it is an image by its name, or by its content where the name says nothing.
+    pub(super) is_image: bool,
 }

@@ -1,10 +1,10 @@
 //! Kinds of files by their names: images, files to skip, and known mistakes.
 
+use super::decode::KNOWN;
 use super::entry::Entry;
 use crate::error::{Error, Result};
 
-const PUT_IMAGES: &str = "put them into train/<class>/ and test/<class>/, or all into one folder where there are no labels";
-const MOVE_OUT: &str = "move it out of the data set, or give it a name that starts with a dot";
+const PUT_IMAGES: &str = "put them into train/<class>/ and test/<class>/, into class folders, or all into one folder where there are no labels";
 
 /// Names of files and folders that operating systems leave behind.
 const JUNK: [&str; 4] = ["thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"];
@@ -22,17 +22,18 @@ pub(super) fn is_junk(name: &str) -> bool {
         }
 }
 
+/// Extensions of the image formats that are read.
+const IMAGES: [&str; 11] = [
+    "png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "tif", "tiff", "gif",
+];
+
 /// Whether a name has the extension of a supported image format, in upper or lower case.
 pub(super) fn is_image(name: &str) -> bool {
     let extension = name
         .rsplit('/')
         .next()
         .and_then(|file| file.rsplit_once('.'));
-    extension.is_some_and(|(_, e)| {
-        ["png", "jpg", "jpeg"]
-            .iter()
-            .any(|known| e.eq_ignore_ascii_case(known))
-    })
+    extension.is_some_and(|(_, e)| IMAGES.iter().any(|known| e.eq_ignore_ascii_case(known)))
 }
 
 /// Hint for a file of a known kind that is not a supported image.
@@ -43,37 +44,53 @@ fn hint_for(name: &str) -> Option<&'static str> {
         _ if file.starts_with("data_batch_") || file == "batches.meta" => {
             "this is CIFAR's Python version; download the binary version"
         }
-        _ if file.contains("-ubyte") => "IDX files are read from a folder: unpack the archive",
-        "gif" | "bmp" | "webp" | "tif" | "tiff" | "ppm" | "avif" | "heic" => "convert it to PNG",
+        _ if file.contains("-ubyte") => {
+            "IDX files are read from the folder that holds the four of them: name it, such as raw/"
+        }
+        "bin" if file.ends_with("_x.bin") || file.ends_with("_y.bin") => {
+            "STL-10's binary files are not read yet: convert its images to PNG"
+        }
+        "npz" | "npy" => "NumPy files (MedMNIST) are not read yet: convert the images to PNG",
+        "ppm" | "pgm" | "avif" | "heic" | "heif" | "jp2" | "jxl" | "svg" | "psd" => {
+            "convert it to PNG"
+        }
         "zip" | "tar" | "gz" | "tgz" => "unpack it, or give the archive itself",
+        "parquet" | "arrow" | "tfrecord" => "convert the images to PNG or JPEG files",
         _ => return None,
     })
 }
 
-/// Refuses files that are not images, duplicate names, and listings without images.
-pub(super) fn check_files(source: &str, entries: &[Entry]) -> Result<()> {
+/// Refuses listings without images, duplicate names, and data sets whose labels are in a file of their own.
+pub(super) fn require_images(source: &str, entries: &[Entry]) -> Result<()> {
     let (images, others): (Vec<&Entry>, Vec<&Entry>) = entries
         .iter()
         .filter(|entry| !entry.is_folder)
-        .partition(|entry| is_image(&entry.name));
-    if let Some(file) = others.first() {
-        let general = if images.is_empty() {
-            PUT_IMAGES
-        } else {
-            MOVE_OUT
+        .partition(|entry| entry.is_image);
+    if images.is_empty() {
+        let found = match others.first() {
+            None => "none".to_owned(),
+            Some(file) if others.len() == 1 => format!("{}, which is none", file.name),
+            Some(file) => format!(
+                "{} and {} other files, none of which is one",
+                file.name,
+                others.len() - 1
+            ),
         };
-        let problem = format!("expected PNG and JPEG images only, found {}", file.name);
+        let hint = others.iter().find_map(|file| hint_for(&file.name));
         return Err(Error::data(
             source,
-            problem,
-            hint_for(&file.name).unwrap_or(general),
+            format!("expected images ({KNOWN}), found {found}"),
+            hint.unwrap_or(PUT_IMAGES),
         ));
     }
-    if images.is_empty() {
+    if others
+        .iter()
+        .any(|file| file.name.ends_with("val/val_annotations.txt"))
+    {
         return Err(Error::data(
             source,
-            "expected PNG or JPEG images, found none",
-            PUT_IMAGES,
+            "expected images in val/<class>/, found val/images/ and val_annotations.txt",
+            "this is Tiny ImageNet: move its val/images/ into class folders, as val_annotations.txt says, or take val/ out",
         ));
     }
     if let Some(pair) = images.windows(2).find(|pair| pair[0].name == pair[1].name) {

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::decode::{decode, read_file};
+use super::decode::{KNOWN, decode, read_file};
 use super::filename::{is_image, is_junk};
 use super::images::Images;
 use super::own_output::{is_own_picture, is_run_folder};
+use super::reading::{Channels, Reading, Size};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -18,54 +19,79 @@ const DEPTH: usize = 100;
 /// Number of images that are decoded at a time.
 const CHUNK_LEN: usize = 256;
 
-/// Reads PNG and JPEG files of one shape (`[channels, height, width]`). Returns their paths and
-/// images.
-///
-/// A folder stands for the images in it and below, in the order of their names. Hidden files and
-/// this program's own output are skipped there. Links to folders are followed, but no folder is entered
-/// twice.
+/// Image files that were read, and those that could not be.
+#[derive(Debug)]
+pub struct ReadImages {
+    /// Paths of the images.
+    pub files: Vec<PathBuf>,
+    /// The images, in the order of their paths.
+    pub images: Images,
+    /// The other files, and why.
+    pub faults: Vec<(PathBuf, Error)>,
+    /// Number of images that were of another size.
+    pub fitted: usize,
+}
+
+/// Lists image files. A folder stands for the images in it and below, in the order of their names. Hidden files and
+/// this program's own output are skipped there. Links to folders are followed, but no folder is entered twice. A file is
+/// listed whatever it is.
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::Format`]; [`Error::Data`] for another shape, a folder without images, folders
-/// that are too deep inside each other, and where memory does not suffice.
-pub fn read_images(paths: &[PathBuf], shape: [usize; 3]) -> Result<(Vec<PathBuf>, Images)> {
-    let mut files = Vec::new();
+/// [`Error::Data`] for a folder without images, and folders that are too deep inside each other; [`Error::Io`] for a
+/// folder that cannot be read.
+pub fn image_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
     for path in paths {
-        let before = files.len();
-        collect(path, &mut files, &mut HashSet::new(), DEPTH)?;
-        if files.len() == before {
-            let hint = "PNG and JPEG files are read";
+        let before = found.len();
+        collect(path, &mut found, &mut HashSet::new(), DEPTH)?;
+        if found.len() == before {
             return Err(Error::data(
                 path.display().to_string(),
                 "no images in this folder",
-                hint,
+                format!("{KNOWN} files are read"),
             ));
         }
     }
+    Ok(found)
+}
+
+/// Reads image files for a model of images of one shape (`[channels, height, width]`), converted as `reading` says. A file
+/// that cannot be read keeps no other from being read.
+///
+/// # Errors
+/// [`Error::Data`] where memory does not suffice.
+pub fn read_images(files: &[PathBuf], shape: [usize; 3], reading: &Reading) -> Result<ReadImages> {
     let [channels, height, width] = shape;
+    let reading = Reading {
+        size: Some(Size::Sides([height, width])),
+        channels: Some(match channels {
+            1 => Channels::Gray,
+            _ => Channels::Rgb,
+        }),
+        ..*reading
+    };
     let read = |path: &PathBuf| {
         let bytes = read_file(path, files::open(path)?)?;
-        let name = path.display().to_string();
-        let (image, pixels) = decode(&name, path, &bytes, None)?;
-        let found = [image.channels, image.height, image.width];
-        if found != shape {
-            let problem = format!(
-                "expected {channels} channels, {height} × {width} pixels, as the model was trained on, found {} channels, {} × {}",
-                found[0], found[1], found[2]
-            );
-            return Err(Error::data(
-                name,
-                problem,
-                "convert or resize the image first",
-            ));
-        }
-        Ok(pixels)
+        let decoded = decode(path, &bytes, &reading)?;
+        let fitted = decoded.found != [height, width];
+        Ok((decoded.picture.planes(), fitted))
     };
     let image_len = channels * height * width;
-    let mut pixels = Vec::new();
+    let mut all = ReadImages {
+        files: Vec::new(),
+        images: Images {
+            pixels: Vec::new(),
+            channels,
+            height,
+            width,
+        },
+        faults: Vec::new(),
+        fitted: 0,
+    };
     for chunk in files.chunks(CHUNK_LEN) {
-        let decoded: Vec<Result<Vec<u8>>> = chunk.par_iter().map(read).collect();
-        if pixels.try_reserve(chunk.len() * image_len).is_err() {
+        let decoded: Vec<Result<(Vec<u8>, bool)>> = chunk.par_iter().map(read).collect();
+        let claimed = all.images.pixels.try_reserve(chunk.len() * image_len);
+        if claimed.is_err() {
             return Err(Error::data(
                 chunk[0].display().to_string(),
                 format!(
@@ -75,17 +101,18 @@ pub fn read_images(paths: &[PathBuf], shape: [usize; 3]) -> Result<(Vec<PathBuf>
                 "name fewer images at a time",
             ));
         }
-        for decoded in decoded {
-            pixels.extend(decoded?);
+        for (path, decoded) in chunk.iter().zip(decoded) {
+            match decoded {
+                Ok((pixels, fitted)) => {
+                    all.images.pixels.extend(pixels);
+                    all.files.push(path.clone());
+                    all.fitted += usize::from(fitted);
+                }
+                Err(error) => all.faults.push((path.clone(), error)),
+            }
         }
     }
-    let images = Images {
-        pixels,
-        channels,
-        height,
-        width,
-    };
-    Ok((files, images))
+    Ok(all)
 }
 
 /// Adds the images that `path` stands for. `entered` are the folders so far, without links.
@@ -95,8 +122,8 @@ fn collect(
     entered: &mut HashSet<PathBuf>,
     depth: usize,
 ) -> Result<()> {
-    let about = fs::metadata(path).map_err(Error::io("read", path))?;
-    if !about.is_dir() {
+    // What is no folder, or not there, is found when it is read: it keeps no other image from being read.
+    if !path.is_dir() {
         files.push(path.to_path_buf());
         return Ok(());
     }
@@ -152,14 +179,20 @@ mod tests {
         ] {
             symlink(target, at(link)).expect("a link");
         }
-        let (files, images) = read_images(&[at("set")], [1, 1, 1]).expect("images");
+        let reading = Reading::default();
+        let read = |paths: &[PathBuf]| {
+            let files = image_files(paths).expect("images");
+            let found = read_images(&files, [1, 1, 1], &reading).expect("images");
+            (found.files, found.images)
+        };
+        let (files, images) = read(&[at("set")]);
         let expected = ["set/2.png", "set/b/1.png", "set/d/3.png"].map(at);
         assert_eq!(
             (files.as_slice(), images.pixels),
             (&expected[..], vec![2, 1, 3])
         );
         // An argument stands for its images, whatever stood before it.
-        let (files, _) = read_images(&[at("set/b"), at("set/c")], [1, 1, 1]).expect("images");
+        let (files, _) = read(&[at("set/b"), at("set/c")]);
         assert_eq!(files.len(), 6);
     }
 
@@ -168,7 +201,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let at = |name: &str| dir.path().join(name);
         let refused = |path: PathBuf, words: &str| {
-            let error = read_images(&[path], [1, 1, 1]).expect_err("no image");
+            let found = image_files(&[path])
+                .and_then(|files| read_images(&files, [1, 1, 1], &Reading::default()));
+            let error = match found {
+                Ok(mut found) => found.faults.remove(0).1,
+                Err(error) => error,
+            };
             assert!(error.to_string().contains(words), "{error}");
             assert_eq!(error.exit_code(), 2);
         };

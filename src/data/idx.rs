@@ -74,6 +74,8 @@ pub(super) fn load(store: &Store) -> Result<Dataset> {
         test,
         classes,
         notes: Vec::new(),
+        val: None,
+        reading: Default::default(),
     })
 }
 

@@ -1,5 +1,9 @@
 //! Images in memory, as bytes.
 
+use rayon::prelude::*;
+
+use super::fit::Picture;
+use super::reading::{Channels, Reading, Size};
 use crate::tensor::Batch;
 
 /// Weights of red, green and blue in a pixel's gray value (ITU-R BT.601).
@@ -91,6 +95,41 @@ impl Images {
             pixels,
             channels,
             ..*self
+        }
+    }
+
+    /// The images in the size and with the channels that are asked for, as far as any are.
+    pub(super) fn read_as(self, reading: &Reading) -> Self {
+        let sides = reading.size.map_or([self.height, self.width], Size::sides);
+        let channels = reading.channels.map_or(self.channels, Channels::count);
+        if self.is_empty() || ([self.height, self.width], self.channels) == (sides, channels) {
+            return self;
+        }
+        let (plane, own) = (self.height * self.width, self.channels);
+        let convert = |image: &[u8]| {
+            let value = |i: usize| image[i % own * plane + i / own];
+            let mut picture = Picture {
+                pixels: (0..image.len()).map(value).collect(),
+                height: self.height,
+                width: self.width,
+                channels: own,
+            };
+            if let Some(wanted) = reading.channels {
+                picture = picture.with_channels(wanted);
+            }
+            picture
+                .fitted(sides, reading.fit, reading.interpolation)
+                .planes()
+        };
+        let pixels = self
+            .pixels
+            .par_chunks(self.image_len())
+            .flat_map_iter(convert);
+        Self {
+            pixels: pixels.collect(),
+            channels,
+            height: sides[0],
+            width: sides[1],
         }
     }
 

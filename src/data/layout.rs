@@ -2,24 +2,32 @@
 
 use std::collections::BTreeMap;
 
+use super::decode::KNOWN;
 use super::entry::Entry;
-use super::filename::{check_files, is_junk};
+use super::filename::{is_junk, require_images};
 use crate::error::{Error, Result};
 
+/// Name of the training split.
+const TRAIN: &str = "train";
 /// Names of the test split; the first that exists is used.
-const TEST: [&str; 3] = ["test", "val", "valid"];
+const TEST: [&str; 4] = ["test", "val", "valid", "validation"];
 
-const CLASS_FOLDERS: &str = "labeled images go into train/<class>/ and test/<class>/";
+const CLASS_FOLDERS: &str =
+    "labeled images go into train/<class>/ and test/<class>/, or into class folders alone";
 
 /// Names of all images, in the order of the data set.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Layout {
-    /// Sorted class names; empty for a flat folder.
+    /// Sorted class names; empty for images without labels.
     pub(super) classes: Vec<String>,
     /// Training images, sorted by class, then by name.
     pub(super) train: Vec<Item>,
     /// Test images, sorted in the same way.
     pub(super) test: Vec<Item>,
+    /// Validation images beside test images, sorted in the same way.
+    pub(super) val: Vec<Item>,
+    /// Things to be said about the layout.
+    pub(super) notes: Vec<String>,
 }
 
 /// Name and label of an image.
@@ -34,145 +42,243 @@ pub(super) struct Item {
 impl Layout {
     /// Derives splits and classes from a listing; `source` is the data set's path for messages.
     ///
+    /// Images lie in `train/<class>/` with or without `test/<class>/` (`val/`, `valid/`, `validation/`); in class
+    /// folders alone; or in any other tree, and are unlabeled then. Files that are no images are passed over.
+    ///
     /// # Errors
-    /// [`Error::Data`] if there are no images, a file is not an image, a class is empty or in one
-    /// split only, or the folders are not `train/<class>/` and `test/<class>/`.
+    /// [`Error::Data`] if there are no images, a class is empty or in one split only, and for images beside
+    /// splits.
     pub(super) fn of(source: &str, mut entries: Vec<Entry>) -> Result<Self> {
         entries.retain(|entry| !is_junk(&entry.name));
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        check_files(source, &entries)?;
+        require_images(source, &entries)?;
+        let others = entries
+            .iter()
+            .filter(|entry| !entry.is_folder && !entry.is_image);
+        let others: Vec<&str> = others.map(|entry| entry.name.as_str()).collect();
+        let note = passed_over(&others);
+        entries.retain(|entry| entry.is_folder || entry.is_image);
         let top = top_folder(&entries).map_or(0, |top| top.len() + 1);
-        let is_loose = |entry: &&Entry| !entry.is_folder && parts(entry, top).len() == 1;
-        match entries.iter().find(is_loose) {
-            Some(_) => Self::flat(source, entries, top),
-            None => Self::labeled(source, entries, top),
-        }
+        let first = |entry: &Entry| parts(entry, top).first().copied().map(str::to_owned);
+        let is_in_split = |entry: &Entry| {
+            let name = first(entry).unwrap_or_default();
+            is_split(&name) && (entry.is_folder || parts(entry, top).len() > 1)
+        };
+        let images = || entries.iter().filter(|entry| entry.is_image);
+        let mut layout = if images().any(is_in_split) {
+            Self::split(source, entries, top)?
+        } else if images().all(|entry| parts(entry, top).len() == 2)
+            && images().any(|entry| first(entry) != first(images().next().expect("an image")))
+        {
+            Self::classes_alone(source, entries, top)?
+        } else {
+            Self::unlabeled(entries, top)
+        };
+        layout.notes.extend(note);
+        Ok(layout)
     }
 
-    /// Layout of a flat folder: all images in one folder, unlabeled.
-    fn flat(source: &str, mut entries: Vec<Entry>, top: usize) -> Result<Self> {
-        entries.retain(|entry| !entry.is_folder);
-        let (loose, deep): (Vec<Entry>, Vec<Entry>) = entries
-            .into_iter()
-            .partition(|entry| parts(entry, top).len() == 1);
-        if let (Some(loose), Some(deep)) = (loose.first(), deep.first()) {
-            return Err(Error::data(
-                source,
-                format!(
-                    "expected images either in class folders or all in one, found {} and {}",
-                    loose.name, deep.name
-                ),
-                CLASS_FOLDERS,
-            ));
-        }
+    /// Layout of images without labels, in one folder or in any tree of folders.
+    fn unlabeled(entries: Vec<Entry>, top: usize) -> Self {
+        let images = entries.into_iter().filter(|entry| entry.is_image);
+        let images: Vec<Entry> = images.collect();
+        let deep = images.iter().any(|entry| parts(entry, top).len() > 1);
+        let note = "its folders are no classes: the images are taken without labels";
         let item = |entry: Entry| Item {
             name: entry.name,
             label: 0,
         };
-        Ok(Self {
-            classes: Vec::new(),
-            train: loose.into_iter().map(item).collect(),
-            test: Vec::new(),
-        })
+        Self {
+            train: images.into_iter().map(item).collect(),
+            notes: deep.then(|| note.to_owned()).into_iter().collect(),
+            ..Self::default()
+        }
     }
 
-    /// Layout of class folders in a training and a test folder.
-    fn labeled(source: &str, entries: Vec<Entry>, top: usize) -> Result<Self> {
-        let refuse = |problem: String, hint: &str| Err(Error::data(source, problem, hint));
-        let mut splits: BTreeMap<String, Classes> = BTreeMap::new();
+    /// Layout of class folders without splits: all images are training images.
+    fn classes_alone(source: &str, entries: Vec<Entry>, top: usize) -> Result<Self> {
+        let mut classes = Classes::new();
         for entry in entries {
-            let (split, class) = match (parts(&entry, top).as_slice(), entry.is_folder) {
-                ([], _) => continue,
-                ([split, ..], _) if *split != "train" && !TEST.contains(split) => {
-                    return refuse(
-                        format!("expected the folders train and test, found {split}"),
-                        CLASS_FOLDERS,
-                    );
-                }
-                ([split, class, _], false) | ([split, class, ..], true) => {
-                    (split.to_string(), Some(class.to_string()))
-                }
-                ([split], _) => (split.to_string(), None),
-                // A folder train/ alone, given as the data set, would be flat; here its images have
-                // no class.
-                ([_, _], false) => {
-                    return refuse(
-                        format!(
-                            "expected a class folder around each image, found {}",
-                            entry.name
-                        ),
-                        "without labels, give the folder itself that holds the images",
-                    );
-                }
-                (_, false) => {
-                    return refuse(
-                        format!(
-                            "expected images in train/<class>/ and test/<class>/, found {}",
-                            entry.name
-                        ),
-                        "classes have no folders inside",
-                    );
-                }
-            };
-            let classes = splits.entry(split).or_default();
+            let parts = parts(&entry, top);
             // A folder adds its class even without images, so that it is refused below.
-            if let Some(class) = class {
-                let images = classes.entry(class).or_default();
-                if !entry.is_folder {
+            if let ([class], true) | ([class, _], false) = (&parts[..], entry.is_folder) {
+                let images = classes.entry((*class).to_owned()).or_default();
+                if entry.is_image {
                     images.push(entry.name);
                 }
             }
         }
-        let train = splits.remove("train").unwrap_or_default();
-        let test_name = TEST
-            .into_iter()
-            .find(|name| splits.contains_key(*name))
-            .unwrap_or(TEST[0]);
-        let test = splits.remove(test_name).unwrap_or_default();
-        check_classes(source, ("train", &train), (test_name, &test))?;
-        check_classes(source, (test_name, &test), ("train", &train))?;
+        require_no_empty_class(source, "", &classes)?;
+        Ok(Self {
+            classes: classes.keys().cloned().collect(),
+            train: items(classes),
+            notes: vec![
+                "class folders without train/ and test/: all are training images (data.test_share, data.holdout)"
+                    .to_owned(),
+            ],
+            ..Self::default()
+        })
+    }
+
+    /// Layout of a training split, with or without others, of class folders or without labels.
+    fn split(source: &str, entries: Vec<Entry>, top: usize) -> Result<Self> {
+        let refuse = |problem: String, hint: &str| Err(Error::data(source, problem, hint));
+        let mut splits: BTreeMap<String, Classes> = BTreeMap::new();
+        let mut loose: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for entry in entries {
+            match (parts(&entry, top).as_slice(), entry.is_folder) {
+                ([], _) => {}
+                ([split, ..], is_folder)
+                    if !is_split(split) || !is_folder && parts(&entry, top).len() == 1 =>
+                {
+                    if entry.is_image {
+                        return refuse(
+                            format!("expected the folders train and test, found {}", entry.name),
+                            CLASS_FOLDERS,
+                        );
+                    }
+                }
+                ([split], _) => drop(splits.entry((*split).to_owned()).or_default()),
+                ([split, _], false) => {
+                    loose
+                        .entry((*split).to_owned())
+                        .or_default()
+                        .push(entry.name);
+                }
+                // Images in folders inside a class are of that class.
+                ([split, class, ..], _) => {
+                    let classes = splits.entry((*split).to_owned()).or_default();
+                    let images = classes.entry((*class).to_owned()).or_default();
+                    if entry.is_image {
+                        images.push(entry.name);
+                    }
+                }
+            }
+        }
+        let labeled = splits.values().any(|classes| !classes.is_empty());
+        if let Some((split, names)) = loose.iter().next() {
+            // Training images without labels, and nothing else.
+            if !labeled && split == TRAIN {
+                let item = |name: &String| Item {
+                    name: name.clone(),
+                    label: 0,
+                };
+                let other = loose.keys().find(|other| *other != TRAIN);
+                let note = |name: &String| format!("{name}/ has no class folders and is not used");
+                return Ok(Self {
+                    train: names.iter().map(item).collect(),
+                    notes: other.map(note).into_iter().collect(),
+                    ..Self::default()
+                });
+            }
+            return refuse(
+                format!(
+                    "expected a class folder around each image, found {}",
+                    names[0]
+                ),
+                "without labels, give the folder itself that holds the images",
+            );
+        }
+        let train = splits.remove(TRAIN).unwrap_or_default();
+        let mut others = TEST.into_iter().filter(|name| splits.contains_key(*name));
+        let (test_name, val_name) = (others.next(), others.next());
+        let mut take = |name: Option<&str>| {
+            let classes = name.and_then(|name| splits.remove(name));
+            classes
+                .filter(|classes| !classes.is_empty())
+                .unwrap_or_default()
+        };
+        let (test, val) = (take(test_name), take(val_name));
+        if train.is_empty() {
+            let other = test_name.unwrap_or(TEST[0]);
+            return refuse(
+                format!("expected images in train/<class>/ as in {other}/, found none"),
+                "training images of every class are needed",
+            );
+        }
+        require_no_empty_class(source, "train/", &train)?;
+        let named = |name: Option<&str>| name.unwrap_or(TEST[0]).to_owned();
+        for (name, split) in [(named(test_name), &test), (named(val_name), &val)] {
+            require_no_empty_class(source, &format!("{name}/"), split)?;
+            require_same_classes(source, &name, split, &train)?;
+        }
+        let mut notes = Vec::new();
+        if let Some(name) = val_name.filter(|_| !val.is_empty()) {
+            let test = named(test_name);
+            notes.push(format!(
+                "{test}/ is the test set, {name}/ the images that are held out (evaluate.split = \"holdout\")"
+            ));
+        }
+        if test.is_empty() {
+            notes.push("no test images (data.test_share keeps some for it)".to_owned());
+        }
         Ok(Self {
             classes: train.keys().cloned().collect(),
             train: items(train),
             test: items(test),
+            val: items(val),
+            notes,
         })
     }
 }
 
-/// Refuses a split without images, a class without images, and a class that the other split lacks.
-fn check_classes(
-    source: &str,
-    (name, split): (&str, &Classes),
-    (other_name, other): (&str, &Classes),
-) -> Result<()> {
-    if split.is_empty() {
-        return Err(Error::data(
-            source,
-            format!("expected images in {name}/<class>/ as in {other_name}/, found none"),
-            "training and test images of every class are needed",
-        ));
-    }
-    if let Some((class, _)) = split.iter().find(|(_, images)| images.is_empty()) {
-        return Err(Error::data(
-            source,
-            format!("expected PNG or JPEG images in {name}/{class}, found none"),
-            "remove the folder, or put images into it",
-        ));
-    }
-    // An empty other split is refused by its own call.
-    match split
-        .keys()
-        .find(|class| !other.is_empty() && !other.contains_key(*class))
-    {
-        None => Ok(()),
-        Some(class) => Err(Error::data(
-            source,
-            format!(
-                "expected the same classes in train and test, found {class} in {name} and not in {other_name}"
-            ),
-            "training and test images of every class are needed",
+/// Whether a folder has the name of a split.
+fn is_split(name: &str) -> bool {
+    name == TRAIN || TEST.contains(&name)
+}
+
+/// A sentence about files that are no images.
+fn passed_over(others: &[&str]) -> Option<String> {
+    let named = others
+        .iter()
+        .take(3)
+        .copied()
+        .collect::<Vec<_>>()
+        .join(", ");
+    match others.len() {
+        0 => None,
+        1 => Some(format!("1 file is no image and is passed over: {named}")),
+        count @ 2..=3 => Some(format!(
+            "{count} files are no images and are passed over: {named}"
+        )),
+        count => Some(format!(
+            "{count} files are no images and are passed over: {named}, …"
         )),
     }
+}
+
+/// Refuses a class without images; `split` is the folder's name with a slash.
+fn require_no_empty_class(source: &str, split: &str, classes: &Classes) -> Result<()> {
+    match classes.iter().find(|(_, images)| images.is_empty()) {
+        None => Ok(()),
+        Some((class, _)) => Err(Error::data(
+            source,
+            format!("expected images in {split}{class} ({KNOWN}), found none"),
+            "remove the folder, or put images into it",
+        )),
+    }
+}
+
+/// Refuses a test split, if there is one, whose classes are not those of the training split.
+fn require_same_classes(source: &str, name: &str, split: &Classes, train: &Classes) -> Result<()> {
+    let lacks = |has: &Classes, other: &Classes| {
+        has.keys()
+            .find(|class| !other.contains_key(*class))
+            .cloned()
+    };
+    if split.is_empty() {
+        return Ok(());
+    }
+    let problem = match (lacks(train, split), lacks(split, train)) {
+        (Some(class), _) => format!("found {class} in train and not in {name}"),
+        (None, Some(class)) => format!("found {class} in {name} and not in train"),
+        (None, None) => return Ok(()),
+    };
+    Err(Error::data(
+        source,
+        format!("expected the same classes in train and {name}, {problem}"),
+        "training and test images of every class are needed",
+    ))
 }
 
 /// Parts of a name below the top folder, whose length with its slash is `top`. The top folder
@@ -200,8 +306,7 @@ fn top_folder(entries: &[Entry]) -> Option<String> {
         Some(rest) => rest.starts_with('/'),
         None => false,
     };
-    let is_split = top == "train" || TEST.contains(&top);
-    (!is_split && entries.iter().all(inside)).then(|| top.to_string())
+    (!is_split(top) && entries.iter().all(inside)).then(|| top.to_string())
 }
 
 #[cfg(test)]
@@ -214,6 +319,7 @@ mod tests {
             name: name.trim_end_matches('/').into(),
             is_folder: name.ends_with('/'),
             is_own: false,
+            is_image: super::super::filename::is_image(name),
         };
         Layout::of("set", names.iter().map(entry).collect())
     }
@@ -310,45 +416,90 @@ mod tests {
     }
 
     #[test]
+    fn classes_come_from_folders_with_and_without_splits() {
+        let classes = |names: &[&str]| {
+            let found = layout(names).unwrap();
+            (
+                found.classes,
+                found.train.len(),
+                found.test.len(),
+                found.val.len(),
+            )
+        };
+        let own = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        let (cats, none) = (own(&["cat", "dog"]), own(&[]));
+        for (names, expected) in [
+            (&["cat/1.png", "dog/1.png"][..], (cats.clone(), 2, 0, 0)),
+            (&["set/cat/1.png", "set/dog/1.png"], (cats.clone(), 2, 0, 0)),
+            (
+                &["train/cat/1.png", "train/dog/1.png"],
+                (cats.clone(), 2, 0, 0),
+            ),
+            (
+                &[
+                    "train/cat/a/1.png",
+                    "train/dog/1.png",
+                    "test/cat/1.png",
+                    "test/dog/1.png",
+                ],
+                (cats.clone(), 2, 2, 0),
+            ),
+            (
+                &[
+                    "train/cat/1.png",
+                    "train/dog/1.png",
+                    "val/cat/1.png",
+                    "val/dog/1.png",
+                    "test/cat/1.png",
+                    "test/dog/1.png",
+                ],
+                (cats.clone(), 2, 2, 2),
+            ),
+            // One folder is no two classes, and no class has folders of its own.
+            (&["cat/1.png", "cat/2.png"], (none.clone(), 2, 0, 0)),
+            (
+                &["2021/05/1.png", "2022/06/a/2.png"],
+                (none.clone(), 2, 0, 0),
+            ),
+            (&["a.png", "x/b.png"], (none.clone(), 2, 0, 0)),
+            (&["train/1.png", "train/2.png"], (none.clone(), 2, 0, 0)),
+        ] {
+            assert_eq!(classes(names), expected, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_decided_is_said() {
+        let notes = |names: &[&str]| layout(names).unwrap().notes.join("; ");
+        let both = ["train/a/1.png", "val/a/1.png", "test/a/1.png"];
+        assert!(notes(&both).contains("val/ the images that are held out"));
+        assert!(notes(&["cat/1.png", "dog/1.png"]).contains("data.test_share"));
+        assert!(notes(&["a/b/1.png", "c/2.png"]).contains("without labels"));
+        let others = [
+            "train/a/1.png",
+            "train/a/1.txt",
+            "test/a/1.png",
+            "labels.csv",
+        ];
+        assert!(notes(&others).contains("2 files are no images and are passed over: labels.csv"));
+        assert_eq!(notes(&["a.png", "b.png"]), "");
+    }
+
+    #[test]
     fn what_cannot_be_used_is_named_with_a_hint() {
-        let cases: [(&[&str], &str); 18] = [
-            (&[], "expected PNG or JPEG images, found none"),
-            (
-                &["train/", "train/a/"],
-                "expected PNG or JPEG images, found none",
-            ),
-            (
-                &["README.md", ".x.png"],
-                "expected PNG or JPEG images, found none",
-            ),
-            (
-                &["train/a/1.png", "train/a/1.txt", "test/a/1.png"],
-                "found train/a/1.txt",
-            ),
-            (&["a.png", "b.gif"], "found b.gif"),
-            (&["notes.odt"], "found notes.odt"),
-            (&["a.png", "png"], "found png"),
+        let cases: [(&[&str], &str); 11] = [
+            (&[], "found none"),
+            (&["train/", "train/a/"], "found none"),
+            (&["README.md", ".x.png"], "found none"),
+            (&["notes.odt"], "found notes.odt, which is none"),
             (&["a.png", "a.png"], "found a.png twice"),
-            (&["a.png", "x/b.png"], "found a.png and x/b.png"),
             (
-                &["train/1.png", "test/2.png"],
-                "class folder around each image, found test/2.png",
-            ),
-            (
-                &["train/1.png"],
+                &["train/1.png", "test/a/2.png"],
                 "class folder around each image, found train/1.png",
             ),
             (
-                &["cat/1.png", "dog/1.png"],
-                "expected the folders train and test, found cat",
-            ),
-            (
-                &["train/a/b/1.png", "test/a/1.png"],
-                "found train/a/b/1.png",
-            ),
-            (
-                &["train/a/1.png"],
-                "expected images in test/<class>/ as in train/, found none",
+                &["train/a/1.png", "b.png"],
+                "expected the folders train and test, found b.png",
             ),
             (
                 &["val/a/1.png"],
@@ -356,7 +507,7 @@ mod tests {
             ),
             (
                 &["train/a/1.png", "test/a/1.png", "train/b/", "test/b/1.png"],
-                "images in train/b, found none",
+                "images in train/b ",
             ),
             (
                 &["train/a/1.png", "test/a/1.png", "train/b/1.png"],
@@ -376,17 +527,11 @@ mod tests {
             ("data_batch_1", "Python version"),
             ("train-images-idx3-ubyte", "IDX"),
             ("a.zip", "unpack"),
-            ("a.webp", "convert"),
-            ("labels.csv", "move it out"),
+            ("a.npz", "NumPy"),
+            ("train_X.bin", "STL-10"),
         ] {
-            assert!(
-                layout(&[name, "a.png"])
-                    .unwrap_err()
-                    .hint()
-                    .unwrap()
-                    .contains(hint),
-                "{name}"
-            );
+            let error = layout(&[name]).unwrap_err();
+            assert!(error.hint().unwrap().contains(hint), "{name}: {error}");
         }
     }
 }

@@ -15,6 +15,7 @@ mod entry;
 mod filename;
 mod files;
 mod fingerprint;
+mod fit;
 #[cfg(test)]
 mod fixtures;
 mod folder;
@@ -22,6 +23,7 @@ mod idx;
 mod images;
 mod layout;
 mod own_output;
+mod reading;
 mod sample;
 mod stream;
 mod tarball;
@@ -35,32 +37,44 @@ pub use crate::tensor::Batch;
 use archive::Store;
 pub use dataset::{Dataset, Split};
 pub use decode::MAX_SIDE;
-pub use files::read_images;
+pub use files::{ReadImages, image_files, read_images};
 pub use fingerprint::SplitFingerprint;
+pub use fit::{Fit, Interpolation};
 pub use images::Images;
 pub use own_output::is_own_picture;
+pub use reading::{Channels, Damaged, Reading, Size};
 
 /// Names of the data sets that are part of the program, as [`load`] takes them.
 pub const EMBEDDED: &[&str] = &[embedded::NAME];
+
+/// Loads a data set as it is; see [`load_as`].
+///
+/// # Errors
+/// Those of [`load_as`].
+pub fn load(source: &str) -> Result<Dataset> {
+    load_as(source, &Reading::default(), Damaged::Refuse)
+}
 
 /// Loads a data set: an embedded one by its name (see [`EMBEDDED`]), or one of these at a path
 /// (`./name` for a path that is called like an embedded data set):
 /// - a folder with the four IDX files of MNIST, plain or gzip;
 /// - CIFAR-10 or CIFAR-100 in the official binary version, a folder or a tar archive;
-/// - PNG and JPEG images in `train/<class>/` and `test/<class>/` (`val/` or `valid/` if there is no
-///   `test/`), or, unlabeled, in one flat folder; a folder or a tar archive.
+/// - images (PNG, JPEG, WebP, BMP, TIFF, GIF) in `train/<class>/`, with or without `test/<class>/` (`val/`,
+///   `valid/`, `validation/`), in class folders alone, or, unlabeled, in any other tree; a folder or a tar archive.
 ///
 /// A tar archive may be gzip-compressed; nothing is unpacked to disk. Files that this program wrote
-/// into the folder (contact sheets, reports, weights, run folders) are not read as data. Links count as
-/// the files that they lead to, also inside an archive; what leads outside or nowhere is left out, which
-/// [`Dataset::notes`] says.
+/// into the folder (contact sheets, reports, weights, run folders) are not read as data, nor are files that are no
+/// images. Links count as the files that they lead to, also inside an archive; what leads outside or nowhere is left
+/// out. [`Dataset::notes`] says so, and what was converted.
+///
+/// `reading` says what becomes of images of several sizes and kinds, `damaged` of those that cannot be read.
 ///
 /// # Errors
 /// [`Error::Data`] for an unknown name or an unusable data set, [`Error::Format`] for a damaged
 /// file, [`Error::Io`] if a file cannot be read.
-pub fn load(source: &str) -> Result<Dataset> {
+pub fn load_as(source: &str, reading: &Reading, damaged: Damaged) -> Result<Dataset> {
     if source == embedded::NAME {
-        return embedded::load()?.checked();
+        return embedded::load()?.read_as(reading).checked(true);
     }
     let path = Path::new(source);
     let mut store = match fs::metadata(path) {
@@ -84,15 +98,15 @@ pub fn load(source: &str) -> Result<Dataset> {
         Err(error) => return Err(Error::io("read", path)(error)),
     };
     let entries = store.list()?;
-    let mut dataset = if idx::matches(&store, &entries) {
-        idx::load(&store)?
+    let (mut dataset, tested) = if idx::matches(&store, &entries) {
+        (idx::load(&store)?.read_as(reading), true)
     } else if let Some(found) = cifar::find(&store, &entries)? {
-        cifar::load(&store, &found)?
+        (cifar::load(&store, &found)?.read_as(reading), true)
     } else {
-        folder::load(&store, entries)?
+        (folder::load(&store, entries, reading, damaged)?, false)
     };
-    dataset.notes = store.notes();
-    dataset.checked()
+    dataset.notes.splice(..0, store.notes());
+    dataset.checked(tested)
 }
 
 #[cfg(test)]

@@ -175,6 +175,8 @@ mod tests {
             train: split(labels.clone(), labels.len() as u8),
             test: split(vec![], 0),
             notes: Vec::new(),
+            val: None,
+            reading: Default::default(),
         }
     }
 

@@ -128,10 +128,8 @@ pub(super) fn visit(
         let name = name
             .or_else(|| pax.path.map(<[u8]>::to_vec))
             .unwrap_or_else(|| header.path_bytes().into_owned());
-        let name = String::from_utf8(name).map_err(|error| {
-            let shown = String::from_utf8_lossy(error.as_bytes());
-            not_utf8(&path.join(shown.as_ref()))
-        })?;
+        // Names of other bytes are shown as well as they can be.
+        let name = String::from_utf8_lossy(&name).into_owned();
         let link = about.link.as_ref().map(terminated);
         let link = link
             .or_else(|| pax.link.map(<[u8]>::to_vec))
@@ -184,11 +182,6 @@ pub(super) fn visit(
         return Err(Error::format(path, "end of archive", expected, "more"));
     }
     Ok(())
-}
-
-/// Error of a name that is not UTF-8.
-pub(super) fn not_utf8(path: &Path) -> Error {
-    Error::format(path, "file name", "a name in UTF-8", "other bytes")
 }
 
 /// Whether a first block is a tar header, by its checksum (the oldest archives have no other mark),

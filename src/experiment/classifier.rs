@@ -115,6 +115,7 @@ impl Experiment {
             image_size: [images.height, images.width],
             finetuning: Some(mode.clone()),
             recipe: text,
+            reading: target.reading,
             format: MODEL_FORMAT,
             ..model.info
         };
@@ -318,7 +319,12 @@ impl Fitting<'_> {
         };
         let mut plan = self.entry.settings.plan.clone();
         // Few labels: one step an epoch.
-        plan.batch_size = plan.batch_size.min(images);
+        if plan.batch_size > images {
+            let asked = plan.batch_size;
+            let text = format!("batches of all {images} images instead of {asked}");
+            context.note(&stage, text);
+            plan.batch_size = images;
+        }
         let started = Instant::now();
         let mut losses = Vec::new();
         let (model, sittings) = {

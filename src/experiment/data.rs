@@ -2,12 +2,14 @@
 
 use crate::data::{self, Dataset, Split};
 use crate::error::{Error, Result};
-use crate::recipe::{Downstream, Recipe, SplitName};
+use crate::recipe::{self, Downstream, Recipe, SplitName};
 
 /// Data sets that a recipe names, as they are on disk: the same for every seed.
 #[derive(Clone)]
 pub struct Sources {
     pretraining: Dataset,
+    /// More images for pretraining.
+    unlabeled: Vec<Dataset>,
     downstream: Option<Dataset>,
 }
 
@@ -17,16 +19,24 @@ impl Sources {
     /// # Errors
     /// Whatever is wrong with the data, and downstream images of other channels.
     pub fn load(recipe: &Recipe) -> Result<Self> {
-        let pretraining = data::load(&recipe.data.source)?;
-        let channels = pretraining.train.images.channels;
+        let given = &recipe.data;
+        let load = |source: &str| data::load_as(source, &given.reading(), given.damaged);
+        let labeled = load(&given.source)?;
+        let channels = labeled.train.images.channels;
         let other = recipe.downstream.as_ref();
-        let downstream = other.map(|wanted| load_downstream(wanted, channels));
+        let downstream = other.map(|wanted| load_downstream(wanted, given, channels));
+        let downstream = downstream.transpose()?;
+        let unlabeled = given.unlabeled.iter().map(|source| load(source));
         Ok(Self {
-            downstream: downstream.transpose()?,
-            pretraining,
+            unlabeled: unlabeled.collect::<Result<_>>()?,
+            pretraining: labeled,
+            downstream,
         })
     }
 }
+
+/// Makes the seed of the test share another one than that of the holdout.
+const TEST_SHARE: u64 = 0x7465_7374;
 
 /// Use that is made of a recipe's images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +78,16 @@ impl Data {
         let Sources {
             mut pretraining,
             mut downstream,
+            unlabeled,
         } = sources;
+        for data in [Some(&mut pretraining), downstream.as_mut()]
+            .into_iter()
+            .flatten()
+        {
+            if data.test.images.is_empty() && given.test_share > 0.0 && !data.classes.is_empty() {
+                (data.train, data.test) = data.holdout(given.test_share, seed ^ TEST_SHARE)?;
+            }
+        }
         let applies = |limit: &usize, data: &Dataset| {
             purpose == Purpose::Train || *limit <= data.train.images.len()
         };
@@ -103,6 +122,17 @@ impl Data {
                 judged = target.unwrap_or_else(|| own.clone());
             }
             held_out = Some(own);
+        } else if let Some(val) = pretraining.val.take() {
+            let target = downstream.as_mut().and_then(|data| data.val.take());
+            if recipe.evaluate.split == SplitName::Holdout {
+                judged = target.unwrap_or_else(|| val.clone());
+            }
+            held_out = Some(val);
+        }
+        if held_out.is_none() && recipe.evaluate.split == SplitName::Holdout {
+            let problem = "holdout images are to be evaluated, but none are held out";
+            let hint = "set data.holdout to 0.2, say";
+            return Err(Error::recipe("evaluate.split", problem, hint));
         }
         // Unlabeled data has no test images, and nothing is judged by it.
         if let (key, Some(limit)) = test_limit
@@ -110,8 +140,25 @@ impl Data {
         {
             judged = limited(key, &judged, classes, limit, seed)?;
         }
+        // Last: what is kept for testing is no part of pretraining.
+        if !unlabeled.is_empty() {
+            let mut labeled = pretraining;
+            pretraining = labeled.without_labels();
+            for more in &unlabeled {
+                pretraining.join(more)?;
+            }
+            let channels = pretraining.train.images.channels;
+            let splits = [&mut labeled.train, &mut labeled.test, &mut judged];
+            for split in splits.into_iter().chain(&mut held_out) {
+                split.images = split.images.with_channels(channels);
+            }
+            let (all, own) = (pretraining.train.images.len(), labeled.train.images.len());
+            let note = format!("{all} images for pretraining, {own} of them with labels");
+            pretraining.notes.push(note);
+            downstream.get_or_insert(labeled);
+        }
         if purpose == Purpose::Train {
-            recipe.check_data(&pretraining, downstream.as_ref())?;
+            recipe.check_data(&pretraining)?;
         }
         Ok(Self {
             pretraining,
@@ -129,6 +176,10 @@ impl Data {
 
 fn limited(key: &str, split: &Split, classes: usize, limit: usize, seed: u64) -> Result<Split> {
     let (least, found) = (classes.max(1), split.images.len());
+    // More than there are: all of them.
+    if limit >= found && found >= least {
+        return Ok(split.clone());
+    }
     if (least..=found).contains(&limit) {
         return Ok(split.limit(classes, limit, seed));
     }
@@ -141,8 +192,12 @@ fn limited(key: &str, split: &Split, classes: usize, limit: usize, seed: u64) ->
 }
 
 /// Reads the downstream images, with as many channels as the encoder's.
-fn load_downstream(wanted: &Downstream, channels: usize) -> Result<Dataset> {
-    let mut data = data::load(&wanted.source)?;
+fn load_downstream(
+    wanted: &Downstream,
+    pretraining: &recipe::Data,
+    channels: usize,
+) -> Result<Dataset> {
+    let mut data = data::load_as(&wanted.source, &pretraining.reading(), pretraining.damaged)?;
     let found = data.train.images.channels;
     if found != channels {
         if !wanted.convert_channels {

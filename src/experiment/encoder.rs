@@ -125,6 +125,7 @@ impl Experiment {
             finetuning,
             normalize: trained.backbone.encoder.normalize().cloned(),
             recipe: text,
+            reading: data.reading,
             arithmetic,
             advcl_version: env!("CARGO_PKG_VERSION").to_owned(),
         };

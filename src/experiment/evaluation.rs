@@ -54,7 +54,9 @@ impl Experiment {
     /// [`Error::Run`] when there is no encoder or no classifier yet; [`Error::Interrupted`];
     /// [`Error::Logits`]; [`Error::Data`] for images of classes that a classifier does not know.
     pub fn evaluate(&self, cells: &[Cell], context: &mut Context) -> Result<Summary> {
-        self.data.target().require_labels()?;
+        let target = self.data.target();
+        target.require_labels()?;
+        target.require_judged(&self.data.judged)?;
         self.attacked_images()?;
         self.enter(context, |context| self.summarize(cells, context))
     }

@@ -162,6 +162,17 @@ impl Places<'_> {
                 *text = now;
             }
         }
+        if let Some(Value::Table(data)) = table.get_mut("data")
+            && let Some(Value::Array(sources)) = data.get_mut("unlabeled")
+        {
+            for source in sources {
+                if let Value::String(text) = source
+                    && let Some(now) = self.now(text)
+                {
+                    *text = now;
+                }
+            }
+        }
         if let Some(Value::Table(methods)) = table.get_mut("pretrain") {
             for (_, settings) in methods.iter_mut() {
                 let Value::Table(settings) = settings else {

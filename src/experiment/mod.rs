@@ -179,6 +179,7 @@ impl Experiment {
     fn require_labels(&self) -> Result<()> {
         let target = self.data.target();
         self.require_training_labels(target)?;
+        target.require_judged(&self.data.judged)?;
         target.require_every_class(&self.data.judged, "test")
     }
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{Recipe, SplitName};
+use super::Recipe;
 use crate::check::Check;
-use crate::data::Dataset;
+use crate::data::{self, Dataset};
 use crate::error::{Result, nearest};
 use crate::pretrain::Entry;
 
@@ -19,11 +19,18 @@ impl Recipe {
         }
         self.check_seeds(&check)?;
         check.in_range("checkpoint.minutes", self.checkpoint.minutes, 0.0, 1e6)?;
-        check.in_range("data.holdout", self.data.holdout, 0.0, 0.9)?;
-        if self.evaluate.split == SplitName::Holdout && self.data.holdout == 0.0 {
-            let problem = "holdout images are to be evaluated, but none are held out";
-            return check.refuse("evaluate.split", problem, "set data.holdout to 0.2, say");
+        check.in_range("data.test_share", self.data.test_share, 0.0, 0.9)?;
+        if let Some(size) = self.data.size {
+            let sides = size.sides();
+            if sides
+                .iter()
+                .any(|side| !(1..=data::MAX_SIDE).contains(side))
+            {
+                let problem = format!("expected 1 to {} pixels, found {sides:?}", data::MAX_SIDE);
+                return check.refuse("data.size", problem, "64, or [48, 96] for height and width");
+            }
         }
+        check.in_range("data.holdout", self.data.holdout, 0.0, 0.9)?;
         let entries = self.pretrain.entries();
         if entries.is_empty() {
             let hint = "add a table [pretrain.simclr] or [pretrain.advcl]";
@@ -148,18 +155,13 @@ impl Recipe {
     ///
     /// # Errors
     /// [`Error::Recipe`](crate::Error::Recipe) naming the key.
-    pub fn check_data(&self, data: &Dataset, downstream: Option<&Dataset>) -> Result<()> {
+    pub fn check_data(&self, data: &Dataset) -> Result<()> {
         let images = data.train.images.len();
         let whole = Check::new("");
         for entry in self.pretrain.entries() {
             let check = whole.within("pretrain", &entry.name);
             check.batch("plan", entry.method().plan(), images)?;
             entry.method().check_images(&data.train.images, &check)?;
-        }
-        let target = downstream.unwrap_or(data).train.images.len();
-        for entry in self.finetune.entries() {
-            let check = whole.within("finetune", &entry.name);
-            check.batch("plan", &entry.settings.plan, target)?;
         }
         if let Some(count) = self.cluster_counts().iter().find(|count| **count > images) {
             let problem = format!("{count} clusters of only {images} training images");

@@ -6,6 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
 use crate::attack::{Attack, Suite};
+use crate::data::Size;
 use crate::finetune::{self, Finetune, MODES};
 use crate::pixels::Pixels;
 use crate::pretrain::{self, METHODS, Pretrain};
@@ -17,6 +18,16 @@ impl JsonSchema for Pixels {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "title": "distance in pixels", "type": ["number", "string"] })
+    }
+}
+
+impl JsonSchema for Size {
+    fn schema_name() -> Cow<'static, str> {
+        "Size".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "title": "pixels, or height and width", "type": ["integer", "array"] })
     }
 }
 

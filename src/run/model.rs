@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use super::layout::{MODEL, RECIPE};
-use crate::data::MAX_SIDE;
+use crate::data::{MAX_SIDE, Reading};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::nn::{Backbone, Classifier, Encoder, EncoderConfig, Linear, Normalize, Route};
@@ -49,12 +49,19 @@ pub struct ModelInfo {
     pub normalize: Option<Normalize>,
     /// Everything that the weights depend on, as TOML: parts of the recipe, fingerprints of the images.
     pub recipe: String,
+    /// How the images were read, so that predictions read theirs in the same way.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reading: Reading,
     /// Ways in which the encoder was pretrained, as far as they change the last bits: one for each sitting that
     /// computed in another way than those before; empty in files of earlier versions, and for imported weights.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arithmetic: Vec<String>,
     /// Version of the program that wrote the file.
     pub advcl_version: String,
+}
+
+fn is_default(reading: &Reading) -> bool {
+    *reading == Reading::default()
 }
 
 /// Default of files from before there were methods without a projection head.
@@ -407,6 +414,7 @@ mod tests {
             finetuning: None,
             normalize: None,
             recipe: String::new(),
+            reading: Reading::default(),
             arithmetic: Vec::new(),
             advcl_version: "0.1.0".to_owned(),
         };

@@ -170,7 +170,9 @@ fn archives_with_links_and_of_what_does_not_fit() {
     let json = advcl(path, "data inspect lost.tar --replace --json")
         .expect(0)
         .json();
-    assert_eq!(json["notes"].as_array().expect("notes").len(), 1);
+    let notes = json["notes"].as_array().expect("notes");
+    let left_out = |note: &&serde_json::Value| note.to_string().contains("left out");
+    assert_eq!(notes.iter().filter(left_out).count(), 1);
 
     put(
         path.join("name.tar"),

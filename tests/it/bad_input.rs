@@ -52,7 +52,7 @@ fn wrong_overrides() {
         "pretrain.simclr.plan.batch_size=1",
         "cluster.counts=[2,65]",
         "data.train_limit=0",
-        "data.test_limit=3000",
+        "data.test_limit=5",
         "data.test_limit=9",
         "pretrain.advcl.high_frequency_radius=20",
         "pretrain.advcl.attack_steps=0",
@@ -107,7 +107,7 @@ fn wrong_arguments() {
         "bench kernels --device gpu",
         "bench step --width wide",
         "frobnicate",
-        "data inspect --rows 0",
+        "data inspect --rows 0 --sheet s.png",
     ] {
         transcript.refuse(args);
     }

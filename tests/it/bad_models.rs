@@ -1,9 +1,12 @@
 //! Bad input: the models and images of `predict`, and a disk that is full.
 
+use std::io::Write as _;
+use std::process::Stdio;
+
 use advcl::weights;
 use serde_json::{Value, json};
 
-use crate::{Transcript, advcl, answer, contents, folder_after, get, png, put};
+use crate::{Answer, Transcript, advcl, answer, contents, folder_after, get, png, program, put};
 
 #[test]
 fn models_and_images_that_predict_cannot_use() {
@@ -28,8 +31,6 @@ fn models_and_images_that_predict_cannot_use() {
     put(path.join("cut.safetensors"), &cut[..cut.len() - 4]);
     for args in [
         "predict run/simclr/slf nowhere.png",
-        "predict run/simclr/slf good.png cut.png",
-        "predict run/simclr/slf small.png",
         "predict run/simclr/slf text.png",
         "predict run/simclr/slf none",
         "predict run/simclr/slf",
@@ -41,7 +42,81 @@ fn models_and_images_that_predict_cannot_use() {
     ] {
         transcript.refuse(args);
     }
+    transcript.note("One bad file keeps no other from being answered.");
+    let pair = advcl(path, "predict run/simclr/slf good.png cut.png nowhere.png").expect(1);
+    assert!(pair.stdout.starts_with("good.png  "), "{pair}");
+    transcript.add_without_numbers(&without_results(pair));
+    transcript.note("Another size is brought to that of the model.");
+    let small = advcl(path, "predict run/simclr/slf small.png").expect(0);
+    transcript.add_without_numbers(&without_results(small));
     transcript.check("models_and_images_that_predict_cannot_use");
+}
+
+/// An answer without its predictions, which depend on the processor.
+fn without_results(answer: Answer) -> Answer {
+    Answer {
+        stdout: String::new(),
+        ..answer
+    }
+}
+
+#[test]
+fn predictions_for_programs() {
+    let folder = folder_after("run simclr.toml --run run");
+    let path = folder.path();
+    for (name, value) in [("a", 10), ("b", 200), ("c", 90)] {
+        put(
+            path.join(format!("photos/{name}.png")),
+            png(28, &[value; 784]),
+        );
+    }
+    put(path.join("photos/broken.png"), "no picture");
+    let model = "run/simclr/slf";
+    let all = advcl(path, &format!("predict {model} photos --json"))
+        .expect(1)
+        .json();
+    let all = all.as_array().expect("a list");
+    assert_eq!(all.len(), 3);
+    // A line for each file, that which cannot be read too.
+    let lines = advcl(path, &format!("predict {model} photos --jsonl --top 2")).expect(1);
+    let lines: Vec<Value> = lines
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a line of JSON"))
+        .collect();
+    assert_eq!(lines.len(), 4);
+    assert!(
+        lines[0]["error"]
+            .as_str()
+            .expect("an error")
+            .contains("broken.png")
+    );
+    for (line, whole) in lines[1..].iter().zip(all) {
+        assert_eq!(line["image"], whole["image"]);
+        assert_eq!(line["classes"].as_array().map(Vec::len), Some(2));
+        assert_eq!(line["classes"][1], whole["classes"][1]);
+    }
+    // A list on standard input.
+    let mut command = program(path);
+    command.args(["predict", model, "-", "--csv", "--top", "1"]);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program starts");
+    let list = b"photos/c.png\r\n\nphotos/a.png\n";
+    child
+        .stdin
+        .take()
+        .expect("piped")
+        .write_all(list)
+        .expect("it reads");
+    let output = child.wait_with_output().expect("a child of ours");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "image,rank,class,probability,logit");
+    assert!(lines[1].starts_with("photos/c.png,1,") && lines[2].starts_with("photos/a.png,1,"));
+    assert_eq!((lines.len(), output.status.code()), (3, Some(0)));
 }
 
 /// Where files cannot grow past a limit, a run names the file that it could not write and keeps

@@ -109,6 +109,8 @@ fn agrees_with_predictions(path: &Path, written: &Summary, transcript: &mut Tran
         name,
         classes,
         notes: Vec::new(),
+        val: None,
+        reading: Default::default(),
     };
     let judged = match recipe.data.test_limit {
         Some(limit) => {

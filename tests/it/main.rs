@@ -18,6 +18,7 @@ mod measures;
 mod methods;
 mod modes;
 mod networks;
+mod own_images;
 mod own_output;
 mod page;
 mod parity;

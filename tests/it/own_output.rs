@@ -50,9 +50,13 @@ fn commands_inside_the_data_folder_work_again() {
             json["sheet"].take();
             json
         };
-        let before = json("");
+        let before = json("--sheet views.png");
         assert_eq!(json("--sheet ../other.png"), before, "{name}");
-        assert_eq!(json(""), before, "{name}: the same command again");
+        assert_eq!(
+            json("--sheet views.png"),
+            before,
+            "{name}: the same command again"
+        );
         // The same images: nothing in the run folder is computed again.
         let files = contents(&path.join("runs"));
         assert_eq!(advcl(&path, &command).expect(0).stdout, first);
@@ -89,7 +93,7 @@ fn our_pictures_are_not_predicted() {
     put(images.join("a/c.png"), picture(2));
     put(images.join("a.png"), picture(3));
     put(images.join(".hidden.png"), "not an image");
-    advcl(&images, "data inspect ../set").expect(0);
+    advcl(&images, "data inspect ../set --sheet views.png").expect(0);
     copy(&path.join("run"), &images.join("runs/run"));
     put(images.join("runs/run/picture.png"), picture(4));
     let json = advcl(path, "predict run/simclr/slf images --json")
@@ -111,7 +115,6 @@ fn a_contact_sheet_replaces_a_contact_sheet_only() {
     put(path.join("notes.txt"), "mine");
     let mut transcript = Transcript::new(path);
     for sheet in [
-        "",
         "--sheet views.png",
         "--sheet notes.txt",
         "--sheet flat/00.png",
@@ -129,9 +132,13 @@ fn a_contact_sheet_replaces_a_contact_sheet_only() {
         advcl(path, &format!("data inspect flat {args}")).expect(0);
         get(path.join("views.png"))
     };
-    let ten = sheet("--replace");
-    assert!(sheet("--rows 3") != ten);
-    assert_eq!(sheet(""), ten);
+    let ten = sheet("--sheet views.png --replace");
+    assert!(sheet("--sheet views.png --rows 3") != ten);
+    assert_eq!(sheet("--sheet views.png"), ten);
+    // None unless it is asked for.
+    std::fs::remove_file(path.join("views.png")).expect("a sheet");
+    advcl(path, "data inspect flat").expect(0);
+    assert!(!path.join("views.png").exists());
 }
 
 #[test]

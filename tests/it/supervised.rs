@@ -220,7 +220,11 @@ fn it_stands_beside_the_others_with_the_classifier_that_it_trained() {
     transcript.check("a_supervised_method_beside_the_others");
     put(path.join("photo.png"), png(28, &[9; 28 * 28]));
     advcl(path, &format!("predict run/{METHOD} photo.png")).expect(0);
-    advcl(path, &format!("data inspect --model run/{METHOD}")).expect(0);
+    advcl(
+        path,
+        &format!("data inspect --model run/{METHOD} --sheet views.png"),
+    )
+    .expect(0);
 
     // Nothing of the others depends on it, and nothing of it on them.
     let without = folder_after("run tiny.toml --run run");

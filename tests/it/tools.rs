@@ -108,7 +108,7 @@ fn data_inspect_draws_every_view() {
     let more = "fashion-mnist-12k --model run/simclr --sheet attacked.png --rows 2";
     let mut transcript = Transcript::new(path);
     for (args, file, rows, columns) in [
-        ("data inspect", "views.png", 10, 5),
+        ("data inspect --sheet views.png", "views.png", 10, 5),
         (&format!("data inspect {more}"), "attacked.png", 2, 6),
     ] {
         transcript.run(args, 0);

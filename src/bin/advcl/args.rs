@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use advcl::experiment::Stale;
+use advcl::files::expand_home;
 use advcl::nn::{self, Route};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -405,9 +406,18 @@ pub enum ReportFormat {
 pub struct Predict {
     /// model.safetensors of a run folder, or the folder that holds it
     pub model: PathBuf,
-    /// PNG or JPEG files, or folders of them
+    /// Image files, or folders of them; `-` reads a list from standard input, a path a line
     #[arg(required = true)]
     pub images: Vec<PathBuf>,
+    /// So many classes of each image [default: 3; all with -v and in JSON]
+    #[arg(long, value_name = "K")]
+    pub top: Option<usize>,
+    /// Print a line of JSON for each image, as soon as it is known
+    #[arg(long, conflicts_with_all = ["json", "csv"])]
+    pub jsonl: bool,
+    /// Print comma-separated values, a line for each class of an image
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
 }
 
 #[derive(Subcommand)]
@@ -472,7 +482,7 @@ pub enum List {
 
 #[derive(Subcommand)]
 pub enum DataCommand {
-    /// Print counts, size and channel means; write a contact sheet of the views
+    /// Print counts, size and channel means; write a contact sheet of views where asked to
     #[command(after_help = "Example: advcl data inspect my-images/ --sheet views.png")]
     Inspect(Inspect),
 }
@@ -487,7 +497,7 @@ pub struct Inspect {
     /// Model to attack for an adversarial view
     #[arg(long)]
     pub model: Option<PathBuf>,
-    /// Contact sheet to write; a sheet of an earlier call is replaced [default: views.png]
+    /// Contact sheet of views to write; a sheet of an earlier call is replaced
     #[arg(long, value_name = "PNG")]
     pub sheet: Option<PathBuf>,
     /// Replace any other file of that name too
@@ -514,6 +524,12 @@ impl Shared {
             PrecisionName::Bf16 => "precision = 'bf16'",
         });
         self.set.splice(..0, precision.map(str::to_owned));
+        // After an equals sign a shell expands nothing.
+        let expanded = |run: PathBuf| match run.to_str() {
+            Some(text) => PathBuf::from(expand_home(text)),
+            None => run,
+        };
+        self.run = self.run.map(expanded);
         self
     }
 }

@@ -1,57 +1,149 @@
 //! `advcl predict`: class probabilities for images.
 
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
-use advcl::data::{Split, read_images};
+use advcl::data::{Split, image_files, read_images};
 use advcl::evaluate::{Evaluator, StageProgress};
 use advcl::run::{Model, layout, models_below, some_of};
 use advcl::session::Context;
 use advcl::{Error, device};
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::args::{self, Shared};
-use crate::output::{print, print_json};
+use crate::output::{print, print_exactly, print_json, printable};
+use crate::progress::print_status;
 use crate::table;
 
 /// Images in a forward pass.
 const BATCH: usize = 256;
 /// Values of the images in a forward pass: large images come in smaller batches.
 const BATCH_VALUES: usize = 1 << 26;
+/// Images that are read before they are predicted.
+const CHUNK: usize = 4096;
+/// Classes that are shown of each image.
+const TOP: usize = 3;
 
-/// Predicts the classes of images.
+/// Predicts the classes of images. A file that cannot be read is reported, and the others are answered.
 pub fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
     let device = device::open(&shared.device)?;
     let path = model_file(&what.model)?;
     let model = Model::load(&path, &device)?;
     let classifier = model.classifier(&path)?.frozen();
     let [height, width] = model.info.image_size;
-    let (files, images) = read_images(&what.images, [model.info.channels, height, width])?;
-    let batch_size = (BATCH_VALUES / images.image_len().max(1)).clamp(1, BATCH);
-    let indices: Vec<usize> = (0..files.len()).collect();
-    let evaluator = Evaluator {
-        name: "predict",
-        logits: &|x| classifier.logits(x),
-        classes: model.info.classes.len(),
-        split: &Split {
-            images,
-            labels: Vec::new(),
-        },
-        batch_size,
-    };
-    let mut stage = StageProgress::new(evaluator.name, files.len());
+    let shape = [model.info.channels, height, width];
+    let values: usize = shape.iter().product();
+    let batch_size = (BATCH_VALUES / values.max(1)).clamp(1, BATCH);
+    let files = image_files(&listed(&what.images)?)?;
+    let lines = what.jsonl || what.csv;
+    let all = shared.json || what.jsonl || shared.verbose;
+    let shown = what.top.unwrap_or(if all { usize::MAX } else { TOP });
     let mut context = Context::new(device);
-    let clean = |batch: &[usize], context: &Context| Ok(evaluator.images(batch, &context.device));
-    let logits = evaluator.logit_rows(&indices, &mut stage, &mut context, clean)?;
-    let prediction = |(image, row): (&PathBuf, &[f32])| table::Prediction {
-        image: image.clone(),
-        classes: table::ranked(row, &model.info.classes),
-    };
-    let predictions: Vec<_> = files.iter().zip(logits.rows()).map(prediction).collect();
-    if shared.json {
-        return print_json(&predictions);
+    let (mut predictions, mut failed, mut fitted) = (Vec::new(), 0, 0);
+    if what.csv {
+        print_exactly(table::prediction_heads())?;
     }
-    let shown = if shared.verbose { usize::MAX } else { 3 };
-    print(&table::predictions(&predictions, shown))
+    for chunk in files.chunks(CHUNK) {
+        let mut read = read_images(chunk, shape, &model.info.reading)?;
+        // The only one: there is nothing to go on with.
+        if files.len() == 1
+            && let Some((_, error)) = read.faults.pop()
+        {
+            return Err(error.into());
+        }
+        fitted += read.fitted;
+        failed += read.faults.len();
+        for (file, error) in &read.faults {
+            print_status(&format!("error: {}", printable(&error.to_string())));
+            if what.jsonl {
+                let line = serde_json::json!({
+                    "image": file.to_string_lossy(),
+                    "error": error.to_string(),
+                });
+                print_exactly(&format!("{line}\n"))?;
+            }
+        }
+        let indices: Vec<usize> = (0..read.files.len()).collect();
+        let evaluator = Evaluator {
+            name: "predict",
+            logits: &|x| classifier.logits(x),
+            classes: model.info.classes.len(),
+            split: &Split {
+                images: read.images,
+                labels: Vec::new(),
+            },
+            batch_size,
+        };
+        let mut stage = StageProgress::new(evaluator.name, indices.len());
+        let clean =
+            |batch: &[usize], context: &Context| Ok(evaluator.images(batch, &context.device));
+        let logits = evaluator.logit_rows(&indices, &mut stage, &mut context, clean)?;
+        let prediction = |(image, row): (PathBuf, &[f32])| {
+            let mut classes = table::ranked(row, &model.info.classes);
+            classes.truncate(shown);
+            table::Prediction { image, classes }
+        };
+        let found = read.files.into_iter().zip(logits.rows()).map(prediction);
+        if lines {
+            for prediction in found {
+                print_exactly(&match what.csv {
+                    true => prediction.csv(),
+                    false => format!("{}\n", serde_json::to_string(&prediction)?),
+                })?;
+            }
+        } else {
+            predictions.extend(found);
+        }
+    }
+    if fitted > 0 && !shared.quiet {
+        let fit = model.info.reading.fit.name();
+        print_status(&format!(
+            "{fitted} of other sizes: {fit} to {height} × {width}, as the model takes them"
+        ));
+    }
+    if shared.json {
+        print_json(&predictions)?;
+    } else if !lines {
+        print(&table::predictions(&predictions))?;
+    }
+    match failed {
+        0 => Ok(()),
+        failed => Err(Error::Unread {
+            failed,
+            files: files.len(),
+        }
+        .into()),
+    }
+}
+
+/// Paths as they are named; `-` stands for those on standard input, one a line.
+fn listed(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    for path in paths {
+        if path.as_os_str() != "-" {
+            all.push(path.clone());
+            continue;
+        }
+        for line in std::io::stdin().lock().split(b'\n') {
+            let line = line.context("cannot read the list on standard input")?;
+            let line = line.strip_suffix(b"\r").unwrap_or(&line);
+            if !line.is_empty() {
+                all.push(path_of(line));
+            }
+        }
+    }
+    Ok(all)
+}
+
+#[cfg(unix)]
+fn path_of(bytes: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
+}
+
+#[cfg(not(unix))]
+fn path_of(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(String::from_utf8_lossy(bytes).into_owned())
 }
 
 /// Returns the path of a model file, given itself or as the folder that holds it.

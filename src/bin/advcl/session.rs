@@ -13,6 +13,7 @@ use advcl::{Error, device};
 use anyhow::Result;
 
 use crate::args::{self, Shared};
+use crate::output::printable;
 use crate::progress::{Progress, print_status};
 use crate::signals::{STOP, listen};
 use crate::table;
@@ -94,6 +95,11 @@ pub fn with_experiment<T>(
         Purpose::Evaluate => Experiment::open_to_evaluate(recipe, &folder)?,
     };
     let experiment = experiment.with_stale(access.stale);
+    if !shared.quiet {
+        for note in &experiment.data.pretraining.notes {
+            print_status(&format!("data: {}", printable(note)));
+        }
+    }
     listen()?;
     let mut progress = Progress::new(shared.quiet);
     let mut board = tensorboard(&folder, shared)?;

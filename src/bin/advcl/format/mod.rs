@@ -11,7 +11,7 @@ use advcl::recipe::Threat;
 use advcl::{finetune, pretrain};
 
 pub use crate::output::printable;
-pub use table::{Align, Table};
+pub use table::{Align, Table, in_csv};
 
 /// Placeholder for a missing value.
 pub const NONE: &str = "–";

@@ -143,7 +143,7 @@ fn in_markdown(text: &str) -> String {
 }
 
 /// Quotes a cell where CSV requires it.
-fn in_csv(text: &str) -> String {
+pub fn in_csv(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {

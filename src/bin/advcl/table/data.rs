@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use advcl::data::{Batch, Dataset, Split};
+use advcl::data::{Dataset, Split};
 use serde::Serialize;
 
 use super::pairs;
@@ -22,13 +22,16 @@ pub struct DataSummary {
     pub channels: Vec<(f64, f64)>,
     /// Things to be said about the data set, such as files that were left out.
     pub notes: Vec<String>,
-    pub sheet: PathBuf,
+    /// The contact sheet, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sheet: Option<PathBuf>,
     /// The sheet's columns, from the left.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub views: Vec<String>,
 }
 
-/// Summarizes a data set and the contact sheet that was made of it.
-pub fn data(data: &Dataset, views: &[(&'static str, Batch)], sheet: &Path) -> DataSummary {
+/// Summarizes a data set and the contact sheet that was made of it, with the names of its columns.
+pub fn data(data: &Dataset, views: Vec<String>, sheet: Option<&Path>) -> DataSummary {
     let images = &data.train.images;
     let counts = |split: &Split| split.counts(data.classes.len());
     let (train, test) = (counts(&data.train), counts(&data.test));
@@ -41,8 +44,8 @@ pub fn data(data: &Dataset, views: &[(&'static str, Batch)], sheet: &Path) -> Da
         classes: data.classes.iter().enumerate().map(class).collect(),
         channels: images.channel_means(),
         notes: data.notes.clone(),
-        sheet: sheet.to_path_buf(),
-        views: views.iter().map(|(name, _)| (*name).to_owned()).collect(),
+        sheet: sheet.map(Path::to_path_buf),
+        views,
     }
 }
 
@@ -64,8 +67,10 @@ pub fn data_text(data: &DataSummary) -> String {
         let text = format!("mean {mean:.4}, deviation {deviation:.4}");
         about.push((format!("channel {index}"), text));
     }
-    about.push(("contact sheet".to_owned(), data.sheet.display().to_string()));
-    about.push(("its columns".to_owned(), data.views.join(", ")));
+    if let Some(sheet) = &data.sheet {
+        about.push(("contact sheet".to_owned(), sheet.display().to_string()));
+        about.push(("its columns".to_owned(), data.views.join(", ")));
+    }
     let mut text = pairs(&about);
     if !data.classes.is_empty() {
         let mut table = Table::new().left("class").right("train").right("test");

@@ -19,7 +19,7 @@ use crate::format::{
 
 pub use crate::format::clock;
 pub use data::{data, data_text};
-pub use predictions::{Prediction, predictions, ranked};
+pub use predictions::{Prediction, prediction_heads, predictions, ranked};
 
 /// The final table: a row for each classifier.
 pub fn summary(summary: &Summary) -> String {

@@ -1,18 +1,24 @@
 //! Predictions of a classifier, image by image.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use advcl::evaluate::probabilities;
 use serde::Serialize;
 
-use crate::format::{Table, percent};
+use crate::format::{Table, in_csv, percent};
 
 /// The prediction for one image.
 #[derive(Serialize)]
 pub struct Prediction {
+    #[serde(serialize_with = "as_text")]
     pub image: PathBuf,
     /// Most probable first.
     pub classes: Vec<Ranked>,
+}
+
+/// A path as text: names that are no UTF-8 are shown as well as they can be.
+fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
 }
 
 /// A class, its logit and its probability.
@@ -37,12 +43,34 @@ pub fn ranked(logits: &[f32], names: &[String]) -> Vec<Ranked> {
 }
 
 /// A line for each image: its file and its most probable classes.
-pub fn predictions(predictions: &[Prediction], shown: usize) -> String {
+pub fn predictions(predictions: &[Prediction]) -> String {
     let cell = |r: &Ranked| format!("{} {}", r.class, percent(f64::from(r.probability)));
     let mut table = Table::new().left("").left("");
     for prediction in predictions {
-        let classes: Vec<String> = prediction.classes.iter().take(shown).map(cell).collect();
+        let classes: Vec<String> = prediction.classes.iter().map(cell).collect();
         table.row([prediction.image.display().to_string(), classes.join(", ")]);
     }
     table.text()
+}
+
+/// Heads of the predictions as comma-separated values: a line for each class of an image.
+pub fn prediction_heads() -> &'static str {
+    "image,rank,class,probability,logit\n"
+}
+
+impl Prediction {
+    /// The prediction as comma-separated values (RFC 4180).
+    pub fn csv(&self) -> String {
+        let image = in_csv(&self.image.to_string_lossy());
+        let line = |(rank, ranked): (usize, &Ranked)| {
+            let (
+                class,
+                Ranked {
+                    probability, logit, ..
+                },
+            ) = (in_csv(&ranked.class), ranked);
+            format!("{image},{},{class},{probability},{logit}\n", rank + 1)
+        };
+        self.classes.iter().enumerate().map(line).collect()
+    }
 }
