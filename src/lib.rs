@@ -105,6 +105,8 @@ pub mod experiment;
 #[doc(hidden)] // for the program
 pub mod files;
 pub mod finetune;
+#[doc(hidden)] // for the fuzz targets and their test
+pub mod fuzz;
 pub mod import;
 pub mod interval;
 pub mod logits;

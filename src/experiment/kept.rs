@@ -17,7 +17,7 @@ use crate::run::{Layout, ModelInfo, Results};
 
 /// Outcome of an attack suite, with where its adversarial examples are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct KeptSuite {
+pub(crate) struct KeptSuite {
     /// Counts.
     #[serde(flatten)]
     pub attacked: Attacked,
@@ -31,7 +31,7 @@ pub(super) struct KeptSuite {
 
 /// One further measure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct KeptMeasure {
+pub(crate) struct KeptMeasure {
     /// Which one.
     pub measure: String,
     /// Measures with this one alone.

@@ -29,6 +29,7 @@ pub use data::{Data, Purpose, Sources};
 pub use folder::{FolderRecipe, has_begun, has_recipe, require_images, save as save_recipe};
 pub use fork::Forked;
 pub use kept::kept_outcomes;
+pub(crate) use kept::{KeptMeasure, KeptSuite};
 pub use outcome::{Evaluated, Outcome, Seconds, Summary};
 pub use rows::Cell;
 pub use state::Stale;

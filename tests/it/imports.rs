@@ -10,7 +10,8 @@ use std::path::Path;
 
 /// The library's modules from top to bottom, as in ARCHITECTURE.md: a module imports modules of
 /// lower lines only.
-const LAYERS: [&str; 17] = [
+const LAYERS: [&str; 18] = [
+    "fuzz",
     "report",
     "compare",
     "experiment",
