@@ -55,7 +55,7 @@ awk -v worker="$worker" '$1 == worker && $2 ~ /^[a-z0-9_]+\(/ {
 }' trace | LC_ALL=C sort -u >faults
 total=$(wc -l <faults)
 if [ "$sample" -gt 0 ]; then
-    awk -v seed="$seed" 'BEGIN {srand(seed)} {print rand(), $0}' faults | sort -g | head -n "$sample" | cut -d' ' -f2- >chosen
+    awk -v seed="$seed" 'BEGIN {srand(seed)} {print rand(), $0}' faults | sort -g | sed -n "1,${sample}p" | cut -d' ' -f2- >chosen
 else
     cp faults chosen
 fi
