@@ -22,12 +22,7 @@ if ! command -v strace >/dev/null && ! { apt-get update -q && apt-get install -q
     echo "skipped: strace is not installed, and cannot be"
     exit 0
 fi
-advcl="${ADVCL:-$PWD/target/release/advcl}"
-[ -x "$advcl" ] || cargo build --release
-work="$(work_folder)"
-trap 'rm -rf "$work"' EXIT
-cp "$advcl" "$work/advcl"
-cd "$work"
+enter_work_folder
 write_recipe all.toml
 # One encoder and what it needs: pseudo-labels too.
 awk '/^\[/ {skip = $0 ~ /^\[pretrain/ && $0 !~ /"(simclr|advcl)"/ || $0 ~ /^\[(compare|finetune.aff)/} !skip' all.toml >recipe.toml

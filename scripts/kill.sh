@@ -18,13 +18,7 @@ while [ $# -gt 0 ]; do
     esac
     shift 2
 done
-advcl="${ADVCL:-$PWD/target/release/advcl}"
-[ -x "$advcl" ] || cargo build --release
-# A copy, so that a build meanwhile changes nothing; a folder of its own, so that two campaigns do not meet.
-work="$(work_folder)"
-trap 'rm -rf "$work"' EXIT
-cp "$advcl" "$work/advcl"
-cd "$work"
+enter_work_folder
 write_recipe recipe.toml
 RANDOM=$seed
 

@@ -1,5 +1,5 @@
-# What kill.sh and faults.sh share: a recipe that is carried out in a second, and the content of a run folder without its times.
-# Sourced by them.
+# What kill.sh and faults.sh share: a place to work, a recipe that is carried out in a second, and the content of a run folder without
+# its times. Sourced by them, from the project's root.
 
 # Every method and two ways to finetune, with the smallest networks; checkpoints after every step.
 write_recipe() { # FILE
@@ -81,7 +81,13 @@ content() { # FOLDER
     done
 }
 
-# A new folder for runs: in memory where the system has such folders, because every checkpoint waits for its disk.
-work_folder() {
-    if [ -d /dev/shm ] && [ -w /dev/shm ]; then mktemp -d /dev/shm/advcl-XXXXXX; else mktemp -d; fi
+# Goes to a new folder that is removed at the end, with a copy of the program in it: a build meanwhile changes nothing, and two
+# campaigns do not meet. In memory where the system has such folders, because every checkpoint waits for its disk.
+enter_work_folder() {
+    local advcl="${ADVCL:-$PWD/target/release/advcl}"
+    [ -x "$advcl" ] || cargo build --release
+    if [ -d /dev/shm ] && [ -w /dev/shm ]; then work="$(mktemp -d /dev/shm/advcl-XXXXXX)"; else work="$(mktemp -d)"; fi
+    trap 'rm -rf "$work"' EXIT
+    cp "$advcl" "$work/advcl"
+    cd "$work"
 }
