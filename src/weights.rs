@@ -322,7 +322,7 @@ pub fn load_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
     Ok(header.metadata)
 }
 
-/// As [`load`], from a file's content; `path` is for messages.
+/// Reads the content of a file as [`load`] does; `path` is for messages.
 ///
 /// # Errors
 /// [`Error::Format`].

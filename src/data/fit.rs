@@ -36,10 +36,10 @@ impl Fit {
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Interpolation {
-    /// Of the four nearest pixels, by distance.
+    /// The four nearest pixels, weighted by distance.
     #[default]
     Bilinear,
-    /// Of the sixteen nearest pixels, by cubic polynomials (a = −0.5).
+    /// The sixteen nearest pixels, weighted by cubic polynomials (a = −0.5).
     Bicubic,
 }
 

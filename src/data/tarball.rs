@@ -40,7 +40,7 @@ pub(super) enum Kind {
     SymbolicLink(String),
     /// A pipe or a device.
     Special,
-    /// What is no file at all, such as the archive's label.
+    /// Anything that is no file, such as the archive's label.
     Other,
 }
 

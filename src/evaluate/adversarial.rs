@@ -149,7 +149,7 @@ impl Adversarial {
         Self::parse(&files::read(path)?, path)
     }
 
-    /// As [`Adversarial::load`], from a file's content; `path` is for messages.
+    /// Reads the content of a file as [`Adversarial::load`] does; `path` is for messages.
     ///
     /// # Errors
     /// [`Error::Format`].

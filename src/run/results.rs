@@ -67,7 +67,7 @@ impl<T: Clone + Serialize + DeserializeOwned> Results<T> {
         Self::parse(&files::read_text(path)?, path)
     }
 
-    /// As [`Results::load`], from a file's content; `path` is for messages.
+    /// Reads the content of a file as [`Results::load`] does; `path` is for messages.
     ///
     /// # Errors
     /// As [`Results::load`].
