@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::attack::{Ball, Norm};
 use crate::cluster::PseudoLabels;
 use crate::compare::Comparison;
-use crate::data::{self, Images, Split};
+use crate::data::{self, Channels, Damaged, Fit, Images, Reading, Size, Split};
 use crate::error::Result;
 use crate::evaluate::Evaluator;
 use crate::evaluate::adversarial::{Adversarial, verify};
@@ -137,8 +137,18 @@ fn cifar(data: &[u8]) {
     load_with_another_file(&files, data);
 }
 
+/// Every other one is brought to one size and kind.
 fn image(data: &[u8]) {
-    load_data(folder(&[("image.png", data)]).path());
+    let mut reading = Reading::default();
+    if data.len() % 2 == 1 {
+        reading.size = Some(Size::Square(8));
+        reading.channels = Some(Channels::Rgb);
+        reading.background = Some([255, 0, 0]);
+        reading.fit = [Fit::Crop, Fit::Pad, Fit::Stretch][data.len() / 2 % 3];
+    }
+    let folder = folder(&[("image.png", data)]);
+    let path = folder.path().to_str().expect("a name in UTF-8");
+    good(data::load_as(path, &reading, Damaged::Refuse));
 }
 
 fn tar(data: &[u8]) {

@@ -23,6 +23,11 @@ pub const MAX_SIDE: usize = 4096;
 const MAX_PIXELS: usize = 100_000_000;
 /// Largest image file in bytes.
 const MAX_FILE: u64 = 64 << 20;
+/// Most bytes of pixels for each byte of a file, beside [`FEW_BYTES`]: what compression can reach. No more memory
+/// is claimed by what a header declares.
+const MAX_RATIO: usize = 4096;
+/// Bytes of pixels that any file may declare.
+const FEW_BYTES: usize = 64 << 20;
 /// Memory for what a PNG file holds besides its pixels, in bytes: colour profiles, texts. Each thread that
 /// decodes may take as much.
 const MAX_EXTRAS: u64 = 16 << 20;
@@ -213,7 +218,28 @@ pub(super) fn decode(path: &Path, bytes: &[u8], reading: &Reading) -> Result<Dec
             found,
         ));
     }
-    let mut values = vec![0; pixels * kind.channels * if kind.wide { 2 } else { 1 }];
+    let length = pixels * kind.channels * if kind.wide { 2 } else { 1 };
+    let most = FEW_BYTES + MAX_RATIO * bytes.len();
+    if length > most {
+        let expected = format!("at most {most} bytes of pixels in {} bytes", bytes.len());
+        let found = length.to_string();
+        return Err(Error::format(path, place("header"), expected, found));
+    }
+    let scaled = reading.size.map(|size| {
+        let upright = match orientation.to_exif() {
+            5.. => [width, height],
+            _ => [height, width],
+        };
+        reading.fit.scaled(upright, size.sides())
+    });
+    if scaled.is_some_and(|[height, width]| height.saturating_mul(width) > MAX_PIXELS) {
+        let problem = format!(
+            "{width} × {height} pixels: scaled in these proportions, it has more than {MAX_PIXELS}"
+        );
+        let hint = "take it out, or cut it: it is a line rather than an image";
+        return Err(Error::data(path.display().to_string(), problem, hint));
+    }
+    let mut values = vec![0; length];
     if decoder.total_bytes() != values.len() as u64 {
         let found = format!("{} bytes", decoder.total_bytes());
         let expected = format!("{} bytes", values.len());

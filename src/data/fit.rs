@@ -28,6 +28,15 @@ impl Fit {
             Self::Stretch => "stretched",
         }
     }
+
+    /// Height and width to which an image is scaled, before borders are cut off or put around it.
+    pub(super) fn scaled(self, found: [usize; 2], size: [usize; 2]) -> [usize; 2] {
+        match self {
+            Self::Stretch => size,
+            Self::Crop => covering(found, size, usize::max),
+            Self::Pad => covering(found, size, usize::min),
+        }
+    }
 }
 
 /// How values between pixels are computed. Both are antialiased.
@@ -60,16 +69,11 @@ impl Picture {
         if found == size {
             return self;
         }
+        let scaled = self.scaled(fit.scaled(found, size), interpolation);
         match fit {
-            Fit::Stretch => self.scaled(size, interpolation),
-            Fit::Crop => {
-                let scaled = covering(found, size, usize::max);
-                self.scaled(scaled, interpolation).cut(size)
-            }
-            Fit::Pad => {
-                let scaled = covering(found, size, usize::min);
-                self.scaled(scaled, interpolation).padded(size)
-            }
+            Fit::Stretch => scaled,
+            Fit::Crop => scaled.cut(size),
+            Fit::Pad => scaled.padded(size),
         }
     }
 

@@ -1,8 +1,9 @@
 //! Bad input: data sets.
 
 use std::path::Path;
+use std::process::Command;
 
-use crate::{Transcript, advcl, folder, png, put};
+use crate::{Transcript, advcl, answer, folder, png, program, put};
 
 /// 80 images in class folders, 12 × 12.
 fn image_folder(path: &Path) {
@@ -230,5 +231,36 @@ fn a_folder_with_loops_and_pipes() {
     assert!(answer.stdout.contains("64 training"), "{answer}");
     for source in ["flat/pipe.png", "/dev/zero"] {
         advcl(path, &format!("data inspect {source} --sheet x.png")).expect(2);
+    }
+}
+
+/// Small files that want much memory: where little is there, they are refused like any other bad file.
+#[cfg(target_os = "linux")]
+#[test]
+fn images_that_declare_more_than_they_have_are_refused_in_little_memory() {
+    let folder = folder();
+    let path = folder.path();
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/image");
+    for name in ["declares-800-MB.png", "line.png"] {
+        let seed = std::fs::read(seeds.join(name)).expect("a seed");
+        put(path.join(name).join("1.png"), seed);
+    }
+    put(path.join("good.png"), png(12, &[7; 144]));
+    advcl(path, "run tiny.toml --run run --quiet").expect(0);
+    let limited = |args: &[&str]| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -v 600000; exec \"$0\" \"$@\""]);
+        command.arg(program(path).get_program()).args(args);
+        // The address space of many threads is large by itself.
+        command.env("RAYON_NUM_THREADS", "2").current_dir(path);
+        answer(&mut command)
+    };
+    for set in ["declares-800-MB.png", "line.png"] {
+        let answer = limited(&["data", "inspect", set, "--set", "data.size=8"]).expect(2);
+        assert!(answer.stderr.contains("1.png"), "no name in\n{answer}");
+        let image = format!("{set}/1.png");
+        let answer = limited(&["predict", "run/simclr/slf", "good.png", &image]).expect(1);
+        assert!(answer.stdout.starts_with("good.png"), "{answer}");
+        assert!(answer.stderr.contains("1.png"), "no name in\n{answer}");
     }
 }
