@@ -24,10 +24,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             all.push((format!("{}/{severity}", kind.0), made));
         }
     }
+    let values: Vec<Vec<u8>> = all.iter().map(|(_, images)| images.pixels()).collect();
     let mut views = Vec::new();
-    for (name, images) in &all {
+    for ((name, images), values) in all.iter().zip(&values) {
         let shape = vec![images.len(), images.channels, images.height, images.width];
-        views.push((name, TensorView::new(Dtype::U8, shape, &images.pixels)?));
+        views.push((name, TensorView::new(Dtype::U8, shape, values)?));
     }
     std::fs::write(file, safetensors::serialize(views, None)?)?;
     Ok(())

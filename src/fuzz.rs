@@ -297,12 +297,7 @@ fn adversarial(data: &[u8]) {
         return;
     };
     let split = Split {
-        images: Images {
-            pixels: vec![0, 50, 100, 255],
-            channels: 1,
-            height: 1,
-            width: 2,
-        },
+        images: Images::new(vec![0, 50, 100, 255], [1, 1, 2]),
         labels: vec![0, 1],
     };
     let mut context = good(Context::cpu()).expect("a CPU");

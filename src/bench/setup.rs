@@ -107,12 +107,7 @@ impl Setup {
     pub(super) fn images(&self, rng: &mut ChaCha8Rng) -> Images {
         let mut pixels = vec![0; self.shape().iter().product()];
         rng.fill_bytes(&mut pixels);
-        Images {
-            pixels,
-            channels: self.channels,
-            height: self.size,
-            width: self.size,
-        }
+        Images::new(pixels, [self.channels, self.size, self.size])
     }
 
     /// Times `work`: one warm-up, then `runs` measurements. `work` must wait for the device.

@@ -601,8 +601,8 @@ mod tests {
         members[1].0 = "./.pool/x.png";
         put(&path, &archive(&members));
         let set = load_path(&path).unwrap();
-        assert_eq!(set.train.images.pixels, [2, 1, 1, 2, 1]);
-        assert_eq!(set.test.images.pixels, [1, 2]);
+        assert_eq!(set.train.images.pixels(), [2, 1, 1, 2, 1]);
+        assert_eq!(set.test.images.pixels(), [1, 2]);
         assert!(set.notes[0].starts_with("2 of 2 test images are duplicates of training images"));
         assert_eq!(set.notes.len(), 1);
     }
@@ -704,7 +704,7 @@ mod tests {
         header.set_cksum();
         packed[2 * BLOCK..3 * BLOCK].copy_from_slice(header.as_bytes());
         put(&path, &packed);
-        assert_eq!(load_path(&path).unwrap().train.images.pixels, [7]);
+        assert_eq!(load_path(&path).unwrap().train.images.pixels(), [7]);
 
         for kind in [GNULongName, GNULongLink, XHeader, XGlobalHeader] {
             let huge = vec![b'a'; (64 << 10) + 1];

@@ -223,12 +223,7 @@ fn join(store: &Store, files: Vec<Records>) -> Result<Split> {
         labels.append(&mut file.labels);
     }
     Ok(Split {
-        images: Images {
-            pixels,
-            channels: 3,
-            height: SIDE,
-            width: SIDE,
-        },
+        images: Images::new(pixels, [3, SIDE, SIDE]),
         labels,
     })
 }

@@ -147,7 +147,7 @@ impl Dataset {
             *own = own.with_channels(3);
             more = more.with_channels(3);
         }
-        own.pixels.extend(&more.pixels);
+        own.append(&more);
         let named = |note: &String| format!("{}: {note}", other.name);
         self.notes.extend(other.notes.iter().map(named));
         Ok(())
@@ -220,12 +220,7 @@ mod tests {
     use super::*;
 
     fn images() -> Images {
-        Images {
-            pixels: (0..12).map(|i| i * 20).collect(),
-            channels: 1,
-            height: 2,
-            width: 2,
-        }
+        Images::new((0..12).map(|i| i * 20).collect(), [1, 2, 2])
     }
 
     #[test]

@@ -79,18 +79,14 @@ pub fn read_images(files: &[PathBuf], shape: [usize; 3], reading: &Reading) -> R
     let image_len = channels * height * width;
     let mut all = ReadImages {
         files: Vec::new(),
-        images: Images {
-            pixels: Vec::new(),
-            channels,
-            height,
-            width,
-        },
+        images: Images::new(Vec::new(), shape),
         faults: Vec::new(),
         fitted: 0,
     };
+    let mut pixels: Vec<u8> = Vec::new();
     for chunk in files.chunks(CHUNK_LEN) {
         let decoded: Vec<Result<(Vec<u8>, bool)>> = chunk.par_iter().map(read).collect();
-        let claimed = all.images.pixels.try_reserve(chunk.len() * image_len);
+        let claimed = pixels.try_reserve(chunk.len() * image_len);
         if claimed.is_err() {
             return Err(Error::data(
                 chunk[0].display().to_string(),
@@ -103,8 +99,8 @@ pub fn read_images(files: &[PathBuf], shape: [usize; 3], reading: &Reading) -> R
         }
         for (path, decoded) in chunk.iter().zip(decoded) {
             match decoded {
-                Ok((pixels, fitted)) => {
-                    all.images.pixels.extend(pixels);
+                Ok((image, fitted)) => {
+                    pixels.extend(image);
                     all.files.push(path.clone());
                     all.fitted += usize::from(fitted);
                 }
@@ -112,6 +108,7 @@ pub fn read_images(files: &[PathBuf], shape: [usize; 3], reading: &Reading) -> R
             }
         }
     }
+    all.images = Images::new(pixels, shape);
     Ok(all)
 }
 
@@ -188,7 +185,7 @@ mod tests {
         let (files, images) = read(&[at("set")]);
         let expected = ["set/2.png", "set/b/1.png", "set/d/3.png"].map(at);
         assert_eq!(
-            (files.as_slice(), images.pixels),
+            (files.as_slice(), images.pixels()),
             (&expected[..], vec![2, 1, 3])
         );
         // An argument stands for its images, whatever stood before it.

@@ -171,13 +171,12 @@ mod tests {
         let print = |split: &Split| SplitFingerprint::new(split, &set.classes);
         let before = print(&set.train);
         let mut pixel = set.train.clone();
-        pixel.images.pixels[7] ^= 1;
+        let mut pixels = pixel.images.pixels();
+        pixels[7] ^= 1;
+        pixel.images = Images::new(pixels, pixel.images.shape());
         let copied = set.train.select(&[0, 0, 1, 2, 3]);
-        let turned = Images {
-            height: set.train.images.width,
-            width: set.train.images.height,
-            ..set.train.images.clone()
-        };
+        let [channels, height, width] = set.train.images.shape();
+        let turned = Images::new(set.train.images.pixels(), [channels, width, height]);
         let turned = Split {
             images: turned,
             ..set.train.clone()
@@ -192,12 +191,7 @@ mod tests {
 
     #[test]
     fn an_unlabeled_split_has_a_fingerprint() {
-        let images = Images {
-            pixels: vec![1, 2, 3, 4],
-            channels: 1,
-            height: 1,
-            width: 2,
-        };
+        let images = Images::new(vec![1, 2, 3, 4], [1, 1, 2]);
         let split = |images: Images| Split {
             images,
             labels: Vec::new(),

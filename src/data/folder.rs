@@ -2,15 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
 use super::archive::Store;
+use super::arrived::{Arrived, Sorted};
+use super::cache::{Begun, Part, Seen, Slot};
 use super::dataset::{Dataset, Split};
 use super::decode::{Decoded, decode, read_file};
 use super::entry::Entry;
-use super::images::Images;
 use super::layout::{Item, Layout};
+use super::loading::{self, loading};
 use super::reading::{Channels, Damaged, Reading};
 use crate::error::{Error, Result};
 
@@ -18,14 +21,22 @@ use crate::error::{Error, Result};
 const CHUNK_BYTES: usize = 16 << 20;
 /// Largest number of files in a chunk.
 const CHUNK_LEN: usize = 1024;
-/// Memory that is claimed at a time for decoded images, in bytes. It takes room as images arrive; an
-/// allocation of this size can grow without a copy.
-const CLAIM: usize = 1 << 30;
+/// Time between two reports of how far a set has come.
+const REPORTED: Duration = Duration::from_millis(200);
 /// Images that are named in a message, of all that have a fault.
 const NAMED: usize = 10;
 
+/// What [`load`] comes to.
+pub(super) enum Loaded {
+    /// A data set, and the file of the cache in which its images are, where they are in one.
+    Decoded(Dataset, Option<Box<Part>>),
+    /// The data set as another process put it into the cache meanwhile.
+    Kept(Dataset),
+}
+
 /// Reads all images of a store. Classes are sorted by name, images by class and name: a folder and
-/// an archive of it give the same data set, whatever the order in the archive.
+/// an archive of it give the same data set, whatever the order in the archive. Where the images are many, they are
+/// put into the file of the cache that `slot` names.
 ///
 /// # Errors
 /// Those of [`Layout::of`]; [`Error::Io`]; [`Error::Data`] for images that cannot be read, all of them
@@ -35,20 +46,25 @@ pub(super) fn load(
     entries: Vec<Entry>,
     reading: &Reading,
     damaged: Damaged,
-) -> Result<Dataset> {
+    slot: Option<&Slot>,
+) -> Result<Loaded> {
     let source = store.path().display().to_string();
     let layout = Layout::of(&source, entries)?;
     let splits = [&layout.train, &layout.test, &layout.val];
     let all = || splits.into_iter().flatten();
-    let places: HashMap<String, usize> = all()
+    let mut places: HashMap<String, usize> = all()
         .enumerate()
         .map(|(place, item)| (item.name.clone(), place))
         .collect();
     let names: Vec<&str> = all().map(|item| item.name.as_str()).collect();
+    let name = store.name();
     let mut collector = ImageCollector {
         source: &source,
+        name: &name,
+        slot,
         reading,
-        splits: splits.map(|items| Arrived::new(items.len())),
+        lengths: splits.map(Vec::len),
+        arrived: Arrived::new(names.len()),
         chunk: Vec::new(),
         chunk_bytes: 0,
         image_len: 0,
@@ -58,7 +74,17 @@ pub(super) fn load(
         faults: Vec::new(),
         scaled_down: 0,
         turned: 0,
+        reported: Instant::now(),
+        elsewhere: None,
+        uncached: None,
     };
+    if slot.is_some_and(Slot::is_begun) {
+        let path = |place: usize| names.get(place).map(|name| store.path_of(name));
+        collector.resume(path)?;
+        for &place in collector.arrived.places() {
+            places.remove(names[place]);
+        }
+    }
     store.read(&places, |place, content| {
         let path = store.path_of(names[place]);
         match read_file(&path, content) {
@@ -71,89 +97,20 @@ pub(super) fn load(
         }
     })?;
     collector.flush()?;
-    collector.finish(store.name(), layout, damaged)
-}
-
-/// Decoded images of a split, in the order in which they arrive. So memory is taken by what is there, not
-/// by what an archive lists.
-struct Arrived {
-    pixels: Vec<u8>,
-    /// Place in the split of each image.
-    places: Vec<usize>,
-    /// Number of images that are listed.
-    len: usize,
-}
-
-impl Arrived {
-    fn new(len: usize) -> Self {
-        Self {
-            pixels: Vec::new(),
-            places: Vec::new(),
-            len,
-        }
-    }
-
-    /// Adds an image; false where memory does not suffice.
-    fn add(&mut self, place: usize, image: &[u8]) -> bool {
-        if self.pixels.capacity() - self.pixels.len() < image.len() {
-            let missing = self.len.saturating_sub(self.places.len());
-            let step = CLAIM.max(self.pixels.len());
-            let more = missing.saturating_mul(image.len()).min(step);
-            if self
-                .pixels
-                .try_reserve_exact(more.max(image.len()))
-                .is_err()
-            {
-                return false;
-            }
-        }
-        self.pixels.extend_from_slice(image);
-        self.places.push(place);
-        true
-    }
-
-    /// Makes gray images colour ones.
-    fn make_rgb(&mut self, image_len: usize) {
-        let images = self.pixels.chunks(image_len.max(1));
-        self.pixels = images.flat_map(|image| image.repeat(3)).collect();
-    }
-
-    /// The images in the order of their places, without those that are `missing`; none unless each other place
-    /// has one.
-    fn sorted(mut self, image_len: usize, missing: &[usize]) -> Option<Vec<u8>> {
-        let mut seen = vec![false; self.len];
-        for &place in missing.iter().chain(&self.places) {
-            if std::mem::replace(seen.get_mut(place)?, true) {
-                return None;
-            }
-        }
-        self.len -= missing.len();
-        if self.places.len() != self.len {
-            return None;
-        }
-        for place in &mut self.places {
-            *place -= missing.partition_point(|one| one < place);
-        }
-        // In place: a second copy might not fit in memory.
-        for at in 0..self.len {
-            while self.places[at] != at {
-                let place = self.places[at];
-                let (low, high) = (at.min(place), at.max(place));
-                let (before, after) = self.pixels.split_at_mut(high * image_len);
-                before[low * image_len..][..image_len].swap_with_slice(&mut after[..image_len]);
-                self.places.swap(at, place);
-            }
-        }
-        Some(self.pixels)
-    }
+    collector.finish(layout, damaged)
 }
 
 /// Collects decoded images, which may arrive in any order.
 struct ImageCollector<'a> {
     source: &'a str,
+    /// Name of the data set.
+    name: &'a str,
+    /// Place in the cache.
+    slot: Option<&'a Slot>,
     reading: &'a Reading,
-    /// Training, test and validation images.
-    splits: [Arrived; 3],
+    /// Numbers of training, test and validation images that are listed, in this order.
+    lengths: [usize; 3],
+    arrived: Arrived,
     /// Files that are not decoded yet: place, path, content.
     chunk: Vec<(usize, PathBuf, Vec<u8>)>,
     chunk_bytes: usize,
@@ -170,11 +127,39 @@ struct ImageCollector<'a> {
     /// Numbers of images with 16 bits a channel, and of those that were turned upright.
     scaled_down: usize,
     turned: usize,
+    /// When it was said last how far the set has come.
+    reported: Instant,
+    /// The data set, where another process decoded it meanwhile.
+    elsewhere: Option<Dataset>,
+    /// Why a large set is in memory all the same.
+    uncached: Option<Error>,
 }
 
 impl ImageCollector<'_> {
+    /// Goes on where a killed process was.
+    fn resume(&mut self, path: impl Fn(usize) -> Option<PathBuf>) -> Result<()> {
+        let part = match self.slot.map(|slot| slot.begin(None)).transpose()? {
+            Some(Begun::Part(part)) if !part.seen().is_empty() => part,
+            Some(Begun::Elsewhere(dataset)) => {
+                self.elsewhere = Some(*dataset);
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        for seen in part.seen() {
+            self.count(seen, path(seen.place).unwrap_or_default());
+        }
+        self.shape = Some(part.shape());
+        self.image_len = part.shape().iter().product();
+        self.arrived.continue_in(part);
+        Ok(())
+    }
+
     /// Adds one file, and decodes the chunk when it is full.
     fn add(&mut self, place: usize, path: PathBuf, bytes: Vec<u8>) -> Result<()> {
+        if self.elsewhere.is_some() {
+            return Ok(());
+        }
         self.chunk_bytes += bytes.len();
         self.chunk.push((place, path, bytes));
         // The first image alone: how much memory a chunk takes is not known before.
@@ -206,59 +191,69 @@ impl ImageCollector<'_> {
                 Err(error) => return Err(error),
             }
         }
+        if self.reported.elapsed() >= REPORTED {
+            self.reported = Instant::now();
+            self.report(self.arrived.count() + self.faults.len());
+        }
         Ok(())
+    }
+
+    fn report(&self, done: usize) {
+        let total = self.lengths.iter().sum();
+        let name = self.name;
+        (loading().progress)(&loading::Decoded { name, done, total });
+    }
+
+    /// Counts what is said about all images.
+    fn count(&mut self, seen: &Seen, path: PathBuf) {
+        self.scaled_down += usize::from(seen.scaled_down);
+        self.turned += usize::from(seen.turned);
+        self.sizes.entry(seen.found).or_insert((0, path)).0 += 1;
+        self.channels[usize::from(seen.channels == 3)] += 1;
     }
 
     fn keep(&mut self, place: usize, path: PathBuf, decoded: Decoded) -> Result<()> {
         let mut picture = decoded.picture;
-        self.scaled_down += usize::from(decoded.scaled_down);
-        self.turned += usize::from(decoded.turned);
-        self.sizes.entry(decoded.found).or_insert((0, path)).0 += 1;
-        self.channels[usize::from(picture.channels == 3)] += 1;
+        let seen = Seen {
+            place,
+            found: decoded.found,
+            channels: picture.channels,
+            scaled_down: decoded.scaled_down,
+            turned: decoded.turned,
+        };
+        self.count(&seen, path);
         if self.is_of_several_sizes() {
             // They are only counted from here on.
-            self.splits
-                .iter_mut()
-                .for_each(|split| split.pixels = Vec::new());
+            self.arrived.forget();
             return Ok(());
         }
         // A mixture becomes RGB: those that came before, and those that come.
-        if let Some([height, width, channels]) = self.shape
+        if let Some(shape @ [channels, height, width]) = self.shape
             && channels != picture.channels
         {
             if channels == 1 {
-                let len = self.image_len;
-                self.splits.iter_mut().for_each(|split| split.make_rgb(len));
-                self.shape = Some([height, width, 3]);
+                self.arrived.make_rgb(shape)?;
+                self.shape = Some([3, height, width]);
             } else {
                 picture = picture.with_channels(Channels::Rgb);
             }
         }
-        let shape = [picture.height, picture.width, picture.channels];
-        self.shape.get_or_insert(shape);
+        let shape = [picture.channels, picture.height, picture.width];
         let pixels = picture.planes();
         self.image_len = pixels.len();
-        let (which, place) = self.split_of(place);
-        if self.splits[which].add(place, &pixels) {
-            return Ok(());
-        }
-        let (len, image_len) = (self.splits[which].len, pixels.len());
-        Err(Error::data(
-            self.source,
-            format!("expected memory for {len} images of {image_len} bytes, found too little"),
-            "use fewer images, or smaller ones: --set 'data.size = 64'",
-        ))
-    }
-
-    /// Split of an image and its place in it.
-    fn split_of(&self, mut place: usize) -> (usize, usize) {
-        for (which, split) in self.splits.iter().enumerate() {
-            match place.checked_sub(split.len) {
-                Some(rest) => place = rest,
-                None => return (which, place),
+        if self.shape.is_none() {
+            self.shape = Some(shape);
+            let bytes = self.image_len.saturating_mul(self.lengths.iter().sum());
+            let slot = self.slot.filter(|_| Slot::is_for(bytes));
+            match slot.map(|slot| slot.begin(Some(shape))) {
+                Some(Ok(Begun::Part(part))) => self.arrived.continue_in(part),
+                Some(Ok(Begun::Elsewhere(dataset))) => self.elsewhere = Some(*dataset),
+                // It may fit all the same.
+                Some(Err(error)) => self.uncached = Some(error),
+                None => {}
             }
         }
-        unreachable!("places are those of the listed images")
+        self.arrived.add(seen, &pixels, self.source)
     }
 
     fn is_of_several_sizes(&self) -> bool {
@@ -302,7 +297,7 @@ impl ImageCollector<'_> {
 
     /// Refuses images that cannot be read, all of them at once.
     fn require_readable(&mut self, damaged: Damaged) -> Result<()> {
-        let readable: usize = self.splits.iter().map(|split| split.places.len()).sum();
+        let readable = self.arrived.count();
         self.faults.sort_by_key(|(place, _)| *place);
         if self.faults.is_empty() || damaged == Damaged::Skip && readable > 0 {
             return Ok(());
@@ -315,7 +310,7 @@ impl ImageCollector<'_> {
         if self.faults.len() > listed.len() {
             listed.push(format!("and {} more", self.faults.len() - listed.len()));
         }
-        let all: usize = self.splits.iter().map(|split| split.len).sum();
+        let all: usize = self.lengths.iter().sum();
         Err(Error::data(
             self.source,
             format!(
@@ -327,65 +322,68 @@ impl ImageCollector<'_> {
         ))
     }
 
-    fn finish(mut self, name: String, mut layout: Layout, damaged: Damaged) -> Result<Dataset> {
-        self.require_readable(damaged)?;
-        self.require_one_size()?;
-        let mut missing: [Vec<usize>; 3] = Default::default();
-        for (place, _) in &self.faults {
-            let (which, place) = self.split_of(*place);
-            missing[which].push(place);
+    fn finish(mut self, mut layout: Layout, damaged: Damaged) -> Result<Loaded> {
+        if let Some(dataset) = self.elsewhere {
+            return Ok(Loaded::Kept(dataset));
         }
+        self.report(self.lengths.iter().sum());
+        let good = self.require_readable(damaged);
+        if let Err(error) = good.and_then(|()| self.require_one_size()) {
+            self.arrived.forget();
+            return Err(error);
+        }
+        let missing: Vec<usize> = self.faults.iter().map(|(place, _)| *place).collect();
         let mut notes = std::mem::take(&mut layout.notes);
         notes.extend(self.notes());
-        let expected: usize = self.splits.iter().map(|split| split.len).sum();
-        let found: usize = self.splits.iter().map(|split| split.places.len()).sum();
-        let (image_len, shape) = (self.image_len, self.shape);
-        let mut splits = self.splits.into_iter().zip(&missing);
-        let mut sorted = || {
-            let (arrived, missing) = splits.next()?;
-            arrived.sorted(image_len, missing)
+        let expected: usize = self.lengths.iter().sum();
+        let found = self.arrived.count() + missing.len();
+        let split = match self.shape {
+            Some(shape) => self.arrived.split(shape, self.lengths, &missing)?,
+            None => None,
         };
-        let sorted = (|| Some((shape?, sorted()?, sorted()?, sorted()?)))();
-        let Some(([height, width, channels], train, test, val)) = sorted else {
+        let Some(Sorted { images, part }) = split else {
             return Err(Error::data(
                 self.source,
                 format!("expected {expected} images as listed, found {found} when reading them"),
                 "the archive changed meanwhile: try again",
             ));
         };
-        let labeled = !layout.classes.is_empty();
-        let split = |pixels, items: Vec<Item>, missing: &[usize]| {
-            let kept = items.into_iter().enumerate();
-            let kept = kept.filter(|(place, _)| missing.binary_search(place).is_err());
-            Split {
-                images: Images {
-                    pixels,
-                    channels,
-                    height,
-                    width,
-                },
-                labels: if labeled {
-                    kept.map(|(_, item)| item.label).collect()
-                } else {
+        let is_labeled = !layout.classes.is_empty();
+        let mut place = 0..;
+        let mut labels = |items: Vec<Item>| -> Vec<usize> {
+            let kept = items.into_iter().zip(&mut place);
+            let kept = kept.filter(|(_, place)| missing.binary_search(place).is_err());
+            let labels = kept.map(|(item, _)| item.label);
+            match is_labeled {
+                true => labels.collect(),
+                false => {
+                    labels.for_each(drop);
                     Vec::new()
-                },
+                }
             }
         };
-        let val = split(val, layout.val, &missing[2]);
+        let labels = [layout.train, layout.test, layout.val].map(&mut labels);
+        let mut splits = images.into_iter().zip(labels);
+        let mut split = || {
+            let (images, labels) = splits.next().expect("one of three");
+            Split { images, labels }
+        };
+        let (train, test, val) = (split(), split(), split());
         let mut reading = *self.reading;
         if self.channels.iter().all(|count| *count > 0) {
             // Predictions convert as well.
             reading.channels.get_or_insert(Channels::Rgb);
         }
-        Ok(Dataset {
-            name,
+        let dataset = Dataset {
+            name: self.name.to_owned(),
             classes: layout.classes,
-            train: split(train, layout.train, &missing[0]),
-            test: split(test, layout.test, &missing[1]),
+            train,
+            test,
             val: (!val.images.is_empty()).then_some(val),
             notes,
             reading,
-        })
+        };
+        Ok(Loaded::Decoded(dataset, part))
     }
 
     /// Things that were done to the images, in words.
@@ -437,6 +435,9 @@ impl ImageCollector<'_> {
                 "{} were turned as their EXIF orientation says",
                 images(self.turned)
             ));
+        }
+        if let Some(error) = &self.uncached {
+            notes.push(format!("decoded images are held in memory: {error}"));
         }
         notes
     }
@@ -552,7 +553,7 @@ mod tests {
         }
         let set = load_path(dir.path()).unwrap();
         let expected: Vec<u8> = (0..CHUNK_LEN + 10).map(|i| (i % 251) as u8).collect();
-        assert_eq!(set.train.images.pixels, expected);
+        assert_eq!(set.train.images.pixels(), expected);
     }
 
     #[test]
@@ -650,7 +651,7 @@ mod tests {
             ..Reading::default()
         };
         let set = load(gray, Damaged::Refuse).unwrap();
-        assert_eq!(set.train.images.pixels.len(), 3);
+        assert_eq!(set.train.images.pixels().len(), 3);
         // Two that are damaged: both are named, or passed over.
         put(at("b.png"), &png(2, 2, 9)[..50]);
         put(at("d.png"), b"");
@@ -660,7 +661,7 @@ mod tests {
         }
         assert!(error.hint().unwrap().contains("data.damaged"));
         let set = load(Reading::default(), Damaged::Skip).unwrap();
-        assert_eq!(set.train.images.pixels, [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(set.train.images.pixels(), [1, 2, 3, 4, 5, 6, 7, 8]);
         assert!(
             set.notes[0].contains("2 images cannot be read and are passed over"),
             "{:?}",
@@ -694,42 +695,5 @@ mod tests {
             "{:?}",
             set.notes
         );
-    }
-
-    #[test]
-    fn images_are_sorted_whatever_the_order_in_which_they_arrive() {
-        let images = [[1, 1], [2, 2], [3, 3], [4, 4], [5, 5]];
-        for order in [
-            [0, 1, 2, 3, 4],
-            [4, 3, 2, 1, 0],
-            [1, 2, 0, 4, 3],
-            [3, 0, 4, 2, 1],
-        ] {
-            let mut arrived = Arrived::new(5);
-            for place in order {
-                assert!(arrived.add(place, &images[place]));
-            }
-            assert_eq!(arrived.sorted(2, &[]).unwrap(), images.concat());
-        }
-        for places in [&[0][..], &[0, 0], &[0, 2], &[0, 1, 1]] {
-            let mut arrived = Arrived::new(2);
-            for &place in places {
-                assert!(arrived.add(place, &[1, 1]));
-            }
-            assert!(arrived.sorted(2, &[]).is_none(), "{places:?}");
-        }
-    }
-
-    #[test]
-    fn memory_is_claimed_by_images_that_are_there() {
-        // Listed: 2^62 images, of which one is there.
-        let mut arrived = Arrived::new(1 << 62);
-        assert!(arrived.add(0, &[0; 100]));
-        assert!(arrived.pixels.capacity() <= CLAIM);
-        let mut few = Arrived::new(3);
-        for place in [2, 0, 1] {
-            assert!(few.add(place, &[0; 100]));
-        }
-        assert_eq!(few.pixels.capacity(), 300);
     }
 }

@@ -114,12 +114,7 @@ pub(super) fn split<R: BufRead, L: BufRead>(
         ));
     }
     Ok(Split {
-        images: Images {
-            pixels,
-            channels: 1,
-            height,
-            width,
-        },
+        images: Images::new(pixels, [1, height, width]),
         labels: labels_read,
     })
 }
@@ -341,7 +336,7 @@ mod tests {
     fn plain_and_gzip_hyphen_and_dot() {
         let dir = good();
         let set = load_path(dir.path()).unwrap();
-        assert_eq!(set.train.images.pixels, [1, 2, 3, 4]);
+        assert_eq!(set.train.images.pixels(), [1, 2, 3, 4]);
         assert_eq!(
             (set.train.labels, set.test.labels),
             (vec![1, 0], vec![1, 0])

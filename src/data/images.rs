@@ -1,7 +1,11 @@
-//! Images in memory, as bytes.
+//! Images of one size, as bytes.
+
+use std::fmt;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::block::Block;
 use super::fit::Picture;
 use super::reading::{Channels, Reading, Size};
 use crate::tensor::Batch;
@@ -9,23 +13,24 @@ use crate::tensor::Batch;
 /// Weights of red, green and blue in a pixel's gray value (ITU-R BT.601).
 pub(super) const LUMA: [f32; 3] = [0.2989, 0.587, 0.114];
 
-/// Images of one size, stored as bytes.
+/// Images of one size, stored as bytes: in memory, or in a file that is read as the images are asked for.
+///
+/// Copies and selections share the stored values.
 ///
 /// ```
 /// use advcl::data::Images;
 ///
 /// // Two gray images, 2 × 3 pixels each: a black one and a white one.
-/// let pixels = [[0; 6], [255; 6]].concat();
-/// let images = Images { pixels, channels: 1, height: 2, width: 3 };
+/// let images = Images::new([[0; 6], [255; 6]].concat(), [1, 2, 3]);
 /// assert_eq!(images.len(), 2);
 /// let batch = images.batch(&[1, 1, 0]);
 /// assert_eq!(batch.shape, [3, 1, 2, 3]);
 /// assert_eq!(batch.data[..12], [1.0; 12]);
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Images {
-    /// Values as `[len, channels, height, width]`, row-major.
-    pub pixels: Vec<u8>,
+    blocks: Vec<Arc<Block>>,
+    rows: Vec<Row>,
     /// Number of channels: 1 (gray) or 3 (red, green, blue).
     pub channels: usize,
     /// Height in pixels.
@@ -34,16 +39,63 @@ pub struct Images {
     pub width: usize,
 }
 
+/// Where an image is: which block, and how many images are before it there. Small, because large sets have
+/// many of them.
+#[derive(Clone, Copy)]
+struct Row {
+    block: u32,
+    place: u32,
+}
+
 impl Images {
+    /// Images from their values, `[len, channels, height, width]`, row-major.
+    ///
+    /// # Panics
+    /// Unless `pixels` are the values of whole images.
+    pub fn new(pixels: Vec<u8>, shape: [usize; 3]) -> Self {
+        let image_len: usize = shape.iter().product();
+        let len = pixels.len().checked_div(image_len).unwrap_or(0);
+        assert_eq!(len * image_len, pixels.len(), "values of whole images");
+        Self::stored(Arc::new(Block::Memory(pixels)), 0..len, shape)
+    }
+
+    /// The images at `places` of a block.
+    pub(super) fn stored(
+        block: Arc<Block>,
+        places: impl IntoIterator<Item = usize>,
+        [channels, height, width]: [usize; 3],
+    ) -> Self {
+        let row = |place| Row {
+            block: 0,
+            place: u32::try_from(place).expect("fewer than four thousand million images"),
+        };
+        Self {
+            blocks: vec![block],
+            rows: places.into_iter().map(row).collect(),
+            channels,
+            height,
+            width,
+        }
+    }
+
+    /// Place of each image in its block.
+    pub(super) fn places(&self) -> impl Iterator<Item = usize> {
+        self.rows.iter().map(|row| row.place as usize)
+    }
+
     /// Number of images.
     pub fn len(&self) -> usize {
-        // Sizes of zero never come from `load`, but the fields are public.
-        self.pixels.len().checked_div(self.image_len()).unwrap_or(0)
+        self.rows.len()
     }
 
     /// Whether there are no images.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.rows.is_empty()
+    }
+
+    /// Channels, height and width.
+    pub fn shape(&self) -> [usize; 3] {
+        [self.channels, self.height, self.width]
     }
 
     /// Number of values in an image: channels × height × width.
@@ -56,8 +108,15 @@ impl Images {
     /// # Panics
     /// If `i` is not below [`Images::len`].
     pub fn image(&self, i: usize) -> &[u8] {
-        let len = self.image_len();
-        &self.pixels[i * len..][..len]
+        let (row, len) = (self.rows[i], self.image_len());
+        &self.blocks[row.block as usize][row.place as usize * len..][..len]
+    }
+
+    /// A copy of all values, `[len, channels, height, width]`, row-major.
+    pub fn pixels(&self) -> Vec<u8> {
+        let mut pixels = Vec::with_capacity(self.len() * self.image_len());
+        (0..self.len()).for_each(|i| pixels.extend_from_slice(self.image(i)));
+        pixels
     }
 
     /// Selects the images at `indices`, in that order; an index may occur more than once.
@@ -65,11 +124,26 @@ impl Images {
     /// # Panics
     /// If an index is not below [`Images::len`].
     pub fn select(&self, indices: &[usize]) -> Self {
-        let mut pixels = Vec::with_capacity(indices.len() * self.image_len());
-        for &i in indices {
-            pixels.extend_from_slice(self.image(i));
+        Self {
+            blocks: self.blocks.clone(),
+            rows: indices.iter().map(|&i| self.rows[i]).collect(),
+            ..*self
         }
-        Self { pixels, ..*self }
+    }
+
+    /// Adds images after the last one.
+    ///
+    /// # Panics
+    /// For images of another shape.
+    pub(super) fn append(&mut self, other: &Self) {
+        assert_eq!(self.shape(), other.shape(), "images of one shape");
+        let before = self.blocks.len() as u32;
+        let moved = |row: &Row| Row {
+            block: before + row.block,
+            ..*row
+        };
+        self.rows.extend(other.rows.iter().map(moved));
+        self.blocks.extend(other.blocks.iter().cloned());
     }
 
     /// Converts gray images to colour (three equal channels), or colour images to gray (their
@@ -78,24 +152,28 @@ impl Images {
     /// # Panics
     /// If either number of channels is not 1 or 3.
     pub fn with_channels(&self, channels: usize) -> Self {
+        if channels == self.channels {
+            return self.clone();
+        }
         let plane = self.height * self.width;
-        let mut pixels = Vec::with_capacity(self.len() * channels * plane);
-        for image in (0..self.len()).map(|i| self.image(i)) {
-            match (self.channels, channels) {
-                (1, 3) => pixels.extend(image.repeat(3)),
-                (3, 1) => pixels.extend((0..plane).map(|p| {
-                    let value = |channel: usize| f32::from(image[channel * plane + p]);
-                    luma([value(0), value(1), value(2)]).round() as u8
-                })),
-                (found, wanted) if found == wanted => pixels.extend_from_slice(image),
-                (found, wanted) => panic!("cannot make {wanted} channels of {found}"),
-            }
-        }
-        Self {
-            pixels,
-            channels,
-            ..*self
-        }
+        let value = |image: &[u8], channel: usize, p: usize| f32::from(image[channel * plane + p]);
+        let convert = |image: &[u8]| match (self.channels, channels) {
+            (1, 3) => image.repeat(3),
+            (3, 1) => (0..plane)
+                .map(|p| luma([0, 1, 2].map(|channel| value(image, channel, p))).round() as u8)
+                .collect(),
+            (found, wanted) => panic!("cannot make {wanted} channels of {found}"),
+        };
+        self.converted([channels, self.height, self.width], convert)
+    }
+
+    /// Images of another shape, made one by one.
+    fn converted(&self, shape: [usize; 3], convert: impl Fn(&[u8]) -> Vec<u8> + Sync) -> Self {
+        let indices = 0..self.len();
+        let pixels = indices
+            .into_par_iter()
+            .flat_map_iter(|i| convert(self.image(i)));
+        Self::new(pixels.collect(), shape)
     }
 
     /// The images in the size and with the channels that are asked for, as far as any are.
@@ -106,7 +184,7 @@ impl Images {
             return self;
         }
         let (plane, own) = (self.height * self.width, self.channels);
-        let convert = |image: &[u8]| {
+        self.converted([channels, sides[0], sides[1]], |image| {
             let value = |i: usize| image[i % own * plane + i / own];
             let mut picture = Picture {
                 pixels: (0..image.len()).map(value).collect(),
@@ -120,17 +198,7 @@ impl Images {
             picture
                 .fitted(sides, reading.fit, reading.interpolation)
                 .planes()
-        };
-        let pixels = self
-            .pixels
-            .par_chunks(self.image_len())
-            .flat_map_iter(convert);
-        Self {
-            pixels: pixels.collect(),
-            channels,
-            height: sides[0],
-            width: sides[1],
-        }
+        })
     }
 
     /// Copies the images at `indices` into a batch of values in [0, 1].
@@ -177,6 +245,23 @@ impl Images {
     }
 }
 
+impl PartialEq for Images {
+    /// Whether both have the same shape and the same values in the same order, wherever they are stored.
+    fn eq(&self, other: &Self) -> bool {
+        let same = |i: usize| self.image(i) == other.image(i);
+        self.shape() == other.shape() && self.len() == other.len() && (0..self.len()).all(same)
+    }
+}
+
+impl Eq for Images {}
+
+impl fmt::Debug for Images {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let [channels, height, width] = self.shape();
+        write!(f, "{} images, {channels} × {height} × {width}", self.len())
+    }
+}
+
 /// Converts a byte into a pixel value in [0, 1].
 pub(super) fn unit(byte: u8) -> f32 {
     f32::from(byte) / 255.0
@@ -192,12 +277,7 @@ mod tests {
     use super::*;
 
     fn images() -> Images {
-        Images {
-            pixels: (0..12).map(|i| i * 20).collect(),
-            channels: 1,
-            height: 2,
-            width: 2,
-        }
+        Images::new((0..12).map(|i| i * 20).collect(), [1, 2, 2])
     }
 
     #[test]
@@ -206,7 +286,7 @@ mod tests {
         assert_eq!((images.len(), images.image_len()), (3, 4));
         assert_eq!(images.image(1), [80, 100, 120, 140]);
         assert_eq!(
-            images.select(&[2, 0]).pixels,
+            images.select(&[2, 0]).pixels(),
             [160, 180, 200, 220, 0, 20, 40, 60]
         );
         let batch = images.batch(&[1]);
@@ -225,43 +305,34 @@ mod tests {
         assert_eq!(colour.with_channels(3), colour);
         // Red, green, blue and white of 200, by the weights of ITU-R 601.
         let pixels = [[200, 0, 0, 200], [0, 200, 0, 200], [0, 0, 200, 200]].concat();
-        let colour = Images {
-            pixels,
-            channels: 3,
-            ..gray
-        };
-        assert_eq!(colour.with_channels(1).pixels, [60, 117, 23, 200]);
+        let colour = Images::new(pixels, [3, 2, 2]);
+        assert_eq!(colour.with_channels(1).pixels(), [60, 117, 23, 200]);
+    }
+
+    #[test]
+    fn what_is_appended_keeps_its_own_values() {
+        let (mut all, other) = (images(), images().select(&[2, 2, 1]));
+        all.append(&other.select(&[1, 2]));
+        assert_eq!(all.len(), 5);
+        assert_eq!(all.image(3), other.image(0));
+        assert_eq!(all.select(&[4, 0]).pixels(), all.select(&[1, 0]).pixels());
     }
 
     #[test]
     fn an_image_of_no_size_is_no_image() {
-        let images = Images {
-            pixels: vec![],
-            channels: 1,
-            height: 0,
-            width: 0,
-        };
-        assert!(images.is_empty());
+        assert!(Images::new(vec![], [1, 0, 0]).is_empty());
     }
 
     #[test]
     fn means_and_deviations_are_of_pixels_in_0_1() {
-        let images = Images {
-            pixels: vec![0, 255, 51, 51, 255, 0, 51, 51],
-            channels: 2,
-            height: 1,
-            width: 2,
-        };
+        let images = Images::new(vec![0, 255, 51, 51, 255, 0, 51, 51], [2, 1, 2]);
         let means = images.channel_means();
         assert_eq!(means[0], (0.5, 0.5));
         assert!(
             (means[1].0 - 0.2).abs() < 1e-12 && means[1].1 < 1e-6,
             "{means:?}"
         );
-        let none = Images {
-            pixels: vec![],
-            ..images
-        };
+        let none = images.select(&[]);
         assert_eq!(none.channel_means(), [(0.0, 0.0); 2]);
     }
 }

@@ -4,7 +4,10 @@
 //! The result is a [`Dataset`] of bytes, whatever the format. Each format has a file of its own.
 
 mod archive;
+mod arrived;
 pub mod augment;
+mod block;
+mod cache;
 mod cifar;
 pub mod contact_sheet;
 pub mod corrupt;
@@ -22,9 +25,11 @@ mod folder;
 mod idx;
 mod images;
 mod layout;
+mod loading;
 mod own_output;
 mod reading;
 mod sample;
+mod stamp;
 mod stream;
 mod tarball;
 
@@ -35,12 +40,16 @@ use std::path::Path;
 use crate::error::{Error, Result, nearest};
 pub use crate::tensor::Batch;
 use archive::Store;
+use cache::Slot;
+pub use cache::{CachedFile, cached_files, remove_cached};
 pub use dataset::{Dataset, Split};
 pub use decode::MAX_SIDE;
 pub use files::{ReadImages, image_files, read_images};
 pub use fingerprint::SplitFingerprint;
 pub use fit::{Fit, Interpolation};
+use folder::Loaded;
 pub use images::Images;
+pub use loading::{Cache, Decoded, LARGE, Loading, choose_loading};
 pub use own_output::is_own_picture;
 pub use reading::{Channels, Damaged, Reading, Size};
 
@@ -97,16 +106,36 @@ pub fn load_as(source: &str, reading: &Reading, damaged: Damaged) -> Result<Data
         }
         Err(error) => return Err(Error::io("read", path)(error)),
     };
-    let entries = store.list()?;
-    let (mut dataset, tested) = if idx::matches(&store, &entries) {
-        (idx::load(&store)?.read_as(reading), true)
+    // An archive is known by its own length and time: the cache has it without a look inside.
+    let listed = match store.is_tar() {
+        true => None,
+        false => Some(store.list()?),
+    };
+    let stamp = match &listed {
+        Some(entries) => stamp::of_folder(entries, |name| store.path_of(name)),
+        None => stamp::of_file(path),
+    };
+    let slot = stamp.and_then(|stamp| Slot::find(path, &store.name(), &stamp, reading, damaged));
+    if let Some(kept) = slot.as_ref().and_then(Slot::load) {
+        return Ok(kept);
+    }
+    let entries = listed.map_or_else(|| store.list(), Ok)?;
+    let (mut dataset, tested, part) = if idx::matches(&store, &entries) {
+        (idx::load(&store)?.read_as(reading), true, None)
     } else if let Some(found) = cifar::find(&store, &entries)? {
-        (cifar::load(&store, &found)?.read_as(reading), true)
+        (cifar::load(&store, &found)?.read_as(reading), true, None)
     } else {
-        (folder::load(&store, entries, reading, damaged)?, false)
+        match folder::load(&store, entries, reading, damaged, slot.as_ref())? {
+            Loaded::Decoded(dataset, part) => (dataset, false, part),
+            Loaded::Kept(dataset) => return Ok(dataset),
+        }
     };
     dataset.notes.splice(..0, store.notes());
-    dataset.checked(tested)
+    let dataset = dataset.checked(tested)?;
+    if let Some(part) = part {
+        part.finish(&dataset)?;
+    }
+    Ok(dataset)
 }
 
 #[cfg(test)]

@@ -157,12 +157,7 @@ mod tests {
             .flat_map(|k| (0..class_counts.len()).filter(move |&c| k < class_counts[c]))
             .collect();
         let split = |labels: Vec<usize>, len: u8| Split {
-            images: Images {
-                pixels: (0..len).collect(),
-                channels: 1,
-                height: 1,
-                width: 1,
-            },
+            images: Images::new((0..len).collect(), [1, 1, 1]),
             labels: if labeled { labels } else { vec![] },
         };
         Dataset {
@@ -186,10 +181,11 @@ mod tests {
         let (kept, held) = set.holdout(0.1, 3).unwrap();
         assert_eq!(held.counts(4), [5, 2, 1, 0]);
         assert_eq!(kept.counts(4), [45, 18, 3, 1]);
-        let mut all = [kept.images.pixels.clone(), held.images.pixels.clone()].concat();
-        assert!(held.images.pixels.is_sorted() && kept.images.pixels.is_sorted());
+        let (kept, held_out) = (kept.images.pixels(), held.images.pixels());
+        let mut all = [kept.as_slice(), held_out.as_slice()].concat();
+        assert!(held_out.is_sorted() && kept.is_sorted());
         all.sort_unstable();
-        assert_eq!(all, set.train.images.pixels);
+        assert_eq!(all, set.train.images.pixels());
         assert_eq!(set.holdout(0.1, 3).unwrap().1, held);
         assert_ne!(set.holdout(0.1, 4).unwrap().1, held);
     }

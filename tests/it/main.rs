@@ -5,6 +5,7 @@ mod bad_data;
 mod bad_input;
 mod bad_models;
 mod bad_runs;
+mod cache;
 mod cli;
 mod compare;
 mod evaluation;

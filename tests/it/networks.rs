@@ -22,12 +22,7 @@ pub fn images(count: usize) -> Images {
         .map(|_| [0, 60, 180, 255][rng.random_range(0..4)])
         .collect();
     let pixel = |i: usize| patches[i / 144 * 16 + i % 144 / 36 * 4 + i % 12 / 3];
-    Images {
-        pixels: (0..count * 144).map(pixel).collect(),
-        channels: 1,
-        height: 12,
-        width: 12,
-    }
+    Images::new((0..count * 144).map(pixel).collect(), [1, 12, 12])
 }
 
 /// A small backbone with cluster heads of 2 and 5.

@@ -58,6 +58,16 @@ pub struct Shared {
     /// Precision of the products in pretraining's convolutions; bf16 where the processor has it
     #[arg(long, value_enum, value_name = "P", global = true, display_order = 101)]
     pub precision: Option<PrecisionName>,
+    /// Keep decoded images in files: auto keeps large sets; see advcl cache
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value = "auto",
+        global = true,
+        display_order = 101
+    )]
+    pub cache: CacheName,
     /// Write TensorBoard event files too, to RUN/tensorboard
     #[arg(long, global = true, display_order = 102)]
     pub tensorboard: bool,
@@ -110,6 +120,14 @@ pub enum ConvAlgorithm {
     Auto,
     Winograd,
     Direct,
+}
+
+/// Data sets whose decoded images are kept in files.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum CacheName {
+    Auto,
+    Always,
+    Never,
 }
 
 /// Precision of the products in convolutions.
@@ -192,6 +210,24 @@ pub enum Command {
     Data {
         #[command(subcommand)]
         what: DataCommand,
+    },
+    /// Files of decoded images: list or remove them
+    #[command(after_help = "Example: advcl cache clear\n\n\
+        Images of large sets are decoded once, into files of ADVCL_CACHE or the user's cache folder. Removing one costs time, nothing else.")]
+    Cache {
+        #[command(subcommand)]
+        what: CacheCommand,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum CacheCommand {
+    /// List the files
+    List,
+    /// Remove the files, or those of one data set
+    Clear {
+        /// Data set whose files are removed [default: all]
+        source: Option<PathBuf>,
     },
 }
 

@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use crate::args::{self, Cli, Command, ConvAlgorithm, Shared};
 use crate::bench::bench;
+use crate::cache::{self, cache};
 use crate::check::check;
 use crate::compare::compare;
 use crate::evaluate::{evaluate, print_summary};
@@ -31,6 +32,7 @@ pub fn dispatch(cli: &Cli) -> Result<()> {
         ConvAlgorithm::Direct => false,
     };
     nn::choose_cpu_kernels(shared.cpu_kernels.name(), winograd)?;
+    cache::choose(shared);
     match &cli.command {
         Command::Info => info(shared),
         Command::Run(arg) => run(arg, shared),
@@ -51,6 +53,7 @@ pub fn dispatch(cli: &Cli) -> Result<()> {
         Command::Data {
             what: args::DataCommand::Inspect(what),
         } => inspect(what, shared),
+        Command::Cache { what } => cache(what, shared),
     }
 }
 

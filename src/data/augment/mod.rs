@@ -27,12 +27,8 @@ mod tests {
 
     fn images(channels: usize, height: usize, width: usize) -> Images {
         let len = 40 * channels * height * width;
-        Images {
-            pixels: (0..len).map(|i| (i * 7919 % 253) as u8).collect(),
-            channels,
-            height,
-            width,
-        }
+        let pixels = (0..len).map(|i| (i * 7919 % 253) as u8).collect();
+        Images::new(pixels, [channels, height, width])
     }
 
     fn seeded() -> ChaCha8Rng {
@@ -59,7 +55,7 @@ mod tests {
             padding: 0,
             flip: 0.0,
         };
-        let expected: Vec<f32> = images.pixels[108..216]
+        let expected: Vec<f32> = images.pixels()[108..216]
             .iter()
             .map(|&byte| f32::from(byte) / 255.0)
             .collect();

@@ -103,10 +103,7 @@ pub fn corrupt(
             .collect())
     };
     let corrupted: Vec<Vec<u8>> = indices.par_iter().map(one).collect::<Result<_>>()?;
-    Ok(Images {
-        pixels: corrupted.concat(),
-        ..*images
-    })
+    Ok(Images::new(corrupted.concat(), images.shape()))
 }
 
 impl Corruption {
@@ -257,26 +254,19 @@ mod tests {
             .test
             .images;
         let gray = gray.select(&(0..24).collect::<Vec<_>>());
-        let mut colour = gray.with_channels(3);
-        for (i, value) in colour.pixels.iter_mut().enumerate() {
+        let mut colour = gray.with_channels(3).pixels();
+        for (i, value) in colour.iter_mut().enumerate() {
             let channel = i / 784 % 3;
             *value = (f32::from(*value) * [1.0, 0.8, 0.5][channel]) as u8 + channel as u8 * 10;
         }
-        let cut = Images {
-            pixels: gray.pixels[..2 * 14 * 40].to_vec(),
-            channels: 1,
-            height: 14,
-            width: 40,
-        };
+        let cut = Images::new(gray.pixels()[..2 * 14 * 40].to_vec(), [1, 14, 40]);
+        let colour = Images::new(colour, [3, gray.height, gray.width]);
         vec![gray, colour, cut]
     }
 
     fn distance(a: &Images, b: &Images) -> f64 {
-        let gaps = a
-            .pixels
-            .iter()
-            .zip(&b.pixels)
-            .map(|(a, b)| f64::from(*a) - f64::from(*b));
+        let (a, b) = (a.pixels(), b.pixels());
+        let gaps = a.iter().zip(&b).map(|(a, b)| f64::from(*a) - f64::from(*b));
         gaps.map(|gap| gap * gap).sum::<f64>().sqrt() / 255.0
     }
 
@@ -295,7 +285,7 @@ mod tests {
                         (images.len(), images.channels)
                     );
                     assert_ne!(whole, images, "{kind:?} does nothing");
-                    assert_eq!(made(&[1], 7).pixels, whole.image(1), "{kind:?}");
+                    assert_eq!(made(&[1], 7).pixels(), whole.image(1), "{kind:?}");
                 }
             }
         }
@@ -353,16 +343,11 @@ mod tests {
         for (height, width) in [(1, 1), (1, 5), (2, 3), (3, 2)] {
             for channels in [1, 3] {
                 let pixels = (0..channels * height * width).map(|i| (i * 40 % 256) as u8);
-                let images = Images {
-                    pixels: pixels.collect(),
-                    channels,
-                    height,
-                    width,
-                };
+                let images = Images::new(pixels.collect(), [channels, height, width]);
                 for kind in KINDS {
                     for severity in 1..=SEVERITIES {
                         let made = corrupt(&images, &[0], kind, severity, 0).expect("an image");
-                        assert_eq!(made.pixels.len(), images.pixels.len());
+                        assert_eq!(made.pixels().len(), images.pixels().len());
                     }
                 }
             }

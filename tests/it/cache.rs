@@ -1,0 +1,134 @@
+//! Files of decoded images.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::{Answer, answer, folder, get, only_simclr, png, program, put};
+
+/// 48 images of two classes in two sizes.
+fn image_folder(path: &Path) {
+    for i in 0..48u8 {
+        let split = if i < 32 { "train" } else { "test" };
+        let class = ["cat", "dog"][usize::from(i % 2)];
+        let side = 12 + 4 * u32::from(i % 3 / 2);
+        let pixels: Vec<u8> = (0..side * side).map(|p| (u32::from(i) * 5 + p % 60) as u8).collect();
+        put(
+            path.join(format!("{split}/{class}/{i:02}.png")),
+            png(side, &pixels),
+        );
+    }
+}
+
+/// Runs the program with this folder of decoded images.
+fn cached(path: &Path, cache: &str, args: &str) -> Answer {
+    let mut command = program(path);
+    command.env("ADVCL_CACHE", path.join(cache));
+    answer(command.args(args.split_whitespace()))
+}
+
+fn files(path: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(path) else {
+        return Vec::new();
+    };
+    let name = |entry: std::io::Result<fs::DirEntry>| {
+        let name = entry.expect("readable").file_name();
+        name.to_string_lossy().into_owned()
+    };
+    entries.map(name).collect()
+}
+
+const INSPECT: &str = "data inspect set --set data.size=12 --json --cache";
+
+#[test]
+fn decoded_images_are_kept_and_change_nothing() {
+    let folder = folder();
+    let path = folder.path();
+    let cache = path.join("cache");
+    image_folder(&path.join("set"));
+    let inspect = |how: &str| -> Value {
+        let answer = cached(path, "cache", &format!("{INSPECT} {how}")).expect(0);
+        answer.json()
+    };
+    let without = inspect("never");
+    // Small sets are decoded each time.
+    assert_eq!(inspect("auto"), without);
+    assert_eq!(files(&cache).len(), 0);
+    assert_eq!(inspect("always"), without);
+    let names = files(&cache);
+    assert_eq!(names.len(), 1, "{names:?}");
+    let file = cache.join(&names[0]);
+    let whole = get(&file);
+    let written = |file: &Path| {
+        fs::metadata(file)
+            .and_then(|about| about.modified())
+            .expect("a file")
+    };
+    let before = written(&file);
+    // Found again by whoever asks, and made again where it is damaged.
+    for how in ["always", "auto"] {
+        assert_eq!(inspect(how), without);
+        assert_eq!(written(&file), before);
+    }
+    let mut damaged = whole.clone();
+    damaged[100] ^= 1;
+    put(&file, &damaged);
+    assert_eq!(inspect("always"), without);
+    assert_eq!(get(&file), whole);
+    // Another size and another content are other files.
+    cached(
+        path,
+        "cache",
+        "data inspect set --set data.size=8 --cache always",
+    )
+    .expect(0);
+    put(path.join("set/train/cat/00.png"), png(12, &[200; 144]));
+    assert_ne!(inspect("always"), without);
+    assert_eq!(files(&cache).len(), 3);
+    // Where there is no place for a file, images are in memory.
+    put(path.join("file"), "no folder");
+    let answer = cached(path, "file", &format!("{INSPECT} always")).expect(0);
+    assert!(answer.stderr.contains("are held in memory"), "{answer}");
+    let listed = cached(path, "cache", "cache list --json").expect(0).json();
+    assert_eq!(listed.as_array().map(Vec::len), Some(3));
+    let source = path.join("set").canonicalize().expect("a folder");
+    assert_eq!(listed[0]["source"], source.to_str().expect("UTF-8"));
+    let answer = cached(path, "cache", "cache clear elsewhere").expect(0);
+    assert_eq!(answer.stdout, "removed 0 files, 0 B\n");
+    let answer = cached(path, "cache", "cache clear set").expect(0);
+    assert!(answer.stdout.starts_with("removed 3 files"), "{answer}");
+    assert_eq!(files(&cache).len(), 0);
+}
+
+#[test]
+fn damaged_images_and_a_run_are_the_same_with_and_without_files() {
+    let folder = folder();
+    let path = folder.path();
+    image_folder(&path.join("set"));
+    put(path.join("set/train/cat/50.png"), b"no image");
+    let recipe = only_simclr()
+        .replace("\"fashion-mnist-12k\"", "\"set\"")
+        .replace("train_limit = 64\n", "")
+        .replace("test_limit = 20\n", "");
+    put(path.join("r.toml"), recipe);
+    let run = |how: &str, damaged: &str| {
+        let sets = format!("--set data.size=12 --set data.damaged={damaged}");
+        let args = format!("run r.toml --run {how} {sets} --cache {how} --quiet");
+        cached(path, "cache", &args)
+    };
+    let refused = [
+        run("never", "refuse").expect(2),
+        run("always", "refuse").expect(2),
+    ];
+    assert_eq!(refused[0].stderr, refused[1].stderr);
+    assert_eq!(files(&path.join("cache")).len(), 0);
+    let model = |how: &str| get(path.join(how).join("simclr/slf/model.safetensors"));
+    run("never", "skip").expect(0);
+    run("always", "skip").expect(0);
+    assert_eq!(model("never"), model("always"));
+    // From the file, the images of a fork are the same too.
+    let args = "run r.toml --run auto --set data.size=12 --set data.damaged=skip --quiet";
+    cached(path, "cache", args).expect(0);
+    assert_eq!(model("never"), model("auto"));
+}
