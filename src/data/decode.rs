@@ -19,8 +19,6 @@ use crate::error::{Error, Result};
 /// Largest side of an image in pixels that is not brought to another size: far above what encoders are trained
 /// on, and small enough that a damaged header cannot reserve all memory.
 pub const MAX_SIDE: usize = 4096;
-/// Most pixels of an image that is brought to another size.
-const MAX_PIXELS: usize = 100_000_000;
 /// Largest image file in bytes.
 const MAX_FILE: u64 = 64 << 20;
 /// Most bytes of pixels for each byte of a file, beside [`FEW_BYTES`]: what compression can reach. No more memory
@@ -189,7 +187,7 @@ pub(super) fn decode(path: &Path, bytes: &[u8], reading: &Reading) -> Result<Dec
     let (width, height) = decoder.dimensions();
     let (width, height) = (width as usize, height as usize);
     let pixels = width.saturating_mul(height);
-    if width.max(height) > most as usize || pixels > MAX_PIXELS {
+    if width.max(height) > most as usize || pixels > reading.pixel_limit() {
         return Err(too_large(path, reading));
     }
     if pixels == 0 {
@@ -232,9 +230,10 @@ pub(super) fn decode(path: &Path, bytes: &[u8], reading: &Reading) -> Result<Dec
         };
         reading.fit.scaled(upright, size.sides())
     });
-    if scaled.is_some_and(|[height, width]| height.saturating_mul(width) > MAX_PIXELS) {
+    let most = reading.pixel_limit();
+    if scaled.is_some_and(|[height, width]| height.saturating_mul(width) > most) {
         let problem = format!(
-            "{width} × {height} pixels: scaled in these proportions, it has more than {MAX_PIXELS}"
+            "{width} × {height} pixels: scaled in these proportions, it has more than {most}"
         );
         let hint = "take it out, or cut it: it is a line rather than an image";
         return Err(Error::data(path.display().to_string(), problem, hint));
@@ -408,8 +407,11 @@ impl Picture {
 fn too_large(path: &Path, reading: &Reading) -> Error {
     let (problem, hint) = match reading.size {
         Some(_) => (
-            format!("expected at most {MAX_PIXELS} pixels, found more"),
-            "scale the image down: so much memory is not claimed for one",
+            format!(
+                "expected at most {} pixels, found more",
+                reading.pixel_limit()
+            ),
+            "scale the image down; --set 'data.max_pixels = 400000000' lets it through, where memory suffices",
         ),
         None => (
             format!("expected at most {MAX_SIDE} pixels per side, found more"),
@@ -642,6 +644,16 @@ mod tests {
         }
         let error = read(&gray_png(4097, 1, 0)).unwrap_err().to_string();
         assert!(error.contains("at most 4096 pixels"), "{error}");
+        let reading = Reading {
+            size: Some(super::super::Size::Square(4)),
+            max_pixels: Some(99),
+            ..Reading::default()
+        };
+        let decode = |side: u32| decode("x.png".as_ref(), &gray_png(side, 11, 0), &reading);
+        assert!(decode(9).is_ok());
+        let error = decode(10).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("at most 99 pixels"), "{error}");
+        assert!(error.hint().unwrap().contains("data.max_pixels"));
     }
 
     /// A PNG file with one more chunk behind its header.

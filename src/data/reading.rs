@@ -76,4 +76,14 @@ pub struct Reading {
     /// Colour behind transparent pixels: red, green, blue. Transparency is refused without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub background: Option<[u8; 3]>,
+    /// Most pixels of an image that is scaled; 100 million where there is no such limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_pixels: Option<usize>,
+}
+
+impl Reading {
+    /// Most pixels of an image that is scaled. The memory of some of them is claimed by each thread that decodes.
+    pub fn pixel_limit(&self) -> usize {
+        self.max_pixels.unwrap_or(100_000_000)
+    }
 }

@@ -30,6 +30,9 @@ impl Recipe {
                 return check.refuse("data.size", problem, "64, or [48, 96] for height and width");
             }
         }
+        if let Some(most) = self.data.max_pixels {
+            check.at_least_one("data.max_pixels", most)?;
+        }
         check.in_range("data.holdout", self.data.holdout, 0.0, 0.9)?;
         let entries = self.pretrain.entries();
         if entries.is_empty() {

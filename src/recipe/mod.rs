@@ -196,6 +196,9 @@ pub struct Data {
     /// Colour behind transparent pixels, `[255, 255, 255]`; transparency is refused where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub background: Option<[u8; 3]>,
+    /// Most pixels of an image that is scaled to `size`; 100 million where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_pixels: Option<usize>,
     /// What becomes of images that cannot be read.
     #[serde(default, skip_serializing_if = "is_default")]
     pub damaged: Damaged,
@@ -210,6 +213,7 @@ impl Data {
             interpolation: self.interpolation,
             channels: self.channels,
             background: self.background,
+            max_pixels: self.max_pixels,
         }
     }
 }

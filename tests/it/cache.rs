@@ -13,7 +13,9 @@ fn image_folder(path: &Path) {
         let split = if i < 32 { "train" } else { "test" };
         let class = ["cat", "dog"][usize::from(i % 2)];
         let side = 12 + 4 * u32::from(i % 3 / 2);
-        let pixels: Vec<u8> = (0..side * side).map(|p| (u32::from(i) * 5 + p % 60) as u8).collect();
+        let pixels: Vec<u8> = (0..side * side)
+            .map(|p| (u32::from(i) * 5 + p % 60) as u8)
+            .collect();
         put(
             path.join(format!("{split}/{class}/{i:02}.png")),
             png(side, &pixels),
