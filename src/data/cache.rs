@@ -334,7 +334,8 @@ impl Part {
         Block::map(&self.file).map_err(Error::io("read", &self.path))
     }
 
-    /// Adds the description of a data set to its values, and gives the file its name.
+    /// Adds the description of a data set to its values, which are those of this file, and gives the file its
+    /// name.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -353,7 +354,7 @@ impl Part {
             val: dataset.val.as_ref().map(places),
             notes: dataset.notes.clone(),
             reading: dataset.reading,
-            checksums: checksums(&self.map()?),
+            checksums: checksums(dataset.train.images.block()),
         };
         let text = serde_json::to_vec(&description).expect("plain values");
         let end = [&text[..], &(text.len() as u64).to_le_bytes(), MARK].concat();

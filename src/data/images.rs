@@ -78,6 +78,11 @@ impl Images {
         }
     }
 
+    /// Values of the block of images that have one alone, with those of images that were not selected.
+    pub(super) fn block(&self) -> &[u8] {
+        &self.blocks[0]
+    }
+
     /// Place of each image in its block.
     pub(super) fn places(&self) -> impl Iterator<Item = usize> {
         self.rows.iter().map(|row| row.place as usize)
