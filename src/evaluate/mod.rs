@@ -1,6 +1,7 @@
 //! Evaluation of classifiers: accuracy clean and under attack, more measures, and whether the figures can be believed.
 
 pub mod adversarial;
+mod by_class;
 mod evaluator;
 pub mod measures;
 pub mod soundness;
@@ -8,6 +9,7 @@ mod suite;
 
 pub use crate::attack::{AttackTally, ImageOutcome, PerImage, Tally};
 pub use crate::logits::{predictions, probabilities};
+pub use by_class::{ByClass, ClassFigures, uneven};
 pub use evaluator::{Accuracy, Evaluator, LabeledBatch, StageProgress};
 pub use suite::{Attacked, SuiteRun};
 

@@ -248,6 +248,7 @@ impl Experiment {
                 ..own
             },
             accuracy,
+            by_class: None,
             attacked: None,
             other_attacks: Vec::new(),
             measures: None,

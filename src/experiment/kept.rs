@@ -8,9 +8,9 @@ use toml::{Table, Value};
 
 use super::{Cell, Evaluated, Outcome, state};
 use crate::error::{Error, Result};
-use crate::evaluate::Attacked;
 use crate::evaluate::measures::{Measure, Measures};
 use crate::evaluate::soundness::Soundness;
+use crate::evaluate::{Attacked, ByClass};
 use crate::recipe::{CLASSIFIER, from_text};
 use crate::run::layout::ATTACK_PIECES;
 use crate::run::{Layout, ModelInfo, Results};
@@ -51,9 +51,10 @@ pub(super) fn classifier_table(layout: &Layout, cell: &Cell) -> Result<Option<Ta
 /// # Errors
 /// [`Error::Io`], [`Error::Format`]; [`Error::Checksum`] for a file that was damaged.
 pub fn kept_outcomes(layout: &Layout, cell: &Cell) -> Result<Vec<(String, Outcome)>> {
-    let Some(classifier) = classifier_table(layout, cell)? else {
+    let Some(info) = ModelInfo::load(&layout.model(&cell.model_stage()))? else {
         return Ok(Vec::new());
     };
+    let classifier = state::recorded(&info);
     let stage = cell.stage();
     let pgd: Results<Outcome> = Results::load(&layout.results(&stage))?;
     let suites: Results<KeptSuite> = Results::load(&layout.attacks(&stage))?;
@@ -75,6 +76,7 @@ pub fn kept_outcomes(layout: &Layout, cell: &Cell) -> Result<Vec<(String, Outcom
                 .is_some_and(|other| are_compatible(&conditions, &other))
         };
         let mut outcome = kept.value.clone();
+        outcome.by_class = ByClass::new(&outcome.accuracy.classes, &info.classes);
         let suites: Vec<KeptSuite> = suites
             .iter()
             .filter(|suite| same(&suite.depends_on))

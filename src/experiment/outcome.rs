@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::evaluate::measures::{Measures, Transfer};
 use crate::evaluate::soundness::Soundness;
-use crate::evaluate::{Accuracy, Attacked};
+use crate::evaluate::{Accuracy, Attacked, ByClass};
 use crate::recipe::{SplitName, Threat};
 
 /// One row of the final table: a classifier and its figures under one set of conditions.
@@ -38,6 +38,10 @@ pub struct Outcome {
     pub seconds: Seconds,
     /// Counts in all and by class.
     pub accuracy: Accuracy,
+    /// Balanced accuracy and worst class, from the counts by class; none in the file of a classifier's figures, which
+    /// has the counts alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_class: Option<ByClass>,
     /// Outcome of the attack suite beside PGD; the latest, where there were several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attacked: Option<Attacked>,

@@ -20,6 +20,10 @@ pub fn print_summary(summary: &Summary, shared: &Shared) -> Result<()> {
         return print_json(summary);
     }
     print(&table::summary(summary))?;
+    let balance = table::balance(summary, shared.verbose);
+    if !balance.is_empty() {
+        print(&format!("\n{balance}"))?;
+    }
     for outcome in &summary.outcomes {
         if let Some(attacked) = &outcome.attacked {
             print(&format!("\n{}", table::attacked(outcome, attacked)))?;

@@ -1,5 +1,6 @@
 //! Numbers and tables as text, shared by terminal, Markdown, CSV and the report's page.
 
+mod by_class;
 pub mod comparison;
 mod table;
 
@@ -11,6 +12,7 @@ use advcl::recipe::Threat;
 use advcl::{finetune, pretrain};
 
 pub use crate::output::printable;
+pub use by_class::by_class;
 pub use table::{Align, Table, in_csv};
 
 /// Placeholder for a missing value.

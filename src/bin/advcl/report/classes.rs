@@ -6,6 +6,7 @@ use maud::{Markup, html};
 use super::html::{count, figure, heat_cell, legend, percent, share, table};
 use super::model::{PICTURED, ReportPage, ShownClassifier};
 use super::plots::{Whisker, whiskers};
+use super::tables::class_figures;
 use crate::format::{NONE, Table};
 
 /// Largest number of classes that are shown in full; of more, the extremes and the most frequent
@@ -20,6 +21,7 @@ pub fn classes(report: &ReportPage) -> Markup {
     });
     html! {
         p { "Some classes lose far more accuracy than others, which an average hides." }
+        (table("Balanced accuracy, the mean of the classes' accuracies, and the worst class (of several seeds: of the worst one)", &class_figures(report.rows)))
         div.grid { @for shown in report.shown.iter().take(PICTURED) { (by_class(shown)) } }
         details {
             summary { "Table: accuracy by class" }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use advcl::compare::{Spread, same_suite, suites};
-use advcl::evaluate::Attacked;
+use advcl::evaluate::{Attacked, ByClass};
 use advcl::experiment::{Outcome, Seconds};
 use advcl::interval::Interval;
 use advcl::report::{ReportedRow, ReportedRun};
@@ -43,6 +43,9 @@ pub struct HeadlineRow {
     pub clean: HeadlineFigure,
     /// Accuracy under PGD.
     pub robust: HeadlineFigure,
+    /// Balanced accuracy and worst class; over several seeds means, and the worst class of the worst seed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by_class: Option<ByClass>,
     /// Steps of PGD.
     pub steps: usize,
     /// The suites of attacks beside PGD, the latest first.
@@ -228,6 +231,8 @@ fn headline_row(run: &str, rows: &[&ReportedRow]) -> Option<HeadlineRow> {
             pgd,
         })
     };
+    let by_class = rows.iter().map(|row| row.outcome.by_class.as_ref());
+    let by_class: Option<Vec<&ByClass>> = by_class.collect();
     let mean = |seconds: fn(&Seconds) -> f64| {
         let all = rows.iter().map(|row| seconds(&row.outcome.seconds));
         all.sum::<f64>() / rows.len() as f64
@@ -248,6 +253,7 @@ fn headline_row(run: &str, rows: &[&ReportedRow]) -> Option<HeadlineRow> {
         robust: figure(rows, |outcome| {
             Some((total(outcome).robust, total(outcome).images))
         })?,
+        by_class: by_class.and_then(|seeds| ByClass::over_seeds(&seeds)),
         steps: first.attack_steps,
         attacks: suites(first).filter_map(attack).collect(),
         radius: radius(&first.threat),

@@ -1,6 +1,7 @@
 //! The report without pictures: Markdown, JSON, CSV.
 
 use advcl::compare::suites;
+use advcl::evaluate::{ByClass, ClassFigures};
 use advcl::report::{ReportedComparison, ReportedRow, ReportedRun};
 use anyhow::Result;
 use serde::Serialize;
@@ -11,7 +12,7 @@ use super::headline::{
 };
 use super::trust::verdict;
 use crate::format::comparison::{differences, gaps};
-use crate::format::{NONE, Table, clock, printable, share, suite_title};
+use crate::format::{NONE, Table, by_class, clock, printable, share, suite_title};
 
 /// Everything that was measured.
 #[derive(Serialize)]
@@ -54,6 +55,14 @@ pub fn markdown(
          over seeds. Time: pretraining (with the pseudo-labels and encoders it learns from), finetuning and evaluation.\n\n{}",
         headline_table(rows).markdown()
     );
+    let classes = class_figures(rows);
+    if !classes.is_empty() {
+        text += &format!(
+            "\n## Every class counts alike\n\nBalanced: the mean of the classes' accuracies. The worst class, of several seeds: \
+             that of the worst one.\n\n{}",
+            classes.markdown()
+        );
+    }
     for reported in comparisons {
         let comparison = &reported.comparison;
         let name = printable(&reported.name);
@@ -75,8 +84,24 @@ pub fn markdown(
     text
 }
 
+/// Balanced accuracy and worst class of each row.
+pub fn class_figures(rows: &[HeadlineRow]) -> Table {
+    let with = rows
+        .iter()
+        .filter_map(|row| Some((row, row.by_class.as_ref()?)));
+    by_class(with.map(|(row, figures)| (name(rows, row), figures)))
+}
+
+/// The row's title, after the name of its run where there are several.
+fn name(rows: &[HeadlineRow], row: &HeadlineRow) -> String {
+    if rows.iter().any(|row| row.run != rows[0].run) {
+        format!("{}: {}", row.run, row.title())
+    } else {
+        row.title()
+    }
+}
+
 fn headline_table(rows: &[HeadlineRow]) -> Table {
-    let several = rows.iter().any(|row| row.run != rows[0].run);
     let suites = suite_titles(rows);
     let mut table = Table::new().left("classifier").right("clean").right("PGD");
     for suite in &suites {
@@ -84,11 +109,7 @@ fn headline_table(rows: &[HeadlineRow]) -> Table {
     }
     table = table.right("radius").right("seeds").right("time");
     for row in rows {
-        let name = if several {
-            format!("{}: {}", row.run, row.title())
-        } else {
-            row.title()
-        };
+        let name = name(rows, row);
         let pgd = format!("PGD-{}", row.steps);
         let mut cells = vec![
             name,
@@ -190,7 +211,9 @@ pub fn csv(rows: &[HeadlineRow]) -> String {
                 attacked attacked_low attacked_high attacked_images \
                 robust_on_attacked robust_on_attacked_low robust_on_attacked_high \
                 robust_on_attacked_images \
-                pretrain_seconds finetune_seconds evaluate_seconds seconds";
+                pretrain_seconds finetune_seconds evaluate_seconds seconds \
+                clean_balanced clean_worst_class clean_worst clean_worst_images \
+                robust_balanced robust_worst_class robust_worst robust_worst_images";
     let mut table = head.split_whitespace().fold(Table::new(), Table::left);
     for row in rows {
         let attacks = row.attacks.iter().map(Some);
@@ -220,7 +243,20 @@ fn csv_cells(row: &HeadlineRow, attack: Option<&HeadlineAttack>) -> Vec<String> 
     let times = &row.times;
     let times = [times.pretrain, times.finetune, times.evaluate, row.seconds];
     cells.extend(times.map(|seconds| format!("{seconds:.1}")));
+    let by_class: Option<&ByClass> = row.by_class.as_ref();
+    cells.extend(of_classes(by_class.map(|figures| &figures.clean)));
+    cells.extend(of_classes(by_class.map(|figures| &figures.robust)));
     cells
+}
+
+/// The cells of balanced accuracy and worst class.
+fn of_classes(figures: Option<&ClassFigures>) -> [String; 4] {
+    figures.map_or_else(Default::default, |figures| {
+        let [balanced, worst] =
+            [figures.balanced_accuracy, figures.worst_accuracy].map(|value| format!("{value:.6}"));
+        let class = figures.worst_class.clone();
+        [balanced, class, worst, figures.worst_images.to_string()]
+    })
 }
 
 /// The cells of a figure: share, ends of the interval, number of images.

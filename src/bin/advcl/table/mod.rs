@@ -5,16 +5,16 @@ mod predictions;
 
 use std::path::Path;
 
-use advcl::evaluate::Attacked;
 use advcl::evaluate::adversarial::Verification;
 use advcl::evaluate::soundness::SoundnessSummary;
+use advcl::evaluate::{Attacked, uneven};
 use advcl::experiment::{Outcome, Summary};
 use advcl::import::Imported;
 use advcl::selftest::GoldenCheck;
 use advcl::{finetune, pretrain};
 
 use crate::format::{
-    NONE, Table, brief, percent, percent_of, radius, row_title, share, suite_title,
+    NONE, Table, brief, by_class, percent, percent_of, radius, row_title, share, suite_title,
 };
 
 pub use crate::format::clock;
@@ -47,6 +47,26 @@ pub fn summary(summary: &Summary) -> String {
         ]);
     }
     table.text()
+}
+
+/// Balanced accuracy and worst class of each classifier, where the classes have unequal numbers of images or `always`.
+/// Empty otherwise: with equal classes the balanced accuracy is the accuracy.
+pub fn balance(summary: &Summary, always: bool) -> String {
+    let outcomes = || summary.outcomes.iter();
+    let images = outcomes().find_map(|outcome| uneven(&outcome.accuracy.classes));
+    let rows = outcomes().filter_map(|o| Some((row_title(o), o.by_class.as_ref()?)));
+    let table = by_class(rows);
+    let title = match images {
+        Some((fewest, most)) => {
+            format!("every class counts alike; they have {fewest} to {most} images")
+        }
+        None if always => "every class counts alike".to_owned(),
+        None => return String::new(),
+    };
+    if table.is_empty() {
+        return String::new();
+    }
+    format!("{title}\n{}", table.text())
 }
 
 /// Attack by attack: on how many images it ran, how many it broke, how long it took.
