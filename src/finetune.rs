@@ -1,6 +1,9 @@
 //! Finetuning: from an encoder to a classifier. A mode is data: what it trains, with which loss, on
 //! which labels.
 
+mod class_weights;
+mod solver;
+
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -15,6 +18,9 @@ use crate::session::Context;
 use crate::tables::{self, Registered, Tables};
 use crate::tensor::{label_tensor, to_tensor};
 use crate::train::{Loss, Objective, Plan, Step};
+
+pub use class_weights::ClassWeights;
+pub use solver::{Solver, closed};
 
 /// The part of the model that a mode trains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -115,8 +121,9 @@ pub const MODES: &[FinetuneMode] = &[
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FinetuneSettings {
-    /// Epochs, batch size and optimizer.
-    pub plan: Plan,
+    /// Epochs, batch size and optimizer; only the solver "lbfgs" does without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Plan>,
     /// Whether images are randomly cropped and flipped. Without that and without an attack, the
     /// features of a frozen encoder are computed once.
     #[serde(default)]
@@ -134,6 +141,12 @@ pub struct FinetuneSettings {
     /// on the labeled ones; the mode's choice by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub soft_labels: Option<bool>,
+    /// Weights of the classes in the cross-entropy with the labels, for unequal numbers of images.
+    #[serde(default, skip_serializing_if = "ClassWeights::is_none")]
+    pub class_weights: ClassWeights,
+    /// Way to the linear classifier on clean images: by a plan of steps, or to the minimum at once.
+    #[serde(default, skip_serializing_if = "Solver::is_sgd")]
+    pub solver: Solver,
 }
 
 impl Registered for FinetuneSettings {
@@ -196,7 +209,15 @@ impl Entry {
     /// # Errors
     /// [`Error::Recipe`](crate::Error::Recipe).
     pub fn check(&self, check: &Check) -> Result<()> {
-        check.plan("plan", &self.settings.plan)?;
+        match &self.settings.plan {
+            Some(plan) => check.plan("plan", plan)?,
+            None if self.settings.solver.is_sgd() => {
+                let hint = "such as plan = { epochs = 25, batch_size = 256, lr = 0.1, momentum = 0.9, weight_decay = 2e-4, schedule.cosine = {} }";
+                return check.refuse("plan", "missing", hint);
+            }
+            None => {}
+        }
+        self.check_solver(check)?;
         self.loss().check("loss", check)?;
         let labels = self.labels();
         if !(labels > 0.0 && labels <= 1.0) {
@@ -207,6 +228,27 @@ impl Entry {
             let problem = "images without a label are used only where everything trains";
             let hint = "leave soft_labels out, or set trains = \"everything\"";
             return check.refuse("soft_labels", problem, hint);
+        }
+        if self.soft_labels() && !self.settings.class_weights.is_none() {
+            let problem = "images without a label are used, which have no class to weigh";
+            let hint = "leave class_weights out, or set soft_labels = false";
+            return check.refuse("class_weights", problem, hint);
+        }
+        Ok(())
+    }
+
+    /// Refuses the solver "lbfgs" for what it cannot fit.
+    fn check_solver(&self, check: &Check) -> Result<()> {
+        if self.settings.solver.is_sgd() {
+            return Ok(());
+        }
+        if self.trains() != Trains::Head || self.loss().attacks() {
+            let problem = "\"lbfgs\" fits a linear classifier on a frozen encoder and clean images";
+            return check.refuse("solver", problem, "leave solver out, or use slf");
+        }
+        if self.settings.augment {
+            let problem = "\"lbfgs\" fits the images as they are, without crops and flips";
+            return check.refuse("solver", problem, "leave augment out, or solver");
         }
         Ok(())
     }

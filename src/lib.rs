@@ -109,6 +109,7 @@ pub mod finetune;
 pub mod fuzz;
 pub mod import;
 pub mod interval;
+pub mod logistic;
 pub mod logits;
 pub mod loss;
 pub mod nn;

@@ -7,7 +7,7 @@ use super::{Cell, Experiment, Stale, classifier_title};
 use crate::criterion::{Criterion, EndToEnd, Task, one_hot};
 use crate::data::augment::Weak;
 use crate::error::{Error, Result};
-use crate::finetune::{Entry, HeadOnly, Trains, features, soft_labels};
+use crate::finetune::{Entry, HeadOnly, Trains, closed, features, soft_labels};
 use crate::loss::diverges;
 use crate::nn::{Classifier, Linear};
 use crate::random;
@@ -223,7 +223,8 @@ impl Fitting<'_> {
         let labels: Vec<usize> = chosen.iter().map(|&i| train.labels[i]).collect();
         let mut task = Task {
             images: &train.images,
-            targets: one_hot(&labels, classes, &context.device),
+            targets: (settings.class_weights)
+                .weigh(one_hot(&labels, classes, &context.device), &labels),
             chosen,
             augment: settings.augment.then(Weak::default),
             ball: experiment.recipe.threat.ball(),
@@ -244,6 +245,14 @@ impl Fitting<'_> {
                 }
                 _ => None,
             };
+            if let (Some(features), false) = (&cached, settings.solver.is_sgd()) {
+                let (features, weights) = (features.clone(), settings.class_weights);
+                return Ok(Classifier {
+                    encoder: encoder.clone(),
+                    linear: closed(&stage, features, &labels, classes, weights, context)?,
+                    route,
+                });
+            }
             let images = task.chosen.len();
             let objective = HeadOnly::new(encoder, route, task, entry.loss(), cached);
             let linear = self.fit("", &objective, linear, images, context)?;
@@ -317,7 +326,8 @@ impl Fitting<'_> {
             resume: self.resume,
             interval: self.experiment.recipe.checkpoint.interval(),
         };
-        let mut plan = self.entry.settings.plan.clone();
+        let plan = self.entry.settings.plan.clone();
+        let mut plan = plan.expect("checked: only a classifier in closed form has none");
         // Few labels: one step an epoch.
         if plan.batch_size > images {
             let asked = plan.batch_size;

@@ -117,7 +117,9 @@ impl Recipe {
                 facts.labels = method.supervised();
             }
             Artifact::Classifier(mode) => {
-                facts.attacks = self.finetune.require(mode)?.loss().attacks();
+                let entry = self.finetune.require(mode)?;
+                facts.attacks = entry.loss().attacks();
+                facts.steps = entry.settings.solver.is_sgd();
                 facts.labels = true;
             }
             _ => {}
@@ -187,6 +189,8 @@ impl Recipe {
 struct Facts {
     attacks: bool,
     labels: bool,
+    /// Whether a classifier is trained by the steps of its plan.
+    steps: bool,
 }
 
 /// The recipe's tables without what does not matter to `artifact`.
@@ -210,6 +214,11 @@ fn pick(whole: &Table, artifact: Artifact, facts: Facts) -> Table {
                 &["evaluate", "pretrain", "cluster", "encoder", "precision"],
             );
             only(&mut picked, "finetune", mode);
+            if let Some(Value::Table(modes)) = picked.get_mut("finetune")
+                && !facts.steps
+            {
+                remove(modes, mode, "plan");
+            }
         }
         Artifact::Pgd | Artifact::Suite | Artifact::Measure(_) => {
             remove_all(

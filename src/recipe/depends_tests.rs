@@ -55,6 +55,7 @@ fn artifacts(recipe: &Recipe) -> Vec<(String, Artifact<'_>, Facts)> {
         let facts = Facts {
             attacks: entry.method().attacks(),
             labels: false,
+            steps: false,
         };
         let artifact = Artifact::Encoder(&entry.name);
         all.push((title(artifact), artifact, facts));
@@ -63,6 +64,7 @@ fn artifacts(recipe: &Recipe) -> Vec<(String, Artifact<'_>, Facts)> {
         let facts = Facts {
             attacks: entry.loss().attacks(),
             labels: true,
+            steps: entry.settings.solver.is_sgd(),
         };
         let artifact = Artifact::Classifier(&entry.name);
         all.push((title(artifact), artifact, facts));
@@ -260,6 +262,8 @@ fn a_change_makes_stale_what_depends_on_it_and_nothing_else() {
         ("cluster.restarts = 2", &clustered),
         ("threat.radius = 0.2", &threat),
         ("finetune.slf.augment = true", &finetuned),
+        ("finetune.slf.solver = 'lbfgs'", &finetuned),
+        ("finetune.slf.class_weights = 'balanced'", &finetuned),
         ("evaluate.steps = 4", &attacks[2..]),
         ("evaluate.measure_limit = 9", &["curve", "corruptions"]),
         ("evaluate.attack = 'fgsm'", &["suite"]),
@@ -302,6 +306,21 @@ fn a_change_makes_stale_what_depends_on_it_and_nothing_else() {
     ] {
         assert_eq!(sorted(&found), sorted(expected));
     }
+}
+
+#[test]
+fn a_plan_that_nobody_follows_does_not_matter() {
+    let text = |set: &[&str]| {
+        let recipe = recipe("smoke", set);
+        let found = recipe.dependencies(Artifact::Classifier("slf"), &prints(), &[]);
+        to_text(&found.expect("its table"))
+    };
+    let (closed, epochs) = (
+        "finetune.slf.solver = 'lbfgs'",
+        "finetune.slf.plan.epochs = 7",
+    );
+    assert_eq!(text(&[closed]), text(&[closed, epochs]));
+    assert_ne!(text(&[]), text(&[epochs]));
 }
 
 #[test]

@@ -527,6 +527,8 @@ mod tests {
             recipe.expect("a recipe").finetune.entries()[0]
                 .settings
                 .plan
+                .as_ref()
+                .expect("a plan")
                 .schedule
                 .clone()
         };

@@ -25,7 +25,7 @@ const LAYERS: [&str; 18] = [
     "train",
     "session",
     "attack cluster view tables",
-    "data logits loss nn weights",
+    "data logistic logits loss nn weights",
     "tensor interval files",
     "device random pixels",
     "error",

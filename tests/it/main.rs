@@ -37,6 +37,7 @@ mod supervised;
 mod tools;
 mod transcript;
 mod transfer;
+mod unbalanced;
 
 use files::{contents, copy, get, png, put, without_checksum};
 use harness::{Answer, advcl, answer, command_line, program};
