@@ -112,6 +112,8 @@ pub mod interval;
 pub mod logistic;
 pub mod logits;
 pub mod loss;
+#[doc(hidden)] // for the program
+pub mod memory;
 pub mod nn;
 mod pixels;
 pub mod pretrain;

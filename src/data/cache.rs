@@ -87,7 +87,6 @@ impl Slot {
     /// The place of a data set whose files are described by `stamp`; none where nothing is to be kept.
     pub(super) fn find(
         source: &Path,
-        name: &str,
         stamp: &str,
         reading: &Reading,
         damaged: Damaged,
@@ -101,6 +100,7 @@ impl Slot {
         let how = serde_json::to_string(&(VERSION, reading, damaged)).expect("plain values");
         let hash = files::hash(format!("{}\0{how}\0{stamp}", real.display()).as_bytes());
         let hash = hash.rsplit('-').next().unwrap_or_default();
+        let name = real.file_name().unwrap_or_default().to_string_lossy();
         let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
         let name: String = name.chars().take(40).map(plain).collect();
         Some(Self {

@@ -168,6 +168,12 @@ impl Dataset {
     /// Checks what every format must provide: training images, images of each class in every split that there is,
     /// and one shape for all. `tested` says whether test images must be there.
     pub(super) fn checked(self, tested: bool) -> Result<Self> {
+        self.check(tested)?;
+        Ok(self.with_note_of_repeats())
+    }
+
+    /// The checks of [`Self::checked`] alone.
+    pub(super) fn check(&self, tested: bool) -> Result<()> {
         for (split, name, needed) in [
             (&self.train, "training", true),
             (&self.test, "test", tested && !self.classes.is_empty()),
@@ -192,7 +198,7 @@ impl Dataset {
                 "resize or convert one of the two",
             ));
         }
-        Ok(self.with_note_of_repeats())
+        Ok(())
     }
 
     /// Says how many test images are training images too, pixel by pixel: accuracy on them says nothing.

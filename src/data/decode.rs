@@ -86,7 +86,7 @@ pub(super) fn format_of(start: &[u8]) -> Option<ImageFormat> {
 }
 
 /// Name of a format that is read.
-fn name_of(format: ImageFormat) -> &'static str {
+pub(super) fn name_of(format: ImageFormat) -> &'static str {
     match format {
         ImageFormat::Png => "PNG",
         ImageFormat::Jpeg => "JPEG",
@@ -146,6 +146,18 @@ fn kind_of(bytes: &[u8]) -> (String, &'static str) {
 /// [`Error::Format`] for a damaged file; [`Error::Data`] for another kind of file, transparency without a
 /// background, kinds of pixels that cannot be converted, and too many pixels.
 pub(super) fn decode(path: &Path, bytes: &[u8], reading: &Reading) -> Result<Decoded> {
+    let decoded = decode_whole(path, bytes, reading)?;
+    Ok(Decoded {
+        picture: decoded.picture.read_as(reading),
+        ..decoded
+    })
+}
+
+/// Decodes an image file in its own size and with its own channels, without alpha; `path` is for messages.
+///
+/// # Errors
+/// As [`decode`].
+pub(super) fn decode_whole(path: &Path, bytes: &[u8], reading: &Reading) -> Result<Decoded> {
     // By content: a JPEG file called .png is common and harmless.
     let Some(format) = format_of(bytes) else {
         let (found, hint) = kind_of(bytes);
@@ -264,13 +276,6 @@ pub(super) fn decode(path: &Path, bytes: &[u8], reading: &Reading) -> Result<Dec
     };
     let picture = upright(picture, orientation);
     let found = [picture.height, picture.width];
-    let mut picture = match reading.channels {
-        Some(wanted) => picture.with_channels(wanted),
-        None => picture,
-    };
-    if let Some(size) = reading.size {
-        picture = picture.fitted(size.sides(), reading.fit, reading.interpolation);
-    }
     Ok(Decoded {
         picture,
         found,
@@ -373,6 +378,18 @@ fn upright(picture: Picture, orientation: Orientation) -> Picture {
 }
 
 impl Picture {
+    /// The image with the channels and in the size that are asked for.
+    pub(super) fn read_as(self, reading: &Reading) -> Self {
+        let picture = match reading.channels {
+            Some(wanted) => self.with_channels(wanted),
+            None => self,
+        };
+        match reading.size {
+            Some(size) => picture.fitted(size.sides(), reading.fit, reading.interpolation),
+            None => picture,
+        }
+    }
+
     /// The image with these channels.
     pub(super) fn with_channels(self, wanted: Channels) -> Self {
         let pixels = match (self.channels, wanted) {

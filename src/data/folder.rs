@@ -11,7 +11,6 @@ use super::arrived::{Arrived, Sorted};
 use super::cache::{Begun, Part, Seen, Slot};
 use super::dataset::{Dataset, Split};
 use super::decode::{Decoded, decode, read_file};
-use super::entry::Entry;
 use super::layout::{Item, Layout};
 use super::loading::{self, loading};
 use super::reading::{Channels, Damaged, Reading};
@@ -34,22 +33,21 @@ pub(super) enum Loaded {
     Kept(Dataset),
 }
 
-/// Reads all images of a store. Classes are sorted by name, images by class and name: a folder and
+/// Reads the images of a layout, which lie in a store. Classes are sorted by name, images by class and name: a folder and
 /// an archive of it give the same data set, whatever the order in the archive. Where the images are many, they are
 /// put into the file of the cache that `slot` names.
 ///
 /// # Errors
-/// Those of [`Layout::of`]; [`Error::Io`]; [`Error::Data`] for images that cannot be read, all of them
+/// [`Error::Io`]; [`Error::Format`] for a damaged archive; [`Error::Data`] for images that cannot be read, all of them
 /// named, for images of several sizes without one that is asked for, and where memory does not suffice.
 pub(super) fn load(
     store: &Store,
-    entries: Vec<Entry>,
+    layout: Layout,
     reading: &Reading,
     damaged: Damaged,
     slot: Option<&Slot>,
 ) -> Result<Loaded> {
     let source = store.path().display().to_string();
-    let layout = Layout::of(&source, entries)?;
     let splits = [&layout.train, &layout.test, &layout.val];
     let all = || splits.into_iter().flatten();
     let mut places: HashMap<String, usize> = all()

@@ -1,5 +1,6 @@
 //! Images of one size, as bytes.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -108,6 +109,16 @@ impl Images {
         self.channels * self.height * self.width
     }
 
+    /// Bytes of memory that images hold together: what they share counts once, and what is in files does not count.
+    pub fn memory_of<'a>(images: impl IntoIterator<Item = &'a Self>) -> usize {
+        let blocks = images.into_iter().flat_map(|images| &images.blocks);
+        let held = blocks.filter(|block| matches!(***block, Block::Memory(_)));
+        let lengths: HashMap<_, usize> = held
+            .map(|block| (Arc::as_ptr(block), block.len()))
+            .collect();
+        lengths.into_values().sum()
+    }
+
     /// Values of image `i` as `[channels, height, width]`, row-major.
     ///
     /// # Panics
@@ -169,15 +180,18 @@ impl Images {
                 .collect(),
             (found, wanted) => panic!("cannot make {wanted} channels of {found}"),
         };
-        self.converted([channels, self.height, self.width], convert)
+        self.converted([channels, self.height, self.width], |i| {
+            convert(self.image(i))
+        })
     }
 
-    /// Images of another shape, made one by one.
-    fn converted(&self, shape: [usize; 3], convert: impl Fn(&[u8]) -> Vec<u8> + Sync) -> Self {
-        let indices = 0..self.len();
-        let pixels = indices
-            .into_par_iter()
-            .flat_map_iter(|i| convert(self.image(i)));
+    /// Images of another shape, each made from the one of its index.
+    fn converted(
+        &self,
+        shape: [usize; 3],
+        convert: impl Fn(usize) -> Vec<u8> + Send + Sync,
+    ) -> Self {
+        let pixels = (0..self.len()).into_par_iter().flat_map_iter(convert);
         Self::new(pixels.collect(), shape)
     }
 
@@ -188,22 +202,21 @@ impl Images {
         if self.is_empty() || ([self.height, self.width], self.channels) == (sides, channels) {
             return self;
         }
-        let (plane, own) = (self.height * self.width, self.channels);
-        self.converted([channels, sides[0], sides[1]], |image| {
-            let value = |i: usize| image[i % own * plane + i / own];
-            let mut picture = Picture {
-                pixels: (0..image.len()).map(value).collect(),
-                height: self.height,
-                width: self.width,
-                channels: own,
-            };
-            if let Some(wanted) = reading.channels {
-                picture = picture.with_channels(wanted);
-            }
-            picture
-                .fitted(sides, reading.fit, reading.interpolation)
-                .planes()
+        self.converted([channels, sides[0], sides[1]], |i| {
+            self.picture(i).read_as(reading).planes()
         })
+    }
+
+    /// Image `i` with its channels beside each other.
+    pub(super) fn picture(&self, i: usize) -> Picture {
+        let (image, plane) = (self.image(i), self.height * self.width);
+        let value = |at: usize| image[at % self.channels * plane + at / self.channels];
+        Picture {
+            pixels: (0..image.len()).map(value).collect(),
+            height: self.height,
+            width: self.width,
+            channels: self.channels,
+        }
     }
 
     /// Copies the images at `indices` into a batch of values in [0, 1].
@@ -321,6 +334,7 @@ mod tests {
         assert_eq!(all.len(), 5);
         assert_eq!(all.image(3), other.image(0));
         assert_eq!(all.select(&[4, 0]).pixels(), all.select(&[1, 0]).pixels());
+        assert_eq!(Images::memory_of([&all, &other, &all.select(&[0])]), 24);
     }
 
     #[test]

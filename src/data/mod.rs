@@ -29,9 +29,11 @@ mod loading;
 mod own_output;
 mod reading;
 mod sample;
+mod scan;
 mod stamp;
 mod stream;
 mod tarball;
+mod twins;
 
 use std::fs;
 use std::io;
@@ -44,14 +46,17 @@ use cache::Slot;
 pub use cache::{CachedFile, cached_files, remove_cached};
 pub use dataset::{Dataset, Split};
 pub use decode::MAX_SIDE;
+use entry::Entry;
 pub use files::{ReadImages, image_files, read_images};
 pub use fingerprint::SplitFingerprint;
 pub use fit::{Fit, Interpolation};
 use folder::Loaded;
 pub use images::Images;
+use layout::Layout;
 pub use loading::{Cache, Decoded, LARGE, Loading, choose_loading};
 pub use own_output::is_own_picture;
 pub use reading::{Channels, Damaged, Reading, Size};
+pub use scan::{Fault, FoundSize, Repeat, Repeats, SPLITS, Scan};
 
 /// Names of the data sets that are part of the program, as [`load`] takes them.
 pub const EMBEDDED: &[&str] = &[embedded::NAME];
@@ -82,8 +87,68 @@ pub fn load(source: &str) -> Result<Dataset> {
 /// [`Error::Data`] for an unknown name or an unusable data set, [`Error::Format`] for a damaged
 /// file, [`Error::Io`] if a file cannot be read.
 pub fn load_as(source: &str, reading: &Reading, damaged: Damaged) -> Result<Dataset> {
+    let path = Path::new(source);
+    let find = |stamp: String| Slot::find(path, &stamp, reading, damaged);
+    // An archive is known by its own length and time: the cache has it without a look inside.
+    let mut slot = stamp::of_archive(path).and_then(find);
+    if let Some(kept) = slot.as_ref().and_then(Slot::load) {
+        return Ok(kept);
+    }
+    let (store, entries) = match open(source, reading)? {
+        Opened::Read(dataset) => return dataset.checked(true),
+        Opened::Files(store, entries) => (store, entries),
+    };
+    let layout = Layout::of(&store.path().display().to_string(), entries)?;
+    if slot.is_none() {
+        slot = stamp::of_files(&layout, |name| store.path_of(name)).and_then(find);
+        if let Some(kept) = slot.as_ref().and_then(Slot::load) {
+            return Ok(kept);
+        }
+    }
+    let (mut dataset, part) = match folder::load(&store, layout, reading, damaged, slot.as_ref())? {
+        Loaded::Decoded(dataset, part) => (dataset, part),
+        Loaded::Kept(dataset) => return Ok(dataset),
+    };
+    dataset.notes.splice(..0, store.notes());
+    let dataset = dataset.checked(false)?;
+    if let Some(part) = part {
+        part.finish(&dataset)?;
+    }
+    Ok(dataset)
+}
+
+/// Looks at a data set as [`load_as`] would read it, without keeping its pixels. Images of several sizes, and images that
+/// cannot be read, are listed.
+///
+/// # Errors
+/// Those of [`load_as`] that no image alone causes; where no image can be read, the fault of the first.
+pub fn scan(source: &str, reading: &Reading) -> Result<Scan> {
+    match open(source, reading)? {
+        Opened::Read(dataset) => {
+            dataset.check(true)?;
+            Ok(scan::dataset(&dataset))
+        }
+        Opened::Files(store, entries) => {
+            let layout = Layout::of(&store.path().display().to_string(), entries)?;
+            let mut scan = scan::files(&store, layout, reading)?;
+            scan.notes.splice(..0, store.notes());
+            Ok(scan)
+        }
+    }
+}
+
+/// A data set of a known format.
+enum Opened {
+    /// Read, because its images are no files.
+    Read(Box<Dataset>),
+    /// Listed image files.
+    Files(Store, Vec<Entry>),
+}
+
+/// Finds the format of a data set, and reads it where its images are no files.
+fn open(source: &str, reading: &Reading) -> Result<Opened> {
     if source == embedded::NAME {
-        return embedded::load()?.read_as(reading).checked(true);
+        return Ok(Opened::Read(Box::new(embedded::load()?.read_as(reading))));
     }
     let path = Path::new(source);
     let mut store = match fs::metadata(path) {
@@ -106,36 +171,16 @@ pub fn load_as(source: &str, reading: &Reading, damaged: Damaged) -> Result<Data
         }
         Err(error) => return Err(Error::io("read", path)(error)),
     };
-    // An archive is known by its own length and time: the cache has it without a look inside.
-    let listed = match store.is_tar() {
-        true => None,
-        false => Some(store.list()?),
-    };
-    let stamp = match &listed {
-        Some(entries) => stamp::of_folder(entries, |name| store.path_of(name)),
-        None => stamp::of_file(path),
-    };
-    let slot = stamp.and_then(|stamp| Slot::find(path, &store.name(), &stamp, reading, damaged));
-    if let Some(kept) = slot.as_ref().and_then(Slot::load) {
-        return Ok(kept);
-    }
-    let entries = listed.map_or_else(|| store.list(), Ok)?;
-    let (mut dataset, tested, part) = if idx::matches(&store, &entries) {
-        (idx::load(&store)?.read_as(reading), true, None)
+    let entries = store.list()?;
+    let mut dataset = if idx::matches(&store, &entries) {
+        idx::load(&store)?.read_as(reading)
     } else if let Some(found) = cifar::find(&store, &entries)? {
-        (cifar::load(&store, &found)?.read_as(reading), true, None)
+        cifar::load(&store, &found)?.read_as(reading)
     } else {
-        match folder::load(&store, entries, reading, damaged, slot.as_ref())? {
-            Loaded::Decoded(dataset, part) => (dataset, false, part),
-            Loaded::Kept(dataset) => return Ok(dataset),
-        }
+        return Ok(Opened::Files(store, entries));
     };
     dataset.notes.splice(..0, store.notes());
-    let dataset = dataset.checked(tested)?;
-    if let Some(part) = part {
-        part.finish(&dataset)?;
-    }
-    Ok(dataset)
+    Ok(Opened::Read(Box::new(dataset)))
 }
 
 #[cfg(test)]

@@ -6,28 +6,36 @@ use std::time::UNIX_EPOCH;
 
 use rayon::prelude::*;
 
-use super::entry::Entry;
+use super::layout::{Item, Layout};
 
-/// Names, lengths and times of the files in a folder; none where one of them is gone.
-pub(super) fn of_folder(
-    entries: &[Entry],
+/// Splits and classes of a layout with names, lengths and times of its files; none where one of them is gone.
+pub(super) fn of_files(
+    layout: &Layout,
     path_of: impl Fn(&str) -> PathBuf + Sync,
 ) -> Option<String> {
-    let files = entries
-        .par_iter()
-        .filter(|entry| !entry.is_folder && !entry.is_own);
-    let lines = files.map(|entry| {
-        let about = of_file(&path_of(&entry.name))?;
-        // A name may have any character in it.
-        Some(format!("{:?} {about}\n", entry.name))
-    });
-    let mut lines = lines.collect::<Option<Vec<String>>>()?;
-    lines.sort_unstable();
-    Some(lines.concat())
+    let splits = [&layout.train, &layout.test, &layout.val];
+    let of_split = |items: &Vec<Item>| -> Option<String> {
+        let lines = items.par_iter().map(|item| {
+            let about = of_file(&path_of(&item.name))?;
+            // A name may have any character in it.
+            Some(format!("{} {about} {:?}\n", item.label, item.name))
+        });
+        lines.collect()
+    };
+    let files: Option<Vec<String>> = splits.into_iter().map(of_split).collect();
+    Some(format!(
+        "{:?}\n{:?}\n{:?}",
+        layout.classes, layout.notes, files?
+    ))
+}
+
+/// Length and times of an archive; none for anything else.
+pub(super) fn of_archive(path: &Path) -> Option<String> {
+    path.is_file().then(|| of_file(path))?
 }
 
 /// Length and times of a file; none where it is gone.
-pub(super) fn of_file(path: &Path) -> Option<String> {
+fn of_file(path: &Path) -> Option<String> {
     let about = fs::metadata(path).ok()?;
     let modified = about.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
     Some(format!(

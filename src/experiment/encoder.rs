@@ -31,6 +31,7 @@ impl Experiment {
         let methods = self.methods(method)?;
         self.require_labels_of(&methods)?;
         self.require_permission(&[], &methods)?;
+        self.require_memory(&methods, context)?;
         self.remember(context)?;
         self.enter(context, |context| {
             for name in &methods {
@@ -67,6 +68,7 @@ impl Experiment {
         else {
             return Ok(());
         };
+        self.warn_of_memory(name, context)?;
         let (recipe, data) = (&self.recipe, &self.data.pretraining);
         let (images, method) = (&data.train.images, entry.method());
         let labels = match method.clustered() {

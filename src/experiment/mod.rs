@@ -10,6 +10,7 @@ mod fork;
 mod kept;
 mod measuring;
 mod outcome;
+mod resources;
 mod rows;
 mod state;
 
@@ -239,8 +240,9 @@ impl Experiment {
     ///
     /// # Errors
     /// [`Error::Data`] for labels that are missing, [`Error::Recipe`] for a share of them that leaves a class without
-    /// any, [`Error::Model`] and others for an encoder of another run that cannot be learnt from; [`Error::Run`] for
-    /// stale results that took long, where nobody said what to do with them.
+    /// any, or for an encoder whose training cannot fit into memory; [`Error::Model`] and others for an encoder of another
+    /// run that cannot be learnt from; [`Error::Run`] for stale results that took long, where nobody said what to do with
+    /// them.
     pub fn check_ready(&self, context: &Context) -> Result<()> {
         self.require_labels()?;
         self.attacked_images()?;
@@ -254,7 +256,8 @@ impl Experiment {
                 self.check_source(source, context)?;
             }
         }
-        self.require_permission(&self.cells(None, None)?, &methods)
+        self.require_permission(&self.cells(None, None)?, &methods)?;
+        self.require_memory(&methods, context)
     }
 
     /// Names of all methods of the recipe, or the one given.

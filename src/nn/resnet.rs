@@ -129,6 +129,56 @@ impl EncoderConfig {
         }
         values
     }
+
+    /// Number of values that a forward pass of one image of `[height, width]` keeps for the way back: the image, and of
+    /// every convolution what comes out of it and out of its norm. Saturating.
+    pub fn kept_values(&self, channels: usize, [height, width]: [usize; 2]) -> usize {
+        let halved = |[h, w]: [usize; 2]| [h.div_ceil(2), w.div_ceil(2)];
+        let mut size = [height, width];
+        let mut kept = saturating_product(&[channels, height, width]);
+        if self.stem == Stem::Strided {
+            size = halved(size);
+        }
+        let expansion = self.depth.expansion();
+        let mut keep = |[h, w]: [usize; 2], channels: usize| {
+            kept = kept.saturating_add(saturating_product(&[2, h, w, channels]));
+        };
+        keep(size, self.width);
+        let mut input = self.width;
+        for (index, blocks) in self.depth.blocks().into_iter().enumerate() {
+            let inner = self.width.saturating_mul(1 << index);
+            let output = inner.saturating_mul(expansion);
+            for block in 0..blocks {
+                let before = size;
+                if block == 0 && index > 0 {
+                    size = halved(size);
+                }
+                match expansion {
+                    1 => keep(size, inner),
+                    _ => {
+                        keep(before, inner);
+                        keep(size, inner);
+                    }
+                }
+                keep(size, output);
+                if size != before || input != output {
+                    keep(size, output);
+                }
+                input = output;
+            }
+        }
+        kept
+    }
+
+    /// Number of values of the largest intermediate result of one image of `[height, width]`: those of the first stage.
+    /// Saturating.
+    pub fn largest_values(&self, [height, width]: [usize; 2]) -> usize {
+        let [height, width] = match self.stem {
+            Stem::Cifar => [height, width],
+            Stem::Strided => [height.div_ceil(2), width.div_ceil(2)],
+        };
+        saturating_product(&[height, width, self.width, self.depth.expansion()])
+    }
 }
 
 /// Product that stays at the largest number where it would be larger.

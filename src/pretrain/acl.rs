@@ -81,6 +81,13 @@ impl Method for AclSettings {
         Route::Pgd
     }
 
+    fn passes(&self) -> usize {
+        match self.streams {
+            Streams::AdversarialStandard | Streams::AdversarialAdversarial => 2,
+            Streams::Dual => 4,
+        }
+    }
+
     fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
         let (inputs, step_size) = (trainer.inputs, self.attack_step_size.as_ref());
         let objective = Acl {

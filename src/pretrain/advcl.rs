@@ -111,6 +111,11 @@ impl Method for AdvClSettings {
         Route::Pgd
     }
 
+    fn passes(&self) -> usize {
+        let high = usize::from(self.high_frequency_radius.is_some());
+        self.strong_views + high + 1 + usize::from(self.clustered())
+    }
+
     fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
         let inputs = trainer.inputs;
         let labels = match &self.clusters {

@@ -50,6 +50,10 @@ impl Method for AdversarialTrainingSettings {
         true
     }
 
+    fn passes(&self) -> usize {
+        1
+    }
+
     fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
         let criterion = Criterion::Pgd {
             steps: self.attack_steps,

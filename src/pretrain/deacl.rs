@@ -68,6 +68,10 @@ impl Method for DeaclSettings {
         Some(&self.teacher)
     }
 
+    fn passes(&self) -> usize {
+        2
+    }
+
     fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
         let (inputs, step_size) = (trainer.inputs, self.attack_step_size.as_ref());
         let teacher = inputs.source.expect("the method names a source");

@@ -130,6 +130,11 @@ impl Method for DynAclSettings {
         true
     }
 
+    // The average's are not kept.
+    fn passes(&self) -> usize {
+        2
+    }
+
     fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
         let (inputs, step_size) = (trainer.inputs, self.attack_step_size.as_ref());
         let objective = DynAcl {

@@ -94,6 +94,10 @@ impl Method for DynAclPlusPlusSettings {
         true
     }
 
+    fn passes(&self) -> usize {
+        2
+    }
+
     fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
         let inputs = trainer.inputs;
         let source = inputs.source.expect("the method names a source");

@@ -12,6 +12,7 @@ pub mod adversarial_training;
 pub mod deacl;
 pub mod dynacl;
 pub mod dynacl_plus_plus;
+pub mod memory;
 mod registry;
 pub mod rocl;
 pub mod simclr;
@@ -91,6 +92,9 @@ pub trait Method {
     fn routes(&self) -> usize {
         1
     }
+
+    /// Number of forward passes of a batch whose intermediate results are kept at once: those of its loss.
+    fn passes(&self) -> usize;
 
     /// The BatchNorm branch that downstream tasks use.
     fn route(&self) -> Route {

@@ -64,6 +64,11 @@ impl Method for RoclSettings {
         check.views("strong", self.strong.check())
     }
 
+    // Two views of the pair, three of the other term.
+    fn passes(&self) -> usize {
+        5
+    }
+
     fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
         let (inputs, step_size) = (trainer.inputs, self.attack_step_size.as_ref());
         let objective = Rocl {

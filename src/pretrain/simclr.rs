@@ -43,6 +43,10 @@ impl Method for SimClrSettings {
         false
     }
 
+    fn passes(&self) -> usize {
+        2
+    }
+
     fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
         let objective = SimClr {
             images: &trainer.inputs.train.images,

@@ -37,6 +37,10 @@ impl Method for SupervisedSettings {
         false
     }
 
+    fn passes(&self) -> usize {
+        1
+    }
+
     fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
         trainer.train_classifier(&self.plan, &self.weak, Criterion::Standard)
     }

@@ -50,6 +50,10 @@ impl Method for TradesSettings {
         true
     }
 
+    fn passes(&self) -> usize {
+        2
+    }
+
     fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
         let criterion = Criterion::Trades {
             beta: self.beta,

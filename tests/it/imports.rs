@@ -27,7 +27,7 @@ const LAYERS: [&str; 18] = [
     "attack cluster view tables",
     "data logistic logits loss nn weights",
     "tensor interval files",
-    "device random pixels",
+    "device memory random pixels",
     "error",
 ];
 

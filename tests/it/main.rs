@@ -15,6 +15,7 @@ mod folder;
 mod harness;
 mod import;
 mod imports;
+mod inspect;
 mod measures;
 mod methods;
 mod modes;

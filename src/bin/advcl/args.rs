@@ -199,6 +199,9 @@ pub enum Command {
         #[arg(value_enum)]
         what: List,
     },
+    /// Look at a data set and write a commented recipe that fits it
+    #[command(after_help = "Example: advcl init my-images -o mine.toml --budget 2h")]
+    Init(Init),
     /// Look at recipes
     #[command(after_help = "Example: advcl recipe show quickstart")]
     Recipe {
@@ -518,9 +521,21 @@ pub enum List {
 
 #[derive(Subcommand)]
 pub enum DataCommand {
-    /// Print counts, size and channel means; write a contact sheet of views where asked to
+    /// Print sizes, formats, classes, damaged and repeated images; write a contact sheet where asked to
     #[command(after_help = "Example: advcl data inspect my-images/ --sheet views.png")]
     Inspect(Inspect),
+}
+
+#[derive(Args)]
+pub struct Init {
+    /// Name or path of a data set
+    pub source: String,
+    /// Recipe to write [default: print it]; an existing file is never replaced
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Time that a run may take: 2h, 90m, 45s
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = crate::duration::duration)]
+    pub budget: std::time::Duration,
 }
 
 #[derive(Args)]
@@ -531,7 +546,7 @@ pub struct Inspect {
     #[arg(long, default_value = "quickstart")]
     pub recipe: String,
     /// Model to attack for an adversarial view
-    #[arg(long)]
+    #[arg(long, requires = "sheet")]
     pub model: Option<PathBuf>,
     /// Contact sheet of views to write; a sheet of an earlier call is replaced
     #[arg(long, value_name = "PNG")]

@@ -13,6 +13,7 @@ use crate::check::check;
 use crate::compare::compare;
 use crate::evaluate::{evaluate, print_summary};
 use crate::import::import;
+use crate::init::init;
 use crate::inspect::inspect;
 use crate::list::list;
 use crate::output::{print, print_json, print_paths};
@@ -49,6 +50,7 @@ pub fn dispatch(cli: &Cli) -> Result<()> {
         Command::Check(what) => check(what, shared),
         Command::Fork(what) => fork(what, shared),
         Command::Bench { what } => bench(what, shared),
+        Command::Init(what) => init(what, shared),
         Command::Recipe { what } => recipe(what, shared),
         Command::Data {
             what: args::DataCommand::Inspect(what),

@@ -1,9 +1,10 @@
 //! Progress on stderr: a bar on a terminal, a line for each epoch elsewhere.
 
 use std::io::{IsTerminal, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::output::{harmless, printable, shortened};
+use advcl::memory::in_words;
 use advcl::session::Event;
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -13,15 +14,75 @@ pub fn print_status(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", shortened(&harmless(line)));
 }
 
+/// Shortest time from which the rest of a stage is estimated.
+const MEASURED: Duration = Duration::from_secs(1);
+/// Stages that take longer are announced, in seconds.
+const LONG: f64 = 60.0;
+
 /// Shows events.
 pub struct Progress {
     quiet: bool,
     bar: Option<(String, ProgressBar)>,
+    /// Stages with the memory in bytes that each is expected to take.
+    memory: Vec<(String, u64)>,
+    pace: Option<Pace>,
+}
+
+/// First steps of a stage, which say how long it will take.
+struct Pace {
+    stage: String,
+    since: Instant,
+    /// Images that were done at that time.
+    done: usize,
+    told: bool,
 }
 
 impl Progress {
     pub fn new(quiet: bool) -> Self {
-        Self { quiet, bar: None }
+        Self {
+            quiet,
+            bar: None,
+            memory: Vec::new(),
+            pace: None,
+        }
+    }
+
+    /// The same, with the memory in bytes that stages are expected to take.
+    pub fn with_memory(self, memory: Vec<(String, u64)>) -> Self {
+        Self { memory, ..self }
+    }
+
+    /// Says once how long a stage is expected to take, if that is long. Its first step is not measured: it is slower.
+    fn announce(&mut self, stage: &str, done: usize, total: usize) {
+        let pace = match &mut self.pace {
+            Some(pace) if pace.stage == stage => pace,
+            _ => {
+                self.pace = Some(Pace {
+                    stage: stage.to_owned(),
+                    since: Instant::now(),
+                    done,
+                    told: false,
+                });
+                return;
+            }
+        };
+        let elapsed = pace.since.elapsed();
+        if pace.told || elapsed < MEASURED || done <= pace.done {
+            return;
+        }
+        pace.told = true;
+        let rate = elapsed.as_secs_f64() / (done - pace.done) as f64;
+        let left = rate * total.saturating_sub(done) as f64;
+        if left < LONG {
+            return;
+        }
+        let left = HumanDuration(Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX));
+        let memory = self.memory.iter().find(|(name, _)| name == stage);
+        let memory = memory.map_or(String::new(), |(_, bytes)| {
+            format!(", {} of memory", in_words(*bytes))
+        });
+        self.finish();
+        print_status(&format!("{stage}: expected: about {left}{memory}"));
     }
 
     pub fn on_event(&mut self, event: &Event) {
@@ -38,10 +99,11 @@ impl Progress {
                 images,
                 loss,
             } => {
+                let done = ((epoch - 1) * steps + step) * images;
+                self.announce(stage, done, epochs * steps * images);
                 if !std::io::stderr().is_terminal() {
                     return;
                 }
-                let done = ((epoch - 1) * steps + step) * images;
                 let bar = self.bar_at(stage, done, epochs * steps * images, "images");
                 bar.set_message(format!("epoch {epoch}/{epochs}, loss {loss:.3}"));
             }

@@ -101,7 +101,8 @@ pub fn with_experiment<T>(
         }
     }
     listen()?;
-    let mut progress = Progress::new(shared.quiet);
+    let mut progress =
+        Progress::new(shared.quiet).with_memory(expected_memory(&experiment, shared)?);
     let mut board = tensorboard(&folder, shared)?;
     let outcome = {
         let observe = |event: &Event| {
@@ -121,6 +122,17 @@ pub fn with_experiment<T>(
         ));
     }
     Ok(outcome)
+}
+
+/// Memory in bytes that each of the recipe's encoders is expected to take; none on a GPU, which has its own.
+fn expected_memory(experiment: &Experiment, shared: &Shared) -> advcl::Result<Vec<(String, u64)>> {
+    if shared.device.split(':').next() != Some("cpu") {
+        return Ok(Vec::new());
+    }
+    let methods = experiment.methods(None)?.into_iter();
+    methods
+        .map(|name| Ok((name.clone(), experiment.expected_memory(&name)?)))
+        .collect()
 }
 
 /// Does `work` on the rows that are meant, in a run folder that has begun.

@@ -1,0 +1,66 @@
+//! Estimate of the memory that pretraining takes.
+
+use super::Method;
+use crate::nn::EncoderConfig;
+
+/// Share by which the estimate may be off, either way; see RESULTS.md.
+pub const MARGIN: f64 = 0.3;
+
+/// Code and threads of the program, in bytes.
+const PROGRAM: f64 = 40e6;
+/// Room of a value that is kept for the way back, with what the allocator loses between them.
+const KEPT: f64 = 1.2;
+/// Results of the largest layer that the way back and the kernels work on at once.
+const WORKED_ON: f64 = 3.5;
+/// Copies of every weight: kept, tracked, gradient, momentum, and what the kernels pack of them for either direction.
+const COPIES: f64 = 10.0;
+
+/// Peak memory in bytes of pretraining an encoder by `method` on `images` images of `[channels, height, width]`, where
+/// `held` bytes of pixels are in memory. For the CPU: intermediate results of all forward passes that one step keeps, weights
+/// with their gradients and momentum, pixels. The constants were fitted to measured runs.
+pub fn peak(
+    method: &dyn Method,
+    encoder: &EncoderConfig,
+    [channels, height, width]: [usize; 3],
+    held: usize,
+) -> u64 {
+    let batch = method.plan().batch_size as f64;
+    let kept = encoder.kept_values(channels, [height, width]) as f64;
+    let weights = encoder.values(channels, method.routes()) as f64;
+    let largest = encoder.largest_values([height, width]) as f64;
+    let each = KEPT * kept * method.passes() as f64 + WORKED_ON * largest;
+    let values = batch * each + COPIES * weights;
+    (PROGRAM + 4.0 * values + held as f64) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Recipe;
+
+    #[test]
+    fn estimates_are_near_what_was_measured() {
+        // Method, depth, width, stem, size, batch, measured peak in MB (RESULTS.md).
+        for (name, depth, width, stem, size, batch, measured) in [
+            ("simclr", 10, 16, "strided", 28, 128, 95.0),
+            ("advcl", 10, 16, "strided", 64, 128, 666.0),
+            ("simclr", 18, 64, "cifar", 32, 64, 1343.0),
+            ("advcl", 10, 64, "strided", 64, 32, 816.0),
+            ("rocl", 10, 16, "strided", 32, 128, 198.0),
+            ("acl", 10, 16, "strided", 64, 64, 364.0),
+            ("dynacl", 10, 32, "cifar", 32, 64, 386.0),
+            ("adversarial-training", 18, 32, "strided", 48, 64, 230.0),
+            ("trades", 18, 16, "strided", 64, 64, 342.0),
+        ] {
+            let set = [
+                format!("encoder = {{ depth = {depth}, width = {width}, stem = '{stem}' }}"),
+                format!("pretrain.{name}.plan.batch_size = {batch}"),
+            ];
+            let recipe = Recipe::load("compare-quick", &set).expect("a recipe");
+            let entry = recipe.pretrain.require(name).expect("a method of it");
+            let found = peak(entry.method(), &recipe.encoder, [3, size, size], 0) as f64 / 1e6;
+            let off = found / measured - 1.0;
+            assert!(off.abs() <= MARGIN, "{name}: {found:.0} for {measured}");
+        }
+    }
+}
