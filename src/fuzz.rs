@@ -44,8 +44,10 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("image", image),
     ("import", import_weights),
     ("labels", labels),
+    ("manifest", manifest),
     ("metrics", metrics),
     ("model", model),
+    ("npz", npz),
     ("recipe", recipe),
     ("results", results),
     ("run", run),
@@ -135,6 +137,31 @@ fn cifar(data: &[u8]) {
         ("test.bin", &records),
     ];
     load_with_another_file(&files, data);
+}
+
+/// The first byte says of which kind the list is.
+fn manifest(data: &[u8]) {
+    const IMAGE: &[u8] =
+        b"BM\x3a\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0\x01\0\0\0\x01\0\0\0\x01\0\x18\0\
+        \0\0\0\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x09\x08\x07\0";
+    let Some((which, list)) = data.split_first() else {
+        return;
+    };
+    let name = ["list.csv", "list.jsonl"][usize::from(*which) % 2];
+    // No input names a file elsewhere.
+    let list: Vec<u8> = list
+        .iter()
+        .map(|byte| if *byte == b'/' { b'_' } else { *byte })
+        .collect();
+    let folder = folder(&[("a.bmp", IMAGE), ("b.bmp", IMAGE), (name, &list)]);
+    load_data(&folder.path().join(name));
+}
+
+fn npz(data: &[u8]) {
+    let mut data = data.to_vec();
+    correct_zip_checksums(&mut data);
+    let folder = folder(&[("set.npz", &data)]);
+    load_data(&folder.path().join("set.npz"));
 }
 
 /// Every other one is brought to one size and kind.

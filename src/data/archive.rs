@@ -40,7 +40,7 @@ pub(super) struct Store {
     is_tar: bool,
     /// Links inside an archive: the file that each of them leads to.
     links: HashMap<String, String>,
-    /// Files in a folder whose names are no UTF-8, by the names that they are listed under.
+    /// Files whose paths are not simply their names in the folder: names that are no UTF-8, and files of a list.
     odd: HashMap<String, PathBuf>,
     left_out: LeftOut,
 }
@@ -85,6 +85,14 @@ impl Store {
         Self::new(path, false)
     }
 
+    /// Files of any place by their names, as the file at `path` lists them.
+    pub(super) fn listed(path: &Path, files: HashMap<String, PathBuf>) -> Self {
+        Self {
+            odd: files,
+            ..Self::new(path, false)
+        }
+    }
+
     fn new(path: &Path, is_tar: bool) -> Self {
         Self {
             path: path.into(),
@@ -109,9 +117,6 @@ impl Store {
         }
         let hint = match start.as_slice() {
             [0, 0, 8, ..] => "an IDX file: give the folder that holds the four of them",
-            [b'P', b'K', ..] if path.extension().is_some_and(|e| e == "npz") => {
-                "a NumPy archive (.npz), as of MedMNIST: convert its images to PNG"
-            }
             [b'P', b'K', ..] => "a zip archive: unpack it and give the folder",
             _ => "give a folder, a .tar or a .tar.gz",
         };

@@ -8,10 +8,11 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::archive::Store;
+use super::class_names::class_names;
 use super::dataset::{Dataset, Split};
 use super::entry::Entry;
 use super::images::Images;
-use super::stream::{class_names, read_error};
+use super::stream::read_error;
 use crate::error::{Error, Result};
 
 const SIDE: usize = 32;
@@ -27,6 +28,8 @@ struct Version {
     names: &'static str,
     /// Number of label bytes in a record; the last one is used.
     label_bytes: usize,
+    /// Number of classes.
+    classes: usize,
 }
 
 const VERSIONS: [Version; 2] = [
@@ -42,6 +45,7 @@ const VERSIONS: [Version; 2] = [
         test: "test_batch.bin",
         names: "batches.meta.txt",
         label_bytes: 1,
+        classes: 10,
     },
     Version {
         folder: "cifar-100-binary/",
@@ -49,6 +53,7 @@ const VERSIONS: [Version; 2] = [
         test: "test.bin",
         names: "fine_label_names.txt",
         label_bytes: 2,
+        classes: 100,
     },
 ];
 
@@ -105,15 +110,20 @@ pub(super) fn find(store: &Store, entries: &[Entry]) -> Result<Option<FoundFiles
     }
 }
 
-/// Reads the files of a data set, each with any number of records.
+/// Reads the files of a data set, each with any number of records. There may be no test images; classes are numbers
+/// where their names are not there.
 ///
 /// # Errors
-/// [`Error::Data`] for a missing file, [`Error::Format`] for part of a record or a label out of
+/// [`Error::Data`] for a missing file, [`Error::Format`] for part of a record, a file without any, or a label out of
 /// range.
 pub(super) fn load(store: &Store, found: &FoundFiles) -> Result<Dataset> {
     let version = found.version;
     let wanted: Vec<String> = FoundFiles::wanted(version, found.prefix).collect();
-    if let Some(missing) = wanted.iter().find(|name| !found.files.contains_key(*name)) {
+    let training = &wanted[..version.train.len()];
+    if let Some(missing) = training
+        .iter()
+        .find(|name| !found.files.contains_key(*name))
+    {
         return Err(Error::data(
             store.path().display().to_string(),
             format!("expected {missing} beside the other CIFAR files, found none"),
@@ -122,27 +132,38 @@ pub(super) fn load(store: &Store, found: &FoundFiles) -> Result<Dataset> {
     }
     // For error messages.
     let paths: Vec<PathBuf> = wanted.iter().map(|name| store.path().join(name)).collect();
-    let mut classes = Vec::new();
+    let mut names = None;
     let mut files: Vec<Option<Records>> = Vec::new();
     files.resize_with(version.train.len() + 1, || None);
     store.read(&found.files, |index, content| {
         let path = &paths[index];
         match files.get_mut(index) {
             Some(file) => *file = Some(Records::read(path.clone(), version.label_bytes, content)?),
-            None => classes = class_names(path, content)?,
+            None => names = Some(class_names(path, content)?),
         }
         Ok(())
     })?;
-    let mut files: Vec<Records> = files.into_iter().flatten().collect();
-    for file in &files {
+    let test = files.pop().flatten();
+    let files: Vec<Records> = files.into_iter().flatten().collect();
+    let numbers = || (0..version.classes).map(|label| label.to_string());
+    let mut classes = names.clone().unwrap_or_else(|| numbers().collect());
+    for file in files.iter().chain(&test) {
         file.check_labels(classes.len())?;
     }
-    let test = files.split_off(version.train.len());
+    let (train, test) = (
+        join(store, files)?,
+        join(store, test.into_iter().collect())?,
+    );
+    if names.is_none() {
+        // Numbers above the largest label are not classes.
+        let last = train.labels.iter().chain(&test.labels).max();
+        classes.truncate(last.map_or(0, |label| label + 1));
+    }
     Ok(Dataset {
         name: store.name(),
         classes,
-        train: join(store, files)?,
-        test: join(store, test)?,
+        train,
+        test,
         notes: Vec::new(),
         val: None,
         reading: Default::default(),
@@ -188,6 +209,9 @@ impl Records {
             }
             pixels.extend_from_slice(&record[label_bytes..]);
         }
+        if labels.is_empty() {
+            return Err(Error::format(path, "content", "records", "an empty file"));
+        }
         Ok(Self {
             path,
             labels,
@@ -202,7 +226,7 @@ impl Records {
         Err(Error::format(
             &self.path,
             format!("record {}", i + 1),
-            format!("a label below {classes}, the number of class names"),
+            format!("a label below {classes}, the number of classes"),
             self.labels[i].to_string(),
         ))
     }
@@ -333,7 +357,7 @@ mod tests {
             ],
         );
         let empty = at("test_batch.bin", &[]);
-        refused(empty.path(), &["expected test images, found none"]);
+        refused(empty.path(), &["test_batch.bin", "found an empty file"]);
         let names = at("batches.meta.txt", &[0xff]);
         refused(
             names.path(),

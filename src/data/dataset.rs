@@ -7,6 +7,18 @@ use super::images::Images;
 use super::reading::Reading;
 use crate::error::{Error, Result};
 
+/// A sentence about a data set with labels and without test images.
+pub(super) const NO_TEST: &str = "no test images (data.test_share keeps some for it)";
+
+/// A sentence about images for tests, where images without labels are asked for.
+pub(super) fn not_used(count: usize) -> Option<String> {
+    match count {
+        0 => None,
+        1 => Some("1 test image is not used".to_owned()),
+        count => Some(format!("{count} test images are not used")),
+    }
+}
+
 /// Images, with labels if there are any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
@@ -105,7 +117,23 @@ impl Dataset {
     pub(super) fn read_as(mut self, reading: &Reading) -> Self {
         self.train.images = self.train.images.read_as(reading);
         self.test.images = self.test.images.read_as(reading);
+        self.val = self.val.map(|val| Split {
+            images: val.images.read_as(reading),
+            ..val
+        });
         self.reading = *reading;
+        self
+    }
+
+    /// The training images alone, without labels.
+    pub(super) fn ignoring_labels(mut self) -> Self {
+        let val = self.val.take().map_or(0, |val| val.images.len());
+        let unused = not_used(self.test.images.len() + val);
+        self.notes.extend(unused);
+        self.classes.clear();
+        self.train.labels.clear();
+        self.test = self.test.select(&[]);
+        self.test.labels.clear();
         self
     }
 
@@ -166,30 +194,25 @@ impl Dataset {
     }
 
     /// Checks what every format must provide: training images, images of each class in every split that there is,
-    /// and one shape for all. `tested` says whether test images must be there.
-    pub(super) fn checked(self, tested: bool) -> Result<Self> {
-        self.check(tested)?;
+    /// and one shape for all.
+    pub(super) fn checked(self) -> Result<Self> {
+        self.check()?;
         Ok(self.with_note_of_repeats())
     }
 
     /// The checks of [`Self::checked`] alone.
-    pub(super) fn check(&self, tested: bool) -> Result<()> {
-        for (split, name, needed) in [
-            (&self.train, "training", true),
-            (&self.test, "test", tested && !self.classes.is_empty()),
-        ] {
-            if split.images.is_empty() && needed {
-                let problem = format!("expected {name} images, found none");
-                return Err(Error::data(&self.name, problem, "check its files"));
-            }
+    pub(super) fn check(&self) -> Result<()> {
+        if self.train.images.is_empty() {
+            let problem = "expected training images, found none";
+            return Err(Error::data(&self.name, problem, "check its files"));
         }
         self.require_every_class(&self.train, "training")?;
-        if tested || !self.test.images.is_empty() {
+        if !self.test.images.is_empty() {
             self.require_every_class(&self.test, "test")?;
         }
         let shape = |images: &Images| [images.channels, images.height, images.width];
         let (train, test) = (shape(&self.train.images), shape(&self.test.images));
-        if train != test {
+        if train != test && !self.test.images.is_empty() {
             return Err(Error::data(
                 &self.name,
                 format!(
@@ -199,6 +222,14 @@ impl Dataset {
             ));
         }
         Ok(())
+    }
+
+    /// Says that there are no test images, where there are labels.
+    pub(super) fn with_note_of_no_test(mut self) -> Self {
+        if self.test.images.is_empty() && !self.classes.is_empty() {
+            self.notes.push(NO_TEST.to_owned());
+        }
+        self
     }
 
     /// Says how many test images are training images too, pixel by pixel: accuracy on them says nothing.
@@ -258,7 +289,7 @@ mod tests {
                 val: None,
                 reading: Default::default(),
             };
-            match (dataset.checked(true), words) {
+            match (dataset.checked(), words) {
                 (Ok(_), None) => {}
                 (Err(error), Some(words)) => {
                     assert!(error.to_string().contains(words), "{error}")
@@ -286,7 +317,7 @@ mod tests {
             val: None,
             reading: Default::default(),
         };
-        let error = dataset.checked(true).unwrap_err().to_string();
+        let error = dataset.checked().unwrap_err().to_string();
         assert!(
             error.contains("[1, 2, 2]") && error.contains("[1, 1, 4]"),
             "{error}"

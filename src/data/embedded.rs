@@ -45,12 +45,12 @@ pub(super) fn load() -> Result<Dataset> {
         name: NAME.into(),
         train: idx::split(
             file!("train-images-idx3-ubyte.gz"),
-            file!("train-labels-idx1-ubyte.gz"),
+            Some(file!("train-labels-idx1-ubyte.gz")),
             &classes,
         )?,
         test: idx::split(
             file!("t10k-images-idx3-ubyte.gz"),
-            file!("t10k-labels-idx1-ubyte.gz"),
+            Some(file!("t10k-labels-idx1-ubyte.gz")),
             &classes,
         )?,
         classes,

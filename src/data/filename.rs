@@ -44,13 +44,12 @@ fn hint_for(name: &str) -> Option<&'static str> {
         _ if file.starts_with("data_batch_") || file == "batches.meta" => {
             "this is CIFAR's Python version; download the binary version"
         }
-        _ if file.contains("-ubyte") => {
-            "IDX files are read from the folder that holds the four of them: name it, such as raw/"
+        _ if file.contains("-ubyte") => "IDX files are read from a folder: unpack the archive",
+        "npz" => "of several NumPy archives (.npz) name the one to read",
+        "npy" => {
+            "put NumPy arrays into one archive: numpy.savez(FILE, train_images=…, train_labels=…)"
         }
-        "bin" if file.ends_with("_x.bin") || file.ends_with("_y.bin") => {
-            "STL-10's binary files are not read yet: convert its images to PNG"
-        }
-        "npz" | "npy" => "NumPy files (MedMNIST) are not read yet: convert the images to PNG",
+        "csv" | "tsv" | "jsonl" | "ndjson" => "a list of images is read where it is named itself",
         "ppm" | "pgm" | "avif" | "heic" | "heif" | "jp2" | "jxl" | "svg" | "psd" => {
             "convert it to PNG"
         }

@@ -332,6 +332,7 @@ impl ImageCollector<'_> {
         }
         let missing: Vec<usize> = self.faults.iter().map(|(place, _)| *place).collect();
         let mut notes = std::mem::take(&mut layout.notes);
+        notes.extend(std::mem::take(&mut layout.left_out));
         notes.extend(self.notes());
         let expected: usize = self.lengths.iter().sum();
         let found = self.arrived.count() + missing.len();

@@ -1,4 +1,4 @@
-//! IDX, the format of MNIST and similar data sets: four files, plain or gzip, with their official
+//! IDX, the format of MNIST and similar data sets: up to four files, plain or gzip, with their official
 //! names.
 //!
 //! A file has a big-endian header (magic number, then one u32 per dimension) and unsigned bytes.
@@ -8,10 +8,12 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::archive::Store;
+use super::class_names::{CLASS_FILE, class_names_beside};
 use super::dataset::{Dataset, Split};
 use super::entry::Entry;
+use super::folders::folder_of;
 use super::images::Images;
-use super::stream::{self, gunzip, is_gzip, read_error};
+use super::stream::{gunzip, is_gzip, read_error};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -23,8 +25,6 @@ const LABELS: u32 = 0x0000_0801;
 const MAX_RATIO: u64 = 1040;
 /// Most bytes after the last value that are counted.
 const MAX_REST: u64 = 1 << 20;
-/// File of class names, one per line; not one of the official files.
-const CLASS_FILE: &str = "classes.txt";
 
 /// Accepted names of a file: with a hyphen or a dot, plain or gzip.
 fn spellings(split: &str, kind: &str) -> [String; 4] {
@@ -36,37 +36,60 @@ fn spellings(split: &str, kind: &str) -> [String; 4] {
     [hyphen.clone(), dot.clone(), hyphen + ".gz", dot + ".gz"]
 }
 
-/// Whether a folder holds any of the four files.
-pub(super) fn matches(store: &Store, entries: &[Entry]) -> bool {
-    let known = |name: &String| {
-        ["train", "t10k"].iter().any(|split| {
-            spellings(split, "images").contains(name) || spellings(split, "labels").contains(name)
-        })
+/// Folder of IDX files: the store itself or, where there are no images in it, one below it; none in archives.
+///
+/// # Errors
+/// [`Error::Data`] for several such folders.
+pub(super) fn find(store: &Store, entries: &[Entry]) -> Result<Option<String>> {
+    let known = |name: &str| {
+        let spelled =
+            |split: &str, kind: &str| spellings(split, kind).iter().any(|known| known == name);
+        let split = |split: &&str| spelled(split, "images") || spelled(split, "labels");
+        ["train", "t10k"].iter().any(split)
     };
-    !store.is_tar()
-        && entries
-            .iter()
-            .any(|entry| !entry.is_folder && known(&entry.name))
+    if store.is_tar() {
+        return Ok(None);
+    }
+    folder_of(store.path(), "IDX", entries, known)
 }
 
-/// Reads the four files of a folder, and the class names in `classes.txt`. Without that file the
-/// classes are called "0" to "9" at most, up to the largest label in use.
+/// Reads the files of a folder: images with or without labels, with or without those of the test split, and the
+/// class names in `classes.txt`. Without that file the classes are called "0" to "9" at most, up to the largest
+/// label in use.
 ///
 /// # Errors
 /// [`Error::Data`] for a missing file or a label without a class, [`Error::Format`] for a damaged
 /// file.
-pub(super) fn load(store: &Store) -> Result<Dataset> {
-    let classes = class_names(store.path())?;
+pub(super) fn load(store: &Store, folder: &str) -> Result<Dataset> {
+    let folder = store.path().join(folder);
+    let listed = class_names_beside(&folder)?;
+    let digits = || (0..10).map(|label| label.to_string()).collect();
+    let mut classes = listed.clone().unwrap_or_else(digits);
+    let there = |split: &str, kind: &str| find_file(&folder, split, kind);
+    let labeled = there("train", "labels").is_some();
     let read = |split: &str| -> Result<Split> {
-        let (images, labels) = (find(store, split, "images")?, find(store, split, "labels")?);
-        self::split(Idx::open(&images)?, Idx::open(&labels)?, &classes)
+        let (images, labels) = (require(&folder, split, "images")?, there(split, "labels"));
+        if labeled != labels.is_some() {
+            require(&folder, "train", "labels")?;
+            require(&folder, split, "labels")?;
+        }
+        let labels = labels.as_deref().map(Idx::open).transpose()?;
+        self::split(Idx::open(&images)?, labels, &classes)
     };
-    let (train, test) = (read("train")?, read("t10k")?);
-    let mut classes = classes.clone();
-    if !store.path().join(CLASS_FILE).exists() {
+    let train = read("train")?;
+    // A file of labels alone is a mistake.
+    let tested = there("t10k", "images").is_some() || there("t10k", "labels").is_some();
+    let test = match tested {
+        true => read("t10k")?,
+        false => train.select(&[]),
+    };
+    if listed.is_none() {
         // Digits above the largest label are not classes.
         let last = train.labels.iter().chain(&test.labels).max();
         classes.truncate(last.map_or(0, |label| label + 1));
+    }
+    if !labeled {
+        classes.clear();
     }
     Ok(Dataset {
         name: store.name(),
@@ -79,27 +102,30 @@ pub(super) fn load(store: &Store) -> Result<Dataset> {
     })
 }
 
-/// Reads one split from its two files.
+/// Reads one split from its file of images, and that of labels where there is one.
 ///
 /// # Errors
 /// See [`load`].
 pub(super) fn split<R: BufRead, L: BufRead>(
     images: Idx<'_, R>,
-    labels: Idx<'_, L>,
+    labels: Option<Idx<'_, L>>,
     classes: &[String],
 ) -> Result<Split> {
-    let (images, labels) = (images.header::<3>(IMAGES)?, labels.header::<1>(LABELS)?);
-    let labels_path = labels.path;
-    let ([len, height, width], [label_len]) = (images.sizes, labels.sizes);
-    if label_len != len {
+    let images = images.header::<3>(IMAGES)?;
+    let [len, height, width] = images.sizes;
+    let labels = labels.map(|labels| labels.header::<1>(LABELS));
+    let labels = labels.transpose()?;
+    if let Some(labels) = labels.as_ref().filter(|labels| labels.sizes != [len]) {
         return Err(Error::format(
-            labels_path,
+            labels.path,
             "header, byte 4",
             format!("{len} labels, one per image"),
-            label_len.to_string(),
+            labels.sizes[0].to_string(),
         ));
     }
-    let (pixels, bytes) = (images.values()?, labels.values()?);
+    let pixels = images.values()?;
+    let labels_path = labels.as_ref().map_or(Path::new(""), |labels| labels.path);
+    let bytes = labels.map(Values::values).transpose()?.unwrap_or_default();
     let labels_read: Vec<usize> = bytes.into_iter().map(usize::from).collect();
     if let Some(i) = labels_read.iter().position(|&label| label >= classes.len()) {
         return Err(Error::data(
@@ -268,32 +294,22 @@ impl<const D: usize> Values<'_, D> {
     }
 }
 
-fn find(store: &Store, split: &str, kind: &str) -> Result<PathBuf> {
-    let names = spellings(split, kind);
-    let found = names
-        .iter()
-        .map(|name| store.path().join(name))
-        .find(|path| path.is_file());
-    found.ok_or_else(|| {
-        Error::data(
-            store.path().display().to_string(),
-            format!("expected {} or {}, found neither", names[0], names[2]),
-            "all four IDX files are needed: train and t10k, images and labels",
-        )
-    })
+/// Path of a file in one of its spellings.
+fn find_file(folder: &Path, split: &str, kind: &str) -> Option<PathBuf> {
+    let paths = spellings(split, kind).map(|name| folder.join(name));
+    paths.into_iter().find(|path| path.is_file())
 }
 
-fn class_names(folder: &Path) -> Result<Vec<String>> {
-    let path = folder.join(CLASS_FILE);
-    if !path.exists() {
-        return Ok((0..10).map(|label| label.to_string()).collect());
-    }
-    let names = stream::class_names(&path, files::open(&path)?)?;
-    if names.is_empty() {
-        let expected = "one class name per line";
-        return Err(Error::format(path, "text", expected, "no names"));
-    }
-    Ok(names)
+/// Path of a file that has to be there.
+fn require(folder: &Path, split: &str, kind: &str) -> Result<PathBuf> {
+    find_file(folder, split, kind).ok_or_else(|| {
+        let names = spellings(split, kind);
+        Error::data(
+            folder.display().to_string(),
+            format!("expected {} or {}, found neither", names[0], names[2]),
+            "IDX files: images of train, also of t10k where there are test images, and labels for both or none",
+        )
+    })
 }
 
 #[cfg(test)]
@@ -344,6 +360,45 @@ mod tests {
         assert_eq!(set.classes, ["0", "1"]);
         put(dir.path().join("classes.txt"), b"a\r\n\n j k \n");
         assert_eq!(load_path(dir.path()).unwrap().classes, ["a", "j k"]);
+    }
+
+    #[test]
+    fn folders_above_missing_splits_and_missing_labels() {
+        let dir = tempfile::tempdir().unwrap();
+        let raw = dir.path().join("data/MNIST/raw");
+        let images = |name: &str| put(raw.join(name), &idx(IMAGES, &[2, 1, 2], &[1, 2, 3, 4]));
+        let labels = |name: &str| put(raw.join(name), &idx(LABELS, &[2], &[1, 0]));
+        images("train-images-idx3-ubyte");
+        for above in ["data/MNIST/raw", "data/MNIST", "data", "."] {
+            let set = load_path(&dir.path().join(above)).unwrap();
+            assert_eq!(set.train.images.pixels(), [1, 2, 3, 4], "{above}");
+            assert!(set.classes.is_empty() && set.train.labels.is_empty());
+            assert_eq!((set.test.images.len(), set.notes), (0, vec![]));
+        }
+        labels("train-labels-idx1-ubyte");
+        let set = load_path(dir.path()).unwrap();
+        assert_eq!((set.train.labels, set.classes.len()), (vec![1, 0], 2));
+        assert_eq!(
+            set.notes,
+            ["no test images (data.test_share keeps some for it)"]
+        );
+        // Test images need labels where training images have them.
+        images("t10k-images-idx3-ubyte");
+        refused(dir.path(), &["expected t10k-labels-idx1-ubyte or"]);
+        labels("t10k-labels-idx1-ubyte");
+        assert_eq!(load_path(dir.path()).unwrap().test.labels, [1, 0]);
+        let train_labels = raw.join("train-labels-idx1-ubyte");
+        fs::remove_file(train_labels).unwrap();
+        refused(dir.path(), &["expected train-labels-idx1-ubyte or"]);
+        // Two data sets below one folder.
+        put(
+            dir.path().join("data/KMNIST/raw/train-images-idx3-ubyte"),
+            b"",
+        );
+        refused(
+            &dir.path().join("data"),
+            &["found 2: KMNIST/raw/, MNIST/raw/"],
+        );
     }
 
     #[test]
@@ -443,7 +498,7 @@ mod tests {
             dir.path(),
             &[
                 "expected t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte.gz",
-                "all four",
+                "labels for both or none",
             ],
         );
     }

@@ -199,8 +199,11 @@ impl Images {
     pub(super) fn read_as(self, reading: &Reading) -> Self {
         let sides = reading.size.map_or([self.height, self.width], Size::sides);
         let channels = reading.channels.map_or(self.channels, Channels::count);
-        if self.is_empty() || ([self.height, self.width], self.channels) == (sides, channels) {
+        if ([self.height, self.width], self.channels) == (sides, channels) {
             return self;
+        }
+        if self.is_empty() {
+            return Self::new(Vec::new(), [channels, sides[0], sides[1]]);
         }
         self.converted([channels, sides[0], sides[1]], |i| {
             self.picture(i).read_as(reading).planes()

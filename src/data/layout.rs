@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use super::class_names::class_name;
+use super::dataset::{NO_TEST, not_used};
 use super::decode::KNOWN;
 use super::entry::Entry;
 use super::filename::{is_junk, require_images};
 use crate::error::{Error, Result};
 
 /// Name of the training split.
-const TRAIN: &str = "train";
+pub(super) const TRAIN: &str = "train";
 /// Names of the test split; the first that exists is used.
-const TEST: [&str; 4] = ["test", "val", "valid", "validation"];
+pub(super) const TEST: [&str; 4] = ["test", "val", "valid", "validation"];
 
 const CLASS_FOLDERS: &str =
     "labeled images go into train/<class>/ and test/<class>/, or into class folders alone";
@@ -26,8 +28,10 @@ pub(super) struct Layout {
     pub(super) test: Vec<Item>,
     /// Validation images beside test images, sorted in the same way.
     pub(super) val: Vec<Item>,
-    /// Things to be said about the layout.
+    /// Things to be said about splits and classes.
     pub(super) notes: Vec<String>,
+    /// Sentences about files that are not used.
+    pub(super) left_out: Vec<String>,
 }
 
 /// Name and label of an image.
@@ -74,8 +78,20 @@ impl Layout {
         } else {
             Self::unlabeled(entries, top)
         };
-        layout.notes.extend(note);
+        layout.left_out.extend(note);
         Ok(layout)
+    }
+
+    /// The training images alone, without labels, and without remarks about splits and classes.
+    pub(super) fn without_labels(mut self) -> Self {
+        self.left_out
+            .extend(not_used(self.test.len() + self.val.len()));
+        self.train.iter_mut().for_each(|item| item.label = 0);
+        Self {
+            train: self.train,
+            left_out: self.left_out,
+            ..Self::default()
+        }
     }
 
     /// Layout of images without labels, in one folder or in any tree of folders.
@@ -102,7 +118,7 @@ impl Layout {
             let parts = parts(&entry, top);
             // A folder adds its class even without images, so that it is refused below.
             if let ([class], true) | ([class, _], false) = (&parts[..], entry.is_folder) {
-                let images = classes.entry((*class).to_owned()).or_default();
+                let images = classes.entry(class_name(class)).or_default();
                 if entry.is_image {
                     images.push(entry.name);
                 }
@@ -148,7 +164,7 @@ impl Layout {
                 // Images in folders inside a class are of that class.
                 ([split, class, ..], _) => {
                     let classes = splits.entry((*split).to_owned()).or_default();
-                    let images = classes.entry((*class).to_owned()).or_default();
+                    let images = classes.entry(class_name(class)).or_default();
                     if entry.is_image {
                         images.push(entry.name);
                     }
@@ -167,7 +183,7 @@ impl Layout {
                 let note = |name: &String| format!("{name}/ has no class folders and is not used");
                 return Ok(Self {
                     train: names.iter().map(item).collect(),
-                    notes: other.map(note).into_iter().collect(),
+                    left_out: other.map(note).into_iter().collect(),
                     ..Self::default()
                 });
             }
@@ -179,6 +195,14 @@ impl Layout {
                 "without labels, give the folder itself that holds the images",
             );
         }
+        Self::labeled(source, splits)
+    }
+
+    /// Layout of images with labels: their names by split and class, sorted.
+    ///
+    /// # Errors
+    /// As [`Layout::of`].
+    pub(super) fn labeled(source: &str, mut splits: BTreeMap<String, Classes>) -> Result<Self> {
         let train = splits.remove(TRAIN).unwrap_or_default();
         let mut others = TEST.into_iter().filter(|name| splits.contains_key(*name));
         let (test_name, val_name) = (others.next(), others.next());
@@ -191,10 +215,11 @@ impl Layout {
         let (test, val) = (take(test_name), take(val_name));
         if train.is_empty() {
             let other = test_name.unwrap_or(TEST[0]);
-            return refuse(
+            return Err(Error::data(
+                source,
                 format!("expected images in train/<class>/ as in {other}/, found none"),
                 "training images of every class are needed",
-            );
+            ));
         }
         require_no_empty_class(source, "train/", &train)?;
         let named = |name: Option<&str>| name.unwrap_or(TEST[0]).to_owned();
@@ -206,11 +231,11 @@ impl Layout {
         if let Some(name) = val_name.filter(|_| !val.is_empty()) {
             let test = named(test_name);
             notes.push(format!(
-                "{test}/ is the test set, {name}/ the images that are held out (evaluate.split = \"holdout\")"
+                "{test} is the test set, {name} the images that are held out (evaluate.split = \"holdout\")"
             ));
         }
         if test.is_empty() {
-            notes.push("no test images (data.test_share keeps some for it)".to_owned());
+            notes.push(NO_TEST.to_owned());
         }
         Ok(Self {
             classes: train.keys().cloned().collect(),
@@ -218,6 +243,7 @@ impl Layout {
             test: items(test),
             val: items(val),
             notes,
+            left_out: Vec::new(),
         })
     }
 }
@@ -289,7 +315,7 @@ fn parts(entry: &Entry, top: usize) -> Vec<&str> {
 }
 
 /// Image names by class, both sorted because the entries were.
-type Classes = BTreeMap<String, Vec<String>>;
+pub(super) type Classes = BTreeMap<String, Vec<String>>;
 
 fn items(classes: Classes) -> Vec<Item> {
     let numbered = classes.into_values().enumerate();
@@ -469,10 +495,56 @@ mod tests {
     }
 
     #[test]
+    fn classes_are_the_same_however_their_names_are_composed() {
+        let names = [
+            "train/caf\u{e9}/1.png",
+            "test/cafe\u{301}/1.png",
+            "train/b/2.png",
+            "test/b/2.png",
+        ];
+        let found = layout(&names).unwrap();
+        assert_eq!(found.classes, ["b", "caf\u{e9}"]);
+        // Files keep their names.
+        assert_eq!(found.test[1].name, names[1]);
+        let alone = layout(&["caf\u{e9}/1.png", "cafe\u{301}/2.png", "b/3.png"]).unwrap();
+        assert_eq!((alone.classes, alone.train.len()), (found.classes, 3));
+    }
+
+    #[test]
+    fn without_labels_nothing_is_said_of_classes() {
+        let names = [
+            "train/a/1.png",
+            "train/b/2.png",
+            "test/a/3.png",
+            "test/b/4.png",
+            "x.csv",
+        ];
+        let all = layout(&names).unwrap().without_labels();
+        assert_eq!(
+            (all.classes.len(), all.train.len(), all.test.len()),
+            (0, 2, 0)
+        );
+        assert_eq!(all.notes, [""; 0]);
+        assert_eq!(
+            all.left_out,
+            [
+                "1 file is no image and is passed over: x.csv",
+                "2 test images are not used"
+            ]
+        );
+        let alone = layout(&["a/1.png", "b/2.png"]).unwrap().without_labels();
+        assert_eq!((alone.notes.len(), alone.left_out.len()), (0, 0));
+    }
+
+    #[test]
     fn what_was_decided_is_said() {
-        let notes = |names: &[&str]| layout(names).unwrap().notes.join("; ");
+        let notes = |names: &[&str]| {
+            let found = layout(names).unwrap();
+            let all = found.notes.into_iter().chain(found.left_out);
+            all.collect::<Vec<_>>().join("; ")
+        };
         let both = ["train/a/1.png", "val/a/1.png", "test/a/1.png"];
-        assert!(notes(&both).contains("val/ the images that are held out"));
+        assert!(notes(&both).contains("val the images that are held out"));
         assert!(notes(&["cat/1.png", "dog/1.png"]).contains("data.test_share"));
         assert!(notes(&["a/b/1.png", "c/2.png"]).contains("without labels"));
         let others = [
@@ -527,8 +599,8 @@ mod tests {
             ("data_batch_1", "Python version"),
             ("train-images-idx3-ubyte", "IDX"),
             ("a.zip", "unpack"),
-            ("a.npz", "NumPy"),
-            ("train_X.bin", "STL-10"),
+            ("a.npy", "NumPy"),
+            ("labels.csv", "list of images"),
         ] {
             let error = layout(&[name]).unwrap_err();
             assert!(error.hint().unwrap().contains(hint), "{name}: {error}");

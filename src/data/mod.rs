@@ -9,6 +9,7 @@ pub mod augment;
 mod block;
 mod cache;
 mod cifar;
+mod class_names;
 pub mod contact_sheet;
 pub mod corrupt;
 mod dataset;
@@ -22,15 +23,19 @@ mod fit;
 #[cfg(test)]
 mod fixtures;
 mod folder;
+mod folders;
 mod idx;
 mod images;
 mod layout;
 mod loading;
+mod manifest;
+mod npz;
 mod own_output;
 mod reading;
 mod sample;
 mod scan;
 mod stamp;
+mod stl10;
 mod stream;
 mod tarball;
 mod twins;
@@ -44,9 +49,9 @@ pub use crate::tensor::Batch;
 use archive::Store;
 use cache::Slot;
 pub use cache::{CachedFile, cached_files, remove_cached};
+pub use class_names::class_name;
 pub use dataset::{Dataset, Split};
 pub use decode::MAX_SIDE;
-use entry::Entry;
 pub use files::{ReadImages, image_files, read_images};
 pub use fingerprint::SplitFingerprint;
 pub use fit::{Fit, Interpolation};
@@ -55,6 +60,7 @@ pub use images::Images;
 use layout::Layout;
 pub use loading::{Cache, Decoded, LARGE, Loading, choose_loading};
 pub use own_output::is_own_picture;
+use reading::Wanted;
 pub use reading::{Channels, Damaged, Reading, Size};
 pub use scan::{Fault, FoundSize, Repeat, Repeats, SPLITS, Scan};
 
@@ -71,10 +77,14 @@ pub fn load(source: &str) -> Result<Dataset> {
 
 /// Loads a data set: an embedded one by its name (see [`EMBEDDED`]), or one of these at a path
 /// (`./name` for a path that is called like an embedded data set):
-/// - a folder with the four IDX files of MNIST, plain or gzip;
-/// - CIFAR-10 or CIFAR-100 in the official binary version, a folder or a tar archive;
+/// - IDX files as of MNIST, plain or gzip: a folder with them, or one around it;
+/// - CIFAR-10 or CIFAR-100 in the official binary version, STL-10 in its own: a folder or a tar archive;
+/// - NumPy's `.npz` as of MedMNIST or Keras (bytes, `n × height × width` or `× 3`), or a folder with one;
+/// - a list of images, one a row with its label and split: `.csv`, `.tsv`, or `.jsonl`;
 /// - images (PNG, JPEG, WebP, BMP, TIFF, GIF) in `train/<class>/`, with or without `test/<class>/` (`val/`,
 ///   `valid/`, `validation/`), in class folders alone, or, unlabeled, in any other tree; a folder or a tar archive.
+///
+/// All of them may be without labels or without test images.
 ///
 /// A tar archive may be gzip-compressed; nothing is unpacked to disk. Files that this program wrote
 /// into the folder (contact sheets, reports, weights, run folders) are not read as data, nor are files that are no
@@ -87,18 +97,33 @@ pub fn load(source: &str) -> Result<Dataset> {
 /// [`Error::Data`] for an unknown name or an unusable data set, [`Error::Format`] for a damaged
 /// file, [`Error::Io`] if a file cannot be read.
 pub fn load_as(source: &str, reading: &Reading, damaged: Damaged) -> Result<Dataset> {
+    read(source, Wanted::Labels, reading, damaged)
+}
+
+/// Loads more images for pretraining: the training images of a data set without their labels; of STL-10 the unlabeled
+/// ones. Otherwise as [`load_as`].
+///
+/// # Errors
+/// Those of [`load_as`].
+pub fn load_unlabeled(source: &str, reading: &Reading, damaged: Damaged) -> Result<Dataset> {
+    read(source, Wanted::Images, reading, damaged)
+}
+
+fn read(source: &str, wanted: Wanted, reading: &Reading, damaged: Damaged) -> Result<Dataset> {
     let path = Path::new(source);
-    let find = |stamp: String| Slot::find(path, &stamp, reading, damaged);
+    let find = |stamp: String| Slot::find(path, &format!("{wanted:?} {stamp}"), reading, damaged);
     // An archive is known by its own length and time: the cache has it without a look inside.
-    let mut slot = stamp::of_archive(path).and_then(find);
+    let mut slot = match manifest::is_named_like_one(path) {
+        true => None,
+        false => stamp::of_archive(path).and_then(find),
+    };
     if let Some(kept) = slot.as_ref().and_then(Slot::load) {
         return Ok(kept);
     }
-    let (store, entries) = match open(source, reading)? {
-        Opened::Read(dataset) => return dataset.checked(true),
-        Opened::Files(store, entries) => (store, entries),
+    let (store, layout) = match open(source, wanted, reading, damaged)? {
+        Opened::Read(dataset) => return dataset.checked(),
+        Opened::Files(store, layout) => (store, layout),
     };
-    let layout = Layout::of(&store.path().display().to_string(), entries)?;
     if slot.is_none() {
         slot = stamp::of_files(&layout, |name| store.path_of(name)).and_then(find);
         if let Some(kept) = slot.as_ref().and_then(Slot::load) {
@@ -110,7 +135,7 @@ pub fn load_as(source: &str, reading: &Reading, damaged: Damaged) -> Result<Data
         Loaded::Kept(dataset) => return Ok(dataset),
     };
     dataset.notes.splice(..0, store.notes());
-    let dataset = dataset.checked(false)?;
+    let dataset = dataset.checked()?;
     if let Some(part) = part {
         part.finish(&dataset)?;
     }
@@ -123,13 +148,12 @@ pub fn load_as(source: &str, reading: &Reading, damaged: Damaged) -> Result<Data
 /// # Errors
 /// Those of [`load_as`] that no image alone causes; where no image can be read, the fault of the first.
 pub fn scan(source: &str, reading: &Reading) -> Result<Scan> {
-    match open(source, reading)? {
+    match open(source, Wanted::Labels, reading, Damaged::Skip)? {
         Opened::Read(dataset) => {
-            dataset.check(true)?;
+            dataset.check()?;
             Ok(scan::dataset(&dataset))
         }
-        Opened::Files(store, entries) => {
-            let layout = Layout::of(&store.path().display().to_string(), entries)?;
+        Opened::Files(store, layout) => {
             let mut scan = scan::files(&store, layout, reading)?;
             scan.notes.splice(..0, store.notes());
             Ok(scan)
@@ -140,20 +164,40 @@ pub fn scan(source: &str, reading: &Reading) -> Result<Scan> {
 /// A data set of a known format.
 enum Opened {
     /// Read, because its images are no files.
-    Read(Box<Dataset>),
+    Read(Dataset),
     /// Listed image files.
-    Files(Store, Vec<Entry>),
+    Files(Store, Layout),
 }
 
 /// Finds the format of a data set, and reads it where its images are no files.
-fn open(source: &str, reading: &Reading) -> Result<Opened> {
+fn open(source: &str, wanted: Wanted, reading: &Reading, damaged: Damaged) -> Result<Opened> {
+    let whole = |dataset: Dataset| {
+        let dataset = match wanted {
+            Wanted::Labels => dataset.with_note_of_no_test(),
+            Wanted::Images => dataset.ignoring_labels(),
+        };
+        Ok(Opened::Read(dataset.read_as(reading)))
+    };
     if source == embedded::NAME {
-        return Ok(Opened::Read(Box::new(embedded::load()?.read_as(reading))));
+        return whole(embedded::load()?);
     }
     let path = Path::new(source);
     let mut store = match fs::metadata(path) {
         Ok(meta) if meta.is_dir() => Store::folder(path),
-        Ok(meta) if meta.is_file() => Store::tar(path)?,
+        Ok(meta) if meta.is_file() => {
+            if manifest::is_named_like_one(path) {
+                let (store, layout) = manifest::open(path, wanted, damaged)?;
+                return Ok(Opened::Files(store, layout));
+            }
+            if npz::is_named_like_one(path) {
+                return whole(npz::load(path)?);
+            }
+            if stl10::is_named_like_unlabeled(path) {
+                let dataset = stl10::load_unlabeled(path, reading)?;
+                return Ok(Opened::Read(dataset));
+            }
+            Store::tar(path)?
+        }
         Ok(_) => {
             return Err(Error::data(
                 source,
@@ -172,15 +216,27 @@ fn open(source: &str, reading: &Reading) -> Result<Opened> {
         Err(error) => return Err(Error::io("read", path)(error)),
     };
     let entries = store.list()?;
-    let mut dataset = if idx::matches(&store, &entries) {
-        idx::load(&store)?.read_as(reading)
+    let opened = if let Some(folder) = idx::find(&store, &entries)? {
+        whole(idx::load(&store, &folder)?)?
     } else if let Some(found) = cifar::find(&store, &entries)? {
-        cifar::load(&store, &found)?.read_as(reading)
+        whole(cifar::load(&store, &found)?)?
+    } else if let Some(found) = stl10::find(&store, &entries)? {
+        Opened::Read(stl10::load(&store, &found, wanted, reading)?)
+    } else if let Some(file) = npz::find(&store, &entries) {
+        whole(npz::load(&file)?)?
     } else {
-        return Ok(Opened::Files(store, entries));
+        let layout = Layout::of(&store.path().display().to_string(), entries)?;
+        let layout = match wanted {
+            Wanted::Labels => layout,
+            Wanted::Images => layout.without_labels(),
+        };
+        return Ok(Opened::Files(store, layout));
+    };
+    let Opened::Read(mut dataset) = opened else {
+        return Ok(opened);
     };
     dataset.notes.splice(..0, store.notes());
-    Ok(Opened::Read(Box::new(dataset)))
+    Ok(Opened::Read(dataset))
 }
 
 #[cfg(test)]

@@ -57,6 +57,15 @@ pub enum Damaged {
     Skip,
 }
 
+/// Use that is made of a data set.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Wanted {
+    /// Training, with labels where there are any.
+    Labels,
+    /// More images for pretraining: labels and test images do not matter.
+    Images,
+}
+
 /// How image files become images of one size and one kind. Predictions read images as training did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

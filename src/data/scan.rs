@@ -402,7 +402,11 @@ pub(super) fn files(store: &Store, layout: Layout, reading: &Reading) -> Result<
     if collector.seen.is_empty() && !faults.is_empty() {
         return Err(faults.remove(0).1);
     }
-    let mut scan = collector.finish(store.name(), layout.classes.clone(), layout.notes.clone());
+    let mut scan = collector.finish(
+        store.name(),
+        layout.classes.clone(),
+        [layout.notes.clone(), layout.left_out.clone()].concat(),
+    );
     scan.faults = (faults.into_iter())
         .map(|(place, error)| Fault {
             image: store.path_of(&all[place].1.name),

@@ -24,8 +24,8 @@ pub(super) fn of_files(
     };
     let files: Option<Vec<String>> = splits.into_iter().map(of_split).collect();
     Some(format!(
-        "{:?}\n{:?}\n{:?}",
-        layout.classes, layout.notes, files?
+        "{:?}\n{:?}\n{:?}\n{:?}",
+        layout.classes, layout.notes, layout.left_out, files?
     ))
 }
 

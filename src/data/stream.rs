@@ -8,9 +8,6 @@ use flate2::bufread::MultiGzDecoder;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Largest list of class names in bytes.
-const MAX_NAMES: u64 = 1 << 16;
-
 /// Opens a regular file for reading, decompressing it if it begins like gzip.
 ///
 /// # Errors
@@ -45,23 +42,4 @@ pub(super) fn read_error(
         return Error::io("read", path)(error);
     }
     Error::format(path, place, expected, error.to_string())
-}
-
-/// Reads class names, one a line; empty lines do not count.
-///
-/// # Errors
-/// [`Error::Io`]; [`Error::Format`] for a list that is too long or no UTF-8.
-pub(super) fn class_names(path: &Path, content: impl Read) -> Result<Vec<String>> {
-    let mut text = String::new();
-    content
-        .take(MAX_NAMES + 1)
-        .read_to_string(&mut text)
-        .map_err(|error| read_error(path, "text", "class names in UTF-8", error))?;
-    if text.len() as u64 > MAX_NAMES {
-        let expected = format!("class names of at most {MAX_NAMES} bytes");
-        return Err(Error::format(path, "text", expected, "more"));
-    }
-    let names = text.lines().map(str::trim);
-    let names = names.filter(|line| !line.is_empty());
-    Ok(names.map(String::from).collect())
 }

@@ -20,13 +20,15 @@ impl Sources {
     /// Whatever is wrong with the data, and downstream images of other channels.
     pub fn load(recipe: &Recipe) -> Result<Self> {
         let given = &recipe.data;
-        let load = |source: &str| data::load_as(source, &given.reading(), given.damaged);
-        let labeled = load(&given.source)?;
+        let labeled = data::load_as(&given.source, &given.reading(), given.damaged)?;
         let channels = labeled.train.images.channels;
         let other = recipe.downstream.as_ref();
         let downstream = other.map(|wanted| load_downstream(wanted, given, channels));
         let downstream = downstream.transpose()?;
-        let unlabeled = given.unlabeled.iter().map(|source| load(source));
+        let unlabeled = given
+            .unlabeled
+            .iter()
+            .map(|source| data::load_unlabeled(source, &given.reading(), given.damaged));
         Ok(Self {
             unlabeled: unlabeled.collect::<Result<_>>()?,
             pretraining: labeled,

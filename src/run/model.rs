@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use super::layout::{MODEL, RECIPE};
-use crate::data::{MAX_SIDE, Reading};
+use crate::data::{MAX_SIDE, Reading, class_name};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::nn::{Backbone, Classifier, Encoder, EncoderConfig, Linear, Normalize, Route};
@@ -127,7 +127,11 @@ impl ModelInfo {
                 "use that version, or a newer one",
             ));
         }
-        let info: Self = serde_json::from_str(text).map_err(broken)?;
+        let mut info: Self = serde_json::from_str(text).map_err(broken)?;
+        // Data sets have their class names in this form.
+        for name in &mut info.classes {
+            *name = class_name(name);
+        }
         info.require_possible(path)?;
         Ok(info)
     }
