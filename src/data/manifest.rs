@@ -215,6 +215,9 @@ fn split(written: &str) -> Option<&'static str> {
 /// A path without empty and `.` parts, so that spellings of one path are one; `~/` is the home folder.
 fn clean(written: &str) -> String {
     let path = files::expand_home(written);
+    if path.contains("://") {
+        return path;
+    }
     let parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
     let joined = parts.collect::<Vec<_>>().join("/");
     match path.starts_with('/') {

@@ -20,6 +20,7 @@ mod measures;
 mod methods;
 mod modes;
 mod networks;
+mod other_formats;
 mod own_images;
 mod own_output;
 mod page;

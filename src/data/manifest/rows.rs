@@ -136,7 +136,9 @@ fn csv(path: &Path, text: &str) -> Result<Vec<Row>> {
     for record in reader.records() {
         let after = rows.last().map_or(1, |row: &Row| row.line);
         let record = record.map_err(|error| broken(after + 1, error))?;
-        let line = record.position().map_or(0, csv::Position::line);
+        let start = record.position();
+        // The place before empty lines above the row.
+        let line = start.map_or(0, |start| start.line() + line_ends(text, start.byte()));
         if record.len() != names.len() {
             return Err(Error::format(
                 path,
@@ -157,6 +159,15 @@ fn csv(path: &Path, text: &str) -> Result<Vec<Row>> {
         });
     }
     Ok(rows)
+}
+
+/// Number of line ends in a row at a byte of a text.
+fn line_ends(text: &str, byte: u64) -> u64 {
+    let bytes = text.as_bytes().get(byte as usize..).unwrap_or_default();
+    let ends = bytes
+        .iter()
+        .take_while(|byte| matches!(byte, b'\r' | b'\n'));
+    ends.filter(|byte| **byte == b'\n').count() as u64
 }
 
 /// The separator that is most often in the first line: comma, semicolon or tab.

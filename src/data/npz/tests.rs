@@ -49,13 +49,16 @@ fn medmnist() -> Vec<(&'static str, Vec<u8>)> {
             bytes("(2, 1, 2, 3)", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
         ),
         ("train_labels", bytes("(2, 1)", &[1, 0])),
-        ("val_images", bytes("(1, 1, 2, 3)", &[0; 6])),
+        ("val_images", bytes("(2, 1, 2, 3)", &[0; 12])),
         (
             "val_labels",
-            npy("'<i8'", "False", "(1,)", &[1, 0, 0, 0, 0, 0, 0, 0]),
+            npy("'<i4'", "False", "(2,)", &[1, 0, 0, 0, 0, 0, 0, 0]),
         ),
-        ("test_images", bytes("(1, 1, 2, 3)", &[9; 6])),
-        ("test_labels", npy("'>u2'", "False", "(1, 1)", &[0, 1])),
+        ("test_images", bytes("(2, 1, 2, 3)", &[9; 12])),
+        (
+            "test_labels",
+            npy("'>u2'", "False", "(2, 1)", &[0, 0, 0, 1]),
+        ),
     ]
 }
 
@@ -74,8 +77,11 @@ fn medmnist_keras_and_arrays_alone() {
         let set = load_path(source).unwrap();
         assert_eq!(set.train.images.image(0), [1, 4, 2, 5, 3, 6]);
         assert_eq!(set.train.images.image(1), [7, 10, 8, 11, 9, 12]);
-        assert_eq!((set.train.labels, set.test.labels), (vec![1, 0], vec![1]));
-        assert_eq!(set.val.unwrap().labels, [1]);
+        assert_eq!(
+            (set.train.labels, set.test.labels),
+            (vec![1, 0], vec![0, 1])
+        );
+        assert_eq!(set.val.unwrap().labels, [1, 0]);
         assert_eq!(set.classes, ["0", "1"]);
         assert!(set.notes[0].contains("held out"), "{:?}", set.notes);
         put(dir.path().join("classes.txt"), b"benign\nmalignant\n");
@@ -127,7 +133,7 @@ fn validation_images_serve_as_test_images_and_labels_may_be_ignored() {
     members.truncate(4);
     let (_dir, path) = archive(&members);
     let set = load_path(&path).unwrap();
-    assert_eq!((set.test.labels, set.val), (vec![1], None));
+    assert_eq!((set.test.labels, set.val), (vec![1, 0], None));
     let (_dir, path) = archive(&medmnist());
     let reading = Reading::default();
     let set = load_unlabeled(path.to_str().unwrap(), &reading, Damaged::Refuse).unwrap();
@@ -136,7 +142,7 @@ fn validation_images_serve_as_test_images_and_labels_may_be_ignored() {
         (0, vec![], 0)
     );
     assert!(
-        set.notes.contains(&"2 test images are not used".to_owned()),
+        set.notes.contains(&"4 test images are not used".to_owned()),
         "{:?}",
         set.notes
     );
