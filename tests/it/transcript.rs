@@ -215,7 +215,30 @@ fn masked(line: &str, which: Numbers) -> String {
         }
         rest = after;
     }
-    out
+    without_worst_class(out)
+}
+
+/// Classes of the embedded images.
+const CLASSES: [&str; 10] = [
+    "T-shirt/top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+];
+
+/// A masked line with the worst class of a classifier as `CLASS`: which one it is depends on the processor.
+fn without_worst_class(mut line: String) -> String {
+    for name in CLASSES {
+        line = line.replace(&format!("{name} # % of #"), "CLASS # % of #");
+        line = line.replace(&format!(",{name},#"), ",CLASS,#");
+    }
+    line
 }
 
 /// The length of a number at the start of a text: "12", "0.5", "-1.5e-7", "0:07". 0 where it is

@@ -21,7 +21,10 @@ pub fn classes(report: &ReportPage) -> Markup {
     });
     html! {
         p { "Some classes lose far more accuracy than others, which an average hides." }
-        (table("Balanced accuracy, the mean of the classes' accuracies, and the worst class (of several seeds: of the worst one)", &class_figures(report.rows)))
+        @let figures = class_figures(report.rows);
+        @if !figures.is_empty() {
+            (table("Balanced accuracy, the mean of the classes' accuracies, and the worst class (of several seeds: of the worst one)", &figures))
+        }
         div.grid { @for shown in report.shown.iter().take(PICTURED) { (by_class(shown)) } }
         details {
             summary { "Table: accuracy by class" }
