@@ -53,6 +53,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("run", run),
     ("tar", tar),
     ("weights", all_weights),
+    ("zip", zip),
 ];
 
 /// The parser of a target.
@@ -188,6 +189,12 @@ fn tar(data: &[u8]) {
             header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
         }
     }
+    load_data(&file(&data).1);
+}
+
+fn zip(data: &[u8]) {
+    let mut data = data.to_vec();
+    correct_zip_checksums(&mut data);
     load_data(&file(&data).1);
 }
 

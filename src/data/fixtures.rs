@@ -6,6 +6,8 @@ use std::path::Path;
 
 use flate2::{Compression, write::GzEncoder};
 use image::{ExtendedColorType, ImageFormat};
+use zip::CompressionMethod;
+use zip::write::SimpleFileOptions;
 
 use crate::data::{Dataset, load};
 use crate::error::{Error, Result};
@@ -57,6 +59,21 @@ pub(super) fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
         builder.append(&header, *bytes).unwrap();
     }
     builder.into_inner().unwrap()
+}
+
+/// Builds a zip archive of `(name, bytes)` in that order, deflated; a name that ends in `/` is a folder.
+pub(super) fn zip(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
+    for (name, bytes) in members {
+        if name.ends_with('/') {
+            writer.add_directory(*name, options).unwrap();
+        } else {
+            writer.start_file(*name, options).unwrap();
+            writer.write_all(bytes).unwrap();
+        }
+    }
+    writer.finish().unwrap().into_inner()
 }
 
 /// Builds an image file whose bytes count up from `seed`.

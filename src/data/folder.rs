@@ -1,6 +1,7 @@
-//! Image folders, on disk or in a tar archive: splits and class folders, or images without labels.
+//! Image folders, on disk or in an archive: splits and class folders, or images without labels.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -48,58 +49,29 @@ pub(super) fn load(
     slot: Option<&Slot>,
 ) -> Result<Loaded> {
     let source = store.path().display().to_string();
-    let splits = [&layout.train, &layout.test, &layout.val];
-    let all = || splits.into_iter().flatten();
-    let mut places: HashMap<String, usize> = all()
-        .enumerate()
-        .map(|(place, item)| (item.name.clone(), place))
-        .collect();
-    let names: Vec<&str> = all().map(|item| item.name.as_str()).collect();
-    let name = store.name();
-    let mut collector = ImageCollector {
-        source: &source,
-        name: &name,
-        slot,
-        reading,
-        lengths: splits.map(Vec::len),
-        arrived: Arrived::new(names.len()),
-        chunk: Vec::new(),
-        chunk_bytes: 0,
-        image_len: 0,
-        shape: None,
-        sizes: BTreeMap::new(),
-        channels: [0; 2],
-        faults: Vec::new(),
-        scaled_down: 0,
-        turned: 0,
-        reported: Instant::now(),
-        elsewhere: None,
-        uncached: None,
+    let items = || {
+        [&layout.train, &layout.test, &layout.val]
+            .into_iter()
+            .flatten()
     };
-    if slot.is_some_and(Slot::is_begun) {
-        let path = |place: usize| names.get(place).map(|name| store.path_of(name));
-        collector.resume(path)?;
-        for &place in collector.arrived.places() {
-            places.remove(names[place]);
-        }
+    let names: Vec<&str> = items().map(|item| item.name.as_str()).collect();
+    let mut places: HashMap<String, usize> =
+        items().map(|item| item.name.clone()).zip(0..).collect();
+    let name = store.name();
+    let mut collector = ImageCollector::new(&source, &name, reading, &layout, slot);
+    let path = |place: usize| names.get(place).map(|name| store.path_of(name));
+    for place in collector.resume(path)? {
+        places.remove(names[place]);
     }
     store.read(&places, |place, content| {
         let path = store.path_of(names[place]);
-        match read_file(&path, content) {
-            Ok(bytes) => collector.add(place, path, bytes),
-            Err(error @ Error::Data { .. }) => {
-                collector.faults.push((place, error));
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
+        collector.read(place, path, content, store.has_separate_files())
     })?;
-    collector.flush()?;
     collector.finish(layout, damaged)
 }
 
 /// Collects decoded images, which may arrive in any order.
-struct ImageCollector<'a> {
+pub(super) struct ImageCollector<'a> {
     source: &'a str,
     /// Name of the data set.
     name: &'a str,
@@ -133,16 +105,54 @@ struct ImageCollector<'a> {
     uncached: Option<Error>,
 }
 
-impl ImageCollector<'_> {
-    /// Goes on where a killed process was.
-    fn resume(&mut self, path: impl Fn(usize) -> Option<PathBuf>) -> Result<()> {
-        let part = match self.slot.map(|slot| slot.begin(None)).transpose()? {
-            Some(Begun::Part(part)) if !part.seen().is_empty() => part,
-            Some(Begun::Elsewhere(dataset)) => {
+impl<'a> ImageCollector<'a> {
+    /// A collector of the images of a layout. `source` is the data set's path for messages, `slot` its place in the
+    /// cache.
+    pub(super) fn new(
+        source: &'a str,
+        name: &'a str,
+        reading: &'a Reading,
+        layout: &Layout,
+        slot: Option<&'a Slot>,
+    ) -> Self {
+        let lengths = [&layout.train, &layout.test, &layout.val].map(Vec::len);
+        Self {
+            source,
+            name,
+            slot,
+            reading,
+            lengths,
+            arrived: Arrived::new(lengths.iter().sum()),
+            chunk: Vec::new(),
+            chunk_bytes: 0,
+            image_len: 0,
+            shape: None,
+            sizes: BTreeMap::new(),
+            channels: [0; 2],
+            faults: Vec::new(),
+            scaled_down: 0,
+            turned: 0,
+            reported: Instant::now(),
+            elsewhere: None,
+            uncached: None,
+        }
+    }
+
+    /// Goes on where a killed process was. Places of the images that are there already, which need not be read.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn resume(&mut self, path: impl Fn(usize) -> Option<PathBuf>) -> Result<Vec<usize>> {
+        let Some(slot) = self.slot.filter(|slot| slot.is_begun()) else {
+            return Ok(Vec::new());
+        };
+        let part = match slot.begin(None)? {
+            Begun::Part(part) if !part.seen().is_empty() => part,
+            Begun::Part(_) => return Ok(Vec::new()),
+            Begun::Elsewhere(dataset) => {
                 self.elsewhere = Some(*dataset);
-                return Ok(());
+                return Ok(Vec::new());
             }
-            _ => return Ok(()),
         };
         for seen in part.seen() {
             self.count(seen, path(seen.place).unwrap_or_default());
@@ -150,7 +160,37 @@ impl ImageCollector<'_> {
         self.shape = Some(part.shape());
         self.image_len = part.shape().iter().product();
         self.arrived.continue_in(part);
-        Ok(())
+        Ok(self.arrived.places().to_vec())
+    }
+
+    /// Reads the file of the image at a place: first those of the training images, then of the test and the validation
+    /// images. `separate`: whether a file that cannot be read leaves the others readable.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Format`] for a damaged archive; [`Error::Data`] where memory does not suffice.
+    pub(super) fn read(
+        &mut self,
+        place: usize,
+        path: PathBuf,
+        content: impl Read,
+        separate: bool,
+    ) -> Result<()> {
+        match read_file(&path, content) {
+            Ok(bytes) => self.add(place, path, bytes),
+            Err(error) => match error {
+                Error::Format { .. } if !separate => Err(error),
+                Error::Data { .. } | Error::Format { .. } => {
+                    self.fault(place, error);
+                    Ok(())
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Notes an image that cannot be read.
+    pub(super) fn fault(&mut self, place: usize, error: Error) {
+        self.faults.push((place, error));
     }
 
     /// Adds one file, and decodes the chunk when it is full.
@@ -320,7 +360,13 @@ impl ImageCollector<'_> {
         ))
     }
 
-    fn finish(mut self, mut layout: Layout, damaged: Damaged) -> Result<Loaded> {
+    /// The data set of all images of the layout.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for images that cannot be read, all of them named, for images of several sizes without one that
+    /// is asked for, and where memory does not suffice; [`Error::Io`].
+    pub(super) fn finish(mut self, mut layout: Layout, damaged: Damaged) -> Result<Loaded> {
+        self.flush()?;
         if let Some(dataset) = self.elsewhere {
             return Ok(Loaded::Kept(dataset));
         }

@@ -47,7 +47,7 @@ pub(super) fn find(store: &Store, entries: &[Entry]) -> Result<Option<String>> {
         let split = |split: &&str| spelled(split, "images") || spelled(split, "labels");
         ["train", "t10k"].iter().any(split)
     };
-    if store.is_tar() {
+    if !store.is_folder() {
         return Ok(None);
     }
     folder_of(store.path(), "IDX", entries, known)

@@ -27,6 +27,7 @@ mod folders;
 mod idx;
 mod images;
 mod layout;
+mod listing;
 mod loading;
 mod manifest;
 mod npz;
@@ -37,8 +38,11 @@ mod scan;
 mod stamp;
 mod stl10;
 mod stream;
+mod tar_members;
 mod tarball;
 mod twins;
+mod walk;
+mod zip_members;
 
 use std::fs;
 use std::io;
@@ -82,7 +86,8 @@ pub fn load(source: &str) -> Result<Dataset> {
 /// - NumPy's `.npz` as of MedMNIST or Keras (bytes, `n × height × width` or `× 3`), or a folder with one;
 /// - a list of images, one a row with its label and split: `.csv`, `.tsv`, or `.jsonl`;
 /// - images (PNG, JPEG, WebP, BMP, TIFF, GIF) in `train/<class>/`, with or without `test/<class>/` (`val/`,
-///   `valid/`, `validation/`), in class folders alone, or, unlabeled, in any other tree; a folder or a tar archive.
+///   `valid/`, `validation/`), in class folders alone, or, unlabeled, in any other tree; a folder, a tar archive or a
+///   zip archive.
 ///
 /// All of them may be without labels or without test images.
 ///
@@ -196,13 +201,13 @@ fn open(source: &str, wanted: Wanted, reading: &Reading, damaged: Damaged) -> Re
                 let dataset = stl10::load_unlabeled(path, reading)?;
                 return Ok(Opened::Read(dataset));
             }
-            Store::tar(path)?
+            Store::archive(path)?
         }
         Ok(_) => {
             return Err(Error::data(
                 source,
                 "expected a file or a folder, found something else",
-                "give a folder or a tar archive",
+                "give a folder, a tar archive or a zip archive",
             ));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -57,7 +57,7 @@ pub(super) fn find(store: &Store, entries: &[Entry]) -> Option<PathBuf> {
     });
     let (first, second) = (files.next()?, files.next());
     let alone = second.is_none() && !entries.iter().any(|entry| entry.is_image);
-    (alone && !store.is_tar()).then(|| store.path_of(&first.name))
+    (alone && store.is_folder()).then(|| store.path_of(&first.name))
 }
 
 /// Reads a NumPy archive, and the class names in `classes.txt` beside it. Without that file the classes are numbers, up

@@ -1,0 +1,2 @@
+#![no_main]
+advcl_fuzz::target!("zip");
