@@ -3,7 +3,7 @@
 //! Names are listed first and contents read later, so that an unusable layout is refused before any
 //! image is decoded. Nothing is unpacked to disk.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -37,6 +37,8 @@ enum Kind {
     Folder(OddNames),
     Tar(Links),
     Zip(Members),
+    /// Several archives by name. A file's name is that of its archive, a slash, and its own there.
+    Shards(BTreeMap<String, Store>),
 }
 
 impl Store {
@@ -48,6 +50,11 @@ impl Store {
     /// Files of any place by their names, as the file at `path` lists them.
     pub(super) fn listed(path: &Path, files: OddNames) -> Self {
         Self::new(path, Kind::Folder(files))
+    }
+
+    /// Several archives of the folder at `path`, by their names there.
+    pub(super) fn shards(path: &Path, shards: BTreeMap<String, Self>) -> Self {
+        Self::new(path, Kind::Shards(shards))
     }
 
     fn new(path: &Path, kind: Kind) -> Self {
@@ -92,10 +99,29 @@ impl Store {
 
     /// Path of a listed file.
     pub(super) fn path_of(&self, name: &str) -> PathBuf {
-        match &self.kind {
-            Kind::Folder(odd) => walk::path_of(&self.path, odd, name),
+        match (&self.kind, self.shard_of(name)) {
+            (Kind::Folder(odd), _) => walk::path_of(&self.path, odd, name),
+            (_, Some((shard, name))) => shard.path_of(name),
             _ => self.path.join(name),
         }
+    }
+
+    /// The file on disk that holds a listed file: itself, or the archive.
+    pub(super) fn file_of(&self, name: &str) -> PathBuf {
+        match (&self.kind, self.shard_of(name)) {
+            (Kind::Folder(odd), _) => walk::path_of(&self.path, odd, name),
+            (_, Some((shard, name))) => shard.file_of(name),
+            _ => self.path.clone(),
+        }
+    }
+
+    /// The archive among several that holds a file, and the file's name there.
+    fn shard_of<'a>(&self, name: &'a str) -> Option<(&Self, &'a str)> {
+        let Kind::Shards(shards) = &self.kind else {
+            return None;
+        };
+        let (shard, name) = in_shard(shards, name)?;
+        Some((&shards[shard], name))
     }
 
     /// Whether this is a folder, not an archive.
@@ -103,9 +129,14 @@ impl Store {
         matches!(self.kind, Kind::Folder(_))
     }
 
+    /// Whether this is a tar archive.
+    pub(super) fn is_tar(&self) -> bool {
+        matches!(self.kind, Kind::Tar(_))
+    }
+
     /// Whether a file that cannot be read leaves the others readable. A tar is one stream.
     pub(super) fn has_separate_files(&self) -> bool {
-        !matches!(self.kind, Kind::Tar(_))
+        !matches!(self.kind, Kind::Tar(_) | Kind::Shards(_))
     }
 
     /// What is to be said about the listing: the files that were left out.
@@ -124,7 +155,9 @@ impl Store {
         let stem = [".tar.gz", ".tgz", ".tar", ".zip"]
             .iter()
             .find_map(|extension| name.strip_suffix(extension))
-            .filter(|stem| !self.is_folder() && !stem.is_empty());
+            .filter(|stem| {
+                !matches!(self.kind, Kind::Folder(_) | Kind::Shards(_)) && !stem.is_empty()
+            });
         stem.unwrap_or(&name).to_string()
     }
 
@@ -155,6 +188,8 @@ impl Store {
                 *members = found;
                 entries
             }
+            // Put together from archives that were listed.
+            Kind::Shards(_) => Vec::new(),
         };
         let entries = without_own(entries);
         if self.is_folder() {
@@ -182,6 +217,7 @@ impl Store {
             Kind::Folder(_) => {}
             Kind::Tar(links) => return tar_members::read(&self.path, links, wanted, &mut each),
             Kind::Zip(members) => return zip_members::read(&self.path, members, wanted, &mut each),
+            Kind::Shards(shards) => return read_shards(shards, wanted, &mut each),
         }
         let mut files: Vec<(&String, usize)> = wanted.iter().map(|(name, &i)| (name, i)).collect();
         files.sort_unstable_by_key(|&(_, index)| index);
@@ -191,4 +227,32 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Name of the archive that holds a file, and the file's name there.
+fn in_shard<'a>(shards: &BTreeMap<String, Store>, name: &'a str) -> Option<(&'a str, &'a str)> {
+    let parts = name.match_indices('/');
+    let mut parts = parts.map(|(slash, _)| (&name[..slash], &name[slash + 1..]));
+    parts.find(|(shard, _)| shards.contains_key(*shard))
+}
+
+/// [`Store::read`] of several archives, one after the other.
+fn read_shards(
+    shards: &BTreeMap<String, Store>,
+    wanted: &HashMap<String, usize>,
+    each: &mut dyn FnMut(usize, &mut dyn Read) -> Result<()>,
+) -> Result<()> {
+    let mut by_shard: HashMap<&str, HashMap<String, usize>> = HashMap::new();
+    for (name, &index) in wanted {
+        if let Some((shard, name)) = in_shard(shards, name) {
+            let own = by_shard.entry(shard).or_default();
+            own.insert(name.to_owned(), index);
+        }
+    }
+    for (shard, store) in shards {
+        if let Some(wanted) = by_shard.get(shard.as_str()) {
+            store.read(wanted, &mut *each)?;
+        }
+    }
+    Ok(())
 }

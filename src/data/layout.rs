@@ -44,6 +44,13 @@ pub(super) struct Item {
 }
 
 impl Layout {
+    /// A note of what becomes of two splits beside the training images.
+    pub(super) fn note_of_held_out(test: &str, val: &str) -> String {
+        format!(
+            "{test} is the test set, {val} the images that are held out (evaluate.split = \"holdout\")"
+        )
+    }
+
     /// Derives splits and classes from a listing; `source` is the data set's path for messages.
     ///
     /// Images lie in `train/<class>/` with or without `test/<class>/` (`val/`, `valid/`, `validation/`); in class
@@ -229,10 +236,7 @@ impl Layout {
         }
         let mut notes = Vec::new();
         if let Some(name) = val_name.filter(|_| !val.is_empty()) {
-            let test = named(test_name);
-            notes.push(format!(
-                "{test} is the test set, {name} the images that are held out (evaluate.split = \"holdout\")"
-            ));
+            notes.push(Self::note_of_held_out(&named(test_name), name));
         }
         if test.is_empty() {
             notes.push(NO_TEST.to_owned());

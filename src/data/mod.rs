@@ -26,6 +26,7 @@ mod folder;
 mod folders;
 mod idx;
 mod images;
+mod labels;
 mod layout;
 mod listing;
 mod loading;
@@ -42,6 +43,7 @@ mod tar_members;
 mod tarball;
 mod twins;
 mod walk;
+mod webdataset;
 mod zip_members;
 
 use std::fs;
@@ -87,7 +89,9 @@ pub fn load(source: &str) -> Result<Dataset> {
 /// - a list of images, one a row with its label and split: `.csv`, `.tsv`, or `.jsonl`;
 /// - images (PNG, JPEG, WebP, BMP, TIFF, GIF) in `train/<class>/`, with or without `test/<class>/` (`val/`,
 ///   `valid/`, `validation/`), in class folders alone, or, unlabeled, in any other tree; a folder, a tar archive or a
-///   zip archive.
+///   zip archive;
+/// - WebDataset: a tar archive, or a folder of them (`train-000000.tar`, `train/000000.tar`), of images with their labels in
+///   `KEY.cls` or `KEY.json`, or without labels; class names in `classes.txt` beside them.
 ///
 /// All of them may be without labels or without test images.
 ///
@@ -130,7 +134,7 @@ fn read(source: &str, wanted: Wanted, reading: &Reading, damaged: Damaged) -> Re
         Opened::Files(store, layout) => (store, layout),
     };
     if slot.is_none() {
-        slot = stamp::of_files(&layout, |name| store.path_of(name)).and_then(find);
+        slot = stamp::of_files(&layout, |name| store.file_of(name)).and_then(find);
         if let Some(kept) = slot.as_ref().and_then(Slot::load) {
             return Ok(kept);
         }
@@ -183,6 +187,10 @@ fn open(source: &str, wanted: Wanted, reading: &Reading, damaged: Damaged) -> Re
         };
         Ok(Opened::Read(dataset.read_as(reading)))
     };
+    let of_wanted = |layout: Layout| match wanted {
+        Wanted::Labels => layout,
+        Wanted::Images => layout.without_labels(),
+    };
     if source == embedded::NAME {
         return whole(embedded::load()?);
     }
@@ -229,13 +237,12 @@ fn open(source: &str, wanted: Wanted, reading: &Reading, damaged: Damaged) -> Re
         Opened::Read(stl10::load(&store, &found, wanted, reading)?)
     } else if let Some(file) = npz::find(&store, &entries) {
         whole(npz::load(&file)?)?
+    } else if let Some(found) = webdataset::find(&store, &entries)? {
+        let (store, layout) = webdataset::open(store, found)?;
+        return Ok(Opened::Files(store, of_wanted(layout)));
     } else {
         let layout = Layout::of(&store.path().display().to_string(), entries)?;
-        let layout = match wanted {
-            Wanted::Labels => layout,
-            Wanted::Images => layout.without_labels(),
-        };
-        return Ok(Opened::Files(store, layout));
+        return Ok(Opened::Files(store, of_wanted(layout)));
     };
     let Opened::Read(mut dataset) = opened else {
         return Ok(opened);
