@@ -336,6 +336,21 @@ mod tests {
     }
 
     #[test]
+    fn without_test_images_and_without_names() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &cifar10());
+        std::fs::remove_file(dir.path().join("test_batch.bin")).unwrap();
+        let set = load_path(dir.path()).unwrap();
+        assert_eq!((set.train.images.len(), set.test.images.len()), (10, 0));
+        assert_eq!(
+            set.notes,
+            ["no test images (data.test_share keeps some for it)"]
+        );
+        std::fs::remove_file(dir.path().join("batches.meta.txt")).unwrap();
+        assert_eq!(load_path(dir.path()).unwrap().classes, ["0", "1", "2"]);
+    }
+
+    #[test]
     fn truncated_out_of_range_missing_and_empty() {
         let at = |name: &str, bytes: &[u8]| {
             let dir = tempfile::tempdir().unwrap();

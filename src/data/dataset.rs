@@ -224,8 +224,12 @@ impl Dataset {
         Ok(())
     }
 
-    /// Says that there are no test images, where there are labels.
-    pub(super) fn with_note_of_no_test(mut self) -> Self {
+    /// Says that there are no test images, where there are labels, and what becomes of validation images.
+    pub(super) fn with_notes_of_splits(mut self) -> Self {
+        if self.val.is_some() {
+            let note = "the validation images are held out (evaluate.split = \"holdout\")";
+            self.notes.push(note.to_owned());
+        }
         if self.test.images.is_empty() && !self.classes.is_empty() {
             self.notes.push(NO_TEST.to_owned());
         }

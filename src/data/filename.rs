@@ -36,6 +36,15 @@ pub(super) fn is_image(name: &str) -> bool {
     extension.is_some_and(|(_, e)| IMAGES.iter().any(|known| e.eq_ignore_ascii_case(known)))
 }
 
+/// Whether a name has the extension of a list of images.
+pub(super) fn is_list(name: &str) -> bool {
+    let extension = name.rsplit_once('.').map(|(_, e)| e.to_lowercase());
+    matches!(
+        extension.as_deref(),
+        Some("csv" | "tsv" | "jsonl" | "ndjson")
+    )
+}
+
 /// Hint for a file of a known kind that is not a supported image.
 fn hint_for(name: &str) -> Option<&'static str> {
     let file = name.rsplit('/').next().unwrap_or(name).to_lowercase();
@@ -49,7 +58,7 @@ fn hint_for(name: &str) -> Option<&'static str> {
         "npy" => {
             "put NumPy arrays into one archive: numpy.savez(FILE, train_images=…, train_labels=…)"
         }
-        "csv" | "tsv" | "jsonl" | "ndjson" => "a list of images is read where it is named itself",
+        _ if is_list(&file) => "a list of images is read where it is named itself",
         "ppm" | "pgm" | "avif" | "heic" | "heif" | "jp2" | "jxl" | "svg" | "psd" => {
             "convert it to PNG"
         }

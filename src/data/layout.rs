@@ -6,7 +6,7 @@ use super::class_names::class_name;
 use super::dataset::{NO_TEST, not_used};
 use super::decode::KNOWN;
 use super::entry::Entry;
-use super::filename::{is_junk, require_images};
+use super::filename::{is_junk, is_list, require_images};
 use crate::error::{Error, Result};
 
 /// Name of the training split.
@@ -68,6 +68,8 @@ impl Layout {
             .filter(|entry| !entry.is_folder && !entry.is_image);
         let others: Vec<&str> = others.map(|entry| entry.name.as_str()).collect();
         let note = passed_over(&others);
+        let list = others.iter().find(|name| is_list(name));
+        let list = list.map(|name| (*name).to_owned());
         entries.retain(|entry| entry.is_folder || entry.is_image);
         let top = top_folder(&entries).map_or(0, |top| top.len() + 1);
         let first = |entry: &Entry| parts(entry, top).first().copied().map(str::to_owned);
@@ -85,6 +87,11 @@ impl Layout {
         } else {
             Self::unlabeled(entries, top)
         };
+        if let Some(list) = list.filter(|_| layout.classes.is_empty()) {
+            layout.notes.push(format!(
+                "labels in {list} are read where it is named as data.source itself"
+            ));
+        }
         layout.left_out.extend(note);
         Ok(layout)
     }

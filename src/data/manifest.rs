@@ -18,19 +18,7 @@ use super::layout::{Classes, Item, Layout, TEST, TRAIN};
 use super::reading::{Damaged, Wanted};
 use crate::error::{Error, Result};
 use crate::files;
-use rows::Row;
-
-/// Rows that are named in a message, of all that have a fault.
-const NAMED: usize = 5;
-
-/// Whether a file has the name of a list: `.csv`, `.tsv`, `.jsonl`, `.ndjson`.
-pub(super) fn is_named_like_one(path: &Path) -> bool {
-    let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-    matches!(
-        extension.as_deref(),
-        Some("csv" | "tsv" | "jsonl" | "ndjson")
-    )
-}
+use rows::{MOST, Row};
 
 /// Finds the images of a list.
 ///
@@ -192,11 +180,11 @@ fn named<'r>(rows: impl IntoIterator<Item = &'r Row>) -> (usize, String) {
     let (mut count, mut named) = (0, Vec::new());
     for row in rows {
         count += 1;
-        if named.len() < NAMED {
+        if named.len() < MOST {
             named.push(row.to_string());
         }
     }
-    if count > NAMED {
+    if count > MOST {
         named.push("…".to_owned());
     }
     (count, named.join(", "))

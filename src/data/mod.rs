@@ -122,7 +122,7 @@ fn read(source: &str, wanted: Wanted, reading: &Reading, damaged: Damaged) -> Re
     let path = Path::new(source);
     let find = |stamp: String| Slot::find(path, &format!("{wanted:?} {stamp}"), reading, damaged);
     // An archive is known by its own length and time: the cache has it without a look inside.
-    let mut slot = match manifest::is_named_like_one(path) {
+    let mut slot = match filename::is_list(source) {
         true => None,
         false => stamp::of_archive(path).and_then(find),
     };
@@ -182,7 +182,7 @@ enum Opened {
 fn open(source: &str, wanted: Wanted, reading: &Reading, damaged: Damaged) -> Result<Opened> {
     let whole = |dataset: Dataset| {
         let dataset = match wanted {
-            Wanted::Labels => dataset.with_note_of_no_test(),
+            Wanted::Labels => dataset.with_notes_of_splits(),
             Wanted::Images => dataset.ignoring_labels(),
         };
         Ok(Opened::Read(dataset.read_as(reading)))
@@ -198,7 +198,7 @@ fn open(source: &str, wanted: Wanted, reading: &Reading, damaged: Damaged) -> Re
     let mut store = match fs::metadata(path) {
         Ok(meta) if meta.is_dir() => Store::folder(path),
         Ok(meta) if meta.is_file() => {
-            if manifest::is_named_like_one(path) {
+            if filename::is_list(source) {
                 let (store, layout) = manifest::open(path, wanted, damaged)?;
                 return Ok(Opened::Files(store, layout));
             }

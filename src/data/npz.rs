@@ -115,16 +115,12 @@ pub(super) fn load(path: &Path) -> Result<Dataset> {
         true => classes(path, &train, [&test, &val])?,
         false => Vec::new(),
     };
-    let mut notes = Vec::new();
-    if val.is_some() {
-        notes.push("the validation images are held out (evaluate.split = \"holdout\")".to_owned());
-    }
     Ok(Dataset {
         name: Store::folder(path).name(),
         classes,
         test: test.unwrap_or_else(|| train.select(&[])),
         train,
-        notes,
+        notes: Vec::new(),
         val,
         reading: Default::default(),
     })

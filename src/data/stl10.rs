@@ -177,7 +177,7 @@ pub(super) fn load(
         val: None,
         reading: *reading,
     };
-    Ok(dataset.with_note_of_no_test())
+    Ok(dataset.with_notes_of_splits())
 }
 
 /// Whether a file has the name of the unlabeled images.

@@ -37,6 +37,8 @@ const LABEL: [&str; 6] = [
 const SPLIT: [&str; 4] = ["split", "subset", "set", "partition"];
 /// Columns that are named in a message.
 const NAMED: usize = 8;
+/// Rows that are named in a message, of all that have a fault.
+pub(super) const MOST: usize = 5;
 
 /// A row of a list; a text is empty where there is none.
 #[derive(Clone)]
@@ -132,7 +134,7 @@ fn csv(path: &Path, text: &str) -> Result<Vec<Row>> {
         return Ok(Vec::new());
     }
     let columns = Columns::of(path, &names)?;
-    let mut rows = Vec::new();
+    let (mut rows, mut others, mut other) = (Vec::new(), Vec::new(), 0);
     for record in reader.records() {
         let after = rows.last().map_or(1, |row: &Row| row.line);
         let record = record.map_err(|error| broken(after + 1, error))?;
@@ -140,15 +142,10 @@ fn csv(path: &Path, text: &str) -> Result<Vec<Row>> {
         // The place before empty lines above the row.
         let line = start.map_or(0, |start| start.line() + line_ends(text, start.byte()));
         if record.len() != names.len() {
-            return Err(Error::format(
-                path,
-                format!("line {line}"),
-                format!("{} fields, as in the header", names.len()),
-                format!(
-                    "{} (a field with the separator in it needs quotes)",
-                    record.len()
-                ),
-            ));
+            other += 1;
+            if other <= MOST {
+                others.push(format!("line {line} ({})", record.len()));
+            }
         }
         let text = |column: usize| record.get(column).unwrap_or_default().to_owned();
         rows.push(Row {
@@ -158,7 +155,22 @@ fn csv(path: &Path, text: &str) -> Result<Vec<Row>> {
             split: columns.split.map(text).unwrap_or_default(),
         });
     }
-    Ok(rows)
+    if other == 0 {
+        return Ok(rows);
+    }
+    if other > MOST {
+        others.push("…".to_owned());
+    }
+    Err(Error::data(
+        path.display().to_string(),
+        format!(
+            "expected {} fields in each row, as in the header, found another number in {other} of {} rows: {}",
+            names.len(),
+            rows.len(),
+            others.join(", ")
+        ),
+        "a field with the separator in it needs quotes",
+    ))
 }
 
 /// Number of line ends in a row at a byte of a text.

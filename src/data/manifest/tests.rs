@@ -204,7 +204,10 @@ fn rows_with_a_fault_are_all_counted() {
         ),
         (
             "path,label\na.png,x,7\n",
-            &["line 2: expected 2 fields, as in the header, found 3"],
+            &[
+                "expected 2 fields in each row, as in the header, found another number in 1 of 1 rows: line 2 (3)",
+                "needs quotes",
+            ],
         ),
         ("path\na.png\nlist.csv\n", &["list.csv"]),
     ];
@@ -263,6 +266,24 @@ fn missing_files_may_be_skipped_and_labels_ignored() {
         [
             "1 test image is not used",
             "rows without a file that are passed over: 1, line 4 (c.png)"
+        ]
+    );
+}
+
+#[test]
+fn a_list_beside_images_without_labels_is_pointed_at() {
+    let dir = tempfile::tempdir().unwrap();
+    put(dir.path().join("a.png"), &gray_png(2, 2, 0));
+    put(
+        dir.path().join("metadata.csv"),
+        b"file_name,label\na.png,x\n",
+    );
+    let notes = load_path(dir.path()).unwrap().notes;
+    assert_eq!(
+        notes,
+        [
+            "labels in metadata.csv are read where it is named as data.source itself",
+            "1 file is no image and is passed over: metadata.csv"
         ]
     );
 }

@@ -100,8 +100,9 @@ impl<'a, R: Read> Array<'a, R> {
             most,
             start: start + length as u64,
         };
-        if let Kind::Other(words @ OBJECTS) = array.kind {
-            return Err(Error::format(path, "header", "an array of numbers", words));
+        if array.kind == Kind::Other(OBJECTS) {
+            let hint = "save numbers: images as uint8, labels as int64";
+            return Err(array.refused("numbers", hint));
         }
         if header.fortran_order && array.shape.len() > 1 {
             return Err(array.refused(
