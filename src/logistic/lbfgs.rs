@@ -1,11 +1,12 @@
-//! L-BFGS (Nocedal and Wright, Numerical Optimization, algorithm 7.4) for smooth convex functions, in f64.
+//! L-BFGS (Nocedal and Wright, Numerical Optimization, algorithm 7.4) for smooth convex functions, in f64, with an
+//! estimate of the inverse Hessian to begin with.
 
 use std::collections::VecDeque;
 
 /// Pairs of steps and changes of the gradient that are remembered.
 const MEMORY: usize = 20;
 /// Largest number of iterations.
-const ITERATIONS: usize = 2_000;
+const ITERATIONS: usize = 1_000;
 /// Trials of a line search.
 const TRIALS: usize = 40;
 /// Constants of the weak Wolfe conditions: decrease and slope.
@@ -25,9 +26,11 @@ fn largest(values: &[f64]) -> f64 {
 }
 
 /// The point that minimizes `function`, which returns value and gradient: searched from `start`, until no component of the
-/// gradient exceeds `tolerance`, the value cannot be lowered any more, or `stopped`.
+/// gradient exceeds `tolerance`, the value cannot be lowered any more, or `stopped`. `inverse` multiplies by a positive
+/// definite estimate of the inverse Hessian.
 pub fn minimize(
     mut function: impl FnMut(&[f64]) -> (f64, Vec<f64>),
+    inverse: impl Fn(&[f64]) -> Vec<f64>,
     start: Vec<f64>,
     tolerance: f64,
     stopped: impl Fn() -> bool,
@@ -39,15 +42,10 @@ pub fn minimize(
         if largest(&gradient) <= tolerance || stopped() {
             break;
         }
-        let direction = direction(&gradient, &pairs);
+        let direction = direction(&gradient, &pairs, &inverse);
         let slope = dot(&direction, &gradient);
-        // The first step has no memory of the function's scale.
-        let first = match pairs.is_empty() {
-            true => (1.0 / dot(&gradient, &gradient).sqrt()).min(1.0),
-            false => 1.0,
-        };
         let Some((next, next_value, next_gradient)) =
-            search(&mut function, &point, value, slope, &direction, first)
+            search(&mut function, &point, value, slope, &direction)
         else {
             break;
         };
@@ -68,7 +66,11 @@ pub fn minimize(
 }
 
 /// The direction of the two-loop recursion: minus the gradient, times an estimate of the inverse Hessian.
-fn direction(gradient: &[f64], pairs: &VecDeque<(Vec<f64>, Vec<f64>, f64)>) -> Vec<f64> {
+fn direction(
+    gradient: &[f64],
+    pairs: &VecDeque<(Vec<f64>, Vec<f64>, f64)>,
+    inverse: impl Fn(&[f64]) -> Vec<f64>,
+) -> Vec<f64> {
     let mut direction: Vec<f64> = gradient.iter().map(|g| -g).collect();
     let mut factors = Vec::with_capacity(pairs.len());
     for (moved, turned, curvature) in pairs.iter().rev() {
@@ -76,8 +78,9 @@ fn direction(gradient: &[f64], pairs: &VecDeque<(Vec<f64>, Vec<f64>, f64)>) -> V
         add(&mut direction, -factor, turned);
         factors.push(factor);
     }
+    let mut direction = inverse(&direction);
     if let Some((_, turned, curvature)) = pairs.back() {
-        let scale = curvature / dot(turned, turned);
+        let scale = curvature / dot(turned, &inverse(turned));
         direction.iter_mut().for_each(|d| *d *= scale);
     }
     for ((moved, turned, curvature), factor) in pairs.iter().zip(factors.into_iter().rev()) {
@@ -95,9 +98,8 @@ fn search(
     value: f64,
     slope: f64,
     direction: &[f64],
-    first: f64,
 ) -> Option<(Vec<f64>, f64, Vec<f64>)> {
-    let (mut low, mut high, mut step) = (0.0, f64::INFINITY, first);
+    let (mut low, mut high, mut step) = (0.0, f64::INFINITY, 1.0);
     let mut best: Option<(Vec<f64>, f64, Vec<f64>)> = None;
     for _ in 0..TRIALS {
         let mut next = point.to_vec();
@@ -141,16 +143,17 @@ mod tests {
             (value.sum(), slope.collect())
         };
         for start in [0.0, -30.0, 1e4] {
-            let found = minimize(bowl, vec![start; 13], 1e-8, || false);
+            let found = minimize(bowl, <[f64]>::to_vec, vec![start; 13], 1e-8, || false);
             assert!(largest(&bowl(&found).1) <= 1e-8, "{start}: {found:?}");
             for (i, x) in found.iter().enumerate() {
                 assert!((x - i as f64).abs() < 1e-7, "{start}: {found:?}");
             }
         }
-        let stopped = minimize(bowl, vec![5.0; 13], 1e-8, || true);
+        let stopped = minimize(bowl, <[f64]>::to_vec, vec![5.0; 13], 1e-8, || true);
         assert_eq!(stopped, [5.0; 13]);
         let broken = minimize(
             |x| (f64::NAN, vec![f64::NAN; x.len()]),
+            <[f64]>::to_vec,
             vec![1.0],
             1e-8,
             || false,

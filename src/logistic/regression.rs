@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
-use super::Examples;
+use super::curvature::{Curvature, covariance};
 use super::lbfgs::minimize;
+use super::{Examples, dot};
 
 /// No component of the gradient is larger than this at a minimum, in nats per unit of a weight.
 pub const EXACT: f64 = 1e-8;
@@ -13,8 +14,6 @@ pub const EXACT: f64 = 1e-8;
 pub const ROUGH: f64 = 1e-5;
 /// Images of which a sum is taken at once.
 const PART: usize = 256;
-/// Values of a dot product that are added side by side.
-const LANES: usize = 8;
 
 /// Weights and biases of a linear classifier.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,22 +30,10 @@ pub struct Regression<'a> {
     /// Scaled features, `[images, features]`.
     scaled: Vec<f32>,
     features: usize,
+    covariance: Vec<f64>,
     mean: Vec<f64>,
-    scale: Vec<f64>,
+    scale: f64,
     stop: &'a AtomicBool,
-}
-
-fn dot(x: &[f32], w: &[f64]) -> f64 {
-    let (xs, ws) = (x.chunks_exact(LANES), w.chunks_exact(LANES));
-    let rest = xs.remainder().iter().zip(ws.remainder());
-    let rest: f64 = rest.map(|(x, w)| f64::from(*x) * w).sum();
-    let mut sums = [0.0; LANES];
-    for (x, w) in xs.zip(ws) {
-        for lane in 0..LANES {
-            sums[lane] += f64::from(x[lane]) * w[lane];
-        }
-    }
-    sums.iter().sum::<f64>() + rest
 }
 
 impl<'a> Regression<'a> {
@@ -67,17 +54,18 @@ impl<'a> Regression<'a> {
             values.for_each(|((v, x), m)| *v += (f64::from(*x) - m).powi(2));
         }
         let total = variance.iter().sum::<f64>() / (images * features).max(1) as f64;
-        let one = match total > 0.0 {
+        let scale = match total > 0.0 {
             true => 1.0 / total.sqrt(),
             false => 1.0,
         };
-        let scale = vec![one; features];
         let scaled = rows().flat_map(|row| {
-            let values = row.iter().zip(&mean).zip(&scale);
-            values.map(|((x, m), s)| ((f64::from(*x) - m) * s) as f32)
+            let values = row.iter().zip(&mean);
+            values.map(|(x, m)| ((f64::from(*x) - m) * scale) as f32)
         });
+        let scaled: Vec<f32> = scaled.collect();
         Self {
-            scaled: scaled.collect(),
+            covariance: covariance(&scaled, features),
+            scaled,
             examples,
             features,
             mean,
@@ -178,7 +166,9 @@ impl<'a> Regression<'a> {
     ) -> Vec<f64> {
         let objective = |point: &[f64]| self.objective(images, strength, point);
         let stopped = || self.stop.load(Ordering::Relaxed);
-        minimize(objective, start, tolerance, stopped)
+        let curvature = Curvature::new(&self.covariance, self.features, self.classes(), strength);
+        let inverse = |point: &[f64]| curvature.divide(point);
+        minimize(objective, inverse, start, tolerance, stopped)
     }
 
     /// Weights and biases for the features as they were given.
@@ -189,8 +179,7 @@ impl<'a> Regression<'a> {
             bias: biases.to_vec(),
         };
         for (class, row) in weights.chunks_exact(self.features.max(1)).enumerate() {
-            let row = row.iter().zip(&self.scale).map(|(w, s)| w * s);
-            let row: Vec<f64> = row.collect();
+            let row: Vec<f64> = row.iter().map(|w| w * self.scale).collect();
             let shift: f64 = row.iter().zip(&self.mean).map(|(w, m)| w * m).sum();
             fitted.bias[class] -= shift;
             fitted.weight.extend(row);
