@@ -12,14 +12,14 @@ use super::reading::Channels;
 const SIDE: usize = 16;
 /// Bits in which the hashes of near duplicates differ at most. There is one more band than bits, so that
 /// two such hashes agree in one band at least.
-const MAX_BITS: u32 = 3;
+const MAX_BITS: u32 = 7;
 /// Parts of a hash that candidates are looked up by.
 const BANDS: u32 = MAX_BITS + 1;
 /// Candidates of an image in each band. Images of one scene without end share a band; comparing each with all
 /// others would take time that grows with the square of their number.
-const MAX_CANDIDATES: usize = 200;
+const MAX_CANDIDATES: usize = 400;
 /// Largest mean difference of the small copies of near duplicates, as a share of their deviation.
-const MAX_DIFFERENCE: f32 = 0.08;
+const MAX_DIFFERENCE: f32 = 0.05;
 /// Deviation in levels below which an image shows nothing that could be compared.
 const FLAT: f32 = 4.0;
 
@@ -188,7 +188,7 @@ mod tests {
     fn copies_and_scaled_copies_are_found_and_others_are_not() {
         let mut noisy = waves(40, 3);
         let changed = noisy.pixels.iter_mut().enumerate();
-        changed.for_each(|(i, pixel)| *pixel = pixel.saturating_add((i % 5) as u8));
+        changed.for_each(|(i, pixel)| *pixel = pixel.saturating_add((i * 7 % 3) as u8));
         let flat = |value: u8| Picture {
             pixels: vec![value; 1600],
             ..waves(40, 0)

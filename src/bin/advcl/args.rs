@@ -521,7 +521,7 @@ pub enum List {
 
 #[derive(Subcommand)]
 pub enum DataCommand {
-    /// Print sizes, formats, classes, damaged and repeated images; write a contact sheet where asked to
+    /// Print sizes, formats, classes, damaged images, copies; draw a contact sheet where asked
     #[command(after_help = "Example: advcl data inspect my-images/ --sheet views.png")]
     Inspect(Inspect),
 }

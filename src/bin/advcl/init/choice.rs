@@ -177,7 +177,10 @@ fn power_of_two(most: usize) -> usize {
 fn radius(scan: &Scan, channels: usize) -> (&'static str, String) {
     let deviation = scan.means.first().map_or(0.0, |(_, deviation)| *deviation);
     if channels == 3 {
-        return ("8/255", "Usual for colour photographs".to_owned());
+        return (
+            "8/255",
+            "Colour images are taken for photographs".to_owned(),
+        );
     }
     if deviation >= STRONG_CONTRAST {
         let why = format!(

@@ -86,7 +86,7 @@ pub fn init(what: &args::Init, shared: &Shared) -> Result<()> {
     let steps = choice.steps() as f64;
     heading.expected = format!("about {}, {} of memory", duration(seconds), in_words(bytes));
     heading.epochs = format!(
-        "For a budget of {}: an epoch of {} steps takes {:.1} s here, and one of AdvCL {:.1} s.",
+        "As many as fit into {}: an epoch ({} steps) takes {:.1} s here, and one of AdvCL, which has as many, {:.1} s.",
         duration(budget),
         choice.steps(),
         steps * measured.simclr,
@@ -164,10 +164,16 @@ fn warnings(scan: &Scan) -> Vec<String> {
             "{count} training images repeat others of another class"
         ));
     }
-    if between.exact + between.near > 0 {
-        let count = between.exact + between.near;
+    if between.exact > 0 {
+        let count = between.exact;
         notes.push(format!(
-            "{count} test images repeat training images: figures on them say nothing"
+            "{count} test images are training images too: figures on them say nothing"
+        ));
+    }
+    if between.near > 0 {
+        notes.push(format!(
+            "{} test images look like training images",
+            between.near
         ));
     }
     if scan.classes.len() == 1 {

@@ -109,7 +109,7 @@ fn data(scan: &Scan, choice: &Choice, source: &str) -> String {
     if !scan.faults.is_empty() {
         let _ = writeln!(
             text,
-            "# {} images cannot be read (`advcl data inspect` lists them); \"refuse\" stops at them.\ndamaged = \"skip\"",
+            "# Images that cannot be read (`advcl data inspect` lists them): {}. \"refuse\" stops at them.\ndamaged = \"skip\"",
             scan.faults.len()
         );
     }
@@ -139,7 +139,8 @@ stem = \"{stem}\"
 
 [threat]
 norm = \"linf\"
-# Largest change of a pixel, in [0, 1], that the classifier is to withstand. {}.
+# Largest change of a pixel, in [0, 1], that the classifier is to withstand.
+# {}.
 # Usual: 8/255 for colour photographs, 4/255 for large ones, 0.1 for clothing, 0.3 for digits.
 radius = \"{}\"
 
@@ -170,10 +171,11 @@ fn pretraining(choice: &Choice, heading: &Heading) -> String {
             "# Half of the views are mirrored. Where left and right differ in meaning (digits, letters, road signs), switch that off:\n{table}"
         )
     };
-    let step = match choice.clusters.is_empty() {
-        true => "# Too few images for pseudo-labels.\n".to_owned(),
-        false => format!(
-            "# Those of the paper (2, 10, 50, 100, 500) with 20 of the {} images or more in a cluster.\n",
+    let step = match &choice.clusters[..] {
+        [] => "# Too few images for pseudo-labels.\n".to_owned(),
+        [_] => "# The paper's smallest number, for few images.\n".to_owned(),
+        _ => format!(
+            "# Those of the paper (2, 10, 50, 100, 500) with 20 or more of the {} images in a cluster.\n",
             choice.images
         ),
     };

@@ -149,10 +149,13 @@ pub fn data_text(data: &DataSummary, verbose: bool) -> String {
         add(&format!("channel {index}"), text);
     }
     if let (Some([largest, smallest]), Some(ratio)) = (&data.extremes, data.imbalance) {
-        let text = format!(
-            "{}, the largest ({largest}) {ratio:.1} times the smallest ({smallest})",
-            data.classes.len()
-        );
+        let count = data.classes.len();
+        let text = match ratio == 1.0 {
+            true => format!("{count}, all of one size"),
+            false => format!(
+                "{count}, the largest ({largest}) {ratio:.1} times the smallest ({smallest})"
+            ),
+        };
         add("classes", text);
     }
     if !data.too_small.is_empty() {
