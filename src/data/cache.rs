@@ -339,7 +339,7 @@ impl Part {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub(super) fn finish(mut self, dataset: &Dataset) -> Result<()> {
+    pub(super) fn finish(mut self, dataset: &Dataset) -> Result<PathBuf> {
         let places = |split: &Split| KeptSplit {
             images: split.images.places().collect(),
             labels: split.labels.clone(),
@@ -365,7 +365,8 @@ impl Part {
             fs::remove_file(&self.list_path)?;
             fs::remove_file(&self.lock_path)
         };
-        finish().map_err(Error::io("write", &self.whole))
+        finish().map_err(Error::io("write", &self.whole))?;
+        Ok(self.whole)
     }
 
     /// Removes the file: its values are of no use.

@@ -144,9 +144,12 @@ fn read(source: &str, wanted: Wanted, reading: &Reading, damaged: Damaged) -> Re
         Loaded::Kept(dataset) => return Ok(dataset),
     };
     dataset.notes.splice(..0, store.notes());
-    let dataset = dataset.checked()?;
+    let mut dataset = dataset.checked()?;
     if let Some(part) = part {
-        part.finish(&dataset)?;
+        let file = part.finish(&dataset)?;
+        let file = file.display();
+        let note = format!("decoded images are kept in {file} (`advcl cache clear` removes it)");
+        dataset.notes.push(note);
     }
     Ok(dataset)
 }

@@ -3,8 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
-
 use crate::{Answer, answer, folder, get, only_simclr, png, program, put};
 
 /// 48 images of two classes in two sizes.
@@ -41,65 +39,59 @@ fn files(path: &Path) -> Vec<String> {
     entries.map(name).collect()
 }
 
-const INSPECT: &str = "data inspect set --set data.size=12 --json --cache";
-
 #[test]
 fn decoded_images_are_kept_and_change_nothing() {
     let folder = folder();
     let path = folder.path();
     let cache = path.join("cache");
     image_folder(&path.join("set"));
-    let inspect = |how: &str| -> Value {
-        let answer = cached(path, "cache", &format!("{INSPECT} {how}")).expect(0);
-        answer.json()
+    // A drawing of the images.
+    let drawn = |how: &str| {
+        let args = "data inspect set --set data.size=12 --sheet sheet.png --replace --cache";
+        cached(path, "cache", &format!("{args} {how}")).expect(0);
+        get(path.join("sheet.png"))
     };
-    let without = inspect("never");
+    let without = drawn("never");
     // Small sets are decoded each time.
-    assert_eq!(inspect("auto"), without);
+    assert_eq!(drawn("auto"), without);
     assert_eq!(files(&cache).len(), 0);
-    assert_eq!(inspect("always"), without);
+    assert_eq!(drawn("always"), without);
     let names = files(&cache);
     assert_eq!(names.len(), 1, "{names:?}");
     let file = cache.join(&names[0]);
     let whole = get(&file);
-    let written = |file: &Path| {
-        fs::metadata(file)
-            .and_then(|about| about.modified())
-            .expect("a file")
+    let written = || {
+        let modified = fs::metadata(&file).and_then(|about| about.modified());
+        modified.expect("a file")
     };
-    let before = written(&file);
+    let before = written();
     // Found again by whoever asks, and made again where it is damaged.
     for how in ["always", "auto"] {
-        assert_eq!(inspect(how), without);
-        assert_eq!(written(&file), before);
+        assert_eq!(drawn(how), without);
+        assert_eq!(written(), before);
     }
     let mut damaged = whole.clone();
     damaged[100] ^= 1;
     put(&file, &damaged);
-    assert_eq!(inspect("always"), without);
+    assert_eq!(drawn("always"), without);
     assert_eq!(get(&file), whole);
-    // Another size and another content are other files.
-    cached(
-        path,
-        "cache",
-        "data inspect set --set data.size=8 --cache always",
-    )
-    .expect(0);
+    // Another size, another content and another label are other files.
+    let args = "data inspect set --set data.size=8 --sheet small.png --cache always";
+    cached(path, "cache", args).expect(0);
     put(path.join("set/train/cat/00.png"), png(12, &[200; 144]));
-    assert_ne!(inspect("always"), without);
-    assert_eq!(files(&cache).len(), 3);
-    // Where there is no place for a file, images are in memory.
-    put(path.join("file"), "no folder");
-    let answer = cached(path, "file", &format!("{INSPECT} always")).expect(0);
-    assert!(answer.stderr.contains("are held in memory"), "{answer}");
+    assert_ne!(drawn("always"), without);
+    let moved = |name: &str| path.join("set/train").join(name);
+    fs::rename(moved("cat/02.png"), moved("dog/02.png")).expect("a rename");
+    drawn("always");
+    assert_eq!(files(&cache).len(), 4);
     let listed = cached(path, "cache", "cache list --json").expect(0).json();
-    assert_eq!(listed.as_array().map(Vec::len), Some(3));
+    assert_eq!(listed.as_array().map(Vec::len), Some(4));
     let source = path.join("set").canonicalize().expect("a folder");
     assert_eq!(listed[0]["source"], source.to_str().expect("UTF-8"));
     let answer = cached(path, "cache", "cache clear elsewhere").expect(0);
     assert_eq!(answer.stdout, "removed 0 files, 0 B\n");
     let answer = cached(path, "cache", "cache clear set").expect(0);
-    assert!(answer.stdout.starts_with("removed 3 files"), "{answer}");
+    assert!(answer.stdout.starts_with("removed 4 files"), "{answer}");
     assert_eq!(files(&cache).len(), 0);
 }
 
@@ -129,8 +121,18 @@ fn damaged_images_and_a_run_are_the_same_with_and_without_files() {
     run("never", "skip").expect(0);
     run("always", "skip").expect(0);
     assert_eq!(model("never"), model("always"));
-    // From the file, the images of a fork are the same too.
-    let args = "run r.toml --run auto --set data.size=12 --set data.damaged=skip --quiet";
-    cached(path, "cache", args).expect(0);
-    assert_eq!(model("never"), model("auto"));
+    // From the file, the images are the same too; where there is no place for a file, they are in memory.
+    put(path.join("file"), "no folder");
+    for (run, cache, how) in [("kept", "cache", "auto"), ("memory", "file", "always")] {
+        let sets = "--set data.size=12 --set data.damaged=skip";
+        let answer = cached(
+            path,
+            cache,
+            &format!("run r.toml --run {run} {sets} --cache {how}"),
+        );
+        let answer = answer.expect(0);
+        let said = answer.stderr.contains("are held in memory");
+        assert_eq!(said, run == "memory", "{answer}");
+        assert_eq!(model("never"), model(run));
+    }
 }
