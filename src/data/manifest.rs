@@ -131,7 +131,7 @@ impl List<'_> {
         };
         if rows.iter().any(|row| !row.split.is_empty()) {
             self.refuse(
-                "expected train, val or test as the split, found another in",
+                "expected train, val or test as the split, found another or none in",
                 &by_line(&rows, |row| split(&row.split).is_some()),
                 "training, testing, valid, validation and dev are known too",
             )?;

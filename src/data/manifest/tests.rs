@@ -192,7 +192,7 @@ fn rows_with_a_fault_are_all_counted() {
         ),
         (
             "path,label,split\na.png,x,train\nb.png,x,later\n",
-            &["found another in 1 of 2 rows: line 3 (b.png)"],
+            &["found another or none in 1 of 2 rows: line 3 (b.png)"],
         ),
         (
             "path,label,split\na.png,x,test\nb.png,x,test\n",
