@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use super::entry::Entry;
 use super::filename::is_junk;
+#[cfg(feature = "parquet")]
+use super::hugging_face;
 use super::listing::LeftOut;
 use super::own_output::without_own;
 use super::stream::open;
@@ -39,6 +41,9 @@ enum Kind {
     Zip(Members),
     /// Several archives by name. A file's name is that of its archive, a slash, and its own there.
     Shards(BTreeMap<String, Store>),
+    /// Rows of Parquet files.
+    #[cfg(feature = "parquet")]
+    Tables(hugging_face::Files),
 }
 
 impl Store {
@@ -55,6 +60,13 @@ impl Store {
     /// Several archives of the folder at `path`, by their names there.
     pub(super) fn shards(path: &Path, shards: BTreeMap<String, Self>) -> Self {
         Self::new(path, Kind::Shards(shards))
+    }
+
+    /// Rows of Parquet files.
+    #[cfg(feature = "parquet")]
+    pub(super) fn tables(files: hugging_face::Files) -> Self {
+        let path = files.source().to_path_buf();
+        Self::new(&path, Kind::Tables(files))
     }
 
     fn new(path: &Path, kind: Kind) -> Self {
@@ -111,6 +123,8 @@ impl Store {
         match (&self.kind, self.shard_of(name)) {
             (Kind::Folder(odd), _) => walk::path_of(&self.path, odd, name),
             (_, Some((shard, name))) => shard.file_of(name),
+            #[cfg(feature = "parquet")]
+            (Kind::Tables(_), _) => self.path_of(name).parent().unwrap_or(&self.path).into(),
             _ => self.path.clone(),
         }
     }
@@ -152,7 +166,7 @@ impl Store {
             return path.display().to_string();
         };
         let name = name.to_string_lossy();
-        let stem = [".tar.gz", ".tgz", ".tar", ".zip"]
+        let stem = [".tar.gz", ".tgz", ".tar", ".zip", ".parquet"]
             .iter()
             .find_map(|extension| name.strip_suffix(extension))
             .filter(|stem| {
@@ -190,6 +204,8 @@ impl Store {
             }
             // Put together from archives that were listed.
             Kind::Shards(_) => Vec::new(),
+            #[cfg(feature = "parquet")]
+            Kind::Tables(_) => Vec::new(),
         };
         let entries = without_own(entries);
         if self.is_folder() {
@@ -218,6 +234,8 @@ impl Store {
             Kind::Tar(links) => return tar_members::read(&self.path, links, wanted, &mut each),
             Kind::Zip(members) => return zip_members::read(&self.path, members, wanted, &mut each),
             Kind::Shards(shards) => return read_shards(shards, wanted, &mut each),
+            #[cfg(feature = "parquet")]
+            Kind::Tables(files) => return hugging_face::read(files, wanted, &mut each),
         }
         let mut files: Vec<(&String, usize)> = wanted.iter().map(|(name, &i)| (name, i)).collect();
         files.sort_unstable_by_key(|&(_, index)| index);

@@ -63,7 +63,10 @@ fn hint_for(name: &str) -> Option<&'static str> {
             "convert it to PNG"
         }
         "zip" | "tar" | "gz" | "tgz" => "unpack it, or give the archive itself",
-        "parquet" | "arrow" | "tfrecord" => "convert the images to PNG or JPEG files",
+        "parquet" => {
+            "Parquet files are read from a folder without other images, or named themselves"
+        }
+        "arrow" | "tfrecord" => "convert the images to PNG or JPEG files",
         _ => return None,
     })
 }

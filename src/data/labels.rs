@@ -133,7 +133,9 @@ pub(super) fn layout(source: &str, mut splits: Splits, names: Option<&[String]>)
     let splits =
         [Some(train), test.map(|(_, s)| s), val.map(|(_, s)| s)].map(Option::unwrap_or_default);
     let found: BTreeSet<&Label> = splits.iter().flatten().flat_map(|one| &one.label).collect();
-    let classes = Classes::new(source, &found, names, &mut notes)?;
+    let names: Option<Vec<String>> =
+        names.map(|names| names.iter().map(|name| class_name(name)).collect());
+    let classes = Classes::new(source, &found, names.as_deref(), &mut notes)?;
     let [train, test, val] = splits.map(|samples| {
         let item = |sample: Sample| {
             let label = sample.label.map_or(0, |label| classes.index(&label));

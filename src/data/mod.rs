@@ -24,6 +24,7 @@ mod fit;
 mod fixtures;
 mod folder;
 mod folders;
+mod hugging_face;
 mod idx;
 mod images;
 mod labels;
@@ -91,7 +92,9 @@ pub fn load(source: &str) -> Result<Dataset> {
 ///   `valid/`, `validation/`), in class folders alone, or, unlabeled, in any other tree; a folder, a tar archive or a
 ///   zip archive;
 /// - WebDataset: a tar archive, or a folder of them (`train-000000.tar`, `train/000000.tar`), of images with their labels in
-///   `KEY.cls` or `KEY.json`, or without labels; class names in `classes.txt` beside them.
+///   `KEY.cls` or `KEY.json`, or without labels; class names in `classes.txt` beside them;
+/// - where the feature `parquet` is on: Parquet files in Hugging Face's form, one or a folder of them
+///   (`train-00000-of-00001.parquet`, also in `data/`).
 ///
 /// All of them may be without labels or without test images.
 ///
@@ -212,6 +215,10 @@ fn open(source: &str, wanted: Wanted, reading: &Reading, damaged: Damaged) -> Re
                 let dataset = stl10::load_unlabeled(path, reading)?;
                 return Ok(Opened::Read(dataset));
             }
+            if let Some(found) = hugging_face::find_file(path)? {
+                let (store, layout) = hugging_face::open(found)?;
+                return Ok(Opened::Files(store, of_wanted(layout)));
+            }
             Store::archive(path)?
         }
         Ok(_) => {
@@ -240,6 +247,9 @@ fn open(source: &str, wanted: Wanted, reading: &Reading, damaged: Damaged) -> Re
         Opened::Read(stl10::load(&store, &found, wanted, reading)?)
     } else if let Some(file) = npz::find(&store, &entries) {
         whole(npz::load(&file)?)?
+    } else if let Some(found) = hugging_face::find(&store, &entries) {
+        let (store, layout) = hugging_face::open(found)?;
+        return Ok(Opened::Files(store, of_wanted(layout)));
     } else if let Some(found) = webdataset::find(&store, &entries)? {
         let (store, layout) = webdataset::open(store, found)?;
         return Ok(Opened::Files(store, of_wanted(layout)));

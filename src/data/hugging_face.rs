@@ -1,0 +1,112 @@
+//! Parquet files in Hugging Face's form: a column of images as bytes, and one of labels.
+//!
+//! They are recognized in every build, and read where the feature `parquet` is on.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::archive::Store;
+use super::entry::Entry;
+use super::filename::is_junk;
+use super::stream;
+use crate::error::{Error, Result};
+
+#[cfg(feature = "parquet")]
+mod columns;
+#[cfg(feature = "parquet")]
+mod rows;
+#[cfg(all(test, feature = "parquet"))]
+mod tests;
+
+/// Parquet files of a data set.
+pub(super) struct Files {
+    /// Path of the file or folder.
+    source: PathBuf,
+    /// Name and path of each file, sorted by name; a file that is the whole set has no name.
+    files: Vec<(String, PathBuf)>,
+}
+
+#[cfg(feature = "parquet")]
+impl Files {
+    /// Path of the file or folder.
+    pub(super) fn source(&self) -> &Path {
+        &self.source
+    }
+}
+
+/// The one file at `path`, if it is Parquet.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn find_file(path: &Path) -> Result<Option<Files>> {
+    let mut start = Vec::new();
+    // What cannot be decompressed is no Parquet file.
+    let _ = stream::open(path)?.take(4).read_to_end(&mut start);
+    Ok((start == b"PAR1").then(|| Files {
+        source: path.to_path_buf(),
+        files: vec![(String::new(), path.to_path_buf())],
+    }))
+}
+
+/// The files of a folder that holds Parquet files and no images.
+pub(super) fn find(store: &Store, entries: &[Entry]) -> Option<Files> {
+    let wanted = |entry: &&Entry| !entry.is_folder && !is_junk(&entry.name);
+    let files = || entries.iter().filter(wanted);
+    if !store.is_folder() || files().any(|entry| entry.is_image) {
+        return None;
+    }
+    let tables = files().filter(|entry| entry.name.to_lowercase().ends_with(".parquet"));
+    let mut files: Vec<(String, PathBuf)> = tables
+        .map(|entry| (entry.name.clone(), store.path_of(&entry.name)))
+        .collect();
+    files.sort();
+    (!files.is_empty()).then(|| Files {
+        source: store.path().to_path_buf(),
+        files,
+    })
+}
+
+/// Splits and classes of the rows of all files.
+///
+/// # Errors
+/// [`Error::Data`] in a build without the feature `parquet`.
+#[cfg(not(feature = "parquet"))]
+pub(super) fn open(found: Files) -> Result<(Store, super::layout::Layout)> {
+    let (_, path) = &found.files[0];
+    Err(Error::data(
+        found.source.display().to_string(),
+        format!(
+            "{} is a Parquet file, and this program was built without parquet",
+            path.display()
+        ),
+        "cargo install --path . --features parquet",
+    ))
+}
+
+#[cfg(feature = "parquet")]
+pub(super) use rows::{open, read};
+
+/// Error of a Parquet file.
+#[cfg(feature = "parquet")]
+fn broken(path: &Path, place: &str, error: parquet::errors::ParquetError) -> Error {
+    Error::format(path, place, "a whole Parquet file", error.to_string())
+}
+
+#[cfg(all(test, not(feature = "parquet")))]
+mod tests_without_parquet {
+    use super::super::fixtures::{put, refused};
+
+    #[test]
+    fn a_build_without_parquet_says_how_to_get_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("set");
+        let file = folder.join("data/train-00000-of-00001.parquet");
+        put(
+            &file,
+            include_bytes!("../../tests/data/huggingface.parquet"),
+        );
+        for path in [&file, &folder] {
+            refused(path, &["built without parquet", "--features parquet"]);
+        }
+    }
+}
