@@ -148,7 +148,7 @@ pub enum Error {
         /// Number of rows.
         failed: usize,
     },
-    /// Image files that could not be read; each was reported, and the others were answered.
+    /// Image files that could not be read; each was reported, and the others were read.
     #[error("{failed} of {files} images could not be read")]
     Unread {
         /// Number of files that could not be read.
@@ -307,7 +307,7 @@ impl Error {
             Self::Examples { .. } => Some(
                 "they may be of another classifier, threat model or data set; only the valid ones count against it",
             ),
-            Self::Unread { .. } => Some("the other images were answered"),
+            Self::Unread { .. } => Some("all other images were read"),
             Self::Damaged { .. } => Some("nothing was changed; what to do is said above"),
             Self::Interrupted { .. } => Some("run the same command again to go on"),
             Self::SelfTest { .. } => {

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 
 use super::entry::Entry;
 use super::filename::is_junk;
-#[cfg(feature = "parquet")]
 use super::hugging_face;
 use super::listing::LeftOut;
 use super::own_output::without_own;
@@ -42,7 +41,6 @@ enum Kind {
     /// Several archives by name. A file's name is that of its archive, a slash, and its own there.
     Shards(BTreeMap<String, Store>),
     /// Rows of Parquet files.
-    #[cfg(feature = "parquet")]
     Tables(hugging_face::Files),
 }
 
@@ -63,7 +61,6 @@ impl Store {
     }
 
     /// Rows of Parquet files.
-    #[cfg(feature = "parquet")]
     pub(super) fn tables(files: hugging_face::Files) -> Self {
         let path = files.source().to_path_buf();
         Self::new(&path, Kind::Tables(files))
@@ -123,7 +120,6 @@ impl Store {
         match (&self.kind, self.shard_of(name)) {
             (Kind::Folder(odd), _) => walk::path_of(&self.path, odd, name),
             (_, Some((shard, name))) => shard.file_of(name),
-            #[cfg(feature = "parquet")]
             (Kind::Tables(_), _) => self.path_of(name).parent().unwrap_or(&self.path).into(),
             _ => self.path.clone(),
         }
@@ -204,7 +200,6 @@ impl Store {
             }
             // Put together from archives that were listed.
             Kind::Shards(_) => Vec::new(),
-            #[cfg(feature = "parquet")]
             Kind::Tables(_) => Vec::new(),
         };
         let entries = without_own(entries);
@@ -234,7 +229,6 @@ impl Store {
             Kind::Tar(links) => return tar_members::read(&self.path, links, wanted, &mut each),
             Kind::Zip(members) => return zip_members::read(&self.path, members, wanted, &mut each),
             Kind::Shards(shards) => return read_shards(shards, wanted, &mut each),
-            #[cfg(feature = "parquet")]
             Kind::Tables(files) => return hugging_face::read(files, wanted, &mut each),
         }
         let mut files: Vec<(&String, usize)> = wanted.iter().map(|(name, &i)| (name, i)).collect();

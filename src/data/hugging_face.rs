@@ -5,7 +5,6 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::archive::Store;
 use super::entry::Entry;
 use super::filename::is_junk;
 use super::stream;
@@ -26,7 +25,6 @@ pub(super) struct Files {
     files: Vec<(String, PathBuf)>,
 }
 
-#[cfg(feature = "parquet")]
 impl Files {
     /// Path of the file or folder.
     pub(super) fn source(&self) -> &Path {
@@ -49,19 +47,23 @@ pub(super) fn find_file(path: &Path) -> Result<Option<Files>> {
 }
 
 /// The files of a folder that holds Parquet files and no images.
-pub(super) fn find(store: &Store, entries: &[Entry]) -> Option<Files> {
+pub(super) fn find(
+    source: &Path,
+    entries: &[Entry],
+    path_of: impl Fn(&str) -> PathBuf,
+) -> Option<Files> {
     let wanted = |entry: &&Entry| !entry.is_folder && !is_junk(&entry.name);
     let files = || entries.iter().filter(wanted);
-    if !store.is_folder() || files().any(|entry| entry.is_image) {
+    if files().any(|entry| entry.is_image) {
         return None;
     }
     let tables = files().filter(|entry| entry.name.to_lowercase().ends_with(".parquet"));
     let mut files: Vec<(String, PathBuf)> = tables
-        .map(|entry| (entry.name.clone(), store.path_of(&entry.name)))
+        .map(|entry| (entry.name.clone(), path_of(&entry.name)))
         .collect();
     files.sort();
     (!files.is_empty()).then(|| Files {
-        source: store.path().to_path_buf(),
+        source: source.to_path_buf(),
         files,
     })
 }
@@ -71,7 +73,7 @@ pub(super) fn find(store: &Store, entries: &[Entry]) -> Option<Files> {
 /// # Errors
 /// [`Error::Data`] in a build without the feature `parquet`.
 #[cfg(not(feature = "parquet"))]
-pub(super) fn open(found: Files) -> Result<(Store, super::layout::Layout)> {
+pub(super) fn open(found: Files) -> Result<(Files, super::layout::Layout)> {
     let (_, path) = &found.files[0];
     Err(Error::data(
         found.source.display().to_string(),
@@ -81,6 +83,16 @@ pub(super) fn open(found: Files) -> Result<(Store, super::layout::Layout)> {
         ),
         "cargo install --path . --features parquet",
     ))
+}
+
+/// Reads no row: [`open`] gives no files in this build.
+#[cfg(not(feature = "parquet"))]
+pub(super) fn read(
+    _: &Files,
+    _: &std::collections::HashMap<String, usize>,
+    _: &mut dyn FnMut(usize, &mut dyn Read) -> Result<()>,
+) -> Result<()> {
+    Ok(())
 }
 
 #[cfg(feature = "parquet")]

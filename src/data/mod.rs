@@ -216,8 +216,8 @@ fn open(source: &str, wanted: Wanted, reading: &Reading, damaged: Damaged) -> Re
                 return Ok(Opened::Read(dataset));
             }
             if let Some(found) = hugging_face::find_file(path)? {
-                let (store, layout) = hugging_face::open(found)?;
-                return Ok(Opened::Files(store, of_wanted(layout)));
+                let (files, layout) = hugging_face::open(found)?;
+                return Ok(Opened::Files(Store::tables(files), of_wanted(layout)));
             }
             Store::archive(path)?
         }
@@ -239,6 +239,10 @@ fn open(source: &str, wanted: Wanted, reading: &Reading, damaged: Damaged) -> Re
         Err(error) => return Err(Error::io("read", path)(error)),
     };
     let entries = store.list()?;
+    let tables = store
+        .is_folder()
+        .then(|| hugging_face::find(path, &entries, |name| store.path_of(name)))
+        .flatten();
     let opened = if let Some(folder) = idx::find(&store, &entries)? {
         whole(idx::load(&store, &folder)?)?
     } else if let Some(found) = cifar::find(&store, &entries)? {
@@ -247,9 +251,9 @@ fn open(source: &str, wanted: Wanted, reading: &Reading, damaged: Damaged) -> Re
         Opened::Read(stl10::load(&store, &found, wanted, reading)?)
     } else if let Some(file) = npz::find(&store, &entries) {
         whole(npz::load(&file)?)?
-    } else if let Some(found) = hugging_face::find(&store, &entries) {
-        let (store, layout) = hugging_face::open(found)?;
-        return Ok(Opened::Files(store, of_wanted(layout)));
+    } else if let Some(found) = tables {
+        let (files, layout) = hugging_face::open(found)?;
+        return Ok(Opened::Files(Store::tables(files), of_wanted(layout)));
     } else if let Some(found) = webdataset::find(&store, &entries)? {
         let (store, layout) = webdataset::open(store, found)?;
         return Ok(Opened::Files(store, of_wanted(layout)));

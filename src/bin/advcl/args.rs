@@ -58,10 +58,12 @@ pub struct Shared {
     /// Precision of the products in pretraining's convolutions; bf16 where the processor has it
     #[arg(long, value_enum, value_name = "P", global = true, display_order = 101)]
     pub precision: Option<PrecisionName>,
-    /// Keep decoded images in files: auto keeps large sets; see advcl cache
+    /// Keep decoded images in files: auto (large sets), always, never
     #[arg(
         long,
         value_enum,
+        hide_default_value = true,
+        hide_possible_values = true,
         value_name = "WHEN",
         default_value = "auto",
         global = true,

@@ -12,7 +12,6 @@ use parquet::data_type::{ByteArray, ByteArrayType, DataType};
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
 
-use super::super::archive::Store;
 use super::super::labels::{Label, Sample, Splits, layout, require_split, split_of};
 use super::super::layout::Layout;
 use super::columns::Columns;
@@ -32,7 +31,7 @@ const PAGE: (u64, u64) = (64 << 20, 32);
 /// # Errors
 /// [`Error::Io`]; [`Error::Format`] for a damaged file; [`Error::Data`] where no column holds images, and where files
 /// differ in their labels.
-pub(in super::super) fn open(found: Files) -> Result<(Store, Layout)> {
+pub(in super::super) fn open(found: Files) -> Result<(Files, Layout)> {
     let source = found.source.display().to_string();
     let mut splits = Splits::new();
     let mut first: Option<Columns> = None;
@@ -65,7 +64,7 @@ pub(in super::super) fn open(found: Files) -> Result<(Store, Layout)> {
             first.others.join(", ")
         ));
     }
-    Ok((Store::tables(found), layout))
+    Ok((found, layout))
 }
 
 /// Calls `each(index, image)` for every row in `wanted` (name to index), in the order of the files.

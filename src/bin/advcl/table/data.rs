@@ -162,8 +162,12 @@ pub fn data_text(data: &DataSummary, verbose: bool) -> String {
         add("too small", too_small_text(&data.too_small));
     }
     for (name, repeats, of) in [
-        ("repeated", &data.within_train, "training images"),
-        ("leaked", &data.in_train, "test images"),
+        ("repeated", &data.within_train, "within the training images"),
+        (
+            "leaked",
+            &data.in_train,
+            "of training images among the test images",
+        ),
     ] {
         if repeats.exact + repeats.near > 0 {
             add(name, repeats_text(repeats, of));
@@ -276,10 +280,7 @@ fn repeats_text(repeats: &Repeats, of: &str) -> String {
         other_class,
         ..
     } = repeats;
-    let mut text = match of {
-        "training images" => format!("{exact} training images are copies of others, {near} nearly"),
-        _ => format!("{exact} {of} are duplicates of training images, {near} nearly"),
-    };
+    let mut text = format!("{exact} exact and {near} near duplicates {of}");
     if *other_class > 0 {
         text += &format!("; {other_class} of another class");
     }
