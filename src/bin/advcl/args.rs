@@ -35,27 +35,31 @@ pub struct Shared {
     /// Compute device: cpu, vulkan, cuda:1, …
     #[arg(long, default_value = "cpu", global = true, display_order = 101)]
     pub device: String,
-    /// Instruction set of the CPU kernels; auto is the best that the processor has
+    /// CPU kernels: auto (the best that there are), avx512, avx2, neon, portable
     #[arg(
         long,
         value_enum,
         value_name = "SET",
         default_value = "auto",
+        hide_default_value = true,
+        hide_possible_values = true,
         global = true,
         display_order = 101
     )]
     pub cpu_kernels: InstructionSet,
-    /// Convolution algorithm on the CPU; auto is winograd, and direct in selftest
+    /// Convolution on the CPU: auto (winograd, in selftest direct), winograd, direct
     #[arg(
         long,
         value_enum,
         value_name = "HOW",
         default_value = "auto",
+        hide_default_value = true,
+        hide_possible_values = true,
         global = true,
         display_order = 101
     )]
     pub conv: ConvAlgorithm,
-    /// Precision of the products in pretraining's convolutions; bf16 where the processor has it
+    /// Precision of the convolutions in pretraining
     #[arg(long, value_enum, value_name = "P", global = true, display_order = 101)]
     pub precision: Option<PrecisionName>,
     /// Keep decoded images in files: auto (large sets), always, never
@@ -228,8 +232,10 @@ pub enum Command {
 #[derive(Subcommand)]
 pub enum CacheCommand {
     /// List the files
+    #[command(after_help = "Example: advcl cache list")]
     List,
     /// Remove the files, or those of one data set
+    #[command(after_help = "Example: advcl cache clear my-images/")]
     Clear {
         /// Data set whose files are removed [default: all]
         source: Option<PathBuf>,
