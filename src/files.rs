@@ -141,6 +141,18 @@ fn kind_of(kind: fs::FileType) -> &'static str {
 /// # Errors
 /// [`Error::Io`].
 pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
+    write_whole(path, content, true).map_err(Error::io("write", path))
+}
+
+/// Writes a whole file that must not be there, as [`write_atomic`]; what appeared there meanwhile stays as it is.
+///
+/// # Errors
+/// [`Error::Io`], of the kind `AlreadyExists` where it is there.
+pub fn write_new(path: &Path, content: &[u8]) -> Result<()> {
+    write_whole(path, content, false).map_err(Error::io("write", path))
+}
+
+fn write_whole(path: &Path, content: &[u8], replace: bool) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -157,12 +169,13 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
         let mut file = builder.tempfile_in(folder)?;
         file.write_all(content)?;
         file.as_file().sync_all()?;
-        file.persist(path)?;
+        match replace {
+            true => file.persist(path)?,
+            false => file.persist_noclobber(path)?,
+        };
         sync_folder(folder)
     };
-    write()
-        .map_err(without_path)
-        .map_err(Error::io("write", path))
+    write().map_err(without_path)
 }
 
 /// Makes a rename in a folder last through a power failure, where the system can.

@@ -75,7 +75,7 @@ pub fn views(
     if let Some(model) = model {
         let info = &model.info;
         let found = [info.channels, info.image_size[0], info.image_size[1]];
-        let expected = [images.channels, images.height, images.width];
+        let expected = images.shape();
         if found != expected {
             let problem =
                 format!("images are {expected:?} (channels, height, width), the model's {found:?}");

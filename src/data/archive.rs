@@ -198,9 +198,8 @@ impl Store {
                 *members = found;
                 entries
             }
-            // Put together from archives that were listed.
-            Kind::Shards(_) => Vec::new(),
-            Kind::Tables(_) => Vec::new(),
+            // Made with a layout already.
+            Kind::Shards(_) | Kind::Tables(_) => Vec::new(),
         };
         let entries = without_own(entries);
         if self.is_folder() {

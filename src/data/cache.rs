@@ -1,11 +1,13 @@
 //! Files of decoded images: a large set is decoded once, and need not fit in memory.
 //!
 //! A file has the values of all images as they arrived, then a description in JSON (where each image belongs,
-//! labels, what was said), then the description's length and a mark. It gets its name when it is whole. What a
+//! labels, what was said), then the description's checksum and length, and a mark. It gets its name when it is whole. What a
 //! killed process left, values and a list of whose they are, is continued by the next one.
 
+mod part;
+
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,36 +21,22 @@ use super::loading::{Cache, LARGE, loading};
 use super::reading::{Damaged, Reading};
 use crate::error::{Error, Result};
 use crate::files;
+pub(super) use part::{Part, Seen};
 
 /// Version of the files. It is part of their names: files of other versions are found by nobody but
 /// [`cached_files`].
 const VERSION: u32 = 1;
 /// End of a whole file.
 const MARK: &[u8; 8] = b"advclimg";
+/// Length of a description's checksum in bytes.
+const SUM: usize = 14;
 /// End of the names of whole files, of unfinished ones, of the list of what is in those, and of locks.
 const WHOLE: &str = "images";
 const PART: &str = "images.part";
 const LIST: &str = "images.list";
 const LOCK: &str = "images.lock";
-/// Values that may be lost with a killed process, in bytes.
-const UNSAVED: usize = 64 << 20;
 /// Values with a checksum of their own, in bytes.
 const CHECKED: usize = 16 << 20;
-
-/// An image that was decoded, as far as it is not its values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Seen {
-    /// Place in the listing.
-    pub(super) place: usize,
-    /// Height and width in the file.
-    pub(super) found: [usize; 2],
-    /// Channels, before a mixture became RGB.
-    pub(super) channels: usize,
-    /// Whether it had 16 bits a channel.
-    pub(super) scaled_down: bool,
-    /// Whether it was turned upright.
-    pub(super) turned: bool,
-}
 
 /// The place of a data set in the cache.
 pub(super) struct Slot {
@@ -84,19 +72,20 @@ struct KeptSplit {
 }
 
 impl Slot {
-    /// The place of a data set whose files are described by `stamp`; none where nothing is to be kept.
+    /// The place of a data set whose files are described by `stamp`; none where they cannot be, and where nothing is to
+    /// be kept: then they are not looked at.
     pub(super) fn find(
         source: &Path,
-        stamp: &str,
         reading: &Reading,
         damaged: Damaged,
+        stamp: impl FnOnce() -> Option<String>,
     ) -> Option<Self> {
         let loading = loading();
         let folder = loading.folder.clone()?;
         if loading.cache == Cache::Never {
             return None;
         }
-        let real = fs::canonicalize(source).ok()?;
+        let (real, stamp) = (fs::canonicalize(source).ok()?, stamp()?);
         let how = serde_json::to_string(&(VERSION, reading, damaged)).expect("plain values");
         let hash = files::hash(format!("{}\0{how}\0{stamp}", real.display()).as_bytes());
         let hash = hash.rsplit('-').next().unwrap_or_default();
@@ -147,35 +136,7 @@ impl Slot {
             let _ = fs::remove_file(&lock_path);
             return Ok(Begun::Elsewhere(Box::new(dataset)));
         }
-        let (path, list_path) = (self.path(PART), self.path(LIST));
-        let (mut file, mut list) = (files::open_own(&path)?, files::open_own(&list_path)?);
-        let mut prepare = || -> io::Result<Continued> {
-            if let Some(shape) = shape {
-                list.set_len(0)?;
-                file.set_len(0)?;
-                return Ok(Continued {
-                    shape,
-                    ..Continued::default()
-                });
-            }
-            let continued = continued(&mut file, &mut list)?;
-            file.set_len(continued.length)?;
-            Ok(continued)
-        };
-        let continued = prepare().map_err(Error::io("write", &path))?;
-        Ok(Begun::Part(Box::new(Part {
-            whole: self.path(WHOLE),
-            path,
-            list_path,
-            lock_path,
-            source: self.source.clone(),
-            file,
-            list,
-            listed: continued.seen.len(),
-            continued,
-            unsaved: Vec::new(),
-            _lock: lock,
-        })))
+        Part::open(self, shape, lock).map(|part| Begun::Part(Box::new(part)))
     }
 }
 
@@ -187,196 +148,6 @@ pub(super) enum Begun {
     Elsewhere(Box<Dataset>),
 }
 
-/// What an unfinished file has.
-#[derive(Default)]
-struct Continued {
-    /// Channels, height and width.
-    shape: [usize; 3],
-    seen: Vec<Seen>,
-    /// Bytes of their values.
-    length: u64,
-}
-
-/// A line of the list of what is in an unfinished file.
-#[derive(Serialize, Deserialize)]
-struct Line {
-    shape: [usize; 3],
-    images: Vec<Seen>,
-    /// Bytes of values, with those of this line's images.
-    length: u64,
-}
-
-/// Reads the list of an unfinished file. A line without an end, or of values that are not there, does not count.
-fn continued(file: &mut File, list: &mut File) -> io::Result<Continued> {
-    let mut text = String::new();
-    list.take(files::MAX_TEXT).read_to_string(&mut text)?;
-    let there = file.metadata()?.len();
-    let (mut found, mut whole) = (Continued::default(), 0);
-    for line in text.split_inclusive('\n') {
-        let parsed = line
-            .ends_with('\n')
-            .then(|| serde_json::from_str::<Line>(line));
-        match parsed {
-            Some(Ok(line)) if (found.length..=there).contains(&line.length) => {
-                found.seen.extend(line.images);
-                (found.length, found.shape) = (line.length, line.shape);
-            }
-            _ => break,
-        }
-        whole += line.len() as u64;
-    }
-    list.set_len(whole)?;
-    Ok(found)
-}
-
-/// A file that is being made. It is held by this process.
-pub(super) struct Part {
-    whole: PathBuf,
-    path: PathBuf,
-    list_path: PathBuf,
-    lock_path: PathBuf,
-    source: String,
-    file: File,
-    list: File,
-    /// Images of the file.
-    continued: Continued,
-    /// Values that are not written yet.
-    unsaved: Vec<u8>,
-    /// Number of images that the list has.
-    listed: usize,
-    // Unlocked when dropped.
-    _lock: File,
-}
-
-impl Part {
-    /// Images that are in the file.
-    pub(super) fn seen(&self) -> &[Seen] {
-        &self.continued.seen
-    }
-
-    /// Their channels, height and width.
-    pub(super) fn shape(&self) -> [usize; 3] {
-        self.continued.shape
-    }
-
-    /// Adds an image.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub(super) fn add(&mut self, seen: Seen, image: &[u8]) -> Result<()> {
-        self.continued.seen.push(seen);
-        self.unsaved.extend_from_slice(image);
-        match self.unsaved.len() < UNSAVED {
-            true => Ok(()),
-            false => self.save(),
-        }
-    }
-
-    /// Writes what is not written, values before the list of them: a list that is there speaks of values that are.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub(super) fn save(&mut self) -> Result<()> {
-        if self.unsaved.is_empty() {
-            return Ok(());
-        }
-        let written = (&self.file).write_all(&self.unsaved);
-        self.unsaved.clear();
-        written
-            .and_then(|()| self.list_new())
-            .map_err(Error::io("write", &self.path))
-    }
-
-    /// Adds the images that the list does not have to it.
-    fn list_new(&mut self) -> io::Result<()> {
-        self.file.sync_data()?;
-        let line = Line {
-            shape: self.continued.shape,
-            images: self.continued.seen[self.listed..].to_vec(),
-            length: self.file.metadata()?.len(),
-        };
-        let line = serde_json::to_string(&line).expect("plain values") + "\n";
-        self.list.write_all(line.as_bytes())?;
-        self.listed = self.continued.seen.len();
-        Ok(())
-    }
-
-    /// Makes gray images colour ones, in another file that takes the place of this one.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub(super) fn make_rgb(&mut self) -> Result<()> {
-        self.save()?;
-        let gray = self.map()?;
-        let image_len = self.continued.shape.iter().product::<usize>().max(1);
-        let mut convert = || -> io::Result<()> {
-            // Without a list, whoever comes after a kill begins anew.
-            self.list.set_len(0)?;
-            fs::remove_file(&self.path)?;
-            let mut options = File::options();
-            options.create_new(true).read(true).append(true);
-            self.file = options.open(&self.path)?;
-            for images in gray.chunks(image_len * (UNSAVED / 4).div_ceil(image_len)) {
-                let colour = images.chunks(image_len).flat_map(|image| image.repeat(3));
-                self.file.write_all(&colour.collect::<Vec<u8>>())?;
-            }
-            (self.continued.shape[0], self.listed) = (3, 0);
-            self.list_new()
-        };
-        convert().map_err(Error::io("write", &self.path))
-    }
-
-    /// The values that are in the file.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub(super) fn map(&self) -> Result<Block> {
-        Block::map(&self.file).map_err(Error::io("read", &self.path))
-    }
-
-    /// Adds the description of a data set to its values, which are those of this file, and gives the file its
-    /// name.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub(super) fn finish(mut self, dataset: &Dataset) -> Result<PathBuf> {
-        let places = |split: &Split| KeptSplit {
-            images: split.images.places().collect(),
-            labels: split.labels.clone(),
-        };
-        let description = Description {
-            source: self.source.clone(),
-            name: dataset.name.clone(),
-            classes: dataset.classes.clone(),
-            shape: dataset.train.images.shape(),
-            train: places(&dataset.train),
-            test: places(&dataset.test),
-            val: dataset.val.as_ref().map(places),
-            notes: dataset.notes.clone(),
-            reading: dataset.reading,
-            checksums: checksums(dataset.train.images.block()),
-        };
-        let text = serde_json::to_vec(&description).expect("plain values");
-        let end = [&text[..], &(text.len() as u64).to_le_bytes(), MARK].concat();
-        let mut finish = || -> io::Result<()> {
-            self.file.write_all(&end)?;
-            self.file.sync_all()?;
-            fs::rename(&self.path, &self.whole)?;
-            fs::remove_file(&self.list_path)?;
-            fs::remove_file(&self.lock_path)
-        };
-        finish().map_err(Error::io("write", &self.whole))?;
-        Ok(self.whole)
-    }
-
-    /// Removes the file: its values are of no use.
-    pub(super) fn remove(self) {
-        for path in [&self.path, &self.list_path, &self.lock_path] {
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
 /// Checksums of values, computed by all cores.
 fn checksums(values: &[u8]) -> Vec<String> {
     let chunks = values.par_chunks(CHECKED);
@@ -386,21 +157,25 @@ fn checksums(values: &[u8]) -> Vec<String> {
 /// Reads the description at the end of a whole file: with the length of the values before it; none if there is none.
 fn describe(file: &mut File) -> io::Result<Option<(Description, usize)>> {
     let length = file.metadata()?.len();
-    let mut end = [0; 16];
+    let mut end = [0; SUM + 16];
     if length < end.len() as u64 {
         return Ok(None);
     }
     file.seek(SeekFrom::End(-(end.len() as i64)))?;
     file.read_exact(&mut end)?;
+    let ((sum, end), rest) = (end.split_at(SUM), length - end.len() as u64);
     let (size, mark) = end.split_at(8);
     let size = u64::from_le_bytes(size.try_into().expect("eight bytes"));
-    let before = (length - end.len() as u64).checked_sub(size);
+    let before = rest.checked_sub(size);
     let Some(before) = before.filter(|_| mark == MARK && size <= files::MAX_TEXT) else {
         return Ok(None);
     };
     file.seek(SeekFrom::Start(before))?;
     let mut text = Vec::new();
     file.take(size).read_to_end(&mut text)?;
+    if files::checksum([&text[..]]).as_bytes() != sum {
+        return Ok(None);
+    }
     let description = serde_json::from_slice(&text).ok();
     Ok(description.zip(usize::try_from(before).ok()))
 }
@@ -462,7 +237,7 @@ pub struct CachedFile {
     pub path: PathBuf,
     /// Its length in bytes.
     pub bytes: u64,
-    /// Where its images come from; none for a file that is not whole.
+    /// Data set that its images come from; none for a file that is not whole.
     pub source: Option<String>,
 }
 
@@ -530,5 +305,4 @@ pub fn remove_cached(file: &CachedFile) -> Result<bool> {
 }
 
 #[cfg(test)]
-#[path = "cache_tests.rs"]
 mod tests;

@@ -210,8 +210,7 @@ impl Dataset {
         if !self.test.images.is_empty() {
             self.require_every_class(&self.test, "test")?;
         }
-        let shape = |images: &Images| [images.channels, images.height, images.width];
-        let (train, test) = (shape(&self.train.images), shape(&self.test.images));
+        let (train, test) = (self.train.images.shape(), self.test.images.shape());
         if train != test && !self.test.images.is_empty() {
             return Err(Error::data(
                 &self.name,

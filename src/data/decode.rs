@@ -13,7 +13,7 @@ use image::{
 use super::fit::Picture;
 use super::images::luma;
 use super::reading::{Channels, Reading};
-use super::stream::read_error;
+use super::stream::{read_at_most, read_error};
 use crate::error::{Error, Result};
 
 /// Largest side of an image in pixels that is not brought to another size: far above what encoders are trained
@@ -51,19 +51,15 @@ pub(super) struct Decoded {
 /// [`Error::Io`]; [`Error::Format`] for a damaged archive around it; [`Error::Data`] for a file above the
 /// limit.
 pub(super) fn read_file(path: &Path, content: impl Read) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    content
-        .take(MAX_FILE + 1)
-        .read_to_end(&mut bytes)
+    let bytes = read_at_most(content, MAX_FILE)
         .map_err(|error| read_error(path, "image", "a whole file", error))?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(Error::data(
+    bytes.ok_or_else(|| {
+        Error::data(
             path.display().to_string(),
             format!("expected an image file of at most {MAX_FILE} bytes, found more"),
             "is it an image?",
-        ));
-    }
-    Ok(bytes)
+        )
+    })
 }
 
 /// Formats that are read.

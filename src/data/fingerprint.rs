@@ -32,7 +32,7 @@ impl SplitFingerprint {
     /// Where a label is not below the number of classes.
     pub fn new(split: &Split, classes: &[String]) -> Self {
         let images = &split.images;
-        let shape = [images.channels, images.height, images.width].map(|size| size as u64);
+        let shape = images.shape().map(|size| size as u64);
         let hash_image = |i: usize| {
             hash_all(
                 shape

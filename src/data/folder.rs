@@ -84,8 +84,6 @@ pub(super) struct ImageCollector<'a> {
     /// Files that are not decoded yet: place, path, content.
     chunk: Vec<(usize, PathBuf, Vec<u8>)>,
     chunk_bytes: usize,
-    /// Values of an image.
-    image_len: usize,
     /// Height, width and channels of the images that are kept.
     shape: Option<[usize; 3]>,
     /// Sizes that were found, with the number of images and the first of them.
@@ -125,7 +123,6 @@ impl<'a> ImageCollector<'a> {
             arrived: Arrived::new(lengths.iter().sum()),
             chunk: Vec::new(),
             chunk_bytes: 0,
-            image_len: 0,
             shape: None,
             sizes: BTreeMap::new(),
             channels: [0; 2],
@@ -158,7 +155,6 @@ impl<'a> ImageCollector<'a> {
             self.count(seen, path(seen.place).unwrap_or_default());
         }
         self.shape = Some(part.shape());
-        self.image_len = part.shape().iter().product();
         self.arrived.continue_in(part);
         Ok(self.arrived.places().to_vec())
     }
@@ -201,9 +197,12 @@ impl<'a> ImageCollector<'a> {
         self.chunk_bytes += bytes.len();
         self.chunk.push((place, path, bytes));
         // The first image alone: how much memory a chunk takes is not known before.
-        let most = match self.image_len {
-            0 => 1,
-            len => (CHUNK_BYTES / len).clamp(1, CHUNK_LEN),
+        let most = match self.shape {
+            None => 1,
+            Some(shape) => {
+                let image_len = shape.iter().product::<usize>().max(1);
+                (CHUNK_BYTES / image_len).clamp(1, CHUNK_LEN)
+            }
         };
         if self.chunk.len() >= most || self.chunk_bytes >= CHUNK_BYTES {
             self.flush()
@@ -278,10 +277,9 @@ impl<'a> ImageCollector<'a> {
         }
         let shape = [picture.channels, picture.height, picture.width];
         let pixels = picture.planes();
-        self.image_len = pixels.len();
         if self.shape.is_none() {
             self.shape = Some(shape);
-            let bytes = self.image_len.saturating_mul(self.lengths.iter().sum());
+            let bytes = pixels.len().saturating_mul(self.lengths.iter().sum());
             let slot = self.slot.filter(|_| Slot::is_for(bytes));
             match slot.map(|slot| slot.begin(Some(shape))) {
                 Some(Ok(Begun::Part(part))) => self.arrived.continue_in(part),
@@ -396,16 +394,12 @@ impl<'a> ImageCollector<'a> {
         let is_labeled = !layout.classes.is_empty();
         let mut place = 0..;
         let mut labels = |items: Vec<Item>| -> Vec<usize> {
+            if !is_labeled {
+                return Vec::new();
+            }
             let kept = items.into_iter().zip(&mut place);
             let kept = kept.filter(|(_, place)| missing.binary_search(place).is_err());
-            let labels = kept.map(|(item, _)| item.label);
-            match is_labeled {
-                true => labels.collect(),
-                false => {
-                    labels.for_each(drop);
-                    Vec::new()
-                }
-            }
+            kept.map(|(item, _)| item.label).collect()
         };
         let labels = [layout.train, layout.test, layout.val].map(&mut labels);
         let mut splits = images.into_iter().zip(labels);

@@ -10,6 +10,9 @@ use super::own_output::{HEAD, is_own, may_be_own};
 use super::stream::read_error;
 use crate::error::Result;
 
+/// Largest member of an archive in bytes: in a compressed one, passing over it takes as long as reading it.
+pub(super) const MAX_MEMBER: u64 = 2 << 30;
+
 /// Files that are left out, a few of them by name and with the reason.
 #[derive(Default)]
 pub(super) struct LeftOut {
@@ -27,6 +30,16 @@ impl LeftOut {
         if self.named.len() < Self::NAMED {
             self.named.push(format!("{name} ({reason})"));
         }
+    }
+
+    /// The clean name of an archive's member; none for one that leads outside, which is noted.
+    pub(super) fn clean(&mut self, name: &str) -> Option<String> {
+        let clean = clean(name);
+        // The archive's own folder, "./", is nothing to speak of.
+        if clean.is_none() && !name.split('/').all(|part| matches!(part, "" | ".")) {
+            self.add(name, "a name that leads outside");
+        }
+        clean
     }
 
     /// The files in a sentence; none if there are none.

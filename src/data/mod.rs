@@ -123,11 +123,14 @@ pub fn load_unlabeled(source: &str, reading: &Reading, damaged: Damaged) -> Resu
 
 fn read(source: &str, wanted: Wanted, reading: &Reading, damaged: Damaged) -> Result<Dataset> {
     let path = Path::new(source);
-    let find = |stamp: String| Slot::find(path, &format!("{wanted:?} {stamp}"), reading, damaged);
+    let find = |stamp: &dyn Fn() -> Option<String>| {
+        let stamp = || Some(format!("{wanted:?} {}", stamp()?));
+        Slot::find(path, reading, damaged, stamp)
+    };
     // An archive is known by its own length and time: the cache has it without a look inside.
     let mut slot = match filename::is_list(source) {
         true => None,
-        false => stamp::of_archive(path).and_then(find),
+        false => find(&|| stamp::of_archive(path)),
     };
     if let Some(kept) = slot.as_ref().and_then(Slot::load) {
         return Ok(kept);
@@ -137,7 +140,7 @@ fn read(source: &str, wanted: Wanted, reading: &Reading, damaged: Damaged) -> Re
         Opened::Files(store, layout) => (store, layout),
     };
     if slot.is_none() {
-        slot = stamp::of_files(&layout, |name| store.file_of(name)).and_then(find);
+        slot = find(&|| stamp::of_files(&layout, |name| store.file_of(name)));
         if let Some(kept) = slot.as_ref().and_then(Slot::load) {
             return Ok(kept);
         }

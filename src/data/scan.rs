@@ -72,9 +72,9 @@ pub struct FoundSize {
 pub struct Fault {
     /// Path of the image.
     pub image: PathBuf,
-    /// What is wrong, with expected and found.
+    /// Problem in words, with expected and found.
     pub reason: String,
-    /// What to do about it.
+    /// Advice, or nothing.
     pub hint: String,
 }
 

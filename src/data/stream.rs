@@ -31,6 +31,16 @@ pub(super) fn is_gzip(start: &[u8]) -> bool {
     start.starts_with(&[0x1f, 0x8b])
 }
 
+/// Reads a content whole; none where it has more than `most` bytes.
+///
+/// # Errors
+/// Those of the content.
+pub(super) fn read_at_most(content: impl Read, most: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    content.take(most + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= most).then_some(bytes))
+}
+
 /// Error of a failed read: of the machine, or of a decoder, which means a damaged file.
 pub(super) fn read_error(
     path: &Path,

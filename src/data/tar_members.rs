@@ -9,7 +9,7 @@ use super::entry::Entry;
 use super::filename::is_junk;
 use super::listing::{LeftOut, Look, clean};
 use super::own_output::parents;
-use super::stream::read_error;
+use super::stream::{read_at_most, read_error};
 use super::tarball::{self, Kind};
 use crate::error::{Error, Result};
 
@@ -37,11 +37,7 @@ pub(super) fn list(path: &Path, left_out: &mut LeftOut) -> Result<(Vec<Entry>, L
     let (mut entries, mut links) = (Vec::new(), Vec::new());
     let mut listed = 0;
     tarball::visit(path, &mut |member, content| {
-        let Some(name) = clean(&member.name) else {
-            // The archive's own folder, "./", is nothing to speak of.
-            if !member.name.split('/').all(|part| matches!(part, "" | ".")) {
-                left_out.add(&member.name, "a name that leads outside");
-            }
+        let Some(name) = left_out.clean(&member.name) else {
             return Ok(());
         };
         listed += name.len() as u64 + ENTRY;
@@ -165,18 +161,15 @@ pub(super) fn read(
             return each(index, content);
         }
         let path = path.join(name);
-        let mut bytes = Vec::new();
-        content
-            .take(MAX_LINKED + 1)
-            .read_to_end(&mut bytes)
+        let bytes = read_at_most(content, MAX_LINKED)
             .map_err(|error| read_error(&path, "content", "a whole file", error))?;
-        if bytes.len() as u64 > MAX_LINKED {
+        let Some(bytes) = bytes else {
             let problem = format!(
                 "expected at most {MAX_LINKED} bytes in a file with links to it, found more"
             );
             let hint = "put copies into the archive instead of links";
             return Err(Error::data(path.display().to_string(), problem, hint));
-        }
+        };
         let mut indices = indices.iter();
         indices.try_for_each(|&index| each(index, &mut bytes.as_slice()))
     })

@@ -6,6 +6,7 @@
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
+use super::listing::MAX_MEMBER;
 use super::stream::{open, read_error};
 use crate::error::{Error, Result};
 
@@ -13,8 +14,6 @@ use crate::error::{Error, Result};
 pub(super) const BLOCK: usize = 512;
 /// Largest description of a member in bytes. Paths have 4,096 at most on most systems.
 const MAX_DESCRIPTION: u64 = 64 << 10;
-/// Largest member in bytes: in a compressed archive, passing over it takes as long as reading it.
-const MAX_MEMBER: u64 = 2 << 30;
 /// Most bytes after the end mark, where archives are padded to whole records.
 const MAX_PADDING: u64 = 64 << 20;
 

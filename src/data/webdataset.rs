@@ -16,7 +16,7 @@ use super::entry::Entry;
 use super::filename::is_junk;
 use super::labels::{Label, Sample, Splits, layout, require_split, split_of};
 use super::layout::Layout;
-use super::stream::read_error;
+use super::stream::{read_at_most, read_error};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -268,14 +268,10 @@ fn read_shard(store: &Store, entries: &[Entry]) -> Result<Shard> {
 
 /// Label in a `.cls` or `.json` file; none where there is none in it.
 fn read_label(path: &Path, content: &mut dyn Read) -> Result<Option<Label>> {
-    let mut bytes = Vec::new();
-    content
-        .take(MAX_LABEL + 1)
-        .read_to_end(&mut bytes)
+    let bytes = read_at_most(content, MAX_LABEL)
         .map_err(|error| read_error(path, "label", "a whole file", error))?;
-    let text = match String::from_utf8(bytes) {
-        Ok(text) if text.len() as u64 <= MAX_LABEL => text,
-        _ => return Ok(None),
+    let Some(text) = bytes.and_then(|bytes| String::from_utf8(bytes).ok()) else {
+        return Ok(None);
     };
     let is_cls = path
         .extension()

@@ -17,13 +17,10 @@ use zip::{SUPPORTED_COMPRESSION_METHODS, System};
 
 use super::entry::Entry;
 use super::filename::{is_image, is_junk};
-use super::listing::{LeftOut, Look, clean};
+use super::listing::{LeftOut, Look, MAX_MEMBER};
 use super::stream::read_error;
 use crate::error::{Error, Result};
 use crate::files;
-
-/// Largest member in bytes, as in a tar archive.
-const MAX_MEMBER: u64 = 2 << 30;
 
 /// Files in an archive, by their names.
 pub(super) type Members = HashMap<String, OwnedZipFileEntry>;
@@ -43,12 +40,7 @@ pub(super) fn list(path: &Path, left_out: &mut LeftOut) -> Result<(Vec<Entry>, M
     let mut packed = 0u64;
     for member in archive.files().map_err(broken)? {
         let member = member.map_err(broken)?;
-        let raw = name_of(&member);
-        let Some(name) = clean(&raw) else {
-            // The archive's own folder, "./", is nothing to speak of.
-            if !raw.split('/').all(|part| matches!(part, "" | ".")) {
-                left_out.add(&raw, "a name that leads outside");
-            }
+        let Some(name) = left_out.clean(&name_of(&member)) else {
             continue;
         };
         if member.is_dir() {

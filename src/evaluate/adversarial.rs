@@ -319,11 +319,6 @@ pub fn verify(
     Ok(found)
 }
 
-/// Channels, height and width of images.
-pub(super) fn shape_of(images: &Images) -> [usize; 3] {
-    [images.channels, images.height, images.width]
-}
-
 /// Refuses examples that cannot be those of `images`.
 fn check_indices(
     path: &Path,
@@ -331,7 +326,7 @@ fn check_indices(
     info: &ExamplesInfo,
     images: &Images,
 ) -> Result<()> {
-    let expected = shape_of(images);
+    let expected = images.shape();
     if examples.shape != expected {
         let (expected, found) = (format!("{expected:?}"), format!("{:?}", examples.shape));
         let place = "tensor images, [channels, height, width]";

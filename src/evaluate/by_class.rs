@@ -7,9 +7,9 @@ use super::Tally;
 /// Accuracy class by class in a few figures, clean and under PGD.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ByClass {
-    /// Of clean images.
+    /// Figures of clean images.
     pub clean: ClassFigures,
-    /// Under PGD.
+    /// Figures under PGD.
     pub robust: ClassFigures,
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::adversarial::{Adversarial, BatchInfo, ExamplesInfo, shape_of};
+use super::adversarial::{Adversarial, BatchInfo, ExamplesInfo};
 use super::{Accuracy, Evaluator, StageProgress};
 use crate::attack::{
     AttackTally, Ball, Job, JobResult, PerImage, Suite, Tally, run_confirmed, run_suite,
@@ -124,7 +124,7 @@ impl SuiteRun<'_> {
         let mut stage = StageProgress::new(&name, count);
         let predicted = evaluator.predict_clean(self.among, &mut stage, context)?;
         let correct = evaluator.correct(self.among, &predicted);
-        let mut examples = Adversarial::of_shape(shape_of(&evaluator.split.images));
+        let mut examples = Adversarial::of_shape(evaluator.split.images.shape());
         let (attacks, robust) = run_suite(self.suite, &correct, evaluator.batch_size, |job| {
             let path = self.batch_file(job);
             let (found, seconds) = match self.load(&path, job.indices)? {
@@ -160,7 +160,7 @@ impl SuiteRun<'_> {
             let done = job.done + (share * job.indices.len() as f64) as usize;
             context.progress(&stage, done, job.total, "images")
         })?;
-        let mut found = Adversarial::of_shape(shape_of(&evaluator.split.images));
+        let mut found = Adversarial::of_shape(evaluator.split.images.shape());
         let values = to_vec(result.images);
         let size = evaluator.split.images.image_len();
         for (row, &index) in job.indices.iter().enumerate() {

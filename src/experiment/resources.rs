@@ -31,7 +31,7 @@ impl Experiment {
         let splits = sets.flat_map(|data| [&data.train, &data.test]);
         let splits = splits.chain([&self.data.judged]).chain(&self.data.held_out);
         let held = Images::memory_of(splits.map(|split| &split.images));
-        let shape = [images.channels, images.height, images.width];
+        let shape = images.shape();
         peak(method, &self.recipe.encoder, shape, held)
     }
 

@@ -161,7 +161,7 @@ pub fn examples(
             label: split.labels[index],
             clean: of(&clean, row),
             attacked: of(&attacked, row),
-            shape: [images.channels, images.height, images.width],
+            shape: images.shape(),
             probabilities: before,
             probabilities_attacked: after,
         })

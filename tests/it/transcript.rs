@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
@@ -219,22 +220,14 @@ fn masked(line: &str, which: Numbers) -> String {
 }
 
 /// Classes of the embedded images.
-const CLASSES: [&str; 10] = [
-    "T-shirt/top",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-];
+static CLASSES: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let data = advcl::data::load("fashion-mnist-12k");
+    data.expect("the embedded set").classes
+});
 
 /// A masked line with the worst class of a classifier as `CLASS`: which one it is depends on the processor.
 fn without_worst_class(mut line: String) -> String {
-    for name in CLASSES {
+    for name in CLASSES.iter() {
         line = line.replace(&format!("{name} # % of #"), "CLASS # % of #");
         line = line.replace(&format!(",{name},#"), ",CLASS,#");
     }

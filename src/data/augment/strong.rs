@@ -89,7 +89,7 @@ impl Strong {
     /// # Panics
     /// If an index is out of range, and possibly with settings that [`Strong::check`] refuses.
     pub fn apply(&self, images: &Images, indices: &[usize], rng: &mut ChaCha8Rng) -> Batch {
-        let shape = [images.channels, images.height, images.width];
+        let shape = images.shape();
         let parameters: Vec<_> = (indices.iter())
             .map(|_| {
                 let window = self.draw_window(images.height, images.width, rng);

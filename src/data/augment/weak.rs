@@ -31,7 +31,7 @@ impl Weak {
     /// Makes one weak view of each image at `indices`. Shapes, order of draws and panics are those
     /// of [`Strong::apply`](super::Strong::apply).
     pub fn apply(&self, images: &Images, indices: &[usize], rng: &mut ChaCha8Rng) -> Batch {
-        let shape = [images.channels, images.height, images.width];
+        let shape = images.shape();
         let parameters: Vec<_> = (indices.iter())
             .map(|_| {
                 let top = rng.random_range(0..=2 * self.padding);

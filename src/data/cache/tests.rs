@@ -1,3 +1,5 @@
+use std::io::Write as _;
+
 use super::*;
 
 /// A set of four images of 1 × 2 pixels, and the place of its file.
@@ -134,7 +136,16 @@ fn a_damaged_file_is_none() {
         slot.load()
     };
     assert!(with(&good).is_some());
-    for at in [0, 7, 8, good.len() - 16, good.len() - 9, good.len() - 1] {
+    for at in [
+        0,
+        7,
+        8,
+        20,
+        good.len() - 20,
+        good.len() - 16,
+        good.len() - 9,
+        good.len() - 1,
+    ] {
         let mut bad = good.clone();
         bad[at] ^= 0x11;
         assert!(with(&bad).is_none(), "byte {at}");
@@ -142,12 +153,18 @@ fn a_damaged_file_is_none() {
     for length in [0, 5, 16, good.len() - 1] {
         assert!(with(&good[..length]).is_none(), "{length} bytes");
     }
-    let text = String::from_utf8_lossy(&good).into_owned();
+    // Descriptions of something else, whole in themselves.
+    let (values, text) = good[..good.len() - SUM - 16].split_at(8);
+    let text = String::from_utf8_lossy(text).into_owned();
     for (from, to) in [
         ("\"images\":[2,0]", "\"images\":[2,9]"),
         ("[1,1,2]", "[0,1,2]"),
     ] {
-        assert!(with(text.replace(from, to).as_bytes()).is_none(), "{to}");
+        let text = text.replace(from, to);
+        let (sum, length) = (files::checksum([text.as_bytes()]), text.len() as u64);
+        let end = [sum.as_bytes(), &length.to_le_bytes(), MARK].concat();
+        let whole = [values, text.as_bytes(), &end].concat();
+        assert!(with(&whole).is_none(), "{to}");
     }
 }
 

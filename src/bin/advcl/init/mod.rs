@@ -4,12 +4,11 @@ mod choice;
 mod measure;
 mod text;
 
-use std::fs::File;
-use std::io::Write;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use advcl::data::{self, Reading, Scan, Size};
-use advcl::files::expand_home;
+use advcl::files::{self, expand_home};
 use advcl::memory::in_words;
 use advcl::recipe::Recipe;
 use advcl::{Error, device};
@@ -234,12 +233,10 @@ fn refuse_existing(path: &Path) -> Result<()> {
 
 /// Writes a file that must not be there, also where one appeared meanwhile.
 fn write_new(path: &Path, text: &str) -> Result<()> {
-    let written = File::create_new(path).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    });
-    written.map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => exists(path).into(),
-        _ => Error::io("write", path)(error).into(),
+    files::write_new(path, text.as_bytes()).map_err(|error| match &error {
+        Error::Io { source, .. } if source.kind() == ErrorKind::AlreadyExists => {
+            exists(path).into()
+        }
+        _ => error.into(),
     })
 }
