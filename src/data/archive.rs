@@ -111,6 +111,10 @@ impl Store {
         match (&self.kind, self.shard_of(name)) {
             (Kind::Folder(odd), _) => walk::path_of(&self.path, odd, name),
             (_, Some((shard, name))) => shard.path_of(name),
+            (Kind::Tables(files), _) => {
+                let row = name.rsplit('/').next().unwrap_or(name);
+                files.file_of(name).join(row)
+            }
             _ => self.path.join(name),
         }
     }
@@ -120,7 +124,7 @@ impl Store {
         match (&self.kind, self.shard_of(name)) {
             (Kind::Folder(odd), _) => walk::path_of(&self.path, odd, name),
             (_, Some((shard, name))) => shard.file_of(name),
-            (Kind::Tables(_), _) => self.path_of(name).parent().unwrap_or(&self.path).into(),
+            (Kind::Tables(files), _) => files.file_of(name),
             _ => self.path.clone(),
         }
     }
@@ -144,9 +148,13 @@ impl Store {
         matches!(self.kind, Kind::Tar(_))
     }
 
-    /// Whether a file that cannot be read leaves the others readable. A tar is one stream.
-    pub(super) fn has_separate_files(&self) -> bool {
-        !matches!(self.kind, Kind::Tar(_) | Kind::Shards(_))
+    /// Whether an error of reading a file leaves the others readable. A tar is one stream.
+    pub(super) fn is_fault_of_one_file(&self, error: &Error) -> bool {
+        match error {
+            Error::Data { .. } => true,
+            Error::Format { .. } => !matches!(self.kind, Kind::Tar(_) | Kind::Shards(_)),
+            _ => false,
+        }
     }
 
     /// What is to be said about the listing: the files that were left out.

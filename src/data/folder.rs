@@ -1,7 +1,6 @@
 //! Image folders, on disk or in an archive: splits and class folders, or images without labels.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Read;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -65,13 +64,20 @@ pub(super) fn load(
     }
     store.read(&places, |place, content| {
         let path = store.path_of(names[place]);
-        collector.read(place, path, content, store.has_separate_files())
+        match read_file(&path, content) {
+            Ok(bytes) => collector.add(place, path, bytes),
+            Err(error) if store.is_fault_of_one_file(&error) => {
+                collector.faults.push((place, error));
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     })?;
     collector.finish(layout, damaged)
 }
 
 /// Collects decoded images, which may arrive in any order.
-pub(super) struct ImageCollector<'a> {
+struct ImageCollector<'a> {
     source: &'a str,
     /// Name of the data set.
     name: &'a str,
@@ -106,7 +112,7 @@ pub(super) struct ImageCollector<'a> {
 impl<'a> ImageCollector<'a> {
     /// A collector of the images of a layout. `source` is the data set's path for messages, `slot` its place in the
     /// cache.
-    pub(super) fn new(
+    fn new(
         source: &'a str,
         name: &'a str,
         reading: &'a Reading,
@@ -139,7 +145,7 @@ impl<'a> ImageCollector<'a> {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub(super) fn resume(&mut self, path: impl Fn(usize) -> Option<PathBuf>) -> Result<Vec<usize>> {
+    fn resume(&mut self, path: impl Fn(usize) -> Option<PathBuf>) -> Result<Vec<usize>> {
         let Some(slot) = self.slot.filter(|slot| slot.is_begun()) else {
             return Ok(Vec::new());
         };
@@ -157,36 +163,6 @@ impl<'a> ImageCollector<'a> {
         self.shape = Some(part.shape());
         self.arrived.continue_in(part);
         Ok(self.arrived.places().to_vec())
-    }
-
-    /// Reads the file of the image at a place: first those of the training images, then of the test and the validation
-    /// images. `separate`: whether a file that cannot be read leaves the others readable.
-    ///
-    /// # Errors
-    /// [`Error::Io`]; [`Error::Format`] for a damaged archive; [`Error::Data`] where memory does not suffice.
-    pub(super) fn read(
-        &mut self,
-        place: usize,
-        path: PathBuf,
-        content: impl Read,
-        separate: bool,
-    ) -> Result<()> {
-        match read_file(&path, content) {
-            Ok(bytes) => self.add(place, path, bytes),
-            Err(error) => match error {
-                Error::Format { .. } if !separate => Err(error),
-                Error::Data { .. } | Error::Format { .. } => {
-                    self.fault(place, error);
-                    Ok(())
-                }
-                _ => Err(error),
-            },
-        }
-    }
-
-    /// Notes an image that cannot be read.
-    pub(super) fn fault(&mut self, place: usize, error: Error) {
-        self.faults.push((place, error));
     }
 
     /// Adds one file, and decodes the chunk when it is full.
@@ -363,7 +339,7 @@ impl<'a> ImageCollector<'a> {
     /// # Errors
     /// [`Error::Data`] for images that cannot be read, all of them named, for images of several sizes without one that
     /// is asked for, and where memory does not suffice; [`Error::Io`].
-    pub(super) fn finish(mut self, mut layout: Layout, damaged: Damaged) -> Result<Loaded> {
+    fn finish(mut self, mut layout: Layout, damaged: Damaged) -> Result<Loaded> {
         self.flush()?;
         if let Some(dataset) = self.elsewhere {
             return Ok(Loaded::Kept(dataset));

@@ -21,7 +21,7 @@ mod tests;
 pub(super) struct Files {
     /// Path of the file or folder.
     source: PathBuf,
-    /// Name and path of each file, sorted by name; a file that is the whole set has no name.
+    /// Name and path of each file, sorted by name.
     files: Vec<(String, PathBuf)>,
 }
 
@@ -29,6 +29,15 @@ impl Files {
     /// Path of the file or folder.
     pub(super) fn source(&self) -> &Path {
         &self.source
+    }
+
+    /// The file of a row by the row's name, `FILE/row N`.
+    pub(super) fn file_of(&self, row: &str) -> PathBuf {
+        let (file, _) = row.rsplit_once('/').unwrap_or((row, ""));
+        let place = self
+            .files
+            .binary_search_by(|(name, _)| name.as_str().cmp(file));
+        place.map_or_else(|_| self.source.clone(), |place| self.files[place].1.clone())
     }
 }
 
@@ -40,9 +49,10 @@ pub(super) fn find_file(path: &Path) -> Result<Option<Files>> {
     let mut start = Vec::new();
     // What cannot be decompressed is no Parquet file.
     let _ = stream::open(path)?.take(4).read_to_end(&mut start);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
     Ok((start == b"PAR1").then(|| Files {
         source: path.to_path_buf(),
-        files: vec![(String::new(), path.to_path_buf())],
+        files: vec![(name.into_owned(), path.to_path_buf())],
     }))
 }
 

@@ -273,7 +273,22 @@ fn open(source: &str, wanted: Wanted, reading: &Reading, damaged: Damaged) -> Re
 
 #[cfg(test)]
 mod tests {
+    use super::fixtures::{gray_png, put, zip};
     use super::*;
+
+    #[test]
+    fn a_look_lists_a_member_that_cannot_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("set.zip");
+        let image = gray_png(2, 2, 0);
+        let mut archive = zip(&[("a.png", &image), ("b.png", &image)]);
+        // In the content of the first member, behind its header and name.
+        archive[30 + "a.png".len() + 20] ^= 0x10;
+        put(&path, &archive);
+        let found = scan(path.to_str().unwrap(), &Reading::default()).unwrap();
+        assert_eq!((found.total(), found.faults.len()), (1, 1));
+        assert_eq!(found.faults[0].image, path.join("a.png"));
+    }
 
     #[test]
     fn an_unknown_name_is_an_error_with_the_nearest() {

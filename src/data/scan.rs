@@ -377,7 +377,7 @@ pub(super) fn files(store: &Store, layout: Layout, reading: &Reading) -> Result<
                 bytes_held += bytes.len();
                 chunk.push((place, path, bytes));
             }
-            Err(error @ Error::Data { .. }) => faults.push((place, error)),
+            Err(error) if store.is_fault_of_one_file(&error) => faults.push((place, error)),
             Err(error) => return Err(error),
         }
         if bytes_held >= CHUNK_BYTES || chunk.len() >= CHUNK_LEN {

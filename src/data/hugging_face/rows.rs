@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use parquet::basic::Encoding;
@@ -70,8 +70,7 @@ pub(in super::super) fn open(found: Files) -> Result<(Files, Layout)> {
 /// Calls `each(index, image)` for every row in `wanted` (name to index), in the order of the files.
 ///
 /// # Errors
-/// Those of `each`; [`Error::Io`]; [`Error::Format`] for a damaged file; [`Error::Data`] for an image that is only
-/// named.
+/// Those of `each`; [`Error::Io`]; [`Error::Format`] for a damaged file.
 pub(in super::super) fn read(
     found: &Files,
     wanted: &HashMap<String, usize>,
@@ -83,23 +82,28 @@ pub(in super::super) fn read(
             let Some(&index) = wanted.get(&row_name(name, row)) else {
                 return Ok(());
             };
-            let Some(mut image) = image else {
-                let problem = "expected the image as bytes, found none: a path at most";
-                let hint = "write the images into the file: `datasets` does it with push_to_hub, or embed_table_storage";
-                let place = path.join(format!("row {row}"));
-                return Err(Error::data(place.display().to_string(), problem, hint));
-            };
-            each(index, &mut image)
+            match image {
+                Some(mut image) => each(index, &mut image),
+                None => each(index, &mut Missing),
+            }
         })?;
     }
     Ok(())
 }
 
-fn row_name(file: &str, row: usize) -> String {
-    match file {
-        "" => format!("row {row}"),
-        file => format!("{file}/row {row}"),
+/// Content of an image that is only named: it cannot be read, and others can.
+struct Missing;
+
+impl Read for Missing {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::Error::other(
+            "none: a path at most (push_to_hub and embed_table_storage of `datasets` write images into the file)",
+        ))
     }
+}
+
+fn row_name(file: &str, row: usize) -> String {
+    format!("{file}/row {row}")
 }
 
 /// Refuses a file whose labels are not those of the first one.
