@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 #[cfg(unix)]
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -153,20 +153,9 @@ pub fn write_new(path: &Path, content: &[u8]) -> Result<()> {
 }
 
 fn write_whole(path: &Path, content: &[u8], replace: bool) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     let write = || -> io::Result<()> {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".").suffix(PART);
-        // Temporary files are private by default; a run folder's are ordinary ones (the umask still
-        // applies).
-        #[cfg(unix)]
-        let permissions = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666);
-        #[cfg(unix)]
-        builder.permissions(permissions);
-        let mut file = builder.tempfile_in(folder)?;
+        let mut file = temporary_in(folder)?;
         file.write_all(content)?;
         file.as_file().sync_all()?;
         match replace {
@@ -176,6 +165,105 @@ fn write_whole(path: &Path, content: &[u8], replace: bool) -> io::Result<()> {
         sync_folder(folder)
     };
     write().map_err(without_path)
+}
+
+/// The folder that a file is in.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// A file under a temporary name.
+fn temporary_in(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".").suffix(PART);
+    // Temporary files are private by default; a run folder's are ordinary ones (the umask still
+    // applies).
+    #[cfg(unix)]
+    let permissions = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666);
+    #[cfg(unix)]
+    builder.permissions(permissions);
+    builder.tempfile_in(folder)
+}
+
+/// A file that the user named, written piece by piece, with what [`write_output`] promises: nothing appears under its name
+/// before [`Output::finish`].
+pub struct Output {
+    file: tempfile::NamedTempFile,
+    path: PathBuf,
+    /// Whether it is a pipe or a device, which gets the content in the end.
+    through: bool,
+}
+
+impl Output {
+    /// Begins a file.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn create(path: &Path) -> Result<Self> {
+        let failed = |error| Error::io("write", path)(without_path(error));
+        let about = fs::metadata(path);
+        let through = about.is_ok_and(|about| !about.is_file()) || is_standard_stream(path);
+        let real = match fs::symlink_metadata(path).is_ok_and(|about| about.is_symlink()) {
+            true if !through => fs::canonicalize(path).map_err(failed)?,
+            _ => path.to_path_buf(),
+        };
+        let folder = match through {
+            true => std::env::temp_dir(),
+            false => folder_of(&real).to_path_buf(),
+        };
+        Ok(Self {
+            file: temporary_in(&folder).map_err(failed)?,
+            path: real,
+            through,
+        })
+    }
+
+    /// Gives the file its name, or its content to the pipe or device of that name.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn finish(self) -> Result<()> {
+        let Self {
+            mut file,
+            path,
+            through,
+        } = self;
+        let mut finish = || -> io::Result<()> {
+            if through {
+                file.rewind()?;
+                let mut target = File::options().append(true).open(&path)?;
+                return io::copy(file.as_file_mut(), &mut target).map(drop);
+            }
+            file.as_file().sync_all()
+        };
+        let mut whole = finish();
+        if !through {
+            let keep = |()| file.persist(&path).map(drop).map_err(io::Error::from);
+            whole = whole
+                .and_then(keep)
+                .and_then(|()| sync_folder(folder_of(&path)));
+        }
+        whole.map_err(|error| Error::io("write", &path)(without_path(error)))
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Seek for Output {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
 }
 
 /// Makes a rename in a folder last through a power failure, where the system can.

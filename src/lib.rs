@@ -57,7 +57,7 @@
 //! | [`compare`] | a recipe over several seeds, with tests of the differences |
 //! | [`run`], [`import`] | the run folder and the [`Model`] file; weights of PyTorch as such a file |
 //! | [`nn`], [`loss`], [`train`] | ResNet with several BatchNorms, losses, the training loop and its optimizers |
-//! | [`cluster`], [`view`], [`probe`] | pseudo-labels, the high-frequency view, nearest neighbours |
+//! | [`cluster`], [`view`], [`probe`], [`active`] | pseudo-labels, the high-frequency view, nearest neighbours, which images to label next |
 //! | [`tensor`], [`weights`], [`random`], [`interval`] | conversions, weights by name, seeded generators, confidence intervals |
 //!
 //! Tensors are [`burn`]'s, which is exported again so that versions agree. Images are f32 in [0, 1],
@@ -89,6 +89,7 @@
 //!
 //! [Fan et al., NeurIPS 2021]: https://arxiv.org/abs/2111.01124
 
+pub mod active;
 pub mod attack;
 #[doc(hidden)] // for the program
 pub mod bench;

@@ -106,6 +106,16 @@ impl Store {
         &self.path
     }
 
+    /// Path, absolute, that the names of listed files begin at.
+    pub(super) fn base(&self) -> PathBuf {
+        let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        // A list names the files beside it.
+        match (&self.kind, path.parent()) {
+            (Kind::Folder(_), Some(folder)) if !path.is_dir() => folder.to_path_buf(),
+            _ => path,
+        }
+    }
+
     /// Path of a listed file.
     pub(super) fn path_of(&self, name: &str) -> PathBuf {
         match (&self.kind, self.shard_of(name)) {

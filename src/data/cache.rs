@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::block::Block;
 use super::dataset::{Dataset, Split};
-use super::images::Images;
+use super::images::{Files, Images};
 use super::loading::{Cache, LARGE, loading};
 use super::reading::{Damaged, Reading};
 use crate::error::{Error, Result};
@@ -25,7 +25,7 @@ pub(super) use part::{Part, Seen};
 
 /// Version of the files. It is part of their names: files of other versions are found by nobody but
 /// [`cached_files`].
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// End of a whole file.
 const MARK: &[u8; 8] = b"advclimg";
 /// Length of a description's checksum in bytes.
@@ -59,6 +59,10 @@ struct Description {
     val: Option<KeptSplit>,
     notes: Vec<String>,
     reading: Reading,
+    /// Path, absolute, that the names of files begin at.
+    base: PathBuf,
+    /// Name of the file of each image, in the order of the values.
+    files: Vec<String>,
     /// CRC-32 of each 16 MiB of values.
     checksums: Vec<String>,
 }
@@ -198,14 +202,21 @@ fn read(path: &Path) -> Result<Option<Dataset>> {
     if block.len() < length || checksums(&block[..length]) != description.checksums {
         return Ok(None);
     }
+    if description.files.len() != count {
+        return Ok(None);
+    }
     let (block, classes) = (Arc::new(block), description.classes.len());
+    let files = Arc::new(Files {
+        base: description.base,
+        names: description.files,
+    });
     let split = |kept: KeptSplit| {
         let labels = kept.labels.len();
         let good = (labels == 0 || labels == kept.images.len())
             && kept.images.iter().all(|image| *image < count)
             && kept.labels.iter().all(|label| *label < classes);
         good.then(|| Split {
-            images: Images::stored(block.clone(), kept.images, shape),
+            images: Images::stored(block.clone(), kept.images, shape).read_from(files.clone()),
             labels: kept.labels,
         })
     };

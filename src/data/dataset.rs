@@ -1,7 +1,6 @@
 //! Splits and data sets: images with labels, and the checks of every data set.
 
 use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::images::Images;
 use super::reading::Reading;
@@ -156,11 +155,12 @@ impl Dataset {
         }
     }
 
-    /// Adds the training images of another data set to a data set without labels.
+    /// Adds the training images of another data set to a data set without labels. Those that are there already, pixel by
+    /// pixel, count once, and those that are among `judged` are left out: no encoder is trained on images for testing.
     ///
     /// # Errors
     /// [`Error::Data`] for images of another size, and of other channels unless they can become colour ones.
-    pub fn join(&mut self, other: &Self) -> Result<()> {
+    pub fn join(&mut self, other: &Self, judged: &[&Images]) -> Result<()> {
         let own = &mut self.train.images;
         let mut more = other.train.images.clone();
         if (own.height, own.width) != (more.height, more.width) {
@@ -175,7 +175,42 @@ impl Dataset {
             *own = own.with_channels(3);
             more = more.with_channels(3);
         }
-        own.append(&more);
+        let known = hashes([&*own]);
+        let judged: Vec<Images> = (judged.iter())
+            .map(|images| images.with_channels(own.channels))
+            .collect();
+        let judged = hashes(&judged);
+        let (mut new, mut again, mut tests) = (Vec::new(), 0, 0);
+        for i in 0..more.len() {
+            let hash = more.hash(i);
+            if judged.contains(&hash) {
+                tests += 1;
+            } else if known.contains(&hash) {
+                again += 1;
+            } else {
+                new.push(i);
+            }
+        }
+        own.append(&more.select(&new));
+        let are = |count: usize| match count {
+            1 => "1 image is".to_owned(),
+            count => format!("{count} images are"),
+        };
+        let name = &other.name;
+        if again > 0 {
+            let note = format!(
+                "{name}: {} in another source too, and counted once",
+                are(again)
+            );
+            self.notes.push(note);
+        }
+        if tests > 0 {
+            let note = format!(
+                "{name}: {} among those for testing, and left out",
+                are(tests)
+            );
+            self.notes.push(note);
+        }
         let named = |note: &String| format!("{}: {note}", other.name);
         self.notes.extend(other.notes.iter().map(named));
         Ok(())
@@ -237,14 +272,9 @@ impl Dataset {
 
     /// Says how many test images are training images too, pixel by pixel: accuracy on them says nothing.
     fn with_note_of_repeats(mut self) -> Self {
-        let hash = |images: &Images, i: usize| {
-            let mut hasher = DefaultHasher::new();
-            images.image(i).hash(&mut hasher);
-            hasher.finish()
-        };
         let (train, test) = (&self.train.images, &self.test.images);
-        let known: HashSet<u64> = (0..train.len()).map(|i| hash(train, i)).collect();
-        let repeated = (0..test.len()).filter(|&i| known.contains(&hash(test, i)));
+        let known = hashes([train]);
+        let repeated = (0..test.len()).filter(|&i| known.contains(&test.hash(i)));
         let (repeated, all) = (repeated.count(), test.len());
         if repeated > 0 {
             self.notes.push(format!(
@@ -253,6 +283,13 @@ impl Dataset {
         }
         self
     }
+}
+
+/// Hashes of images, to find copies of them.
+fn hashes<'a>(images: impl IntoIterator<Item = &'a Images>) -> HashSet<u64> {
+    let all = images.into_iter();
+    all.flat_map(|images| (0..images.len()).map(|i| images.hash(i)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -45,6 +45,15 @@ pub(super) fn is_list(name: &str) -> bool {
     )
 }
 
+/// Whether a file's name is one of a whole data set rather than of an image: an archive, a list, arrays.
+pub fn names_a_set(name: &str) -> bool {
+    const ENDS: [&str; 7] = [
+        ".tar", ".tar.gz", ".tgz", ".zip", ".npz", ".parquet", ".bin",
+    ];
+    let name = name.to_lowercase();
+    is_list(&name) || ENDS.iter().any(|end| name.ends_with(end)) || name.contains("-ubyte")
+}
+
 /// Hint for a file of a known kind that is not a supported image.
 fn hint_for(name: &str) -> Option<&'static str> {
     let file = name.rsplit('/').next().unwrap_or(name).to_lowercase();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
@@ -11,6 +12,7 @@ use super::arrived::{Arrived, Sorted};
 use super::cache::{Begun, Part, Seen, Slot};
 use super::dataset::{Dataset, Split};
 use super::decode::{Decoded, decode, read_file};
+use super::images::Files;
 use super::layout::{Item, Layout};
 use super::loading::{self, loading};
 use super::reading::{Channels, Damaged, Reading};
@@ -58,6 +60,7 @@ pub(super) fn load(
         items().map(|item| item.name.clone()).zip(0..).collect();
     let name = store.name();
     let mut collector = ImageCollector::new(&source, &name, reading, &layout, slot);
+    collector.base = store.base();
     let path = |place: usize| names.get(place).map(|name| store.path_of(name));
     for place in collector.resume(path)? {
         places.remove(names[place]);
@@ -81,6 +84,8 @@ struct ImageCollector<'a> {
     source: &'a str,
     /// Name of the data set.
     name: &'a str,
+    /// Folder or archive that the names begin at.
+    base: PathBuf,
     /// Place in the cache.
     slot: Option<&'a Slot>,
     reading: &'a Reading,
@@ -123,6 +128,7 @@ impl<'a> ImageCollector<'a> {
         Self {
             source,
             name,
+            base: PathBuf::new(),
             slot,
             reading,
             lengths,
@@ -356,6 +362,14 @@ impl<'a> ImageCollector<'a> {
         notes.extend(self.notes());
         let expected: usize = self.lengths.iter().sum();
         let found = self.arrived.count() + missing.len();
+        let items = [&layout.train, &layout.test, &layout.val];
+        let listed: Vec<&Item> = items.into_iter().flatten().collect();
+        let files = Files {
+            base: self.base.clone(),
+            names: (self.arrived.places().iter())
+                .map(|place| listed[*place].name.clone())
+                .collect(),
+        };
         let split = match self.shape {
             Some(shape) => self.arrived.split(shape, self.lengths, &missing)?,
             None => None,
@@ -378,6 +392,8 @@ impl<'a> ImageCollector<'a> {
             kept.map(|(item, _)| item.label).collect()
         };
         let labels = [layout.train, layout.test, layout.val].map(&mut labels);
+        let files = Arc::new(files);
+        let images = images.map(|images| images.read_from(files.clone()));
         let mut splits = images.into_iter().zip(labels);
         let mut split = || {
             let (images, labels) = splits.next().expect("one of three");

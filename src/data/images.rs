@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -30,7 +32,7 @@ pub(super) const LUMA: [f32; 3] = [0.2989, 0.587, 0.114];
 /// ```
 #[derive(Clone)]
 pub struct Images {
-    blocks: Vec<Arc<Block>>,
+    blocks: Vec<Stored>,
     rows: Vec<Row>,
     /// Number of channels: 1 (gray) or 3 (red, green, blue).
     pub channels: usize,
@@ -38,6 +40,21 @@ pub struct Images {
     pub height: usize,
     /// Width in pixels.
     pub width: usize,
+}
+
+/// A block, and the files that its images come from, where they come from files.
+#[derive(Clone)]
+struct Stored {
+    values: Arc<Block>,
+    files: Option<Arc<Files>>,
+}
+
+/// Files of the images of a block.
+pub(super) struct Files {
+    /// Folder or archive that the names begin at, unless they are absolute.
+    pub(super) base: PathBuf,
+    /// Name of the file of each image, in the order of the block.
+    pub(super) names: Vec<String>,
 }
 
 /// Where an image is: which block, and how many images are before it there. Small, because large sets have
@@ -70,8 +87,12 @@ impl Images {
             block: 0,
             place: u32::try_from(place).expect("fewer than four thousand million images"),
         };
+        let stored = Stored {
+            values: block,
+            files: None,
+        };
         Self {
-            blocks: vec![block],
+            blocks: vec![stored],
             rows: places.into_iter().map(row).collect(),
             channels,
             height,
@@ -79,9 +100,31 @@ impl Images {
         }
     }
 
+    /// The same images, of one block, with the files that they come from.
+    pub(super) fn read_from(mut self, files: Arc<Files>) -> Self {
+        self.blocks[0].files = Some(files);
+        self
+    }
+
+    /// The files of the block of images that have one alone.
+    pub(super) fn files(&self) -> Option<&Files> {
+        self.blocks[0].files.as_deref()
+    }
+
+    /// File that image `i` was read from, absolute; inside an archive the archive's path with the member's name after it.
+    /// None for images that were not read from files of their own.
+    ///
+    /// # Panics
+    /// If `i` is not below [`Images::len`].
+    pub fn path(&self, i: usize) -> Option<PathBuf> {
+        let row = self.rows[i];
+        let files = self.blocks[row.block as usize].files.as_ref()?;
+        Some(files.base.join(&files.names[row.place as usize]))
+    }
+
     /// Values of the block of images that have one alone, with those of images that were not selected.
     pub(super) fn block(&self) -> &[u8] {
-        &self.blocks[0]
+        &self.blocks[0].values
     }
 
     /// Place of each image in its block.
@@ -112,9 +155,9 @@ impl Images {
     /// Bytes of memory that images hold together: what they share counts once, and what is in files does not count.
     pub fn memory_of<'a>(images: impl IntoIterator<Item = &'a Self>) -> usize {
         let blocks = images.into_iter().flat_map(|images| &images.blocks);
-        let held = blocks.filter(|block| matches!(***block, Block::Memory(_)));
+        let held = blocks.filter(|block| matches!(*block.values, Block::Memory(_)));
         let lengths: HashMap<_, usize> = held
-            .map(|block| (Arc::as_ptr(block), block.len()))
+            .map(|block| (Arc::as_ptr(&block.values), block.values.len()))
             .collect();
         lengths.into_values().sum()
     }
@@ -125,7 +168,17 @@ impl Images {
     /// If `i` is not below [`Images::len`].
     pub fn image(&self, i: usize) -> &[u8] {
         let (row, len) = (self.rows[i], self.image_len());
-        &self.blocks[row.block as usize][row.place as usize * len..][..len]
+        &self.blocks[row.block as usize].values[row.place as usize * len..][..len]
+    }
+
+    /// Hash of the values of image `i`: those of two different images are different but for a coincidence.
+    ///
+    /// # Panics
+    /// If `i` is not below [`Images::len`].
+    pub(super) fn hash(&self, i: usize) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.image(i).hash(&mut hasher);
+        hasher.finish()
     }
 
     /// A copy of all values, `[len, channels, height, width]`, row-major.
@@ -192,7 +245,15 @@ impl Images {
         convert: impl Fn(usize) -> Vec<u8> + Send + Sync,
     ) -> Self {
         let pixels = (0..self.len()).into_par_iter().flat_map_iter(convert);
-        Self::new(pixels.collect(), shape)
+        let converted = Self::new(pixels.collect(), shape);
+        let paths: Option<Vec<_>> = (0..self.len()).map(|i| self.path(i)).collect();
+        match paths {
+            None => converted,
+            Some(paths) => converted.read_from(Arc::new(Files {
+                base: PathBuf::new(),
+                names: (paths.iter().map(|path| path.to_string_lossy().into_owned())).collect(),
+            })),
+        }
     }
 
     /// The images in the size and with the channels that are asked for, as far as any are.

@@ -59,6 +59,7 @@ pub use cache::{CachedFile, cached_files, remove_cached};
 pub use class_names::class_name;
 pub use dataset::{Dataset, Split};
 pub use decode::MAX_SIDE;
+pub use filename::names_a_set;
 pub use files::{ReadImages, image_files, read_images};
 pub use fingerprint::SplitFingerprint;
 pub use fit::{Fit, Interpolation};

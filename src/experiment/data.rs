@@ -146,8 +146,10 @@ impl Data {
         if !unlabeled.is_empty() {
             let mut labeled = pretraining;
             pretraining = labeled.without_labels();
+            let mut apart = vec![&labeled.test.images, &judged.images];
+            apart.extend(held_out.iter().map(|split| &split.images));
             for more in &unlabeled {
-                pretraining.join(more)?;
+                pretraining.join(more, &apart)?;
             }
             let channels = pretraining.train.images.channels;
             let splits = [&mut labeled.train, &mut labeled.test, &mut judged];

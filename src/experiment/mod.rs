@@ -8,6 +8,7 @@ mod evaluation;
 mod folder;
 mod fork;
 mod kept;
+mod labeling;
 mod measuring;
 mod outcome;
 mod resources;
@@ -31,6 +32,7 @@ pub use folder::{FolderRecipe, has_begun, has_recipe, require_images, save as sa
 pub use fork::Forked;
 pub use kept::kept_outcomes;
 pub(crate) use kept::{KeptMeasure, KeptSuite};
+pub use labeling::{Labeled, Strategy, Wanted};
 pub use outcome::{Evaluated, Outcome, Seconds, Summary};
 pub use rows::Cell;
 pub use state::Stale;

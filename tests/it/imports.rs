@@ -18,7 +18,7 @@ const LAYERS: [&str; 18] = [
     "preview bench",
     "recipe evaluate selftest",
     "import pretrain",
-    "probe",
+    "probe active",
     "finetune run",
     "criterion",
     "check",

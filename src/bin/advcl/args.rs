@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use advcl::experiment::Stale;
+use advcl::experiment::{Stale, Strategy};
 use advcl::files::expand_home;
 use advcl::nn::{self, Route};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -177,6 +177,17 @@ pub enum Command {
         after_help = "Example: advcl predict runs/quickstart/advcl/slf photo.png more-photos/"
     )]
     Predict(Predict),
+    /// Compute features of images, as .npy, .csv or .parquet
+    #[command(after_help = "Example: advcl embed runs/a/advcl photos/ -o features.npy --normalize")]
+    Embed(Embed),
+    /// Find images that look alike to an encoder
+    #[command(after_help = "Example: advcl duplicates runs/a/advcl photos/ --threshold 0.995")]
+    Duplicates(Duplicates),
+    /// Choose the unlabeled images to label next
+    #[command(
+        after_help = "Example: advcl label-next runs/a --count 50 -o to-label.csv --sheet to-label.png"
+    )]
+    LabelNext(LabelNext),
     /// Import weights from PyTorch as an encoder, for clustering or as a teacher (DeACL)
     #[command(
         after_help = "Example: advcl import resnet18.pth -o teacher.safetensors\n\n\
@@ -465,6 +476,78 @@ pub struct Predict {
     /// Print comma-separated values, a line for each class of an image
     #[arg(long, conflicts_with = "json")]
     pub csv: bool,
+}
+
+#[derive(Args)]
+pub struct Embed {
+    /// model.safetensors of a run folder, or the folder that holds it
+    pub model: PathBuf,
+    /// Image files, folders of them, or data sets; `-` reads a list from standard input, a path a line
+    #[arg(required = true)]
+    pub images: Vec<PathBuf>,
+    /// File to write: .npy (with the paths in FILE.paths.csv), .csv or .parquet
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Scale the features of each image to length 1
+    #[arg(long)]
+    pub normalize: bool,
+    /// Replace an existing file
+    #[arg(long)]
+    pub replace: bool,
+}
+
+#[derive(Args)]
+pub struct Duplicates {
+    /// model.safetensors of a run folder, or the folder that holds it
+    pub model: PathBuf,
+    /// Image files, folders of them, or data sets; `-` reads a list from standard input, a path a line
+    #[arg(required = true)]
+    pub images: Vec<PathBuf>,
+    /// Smallest cosine of the features of a pair
+    #[arg(long, value_name = "COSINE", default_value_t = 0.99)]
+    pub threshold: f32,
+}
+
+#[derive(Args)]
+pub struct LabelNext {
+    #[command(flatten)]
+    pub row: Row,
+    /// Number of images
+    #[arg(long, value_name = "N")]
+    pub count: usize,
+    /// How they are chosen
+    #[arg(long, value_enum, default_value_t = StrategyName::Coverage)]
+    pub strategy: StrategyName,
+    /// List to write, with the images that have labels, as data.source reads it
+    #[arg(short, long, value_name = "FILE", default_value = "to-label.csv")]
+    pub output: PathBuf,
+    /// Contact sheet of the images, PNG
+    #[arg(long, value_name = "FILE")]
+    pub sheet: Option<PathBuf>,
+    /// Replace existing files
+    #[arg(long)]
+    pub replace: bool,
+}
+
+/// Strategy of `label-next`.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum StrategyName {
+    /// Typical images of groups without a label: for few labels
+    Coverage,
+    /// Images with the smallest margin under attack: for many labels
+    Uncertain,
+    /// Half by each
+    Mixed,
+}
+
+impl From<StrategyName> for Strategy {
+    fn from(name: StrategyName) -> Self {
+        match name {
+            StrategyName::Coverage => Self::Coverage,
+            StrategyName::Uncertain => Self::Uncertain,
+            StrategyName::Mixed => Self::Mixed,
+        }
+    }
 }
 
 #[derive(Subcommand)]

@@ -11,10 +11,12 @@ use crate::bench::bench;
 use crate::cache::{self, cache};
 use crate::check::check;
 use crate::compare::compare;
+use crate::embed::{duplicates, embed};
 use crate::evaluate::{evaluate, print_summary};
 use crate::import::import;
 use crate::init::init;
 use crate::inspect::inspect;
+use crate::label_next::label_next;
 use crate::list::list;
 use crate::output::{print, print_json, print_paths};
 use crate::predict::predict;
@@ -46,6 +48,9 @@ pub fn dispatch(cli: &Cli) -> Result<()> {
         Command::Predict(what) => predict(what, shared),
         Command::Report(what) => report(what, shared),
         Command::Import(what) => import(what, shared),
+        Command::Embed(what) => embed(what, shared),
+        Command::Duplicates(what) => duplicates(what, shared),
+        Command::LabelNext(what) => label_next(what, shared),
         Command::Selftest { dirs } => selftest(dirs, shared),
         Command::Check(what) => check(what, shared),
         Command::Fork(what) => fork(what, shared),

@@ -32,8 +32,6 @@ pub fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
     let classifier = model.classifier(&path)?.frozen();
     let [height, width] = model.info.image_size;
     let shape = [model.info.channels, height, width];
-    let values: usize = shape.iter().product();
-    let batch_size = (BATCH_VALUES / values.max(1)).clamp(1, BATCH);
     let files = image_files(&listed(&what.images)?)?;
     let lines = what.jsonl || what.csv;
     let all = shared.json || what.jsonl || shared.verbose;
@@ -72,7 +70,7 @@ pub fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
                 images: read.images,
                 labels: Vec::new(),
             },
-            batch_size,
+            batch_size: batch_size(shape),
         };
         let mut stage = StageProgress::new(evaluator.name, indices.len());
         let clean =
@@ -116,8 +114,14 @@ pub fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
     }
 }
 
+/// Images of a shape in a forward pass.
+pub fn batch_size(shape: [usize; 3]) -> usize {
+    let values: usize = shape.iter().product();
+    (BATCH_VALUES / values.max(1)).clamp(1, BATCH)
+}
+
 /// Paths as they are named; `-` stands for those on standard input, one a line.
-fn listed(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+pub fn listed(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut all = Vec::new();
     for path in paths {
         if path.as_os_str() != "-" {

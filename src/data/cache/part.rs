@@ -224,6 +224,7 @@ impl Part {
             images: split.images.places().collect(),
             labels: split.labels.clone(),
         };
+        let files = dataset.train.images.files();
         let description = Description {
             source: self.source.clone(),
             name: dataset.name.clone(),
@@ -234,6 +235,8 @@ impl Part {
             val: dataset.val.as_ref().map(places),
             notes: dataset.notes.clone(),
             reading: dataset.reading,
+            base: files.map_or_else(PathBuf::new, |files| files.base.clone()),
+            files: files.map_or_else(Vec::new, |files| files.names.clone()),
             checksums: checksums(dataset.train.images.block()),
         };
         let text = serde_json::to_vec(&description).expect("plain values");

@@ -1,0 +1,419 @@
+//! `advcl embed`: features of images as a file, and pairs of images whose features are close.
+
+use std::io::{BufWriter, Seek as _, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use advcl::active::similar;
+use advcl::burn::tensor::{Tensor, TensorData};
+use advcl::data::{self, Channels, Damaged, Images, Reading, Size};
+use advcl::files::{Output, check_output, write_output};
+use advcl::nn::FrozenEncoder;
+use advcl::run::Model;
+use advcl::session::Context;
+use advcl::tensor::{to_tensor, to_vec, unit_rows};
+use advcl::{Error, device};
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::args::{self, Shared};
+use crate::format::{Table, in_csv};
+use crate::output::{print, print_json, printable};
+use crate::predict::{batch_size, listed, model_file};
+use crate::progress::{Progress, print_status};
+use crate::signals::{STOP, listen};
+
+/// Images that are read before their features are computed.
+const CHUNK: usize = 4096;
+
+/// What is known of an image beside its features.
+#[derive(Clone, Debug, Default, Serialize)]
+struct Origin {
+    /// Its file; "train/17" for the eighteenth image of a split that has no files.
+    path: String,
+    split: String,
+    label: String,
+}
+
+/// An encoder, and how images are read for it.
+struct Embedder {
+    encoder: FrozenEncoder,
+    shape: [usize; 3],
+    features: usize,
+    reading: Reading,
+    normalized: bool,
+}
+
+impl Embedder {
+    fn load(path: &Path, normalized: bool, context: &Context) -> Result<Self> {
+        let model = Model::load(&model_file(path)?, &context.device)?;
+        let [height, width] = model.info.image_size;
+        Ok(Self {
+            encoder: FrozenEncoder::new(&model.backbone.encoder, model.info.route),
+            shape: [model.info.channels, height, width],
+            features: model.info.encoder.features(),
+            reading: model.info.reading,
+            normalized,
+        })
+    }
+
+    /// Calls `each` with the features of every image, `[images, features]`, row-major, a batch at a time. A file that cannot
+    /// be read is reported. Returns the number of those, and of all.
+    fn each(
+        &self,
+        sources: &[PathBuf],
+        context: &mut Context,
+        mut each: impl FnMut(Vec<Origin>, Vec<f32>) -> Result<()>,
+    ) -> Result<(usize, usize)> {
+        let (sets, files): (Vec<_>, Vec<_>) = sources.iter().partition(|source| is_set(source));
+        let files: Vec<PathBuf> = files.into_iter().cloned().collect();
+        let files = data::image_files(&listed(&files)?)?;
+        let (mut failed, mut all) = (0, files.len());
+        let mut done = 0;
+        for chunk in files.chunks(CHUNK) {
+            let mut read = data::read_images(chunk, self.shape, &self.reading)?;
+            if files.len() == 1
+                && let Some((_, error)) = read.faults.pop()
+            {
+                return Err(error.into());
+            }
+            for (_, error) in &read.faults {
+                print_status(&format!("error: {}", printable(&error.to_string())));
+            }
+            failed += read.faults.len();
+            let origin = |i: usize| Origin {
+                path: read.files[i].to_string_lossy().into_owned(),
+                ..Origin::default()
+            };
+            self.of_images(
+                &read.images,
+                origin,
+                (done, files.len()),
+                context,
+                &mut each,
+            )?;
+            done += chunk.len();
+        }
+        for source in sets {
+            let set = self.load_set(source)?;
+            let splits = [
+                ("train", Some(&set.train)),
+                ("val", set.val.as_ref()),
+                ("test", Some(&set.test)),
+            ];
+            for (name, split) in splits {
+                let Some(split) = split else { continue };
+                let origin = |i: usize| Origin {
+                    path: match split.images.path(i) {
+                        Some(path) => path.to_string_lossy().into_owned(),
+                        None => format!("{name}/{i}"),
+                    },
+                    split: name.to_owned(),
+                    label: split
+                        .labels
+                        .get(i)
+                        .map_or(String::new(), |label| set.classes[*label].clone()),
+                };
+                all += split.images.len();
+                self.of_images(
+                    &split.images,
+                    origin,
+                    (0, split.images.len()),
+                    context,
+                    &mut each,
+                )?;
+            }
+        }
+        Ok((failed, all))
+    }
+
+    fn load_set(&self, source: &Path) -> Result<data::Dataset> {
+        let [channels, height, width] = self.shape;
+        let reading = Reading {
+            size: Some(Size::Sides([height, width])),
+            channels: Some(match channels {
+                1 => Channels::Gray,
+                _ => Channels::Rgb,
+            }),
+            ..self.reading
+        };
+        let set = data::load_as(&source.to_string_lossy(), &reading, Damaged::Skip)?;
+        for note in &set.notes {
+            print_status(&printable(&format!("{}: {note}", set.name)));
+        }
+        Ok(set)
+    }
+
+    /// The features of one part of the images; `progress` is how many are before it, and how many there are.
+    fn of_images(
+        &self,
+        images: &Images,
+        origin: impl Fn(usize) -> Origin,
+        (before, total): (usize, usize),
+        context: &mut Context,
+        each: &mut impl FnMut(Vec<Origin>, Vec<f32>) -> Result<()>,
+    ) -> Result<()> {
+        let indices: Vec<usize> = (0..images.len()).collect();
+        let mut done = before;
+        for batch in indices.chunks(batch_size(self.shape)) {
+            let mut features = self
+                .encoder
+                .features(to_tensor(images.batch(batch), &context.device));
+            if self.normalized {
+                features = unit_rows(features);
+            }
+            let features = to_vec(features);
+            let origins: Vec<Origin> = batch.iter().map(|&i| origin(i)).collect();
+            let rows = features.chunks_exact(self.features).zip(&origins);
+            for (row, origin) in rows {
+                if let Some(value) = row.iter().find(|value| !value.is_finite()) {
+                    let expected = "features that are finite numbers";
+                    return Err(
+                        Error::format(&origin.path, "image", expected, value.to_string()).into(),
+                    );
+                }
+            }
+            each(origins, features)?;
+            done += batch.len();
+            context.progress("embed", done, total, "images")?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a source is a data set rather than image files.
+fn is_set(path: &Path) -> bool {
+    let name = path.to_string_lossy();
+    if path.is_dir() {
+        return data::image_files(&[path.to_path_buf()]).is_err();
+    }
+    match path.exists() {
+        true => data::names_a_set(&name),
+        false => data::EMBEDDED.contains(&&*name),
+    }
+}
+
+/// Kinds of files that features are written to.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Npy,
+    Csv,
+    Parquet,
+}
+
+impl Kind {
+    fn of(path: &Path) -> Result<Self> {
+        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+        match extension.as_deref() {
+            Some("npy") => Ok(Self::Npy),
+            Some("csv") => Ok(Self::Csv),
+            Some("parquet") if cfg!(feature = "parquet") => Ok(Self::Parquet),
+            Some("parquet") => {
+                let problem = "this build writes no Parquet";
+                let hint = "build it with --features parquet, or name a .npy or .csv file";
+                Err(Error::input("-o", problem, hint).into())
+            }
+            _ => {
+                let problem = format!(
+                    "expected a name that ends in .npy, .csv or .parquet, found {}",
+                    path.display()
+                );
+                Err(Error::input("-o", problem, "features.npy, say").into())
+            }
+        }
+    }
+}
+
+/// Writes the features of images, in the order in which they are named.
+pub fn embed(what: &args::Embed, shared: &Shared) -> Result<()> {
+    let kind = Kind::of(&what.output)?;
+    let inputs: Vec<&Path> = what
+        .images
+        .iter()
+        .chain([&what.model])
+        .map(PathBuf::as_path)
+        .collect();
+    check_output(&what.output, "-o", &inputs, what.replace)?;
+    let list = what.output.with_extension("paths.csv");
+    if kind == Kind::Npy {
+        check_output(&list, "-o", &inputs, what.replace)?;
+    }
+    let device = device::open(&shared.device)?;
+    listen()?;
+    let mut progress = Progress::new(shared.quiet);
+    let mut context = Context::new(device)
+        .stopped_by(&STOP)
+        .observed(|event| progress.on_event(event));
+    let embedder = Embedder::load(&what.model, what.normalize, &context)?;
+    let mut output = BufWriter::new(Output::create(&what.output)?);
+    let failed = |error| Error::io("write", &what.output)(error);
+    let mut paths = String::from("path,split,label\n");
+    let mut count = 0;
+    match kind {
+        Kind::Npy => output
+            .write_all(&npy_header([0, embedder.features]))
+            .map_err(failed)?,
+        Kind::Csv => {
+            let heads: String = (0..embedder.features).map(|i| format!(",f{i}")).collect();
+            writeln!(output, "path,split,label{heads}").map_err(failed)?;
+        }
+        Kind::Parquet => {}
+    }
+    #[cfg(feature = "parquet")]
+    let mut table = match kind {
+        Kind::Parquet => Some(parquet_file::Writer::new(&what.output)?),
+        _ => None,
+    };
+    let written = embedder.each(&what.images, &mut context, |origins, features| {
+        count += origins.len();
+        #[cfg(feature = "parquet")]
+        if let Some(table) = &mut table {
+            return table.add(&origins, &features);
+        }
+        let line = |origin: &Origin| {
+            [&origin.path, &origin.split, &origin.label]
+                .map(|cell| in_csv(cell))
+                .join(",")
+        };
+        if kind == Kind::Npy {
+            for value in &features {
+                output.write_all(&value.to_le_bytes()).map_err(failed)?;
+            }
+            origins
+                .iter()
+                .for_each(|origin| paths += &(line(origin) + "\n"));
+            return Ok(());
+        }
+        for (row, origin) in features.chunks_exact(embedder.features).zip(&origins) {
+            let values: String = row.iter().map(|value| format!(",{value}")).collect();
+            writeln!(output, "{}{values}", line(origin)).map_err(failed)?;
+        }
+        Ok(())
+    });
+    drop(context);
+    progress.finish();
+    let (failed_files, files) = written?;
+    #[cfg(feature = "parquet")]
+    if let Some(table) = table {
+        table.finish()?;
+    }
+    if kind == Kind::Npy {
+        output.seek(SeekFrom::Start(0)).map_err(failed)?;
+        output
+            .write_all(&npy_header([count, embedder.features]))
+            .map_err(failed)?;
+    }
+    if kind != Kind::Parquet {
+        let output = output
+            .into_inner()
+            .map_err(|error| failed(error.into_error()))?;
+        output.finish()?;
+    }
+    let mut made = vec![what.output.clone()];
+    if kind == Kind::Npy {
+        write_output(&list, paths.as_bytes())?;
+        made.push(list);
+    }
+    if shared.json {
+        print_json(&serde_json::json!({
+            "files": made, "images": count, "features": embedder.features, "failed": failed_files,
+        }))?;
+    } else {
+        let names: Vec<String> = made.iter().map(|path| path.display().to_string()).collect();
+        print(&format!(
+            "{count} images, {} features each: {}\n",
+            embedder.features,
+            names.join(", ")
+        ))?;
+    }
+    unread(failed_files, files)
+}
+
+fn unread(failed: usize, files: usize) -> Result<()> {
+    match failed {
+        0 => Ok(()),
+        failed => Err(Error::Unread { failed, files }.into()),
+    }
+}
+
+/// Length of the header of a .npy file: the same for every number of images, because it is written before they are
+/// counted.
+const NPY_HEADER: usize = 128;
+
+/// The header of a .npy file of f32 (NumPy's format 1.0).
+fn npy_header([rows, columns]: [usize; 2]) -> Vec<u8> {
+    let text =
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
+    let width = NPY_HEADER - 11;
+    let text = format!("{text:width$}\n");
+    let length = (text.len() as u16).to_le_bytes();
+    [b"\x93NUMPY\x01\x00", &length[..], text.as_bytes()].concat()
+}
+
+/// A pair of images that look alike to the encoder.
+#[derive(Serialize)]
+struct Pair {
+    first: Origin,
+    second: Origin,
+    cosine: f32,
+}
+
+/// Lists pairs of images whose features have a large cosine.
+pub fn duplicates(what: &args::Duplicates, shared: &Shared) -> Result<()> {
+    if !(what.threshold > 0.0 && what.threshold <= 1.0) {
+        let problem = format!(
+            "expected a cosine above 0, 1 at most, found {}",
+            what.threshold
+        );
+        return Err(Error::input("--threshold", problem, "0.99 is usual").into());
+    }
+    let device = device::open(&shared.device)?;
+    listen()?;
+    let mut progress = Progress::new(shared.quiet);
+    let mut context = Context::new(device)
+        .stopped_by(&STOP)
+        .observed(|event| progress.on_event(event));
+    let embedder = Embedder::load(&what.model, true, &context)?;
+    let (mut origins, mut features) = (Vec::new(), Vec::new());
+    let written = embedder.each(&what.images, &mut context, |of, rows| {
+        origins.extend(of);
+        features.extend(rows);
+        Ok(())
+    });
+    let device = context.device.clone();
+    drop(context);
+    progress.finish();
+    let (failed, files) = written?;
+    let data = TensorData::new(features, [origins.len(), embedder.features]);
+    let found = similar(&Tensor::from_data(data, &device), what.threshold);
+    let pair = |(a, b, cosine): (usize, usize, f32)| Pair {
+        first: origins[a].clone(),
+        second: origins[b].clone(),
+        cosine,
+    };
+    let pairs: Vec<Pair> = found.into_iter().map(pair).collect();
+    if shared.json {
+        print_json(&pairs)?;
+    } else {
+        let mut table = Table::new().right("cosine").left("image").left("like");
+        for pair in &pairs {
+            let row = [
+                format!("{:.4}", pair.cosine),
+                pair.second.path.clone(),
+                pair.first.path.clone(),
+            ];
+            table.row(row);
+        }
+        print(&table.text())?;
+        print_status(&format!(
+            "{} pairs of {} images with a cosine of {} or more",
+            pairs.len(),
+            origins.len(),
+            what.threshold
+        ));
+    }
+    unread(failed, files)
+}
+
+#[cfg(feature = "parquet")]
+#[path = "parquet_file.rs"]
+mod parquet_file;
