@@ -39,17 +39,20 @@ pub struct Typical {
 /// fewer, and nothing if `stop` is set meanwhile.
 ///
 /// # Shapes
-/// `features` are unit vectors, `[images, features]`; those of the images that have labels are `labeled`.
+/// `features` are unit vectors, `[images, features]`; those of the images that have labels, if there are any, are
+/// `labeled`.
 pub fn typical(
     features: Tensor<2>,
-    labeled: Tensor<2>,
+    labeled: Option<Tensor<2>>,
     count: usize,
     rng: &mut ChaCha8Rng,
     stop: &AtomicBool,
 ) -> Option<Vec<Typical>> {
-    let ([images, _], [known, _]) = (features.dims(), labeled.dims());
+    let [images, _] = features.dims();
+    let known = labeled.as_ref().map_or(0, |labeled| labeled.dims()[0]);
     let clusters = (known + count).min(MAX_CLUSTERS).min(images + known);
-    let points = Points::new(Tensor::cat(vec![features.clone(), labeled], 0));
+    let all = [features.clone()].into_iter().chain(labeled);
+    let points = Points::new(Tensor::cat(all.collect(), 0));
     let found = points.cluster(clusters.max(1), EFFORT, rng, stop)?;
     let mut members = vec![Vec::new(); clusters.max(1)];
     let mut labels = vec![0; clusters.max(1)];
@@ -168,7 +171,7 @@ mod tests {
         unit_rows(Tensor::from_data(TensorData::new(values, [60, 2]), &device))
     }
 
-    fn chosen(labeled: Tensor<2>, count: usize) -> Vec<usize> {
+    fn chosen(labeled: Option<Tensor<2>>, count: usize) -> Vec<usize> {
         let mut rng = random::generator(0, "test", 0);
         let found = typical(groups(), labeled, count, &mut rng, &AtomicBool::new(false));
         found
@@ -180,8 +183,7 @@ mod tests {
 
     #[test]
     fn one_typical_image_of_each_group_is_chosen_largest_group_first() {
-        let none = groups().narrow(0, 0, 0);
-        let found = chosen(none, 3);
+        let found = chosen(None, 3);
         let group = |image: &usize| (*image >= 30) as usize + (*image >= 50) as usize;
         assert_eq!(found.iter().map(group).collect::<Vec<_>>(), [0, 1, 2]);
         // Near the middle, where they are dense.
@@ -193,11 +195,10 @@ mod tests {
 
     #[test]
     fn what_is_labeled_is_not_asked_for_again() {
-        let labeled = groups().narrow(0, 5, 1);
-        let found = chosen(labeled, 2);
+        let found = chosen(Some(groups().narrow(0, 5, 1)), 2);
         assert!(found.iter().all(|image| *image >= 30), "{found:?}");
         // All there are, each once.
-        let mut all = chosen(groups().narrow(0, 0, 0), 100);
+        let mut all = chosen(None, 100);
         all.sort_unstable();
         assert_eq!(all, (0..60).collect::<Vec<_>>());
     }

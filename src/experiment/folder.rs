@@ -227,8 +227,12 @@ pub fn save(layout: &Layout, recipe: &Recipe, mut about: About) -> Result<()> {
         }
     }
     let same = before.as_ref().is_some_and(|before| before.recipe == whole);
+    let (path, text) = (layout.recipe(), whole.to_toml());
+    if same && about.recipe_hash.is_none() && read_text(&path).is_ok_and(|there| there == text) {
+        // A process that was stopped in between wrote the recipe, and not yet whose it is.
+        wanted.recipe_hash = Some(hash(text.as_bytes()));
+    }
     if !same {
-        let (path, text) = (layout.recipe(), whole.to_toml());
         let users = if path.exists() {
             let there = read_text(&path)?;
             (!is_ours(&there, Some(&about))).then_some(there)

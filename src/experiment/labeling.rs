@@ -102,8 +102,8 @@ impl Experiment {
             };
             let own = unit(&pool)?;
             let labeled = match self.labeled_images() {
-                Some(images) if !images.is_empty() => unit(images)?,
-                _ => own.clone().narrow(0, 0, 0),
+                Some(images) if !images.is_empty() => Some(unit(images)?),
+                _ => None,
             };
             let mut rng = random::generator(context.seed, "label-next", 0);
             let chosen = typical(own, labeled, by_coverage, &mut rng, context.stop);

@@ -8,6 +8,7 @@ mod bad_runs;
 mod cache;
 mod cli;
 mod compare;
+mod embed;
 mod evaluation;
 mod evaluator;
 mod files;

@@ -109,6 +109,10 @@ mod tests {
         for (name, _, text) in SHIPPED {
             for set in overrides {
                 let set: Vec<String> = set.iter().map(|line| (*line).to_owned()).collect();
+                if name == "few-labels" && set[0].starts_with("finetune.slf.plan") {
+                    // Its classifier follows no plan.
+                    continue;
+                }
                 let recipe = Recipe::load(name, &set).expect("possible overrides");
                 let shown = edited(text, &set).expect("TOML");
                 let read = Recipe::parse("shown", &shown, &[]).expect("a recipe");
