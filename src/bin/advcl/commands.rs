@@ -12,6 +12,7 @@ use crate::cache::{self, cache};
 use crate::check::check;
 use crate::compare::compare;
 use crate::evaluate::{evaluate, print_summary};
+use crate::export::export;
 use crate::import::import;
 use crate::init::init;
 use crate::inspect::inspect;
@@ -28,7 +29,9 @@ pub fn dispatch(cli: &Cli) -> Result<()> {
     let shared = &cli.shared.clone().with_options();
     // Winograd is off by about 1e-5: fine for training, not for the last digit.
     let winograd = match shared.conv {
-        ConvAlgorithm::Auto => !matches!(cli.command, Command::Selftest { .. }),
+        ConvAlgorithm::Auto => {
+            !matches!(cli.command, Command::Selftest { .. } | Command::Export(_))
+        }
         ConvAlgorithm::Winograd => true,
         ConvAlgorithm::Direct => false,
     };
@@ -46,6 +49,7 @@ pub fn dispatch(cli: &Cli) -> Result<()> {
         Command::Predict(what) => predict(what, shared),
         Command::Report(what) => report(what, shared),
         Command::Import(what) => import(what, shared),
+        Command::Export(what) => export(what, shared),
         Command::Selftest { dirs } => selftest(dirs, shared),
         Command::Check(what) => check(what, shared),
         Command::Fork(what) => fork(what, shared),

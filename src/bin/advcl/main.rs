@@ -8,6 +8,7 @@ mod commands;
 mod compare;
 mod duration;
 mod evaluate;
+mod export;
 mod format;
 mod import;
 mod init;
