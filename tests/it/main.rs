@@ -10,6 +10,7 @@ mod cli;
 mod compare;
 mod evaluation;
 mod evaluator;
+mod export;
 mod files;
 mod folder;
 mod harness;
