@@ -24,6 +24,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 root = pathlib.Path(__file__).resolve().parent.parent
+sys.dont_write_bytecode = True
 sys.path.insert(0, str(root / "python"))
 import advcl as ours  # noqa: E402
 

@@ -19,7 +19,7 @@ use crate::nn::{Encoder, Linear, Route};
 use crate::pixels::Pixels;
 use crate::run::{Model, ModelInfo};
 
-pub use verify::{Verified, random_images};
+pub use verify::{MOST, Verified};
 
 /// Format of an exported file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

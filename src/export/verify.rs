@@ -18,7 +18,7 @@ use crate::weights::{self, Tensors};
 use crate::{files, random};
 
 /// Largest difference of an output, over the largest output, that is rounding.
-const MOST: f32 = 1e-4;
+pub const MOST: f32 = 1e-4;
 /// Pixels of an image from which on fewer images are compared: they are many.
 const LARGE: usize = 128 * 128;
 
@@ -34,7 +34,7 @@ pub struct Verified {
 }
 
 /// Random images for a model.
-pub fn random_images(info: &ModelInfo) -> Images {
+fn random_images(info: &ModelInfo) -> Images {
     let [height, width] = info.image_size;
     let shape = [info.channels, height, width];
     let count = count(shape) * shape.iter().product::<usize>();
@@ -174,4 +174,77 @@ fn read_again(network: &Network, format: ExportFormat, content: &[u8]) -> Result
     let mut tensors: Tensors = tensors.into_iter().filter_map(own).collect();
     let linear = weights::import(linear.zeros(), &mut tensors, &[], &path)?;
     Ok(Computed::by_network(encoder, Some(&linear)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::{Notes, export};
+    use crate::nn::Backbone;
+
+    /// A model of random weights, normalised inside.
+    fn model(depth: usize, stem: &str, seed: u64, device: &Device) -> Model {
+        let info = serde_json::json!({
+            "format": 2, "method": "imported", "depth": depth, "width": 3, "stem": stem, "channels": 3,
+            "image_size": [9, 14], "classes": ["a", "b"], "routes": ["normal"], "route": "normal", "projection": false,
+            "clusters": [], "pseudo_labels": null, "finetuning": null, "recipe": "", "advcl_version": "0.1.0",
+            "normalize": { "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25] },
+        });
+        let info: ModelInfo = serde_json::from_value(info).expect("a description");
+        let mut rng = random::generator(seed, "test", 0);
+        let encoder = Encoder::new(&info.encoder, 3, 1, &mut rng, device);
+        let linear = Linear::new(info.encoder.features(), 2, &mut rng, device);
+        let encoder = encoder.normalized(info.normalize.clone());
+        Model {
+            backbone: Backbone::without_heads(encoder),
+            linear: Some(linear),
+            info,
+        }
+    }
+
+    #[test]
+    fn files_of_this_network_hold_and_those_of_another_do_not() {
+        let device = crate::device::open("cpu").expect("the CPU");
+        let origin = Path::new("model.safetensors");
+        for (depth, stem) in [(10, "cifar"), (50, "strided")] {
+            let [one, other] = [1, 2].map(|seed| model(depth, stem, seed, &device));
+            for format in [
+                ExportFormat::Onnx,
+                ExportFormat::Torchvision,
+                ExportFormat::Safetensors,
+            ] {
+                let settings = ExportSettings {
+                    format,
+                    features: false,
+                    route: None,
+                    input: OnnxInput::Uint8,
+                };
+                let real = random_images(&other.info);
+                let exported = |model| {
+                    export(
+                        model,
+                        origin,
+                        &device,
+                        &settings,
+                        &Notes::default(),
+                        Some(&real),
+                    )
+                };
+                let [own, others] = [&one, &other].map(|model| exported(model).expect("an export"));
+                assert_eq!((own.verified.random, own.verified.real), (4, 4));
+                let network = Network {
+                    info: &one.info,
+                    device: &device,
+                    encoder: one.backbone.encoder.clone(),
+                    linear: one.linear.clone(),
+                };
+                let compared = |content: &[u8]| verify(&network, &settings, content, origin, None);
+                compared(&own.content).expect("its own");
+                let error = compared(&others.content).expect_err("of other weights");
+                assert!(matches!(error, Error::Export { .. }), "{error}");
+                assert_eq!(error.exit_code(), 1);
+                compared(&own.content[..own.content.len() - 9]).expect_err("a part of it");
+            }
+        }
+    }
 }

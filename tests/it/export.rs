@@ -31,14 +31,17 @@ fn every_format_is_written_compared_and_said() {
     ] {
         transcript.run(command, 0);
     }
-    transcript.add_shape(&advcl(path, "export run/advcl/slf --format onnx -o j.onnx --json").expect(0));
+    transcript
+        .add_shape(&advcl(path, "export run/advcl/slf --format onnx -o j.onnx --json").expect(0));
     transcript.check("export");
     // One branch of the model's, predicting as the model does.
     let predictions = |model: &str| {
         let answer = advcl(path, &format!("predict {model} image.png --json")).expect(0);
         let answer = answer.json();
         let classes = answer[0]["classes"].as_array().expect("classes").clone();
-        let logits = classes.iter().map(|class| class["logit"].as_f64().expect("a number"));
+        let logits = classes
+            .iter()
+            .map(|class| class["logit"].as_f64().expect("a number"));
         logits.collect::<Vec<_>>()
     };
     put(path.join("image.png"), crate::png(28, &[130; 784]));
@@ -46,10 +49,19 @@ fn every_format_is_written_compared_and_said() {
         predictions("run/advcl/slf"),
         predictions("advcl-slf-exported.safetensors"),
     );
-    assert!(whole.iter().zip(&alone).all(|(a, b)| (a - b).abs() < 1e-5), "{whole:?} {alone:?}");
-    let sizes = ["run/advcl/slf/model.safetensors", "advcl-slf-exported.safetensors"];
+    assert!(
+        whole.iter().zip(&alone).all(|(a, b)| (a - b).abs() < 1e-5),
+        "{whole:?} {alone:?}"
+    );
+    let sizes = [
+        "run/advcl/slf/model.safetensors",
+        "advcl-slf-exported.safetensors",
+    ];
     let [before, after] = sizes.map(|file| get(path.join(file)).len());
-    assert!(after < before, "heads and branches are left out: {after} of {before} bytes");
+    assert!(
+        after < before,
+        "heads and branches are left out: {after} of {before} bytes"
+    );
 }
 
 #[test]
@@ -58,7 +70,11 @@ fn a_state_dict_is_imported_again_and_whole() {
     let path = folder.path();
     copy(&golden(), &path.join("theirs"));
     let numbers = "--mean 0.49,0.48,0.45 --std 0.25,0.24,0.26";
-    advcl(path, &format!("import theirs/bare.pt --image-size 16 {numbers} -o m.safetensors")).expect(0);
+    advcl(
+        path,
+        &format!("import theirs/bare.pt --image-size 16 {numbers} -o m.safetensors"),
+    )
+    .expect(0);
     let mut transcript = Transcript::new(path);
     transcript.run("export m.safetensors --format torchvision --features", 0);
     transcript.check("export_of_an_import");
@@ -68,7 +84,10 @@ fn a_state_dict_is_imported_again_and_whole() {
     assert_eq!(tensors["bn1.num_batches_tracked"], (vec![], vec![0.0]));
     assert!(tensors.contains_key("layer2.0.downsample.1.running_var"));
     let normalize = &metadata["normalize"];
-    assert!(normalize.contains("0.49") && normalize.contains("0.26"), "{normalize}");
+    assert!(
+        normalize.contains("0.49") && normalize.contains("0.26"),
+        "{normalize}"
+    );
     advcl(path, &format!("import m-features-torchvision.safetensors --image-size 16 {numbers} -o again.safetensors"))
         .expect(0);
     let (first, _) = weights::load(&path.join("m.safetensors")).expect("a model");
@@ -91,11 +110,15 @@ fn bytes_and_floats_give_the_same_and_other_weights_do_not() {
         };
         export(&model, &path, &device, &settings, &Notes::default(), None).expect("an export")
     };
-    let [bytes, floats] = [OnnxInput::Uint8, OnnxInput::Float].map(|input| exported(input, Route::Pgd));
+    let [bytes, floats] =
+        [OnnxInput::Uint8, OnnxInput::Float].map(|input| exported(input, Route::Pgd));
     assert!(bytes.verified.largest_difference < 1e-5 && floats.verified.largest_difference < 1e-5);
     assert!(bytes.content != floats.content);
     let other = exported(OnnxInput::Float, Route::Normal);
-    assert!(other.content != floats.content, "another branch has other weights");
+    assert!(
+        other.content != floats.content,
+        "another branch has other weights"
+    );
 }
 
 #[test]

@@ -6,7 +6,8 @@ use advcl::data::Images;
 use advcl::device;
 use advcl::experiment::{Cell, Data, FolderRecipe, Outcome, Purpose, has_begun, kept_outcomes};
 use advcl::export::{
-    self, ExportFormat, ExportSettings, Exported, Figure, Notes, OnnxInput, ThreatModel,
+    self, ExportFormat, ExportSettings, Exported, Figure, MOST, Notes, OnnxInput, ThreatModel,
+    Verified,
 };
 use advcl::files::{check_output, write_output};
 use advcl::nn::Depth;
@@ -116,16 +117,14 @@ fn rows(
             format!("{}, in its metadata", notes.figures.len()),
         ));
     }
-    let verified = &exported.verified;
-    let images = match verified.real {
-        0 => format!("{} random images", verified.random),
-        real => format!("{} random and {real} real images", verified.random),
+    let images = match &exported.verified {
+        Verified {
+            random, real: 0, ..
+        } => format!("{random} random images"),
+        Verified { random, real, .. } => format!("{random} random and {real} real images"),
     };
-    let difference = format!(
-        "the model's outputs to {:.0e} on {images}",
-        verified.largest_difference
-    );
-    rows.push(("verified", difference));
+    let verified = format!("read again: the model's outputs to {MOST:.0e} on {images}");
+    rows.push(("verified", verified));
     let owned = rows
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value));
