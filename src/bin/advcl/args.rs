@@ -48,7 +48,7 @@ pub struct Shared {
         display_order = 101
     )]
     pub cpu_kernels: InstructionSet,
-    /// Convolution on the CPU: auto (winograd; selftest, export: direct), winograd, direct
+    /// CPU convolution: auto (direct in selftest, export), winograd, direct
     #[arg(
         long,
         value_enum,

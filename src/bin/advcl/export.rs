@@ -10,7 +10,7 @@ use advcl::export::{
     Verified,
 };
 use advcl::files::{check_output, write_output};
-use advcl::nn::Depth;
+use advcl::nn::{Depth, Stem};
 use advcl::recipe::{SplitName, Threat};
 use advcl::run::{Layout, Model, ModelInfo, layout};
 use anyhow::Result;
@@ -131,30 +131,36 @@ fn rows(
     owned.collect()
 }
 
-/// Lines of Python that load a state dict.
+/// Lines of Python that load a state dict into torchvision's own ResNet, which is of width 64.
 fn in_torchvision(info: &ModelInfo, settings: &ExportSettings, output: &Path) -> String {
-    let (depth, encoder) = (info.encoder.depth, &info.encoder);
-    let block = if depth == Depth::D50 {
-        "Bottleneck"
-    } else {
-        "BasicBlock"
+    let (depth, width) = (info.encoder.depth, info.encoder.width);
+    if width != 64 {
+        return format!(
+            "torchvision's ResNet is of width 64, this one of {width}: README.md has the lines of Python that load it"
+        );
+    }
+    let block = match depth {
+        Depth::D50 => "Bottleneck",
+        _ => "BasicBlock",
     };
-    let classes = info.classes.len();
-    let mut lines = vec!["in PyTorch:".to_owned()];
-    if encoder.width == 64 {
-        lines.push(format!(
+    let mut lines = vec![
+        "in PyTorch:".to_owned(),
+        format!(
             "net = torchvision.models.ResNet(torchvision.models.resnet.{block}, {:?}, num_classes={})",
             depth.blocks(),
-            classes.max(1),
-        ));
-    } else {
-        lines.push(format!(
-            "net = …  # torchvision's ResNet is of width 64, this one of {}: README.md has the lines",
-            encoder.width
-        ));
-    }
-    lines.extend(stem_lines(info));
-    if settings.features || classes == 0 {
+            info.classes.len().max(1),
+        ),
+    ];
+    let stride = match info.encoder.stem {
+        Stem::Cifar => 1,
+        Stem::Strided => 2,
+    };
+    let channels = info.channels;
+    lines.push(format!(
+        "net.conv1 = torch.nn.Conv2d({channels}, 64, 3, {stride}, 1, bias=False)"
+    ));
+    lines.push("net.maxpool = torch.nn.Identity()".to_owned());
+    if settings.features {
         lines.push("net.fc = torch.nn.Identity()".to_owned());
     }
     lines.push(format!(
@@ -162,19 +168,6 @@ fn in_torchvision(info: &ModelInfo, settings: &ExportSettings, output: &Path) ->
         output.display().to_string()
     ));
     lines.join("\n  ")
-}
-
-/// Lines of Python that replace torchvision's first layers by a model's.
-fn stem_lines(info: &ModelInfo) -> Vec<String> {
-    let stride = match info.encoder.stem {
-        advcl::nn::Stem::Cifar => 1,
-        advcl::nn::Stem::Strided => 2,
-    };
-    let (channels, width) = (info.channels, info.encoder.width);
-    vec![
-        format!("net.conv1 = torch.nn.Conv2d({channels}, {width}, 3, {stride}, 1, bias=False)"),
-        "net.maxpool = torch.nn.Identity()".to_owned(),
-    ]
 }
 
 /// Place of a model in a run folder.
