@@ -176,6 +176,18 @@ pub enum Error {
         /// Number of files that were checked.
         files: usize,
     },
+    /// An exported model that does not compute what the model does; nothing was written.
+    #[error("{}: its export as {format} computes something else: off by {gap:.1e}, expected {most:.0e} at most", path.display())]
+    Export {
+        /// Model file.
+        path: PathBuf,
+        /// Format of the export.
+        format: &'static str,
+        /// Largest difference of the outputs, over the largest output.
+        gap: f32,
+        /// Largest difference that is rounding.
+        most: f32,
+    },
     /// Golden vectors that this machine does not reproduce.
     #[error("self-test: {failed} of {total} checks failed")]
     SelfTest {
@@ -310,6 +322,9 @@ impl Error {
             Self::Unread { .. } => Some("all other images were read"),
             Self::Damaged { .. } => Some("nothing was changed; what to do is said above"),
             Self::Interrupted { .. } => Some("run the same command again to go on"),
+            Self::Export { .. } => Some(
+                "nothing was written; with another device or --cpu-kernels portable this tells the computation from the file; please report it",
+            ),
             Self::SelfTest { .. } => {
                 Some("results from this device cannot be trusted; please report the lines above")
             }
@@ -339,6 +354,7 @@ impl Error {
             | Self::Examples { .. }
             | Self::Damaged { .. }
             | Self::Unread { .. }
+            | Self::Export { .. }
             | Self::SelfTest { .. } => 1,
             _ => 2,
         }

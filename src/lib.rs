@@ -103,6 +103,7 @@ pub mod device;
 pub mod error;
 pub mod evaluate;
 pub mod experiment;
+pub mod export;
 #[doc(hidden)] // for the program
 pub mod files;
 pub mod finetune;

@@ -166,6 +166,18 @@ pub fn serialize(path: &Path, tensors: &Tensors, metadata: &[(&str, String)]) ->
         let view = TensorView::new(Dtype::F32, shape.to_vec(), bytes);
         (name.as_str(), view.expect("four bytes a value"))
     });
+    serialize_views(path, views, metadata)
+}
+
+/// As [`serialize`], of tensors of any type.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(crate) fn serialize_views<'a>(
+    path: &Path,
+    views: impl IntoIterator<Item = (&'a str, TensorView<'a>)>,
+    metadata: &[(&str, String)],
+) -> Result<Vec<u8>> {
     let metadata = metadata
         .iter()
         .map(|(key, value)| ((*key).to_owned(), value.clone()))

@@ -9,10 +9,13 @@ use super::norm::{Route, RouteNorm};
 use super::resnet::{Block, Encoder, Normalize};
 
 /// A convolution with the BatchNorm behind it.
-struct Folded {
-    weight: Tensor<4>,
-    shift: Tensor<1>,
-    stride: usize,
+pub struct Folded {
+    /// `[out, in, kernel, kernel]`, with the norm's scale; its padding is half the kernel.
+    pub weight: Tensor<4>,
+    /// What is added to the output, `[out]`.
+    pub shift: Tensor<1>,
+    /// In both directions.
+    pub stride: usize,
 }
 
 impl Folded {
@@ -32,11 +35,14 @@ impl Folded {
     }
 }
 
-struct FrozenBlock {
+/// A residual block: ReLU follows every convolution but the shortcut's, and the last one after the sum.
+pub struct FrozenBlock {
     /// All but the last.
-    first: Vec<Folded>,
-    last: Folded,
-    shortcut: Option<Folded>,
+    pub first: Vec<Folded>,
+    /// Its output and the shortcut's are added.
+    pub last: Folded,
+    /// The projection of the shortcut; none where the input is added as it is.
+    pub shortcut: Option<Folded>,
 }
 
 impl FrozenBlock {
@@ -67,9 +73,12 @@ impl FrozenBlock {
 
 /// An [`Encoder`] that does not change any more. Its features are those of the encoder in evaluation mode, to rounding.
 pub struct FrozenEncoder {
-    stem: Folded,
-    blocks: Vec<FrozenBlock>,
-    normalize: Option<Normalize>,
+    /// The first convolution.
+    pub stem: Folded,
+    /// In the order in which they follow each other.
+    pub blocks: Vec<FrozenBlock>,
+    /// What is done to the images before.
+    pub normalize: Option<Normalize>,
 }
 
 impl FrozenEncoder {

@@ -14,7 +14,7 @@ pub use engine::{
     CpuKernels, Precision, arithmetic, choose_cpu_kernels, cpu_kernels, has_bf16, instruction_sets,
     with_precision,
 };
-pub use frozen::{FrozenClassifier, FrozenEncoder};
+pub use frozen::{Folded, FrozenBlock, FrozenClassifier, FrozenEncoder};
 pub use layer::{Conv, Linear};
 pub use model::{Backbone, Classifier};
 pub use norm::{BatchNorm, Mode, Route, RouteNorm, Statistics};

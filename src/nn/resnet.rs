@@ -26,7 +26,7 @@ pub enum Depth {
 
 impl Depth {
     /// Blocks of each of the four stages.
-    fn blocks(self) -> [usize; 4] {
+    pub fn blocks(self) -> [usize; 4] {
         match self {
             Self::D10 => [1; 4],
             Self::D18 => [2; 4],
@@ -75,6 +75,16 @@ pub enum Stem {
     Cifar,
     /// 3 × 3, stride 2: a quarter of the work, for larger images or smaller machines.
     Strided,
+}
+
+impl Stem {
+    /// Name in recipes and model files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cifar => "cifar",
+            Self::Strided => "strided",
+        }
+    }
 }
 
 /// What fixes the encoder's shape.
@@ -238,6 +248,16 @@ impl Normalize {
             )),
             None => Ok(Self { mean, std }),
         }
+    }
+
+    /// Mean of each channel.
+    pub fn mean(&self) -> &[f32] {
+        &self.mean
+    }
+
+    /// Standard deviation of each channel.
+    pub fn std(&self) -> &[f32] {
+        &self.std
     }
 
     /// Of the images.

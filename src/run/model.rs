@@ -262,7 +262,7 @@ impl Model {
     /// # Errors
     /// [`Error::Io`]; [`Error::Diverged`] for weights that are not finite, and nothing is written.
     pub fn save(&self, path: &Path) -> Result<()> {
-        files::write_atomic(path, &self.serialize(path)?)
+        files::write_atomic(path, &self.serialize(path, &[])?)
     }
 
     /// Writes the model file where a user wants it: see [`files::write_output`].
@@ -270,10 +270,14 @@ impl Model {
     /// # Errors
     /// As [`Model::save`].
     pub fn save_output(&self, path: &Path) -> Result<()> {
-        files::write_output(path, &self.serialize(path)?)
+        files::write_output(path, &self.serialize(path, &[])?)
     }
 
-    fn serialize(&self, path: &Path) -> Result<Vec<u8>> {
+    /// Content of the file with `more` in its metadata; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Model::save`].
+    pub(crate) fn serialize(&self, path: &Path, more: &[(&str, String)]) -> Result<Vec<u8>> {
         let mut tensors = weights::export(&self.backbone);
         if let Some(linear) = &self.linear {
             let prefixed = |(name, tensor)| (format!("{LINEAR}{name}"), tensor);
@@ -290,7 +294,8 @@ impl Model {
             }
         }
         let info = serde_json::to_string(&self.info).expect("plain values");
-        weights::serialize(path, &tensors, &[(METADATA, info)])
+        let metadata = [&[(METADATA, info)][..], more].concat();
+        weights::serialize(path, &tensors, &metadata)
     }
 
     /// Reads a model file, strictly.

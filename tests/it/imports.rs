@@ -16,7 +16,7 @@ const LAYERS: [&str; 18] = [
     "compare",
     "experiment",
     "preview bench",
-    "recipe evaluate selftest",
+    "recipe evaluate selftest export",
     "import pretrain",
     "probe active",
     "finetune run",

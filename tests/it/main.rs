@@ -11,6 +11,7 @@ mod compare;
 mod embed;
 mod evaluation;
 mod evaluator;
+mod export;
 mod files;
 mod folder;
 mod harness;

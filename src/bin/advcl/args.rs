@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use advcl::experiment::{Stale, Strategy};
+use advcl::export;
 use advcl::files::expand_home;
 use advcl::nn::{self, Route};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -47,7 +48,7 @@ pub struct Shared {
         display_order = 101
     )]
     pub cpu_kernels: InstructionSet,
-    /// Convolution on the CPU: auto (winograd, in selftest direct), winograd, direct
+    /// CPU convolution: auto (direct in selftest, export), winograd, direct
     #[arg(
         long,
         value_enum,
@@ -194,6 +195,11 @@ pub enum Command {
         Then: --set 'pretrain.deacl.teacher = \"./teacher.safetensors\"' or --set 'cluster.model = \"./teacher.safetensors\"'"
     )]
     Import(Import),
+    /// Export a model for other programs: ONNX, or weights with torchvision's names or ours
+    #[command(
+        after_help = "Example: advcl export runs/quickstart/advcl/slf --format onnx -o model.onnx"
+    )]
+    Export(Export),
     /// Check this machine's numbers against golden vectors
     #[command(after_help = "Example: advcl selftest --device cpu -v")]
     Selftest {
@@ -396,6 +402,70 @@ pub struct Import {
     /// Standard deviations of the normalization
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', requires = "mean")]
     pub std: Vec<f32>,
+}
+
+#[derive(Args)]
+pub struct Export {
+    /// model.safetensors of a run folder, or the folder that holds it
+    pub model: PathBuf,
+    /// onnx: a graph; torchvision: a state dict with its names; safetensors: a model file of one BatchNorm branch
+    #[arg(long, value_enum, hide_possible_values = true)]
+    pub format: ExportFormat,
+    /// File to write [default: the model's name, in the working directory]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace the file if it exists
+    #[arg(long)]
+    pub replace: bool,
+    /// The encoder alone: images to features
+    #[arg(long)]
+    pub features: bool,
+    /// BatchNorm branch [default: the model's]
+    #[arg(long, value_parser = PossibleValuesParser::new(Route::ALL.map(Route::name)).try_map(|name| name.parse::<Route>()))]
+    pub route: Option<Route>,
+    /// Input in ONNX: float in [0, 1], or uint8
+    #[arg(
+        long,
+        value_enum,
+        value_name = "TYPE",
+        default_value = "float",
+        hide_possible_values = true
+    )]
+    pub input: ExportInput,
+}
+
+/// Format of an exported file.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum ExportFormat {
+    Torchvision,
+    Onnx,
+    Safetensors,
+}
+
+impl From<ExportFormat> for export::ExportFormat {
+    fn from(format: ExportFormat) -> Self {
+        match format {
+            ExportFormat::Torchvision => Self::Torchvision,
+            ExportFormat::Onnx => Self::Onnx,
+            ExportFormat::Safetensors => Self::Safetensors,
+        }
+    }
+}
+
+/// Input of an ONNX graph.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum ExportInput {
+    Float,
+    Uint8,
+}
+
+impl From<ExportInput> for export::OnnxInput {
+    fn from(input: ExportInput) -> Self {
+        match input {
+            ExportInput::Float => Self::Float,
+            ExportInput::Uint8 => Self::Uint8,
+        }
+    }
 }
 
 /// First layer of an encoder.

@@ -13,6 +13,7 @@ use crate::check::check;
 use crate::compare::compare;
 use crate::embed::{duplicates, embed};
 use crate::evaluate::{evaluate, print_summary};
+use crate::export::export;
 use crate::import::import;
 use crate::init::init;
 use crate::inspect::inspect;
@@ -30,7 +31,9 @@ pub fn dispatch(cli: &Cli) -> Result<()> {
     let shared = &cli.shared.clone().with_options();
     // Winograd is off by about 1e-5: fine for training, not for the last digit.
     let winograd = match shared.conv {
-        ConvAlgorithm::Auto => !matches!(cli.command, Command::Selftest { .. }),
+        ConvAlgorithm::Auto => {
+            !matches!(cli.command, Command::Selftest { .. } | Command::Export(_))
+        }
         ConvAlgorithm::Winograd => true,
         ConvAlgorithm::Direct => false,
     };
@@ -51,6 +54,7 @@ pub fn dispatch(cli: &Cli) -> Result<()> {
         Command::Embed(what) => embed(what, shared),
         Command::Duplicates(what) => duplicates(what, shared),
         Command::LabelNext(what) => label_next(what, shared),
+        Command::Export(what) => export(what, shared),
         Command::Selftest { dirs } => selftest(dirs, shared),
         Command::Check(what) => check(what, shared),
         Command::Fork(what) => fork(what, shared),

@@ -9,6 +9,7 @@ mod compare;
 mod duration;
 mod embed;
 mod evaluate;
+mod export;
 mod format;
 mod import;
 mod init;

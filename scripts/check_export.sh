@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# That exported models are what they say: by onnxruntime, by torchvision's ResNets and by python/advcl.py, against `advcl predict`.
+# Installs what it needs below target/.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+advcl=target/release/advcl
+[ -x "$advcl" ] || cargo build --release
+source scripts/outside_python.sh
+"$venv/bin/pip" install -q --disable-pip-version-check torch torchvision onnx onnxruntime safetensors pillow numpy
+run=target/outside/export-run
+rm -rf "$run"
+"$advcl" run smoke --run "$run" --quiet >/dev/null
+# SimCLR's has one BatchNorm branch, AdvCL's three.
+"$venv/bin/python" scripts/check_export.py "$advcl" target/outside/export "$run/simclr/slf" "$run/advcl/slf"
