@@ -111,14 +111,14 @@ enum Computed {
     /// A graph on the host.
     Graph(Box<Computer>, OnnxInput),
     /// A network of ours.
-    Network(FrozenEncoder, Option<Linear>),
+    Network(Box<FrozenEncoder>, Option<Linear>),
 }
 
 impl Computed {
     /// By an encoder with one BatchNorm branch.
     fn by_network(encoder: &Encoder, linear: Option<&Linear>) -> Self {
         let encoder = FrozenEncoder::new(encoder, Route::Normal);
-        Self::Network(encoder, linear.cloned())
+        Self::Network(Box::new(encoder), linear.cloned())
     }
 
     fn outputs(&self, images: &Images, index: usize, device: &Device) -> Result<Vec<f32>, String> {
