@@ -1,6 +1,8 @@
 //! The command line.
 
+mod adversarial;
 mod args;
+mod attack;
 mod bench;
 mod cache;
 mod check;
@@ -8,6 +10,7 @@ mod commands;
 mod compare;
 mod duration;
 mod evaluate;
+mod examples;
 mod format;
 mod import;
 mod init;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use advcl::evaluate::probabilities;
+use advcl::logits::Predicted;
 use serde::Serialize;
 
 use crate::format::{Table, in_csv, percent};
@@ -73,4 +74,10 @@ impl Prediction {
         };
         self.classes.iter().enumerate().map(line).collect()
     }
+}
+
+/// A class with its probability: "cat 93.1 %".
+pub fn predicted(found: Predicted, names: &[String]) -> String {
+    let share = percent(f64::from(found.probability));
+    format!("{} {share}", names[found.class])
 }
