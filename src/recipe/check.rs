@@ -218,7 +218,10 @@ impl Threat {
     /// # Errors
     /// [`Error::Input`](crate::Error::Input) naming the option `--radius`.
     pub fn require_possible(&self, values: usize) -> Result<()> {
-        let (radius, usual) = (self.radius.value(), "pixels are in [0, 1]: \"8/255\" is usual");
+        let (radius, usual) = (
+            self.radius.value(),
+            "pixels are in [0, 1]: \"8/255\" is usual",
+        );
         if radius == 0.0 {
             let problem = "expected more than 0, found 0: nothing would be changed";
             return Err(Error::input("--radius", problem, usual));

@@ -33,7 +33,12 @@ pub fn show(what: &args::Show, shared: &Shared) -> Result<()> {
             let problem = "a contact sheet has the originals, which are not in the file".to_owned();
             let hint = "say where they are: --run RUN, or --model MODEL --data DIR".to_owned();
             let path = path.to_path_buf();
-            return Err(Error::Output { path, problem, hint }.into());
+            return Err(Error::Output {
+                path,
+                problem,
+                hint,
+            }
+            .into());
         }
     }
     let pictured = match (&what.model, &what.data) {
@@ -65,7 +70,10 @@ pub fn show(what: &args::Show, shared: &Shared) -> Result<()> {
 fn alone(file: &Path) -> advcl::Result<Pictured> {
     let (examples, info) = Adversarial::load(file)?;
     let [channels, height, width] = examples.shape;
-    let possible = matches!(channels, 1 | 3) && [height, width].iter().all(|&side| (1..=advcl::data::MAX_SIDE).contains(&side));
+    let possible = matches!(channels, 1 | 3)
+        && [height, width]
+            .iter()
+            .all(|&side| (1..=advcl::data::MAX_SIDE).contains(&side));
     if !possible {
         let found = format!("{:?}", examples.shape);
         let place = "tensor images, [channels, height, width]";
@@ -151,7 +159,10 @@ fn text_of(pictured: &Pictured) -> String {
     let count = pictured.examples.indices.len();
     let mut rows = vec![
         ("classifier".to_owned(), info.classifier.clone()),
-        ("radius".to_owned(), format!("{} ({})", info.radius, info.norm)),
+        (
+            "radius".to_owned(),
+            format!("{} ({})", info.radius, info.norm),
+        ),
         ("images".to_owned(), info.among.len().to_string()),
         ("examples".to_owned(), count.to_string()),
     ];

@@ -2,6 +2,8 @@
 
 mod model;
 
+pub use model::parse_attack;
+
 use std::path::Path;
 
 use advcl::Error;
@@ -99,7 +101,9 @@ pub fn evaluate(what: &args::Evaluate, shared: &Shared) -> Result<()> {
         }
         let summary = experiment.evaluate(cells, context)?;
         match (&output, cells) {
-            (Some(ExamplesOutput::File(path)), [cell]) => experiment.save_adversarial(cell, path)?,
+            (Some(ExamplesOutput::File(path)), [cell]) => {
+                experiment.save_adversarial(cell, path)?
+            }
             (Some(_), [cell]) => pictured = Some(experiment.pictured(cell, context)?),
             _ => {}
         }
@@ -141,14 +145,16 @@ fn refuse_model(what: &args::Evaluate) -> advcl::Result<()> {
         return Ok(());
     }
     let name = quoted(path);
-    let images = format!(
-        "name them: advcl evaluate {name} --data DIR --attack autoattack --radius 8/255"
-    );
+    let images =
+        format!("name them: advcl evaluate {name} --data DIR --attack autoattack --radius 8/255");
     let file = model_file(path)?;
     let inside = file.ancestors().skip(2).find(|folder| has_recipe(folder));
     let hint = match inside {
         Some(run) if !run.as_os_str().is_empty() => {
-            format!("{images}; or evaluate it in its run: advcl evaluate {}", quoted(run))
+            format!(
+                "{images}; or evaluate it in its run: advcl evaluate {}",
+                quoted(run)
+            )
         }
         _ => images,
     };

@@ -96,7 +96,10 @@ impl<'a> ExamplesOutput<'a> {
                 let is_file = fs::metadata(path).is_ok_and(|about| about.is_file());
                 if is_file && !Adversarial::is_file(path) {
                     let problem = "the file exists already, and holds no adversarial examples";
-                    return refuse(problem.to_owned(), format!("name another file with {option}"));
+                    return refuse(
+                        problem.to_owned(),
+                        format!("name another file with {option}"),
+                    );
                 }
                 Ok(())
             }
@@ -168,14 +171,20 @@ pub fn check_folder(path: &Path, option: &str, inputs: &[&Path]) -> advcl::Resul
         return refuse("it is no folder".to_owned());
     }
     // The folder itself may not be there yet.
-    let there = path.ancestors().map(|folder| match folder.as_os_str().is_empty() {
-        true => Path::new("."),
-        false => folder,
-    });
-    let there = there.filter_map(|folder| fs::canonicalize(folder).ok()).next();
+    let there = path
+        .ancestors()
+        .map(|folder| match folder.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => folder,
+        });
+    let there = there
+        .filter_map(|folder| fs::canonicalize(folder).ok())
+        .next();
     let is_around = |input: &&&Path| {
         let input = fs::canonicalize(input).ok().filter(|input| input.is_dir());
-        input.zip(there.as_ref()).is_some_and(|(input, there)| there.starts_with(input))
+        input
+            .zip(there.as_ref())
+            .is_some_and(|(input, there)| there.starts_with(input))
     };
     match inputs.iter().find(is_around) {
         Some(input) => refuse(format!(
@@ -219,7 +228,13 @@ fn earlier(folder: &Path, option: &str) -> advcl::Result<Vec<PathBuf>> {
 
 /// A class in a file's name.
 pub fn in_file_name(name: &str) -> String {
-    let plain = |c: char| if c.is_alphanumeric() || "-_".contains(c) { c } else { '_' };
+    let plain = |c: char| {
+        if c.is_alphanumeric() || "-_".contains(c) {
+            c
+        } else {
+            '_'
+        }
+    };
     name.chars().take(40).map(plain).collect()
 }
 
@@ -280,8 +295,18 @@ fn write_sheet(path: &Path, pictured: &Pictured) -> advcl::Result<()> {
     let pairs: Vec<_> = (0..rows).map(|row| pictured.change(row)).collect();
     let images = (0..rows).flat_map(|row| pictured.examples.image(row).to_vec());
     let [original, change, image] = [
-        column(pairs.iter().flat_map(|(_, original)| original.clone()).collect()),
-        column(pairs.iter().flat_map(|(change, _)| change.clone()).collect()),
+        column(
+            pairs
+                .iter()
+                .flat_map(|(_, original)| original.clone())
+                .collect(),
+        ),
+        column(
+            pairs
+                .iter()
+                .flat_map(|(change, _)| change.clone())
+                .collect(),
+        ),
         column(images.collect()),
     ];
     let scale = (128 / height.max(width)).clamp(1, 4);

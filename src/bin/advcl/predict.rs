@@ -3,12 +3,12 @@
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
+use advcl::burn::tensor::Device;
 use advcl::data::{Split, image_files, read_images};
 use advcl::evaluate::{Evaluator, StageProgress};
 use advcl::nn::Classifier;
 use advcl::run::{Model, ModelInfo, layout, models_below, some_of};
 use advcl::session::Context;
-use advcl::burn::tensor::Device;
 use advcl::{Error, device};
 use anyhow::{Context as _, Result};
 

@@ -73,7 +73,10 @@ pub fn evaluate(what: &args::Evaluate, source: &str, shared: &Shared) -> Result<
     let suite = what.attack.as_deref().map(parse_attack).transpose()?;
     let output = what.save_adversarial.as_deref().map(ExamplesOutput::of);
     if let Some(output) = &output {
-        output.check("--save-adversarial", &[Path::new(source), &model_file(named)?])?;
+        output.check(
+            "--save-adversarial",
+            &[Path::new(source), &model_file(named)?],
+        )?;
         if suite.is_none() {
             let problem = "no attack whose adversarial examples are saved";
             let hint = "name the attack that makes them: --attack autoattack";
@@ -93,7 +96,12 @@ pub fn evaluate(what: &args::Evaluate, source: &str, shared: &Shared) -> Result<
     let classes = model.info.classes.len();
     let among = images.among(classes, what.limit)?;
     let name = named.display().to_string();
-    let text = depends_on(&model.path, &files::read(&model.path)?, &images, suite.as_ref());
+    let text = depends_on(
+        &model.path,
+        &files::read(&model.path)?,
+        &images,
+        suite.as_ref(),
+    );
     let subject = Standalone {
         name: &name,
         classifier: &model.classifier,

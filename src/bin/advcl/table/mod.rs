@@ -19,7 +19,9 @@ use crate::format::{
 
 pub use crate::format::clock;
 pub use data::{data, data_text};
-pub use predictions::{Prediction, predicted, prediction_heads, predictions, ranked};
+pub use predictions::{
+    Prediction, predicted, prediction_heads, predictions, ranked, with_probability,
+};
 
 /// The final table: a row for each classifier.
 pub fn summary(summary: &Summary) -> String {
@@ -111,7 +113,9 @@ pub fn attacked(name: &str, steps: usize, attacked: &Attacked) -> String {
 /// Soundness of the figures of classifiers by name: how many checks hold, then a line for each warning. Empty where the
 /// checks were turned off.
 pub fn soundness<'a>(checked: impl Iterator<Item = (String, &'a Soundness)> + Clone) -> String {
-    let findings = checked.clone().flat_map(|(_, soundness)| &soundness.findings);
+    let findings = checked
+        .clone()
+        .flat_map(|(_, soundness)| &soundness.findings);
     let verdicts: SoundnessSummary = findings.collect();
     if verdicts.checks() == 0 {
         return String::new();

@@ -45,7 +45,7 @@ pub fn ranked(logits: &[f32], names: &[String]) -> Vec<Ranked> {
 
 /// A line for each image: its file and its most probable classes.
 pub fn predictions(predictions: &[Prediction]) -> String {
-    let cell = |r: &Ranked| format!("{} {}", r.class, percent(f64::from(r.probability)));
+    let cell = |r: &Ranked| with_probability(&r.class, r.probability);
     let mut table = Table::new().left("").left("");
     for prediction in predictions {
         let classes: Vec<String> = prediction.classes.iter().map(cell).collect();
@@ -78,6 +78,10 @@ impl Prediction {
 
 /// A class with its probability: "cat 93.1 %".
 pub fn predicted(found: Predicted, names: &[String]) -> String {
-    let share = percent(f64::from(found.probability));
-    format!("{} {share}", names[found.class])
+    with_probability(&names[found.class], found.probability)
+}
+
+/// As [`predicted`], by the class's name.
+pub fn with_probability(class: &str, probability: f32) -> String {
+    format!("{class} {}", percent(f64::from(probability)))
 }
