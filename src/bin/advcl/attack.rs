@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use advcl::attack::Norm;
+use advcl::burn::tensor::Tensor;
 use advcl::data::{Split, adversarial_png, image_files, picture_png, read_images};
 use advcl::evaluate::rounded::{magnified, to_8_bits};
 use advcl::evaluate::smallest::{Fall, Search};
@@ -100,20 +101,13 @@ pub fn attack(what: &args::Attack, shared: &Shared) -> Result<()> {
         for (_, error) in &read.faults {
             print_status(&format!("error: {}", printable(&error.to_string())));
         }
-        let evaluator = |split| Evaluator {
-            name: "attack",
-            logits: &logits,
-            classes: model.info.classes.len(),
-            split,
-            batch_size: batch_size(model.values()),
-        };
         let mut split = Split {
             images: read.images,
             labels: Vec::new(),
         };
         let indices: Vec<usize> = (0..read.files.len()).collect();
         let mut stage = StageProgress::new("attack/clean", indices.len());
-        let unlabeled = evaluator(&split);
+        let unlabeled = evaluator(&model, &logits, &split);
         let clean =
             |batch: &[usize], context: &Context| Ok(unlabeled.images(batch, &context.device));
         let clean = unlabeled.logit_rows(&indices, &mut stage, &mut context, clean)?;
@@ -123,7 +117,7 @@ pub fn attack(what: &args::Attack, shared: &Shared) -> Result<()> {
             .map(|found| label.unwrap_or(found.class))
             .collect();
         let search = Search {
-            evaluator: evaluator(&split),
+            evaluator: evaluator(&model, &logits, &split),
             suite: &suite,
             ball: threat.ball(),
         };
@@ -164,6 +158,21 @@ pub fn attack(what: &args::Attack, shared: &Shared) -> Result<()> {
             files: files.len(),
         }
         .into()),
+    }
+}
+
+/// The model on images.
+fn evaluator<'a>(
+    model: &LoadedModel,
+    logits: &'a dyn Fn(Tensor<4>) -> Tensor<2>,
+    split: &'a Split,
+) -> Evaluator<'a> {
+    Evaluator {
+        name: "attack",
+        logits,
+        classes: model.info.classes.len(),
+        split,
+        batch_size: batch_size(model.values()),
     }
 }
 
@@ -247,14 +256,14 @@ fn one(
         class: classes[found.class].clone(),
         probability: found.probability,
     };
-    let predict = |data: &[f32]| {
+    let predict = |data: &[f32]| -> advcl::Result<Predicted> {
         let data = data.to_vec();
         let shape = [1, channels, height, width];
         let tensor = to_tensor(Batch { data, shape }, &context.device);
         let logits = LogitRows::read((search.evaluator.logits)(tensor));
         logits.require_finite("attack", &[image.index])?;
         let mut rows = logits.rows();
-        advcl::Result::Ok(most_probable(rows.next().expect("a row for the image")))
+        Ok(most_probable(rows.next().expect("a row for the image")))
     };
     let (mut adversarial, mut written) = (None, Vec::new());
     let fall = image.fall.clone().unwrap_or_else(|| Fall {
