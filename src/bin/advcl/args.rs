@@ -160,10 +160,10 @@ pub enum Command {
     /// Make a classifier of each encoder in each of the recipe's modes, or of one in one
     #[command(after_help = "Example: advcl finetune --method advcl --mode slf --run runs/a")]
     Finetune(Finetune),
-    /// Clean and robust accuracy of the classifiers, or of one: PGD, and AutoAttack where asked
+    /// Clean and robust accuracy of the classifiers, or of one: PGD, AutoAttack where asked
     #[command(
         after_help = "Example: advcl evaluate runs/a --method advcl --attack autoattack\n\n\
-        A model file without its run: advcl evaluate model.safetensors --data DIR --attack autoattack --radius 8/255"
+        A model file: advcl evaluate model.safetensors --data DIR --attack autoattack --radius 8/255"
     )]
     Evaluate(Evaluate),
     /// Check the files of a run folder: formats, checksums, what is stale; changes nothing
@@ -354,11 +354,10 @@ pub struct Evaluate {
     /// Evaluate classifiers as they are, also those that contradict the recipe
     #[arg(long)]
     pub reuse: bool,
-    /// Attack with this beside PGD: autoattack, rand, or some of apgd-ce, apgd-dlr, apgd-t, fab-t, square, fgsm, …,
-    /// separated by commas; the same as --set 'evaluate.attack = "NAME"'
+    /// Attack with these beside PGD, separated by commas: autoattack, rand, apgd-ce, apgd-dlr, apgd-t, fab-t, square, fgsm, …
     #[arg(long, value_name = "NAME")]
     pub attack: Option<String>,
-    /// Evaluate a model file in the recipe's place, on the test images of this data set
+    /// Evaluate a model file on the test images of this data set
     #[arg(long, value_name = "DIR", conflicts_with_all = ["method", "mode", "reuse", "measure", "verify"])]
     pub data: Option<String>,
     /// With --data: so many of the images, the same share of each class
@@ -372,8 +371,7 @@ pub struct Evaluate {
     /// Measure on so many images at most; the same as --set 'evaluate.measure_limit = N' [default: 500]
     #[arg(long, value_name = "N", requires = "measure")]
     pub measure_limit: Option<usize>,
-    /// Write the adversarial examples that were found: FILE.safetensors keeps every bit, DIR/ gets a PNG each, rounded
-    /// to 8 bits, and says which still fool; FILE.png shows some. One row only
+    /// Write the adversarial examples of one row: FILE.safetensors, DIR/ (a PNG each, rounded to 8 bits) or FILE.png (a sheet)
     #[arg(long, value_name = "FILE")]
     pub save_adversarial: Option<PathBuf>,
     /// Check such a file instead: ball, box, and what the classifier says; nothing is attacked
@@ -384,7 +382,7 @@ pub struct Evaluate {
 /// Threat model of attacks on a model file, which has no recipe.
 #[derive(Args)]
 pub struct ThreatArgs {
-    /// Radius of attacks on a model file, in pixels of [0, 1]: 8/255; within L2 also above 1
+    /// Radius of attacks on a model file, in pixels of [0, 1]: 8/255
     #[arg(long, value_name = "R")]
     pub radius: Option<Pixels>,
     /// Norm of the radius [default: linf]
