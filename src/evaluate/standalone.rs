@@ -56,7 +56,7 @@ impl TestImages {
             true => (&data.train, "all"),
             false => (&data.test, "test"),
         };
-        let split = labeled(split, &data.classes, info, &data.name)?;
+        let split = labeled(split, &data.classes, &info.classes, &data.name)?;
         let fingerprint = SplitFingerprint::new(&split, &info.classes).order;
         // What becomes of images in training does not matter here.
         let mut notes = data.notes;
@@ -94,8 +94,7 @@ impl TestImages {
 }
 
 /// The split with the model's labels: by name, or by number where the model has numbers alone.
-fn labeled(split: &Split, own: &[String], info: &ModelInfo, name: &str) -> Result<Split> {
-    let known = &info.classes;
+fn labeled(split: &Split, own: &[String], known: &[String], name: &str) -> Result<Split> {
     let numbered = |names: &[String]| {
         let mut pairs = names.iter().enumerate();
         pairs.all(|(number, name)| *name == number.to_string())
@@ -233,4 +232,36 @@ pub fn depends_on(
         table.insert("attack".to_owned(), attack);
     }
     table.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Images;
+
+    #[test]
+    fn classes_are_matched_by_name_and_numbers_by_order() {
+        let names = |names: &str| -> Vec<String> { names.split(' ').map(str::to_owned).collect() };
+        let split = Split {
+            images: Images::new(vec![1, 2, 3], [1, 1, 1]),
+            labels: vec![0, 1, 1],
+        };
+        let labels = |own: &str, known: &str| {
+            let split = labeled(&split, &names(own), &names(known), "set");
+            split.map(|split| split.labels).map_err(|e| e.to_string())
+        };
+        assert_eq!(labels("cat dog", "ant dog cat"), Ok(vec![2, 1, 1]));
+        assert_eq!(labels("1 0", "0 1"), Ok(vec![1, 0, 0]));
+        // A model whose classes are known by number only.
+        assert_eq!(labels("cat dog", "0 1"), Ok(vec![0, 1, 1]));
+        for (own, known) in [
+            ("cat dog", "0 1 2"),
+            ("0 1", "cat dog"),
+            ("cat dog", "cat bird"),
+        ] {
+            let error = labels(own, known).expect_err(known);
+            let both = [own, known].map(|names| names.replace(' ', ", "));
+            assert!(both.iter().all(|list| error.contains(list)), "{error}");
+        }
+    }
 }

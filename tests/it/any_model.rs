@@ -57,19 +57,24 @@ fn a_model_file_is_evaluated_on_any_images() {
         });
     assert_eq!(right.count() as u64, number(&total["clean"]));
 
-    // Half of the images, of other sizes, in a folder of its own, without a split.
+    // A part of the images, by a model in a folder of its own.
+    std::fs::create_dir(path.join("alone")).expect("a folder");
+    std::fs::copy(path.join(MODEL), path.join("alone").join(MODEL)).expect("a copy");
+    let limited = format!("evaluate alone --data set {FAR} --norm l2 --limit 4 --json");
+    assert_eq!(advcl(path, &limited).expect(0).json()["images"], 4);
+    // Images without a split, of another size.
     for (number, class) in ["b", "a"].iter().enumerate() {
         put(
             path.join(format!("other/{class}/1.png")),
             crate::png(20, &[if number == 0 { 20 } else { 200 }; 400]),
         );
     }
-    std::fs::create_dir(path.join("alone")).expect("a folder");
-    std::fs::copy(path.join(MODEL), path.join("alone").join(MODEL)).expect("a copy");
-    let limited = format!("evaluate alone --data set {FAR} --norm l2 --limit 4 --json");
-    assert_eq!(advcl(path, &limited).expect(0).json()["images"], 4);
-    transcript.note("Images without a split, of another size");
-    transcript.run(&format!("evaluate {MODEL} --data other {FAR}"), 0);
+    let whole = advcl(path, &format!("evaluate {MODEL} --data other {FAR} --json")).expect(0);
+    assert_eq!(whole.json()["split"], "all");
+    assert!(
+        whole.stderr.contains("no test images: all 2 are evaluated"),
+        "{whole}"
+    );
     transcript.check("a_model_file_on_any_images");
 }
 
@@ -127,7 +132,9 @@ fn adversarial_examples_become_pictures_that_can_be_predicted() {
     transcript.add_shape(&json);
     transcript.add_without_numbers(&advcl(path, "adversarial show found.safetensors").expect(0));
     advcl(path, &format!("{with_model} -q -o again")).expect(0);
-    assert!(contents(&path.join("pictures")) == contents(&path.join("again")));
+    let files =
+        |folder: &str| -> Vec<Vec<u8>> { contents(&path.join(folder)).into_values().collect() };
+    assert!(files("pictures") == files("again"));
     // Without the model: the images alone, which are the same.
     advcl(path, "adversarial show found.safetensors -o bare").expect(0);
     // The list agrees with what is predicted for the pictures.
@@ -258,7 +265,11 @@ fn radii_above_1_are_those_of_l2() {
     };
     let mut transcript = Transcript::new(path);
     let set = "--set evaluate.step_size=\"1.25\"";
-    transcript.run(&format!("run r.toml --run run {} {set}", l2("1.5")), 0);
+    advcl(
+        path,
+        &format!("run r.toml --run run -q {} {set}", l2("1.5")),
+    )
+    .expect(0);
     let measured = format!("evaluate run {} --measure radius --json", l2("2.5"));
     let measured = advcl(path, &measured).expect(0);
     assert_eq!(measured.json()["outcomes"][0]["threat"]["radius"], "2.5");

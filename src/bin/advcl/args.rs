@@ -383,7 +383,7 @@ pub struct Evaluate {
 #[derive(Args)]
 pub struct ThreatArgs {
     /// Radius of attacks on a model file, in pixels of [0, 1]: 8/255
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", allow_negative_numbers = true)]
     pub radius: Option<Pixels>,
     /// Norm of the radius [default: linf]
     #[arg(long, value_enum)]

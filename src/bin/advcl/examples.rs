@@ -78,35 +78,25 @@ impl<'a> ExamplesOutput<'a> {
     pub fn check(&self, option: &str, inputs: &[&Path]) -> advcl::Result<()> {
         match self {
             Self::File(path) => {
-                let refuse = |problem: String, hint: String| {
-                    Err(Error::Output {
-                        path: path.to_path_buf(),
-                        problem,
-                        hint,
-                    })
-                };
                 if OTHER_FORMATS.contains(&extension(path).as_str()) {
                     let problem = "adversarial examples are written as safetensors, or as PNG";
                     let hint = format!(
                         "{option} FILE.safetensors keeps every bit, {option} DIR/ writes a PNG each"
                     );
-                    return refuse(problem.to_owned(), hint);
+                    let (path, problem) = (path.to_path_buf(), problem.to_owned());
+                    return Err(Error::Output {
+                        path,
+                        problem,
+                        hint,
+                    });
                 }
-                check_output(path, option, inputs, true)?;
-                let is_file = fs::metadata(path).is_ok_and(|about| about.is_file());
-                if is_file && !Adversarial::is_file(path) {
-                    let problem = "the file exists already, and holds no adversarial examples";
-                    return refuse(
-                        problem.to_owned(),
-                        format!("name another file with {option}"),
-                    );
-                }
-                Ok(())
+                check_file(path, option, inputs, || {
+                    Ok((!Adversarial::is_file(path)).then_some("holds no adversarial examples"))
+                })
             }
-            Self::Sheet(path) => match path.is_file() && is_own_picture(path)? {
-                true => Ok(()),
-                false => check_output(path, option, inputs, false),
-            },
+            Self::Sheet(path) => check_file(path, option, inputs, || {
+                Ok((!is_own_picture(path)?).then_some("is no contact sheet"))
+            }),
             Self::Folder(path) => {
                 check_folder(path, option, inputs)?;
                 earlier(path, option).map(drop)
@@ -139,6 +129,25 @@ impl<'a> ExamplesOutput<'a> {
             print_status(&in_words(pictured));
         }
         Ok(())
+    }
+}
+
+/// Refuses a file that may not be written, or that is there and is not of the kind that is written, as `other` says.
+fn check_file(
+    path: &Path,
+    option: &str,
+    inputs: &[&Path],
+    other: impl Fn() -> advcl::Result<Option<&'static str>>,
+) -> advcl::Result<()> {
+    check_output(path, option, inputs, true)?;
+    let is_file = fs::metadata(path).is_ok_and(|about| about.is_file());
+    match is_file.then(other).transpose()?.flatten() {
+        Some(what) => Err(Error::Output {
+            path: path.to_path_buf(),
+            problem: format!("the file exists already, and {what}"),
+            hint: format!("name another file with {option}"),
+        }),
+        None => Ok(()),
     }
 }
 
