@@ -101,6 +101,24 @@ pub fn probabilities(logits: &[f32]) -> Vec<f32> {
     terms.map(|term| term / sum).collect()
 }
 
+/// Most probable class of an image.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Predicted {
+    /// Index of the class.
+    pub class: usize,
+    /// Its probability.
+    pub probability: f32,
+}
+
+/// Most probable class by one image's logits.
+pub fn most_probable(logits: &[f32]) -> Predicted {
+    let class = prediction(logits);
+    Predicted {
+        class,
+        probability: probabilities(logits).get(class).copied().unwrap_or(0.0),
+    }
+}
+
 /// Logit of the label less the largest other logit: negative where the image is misclassified, however ties are broken.
 /// Infinite where there is no other class.
 pub fn margin(logits: &[f32], label: usize) -> f32 {

@@ -6,7 +6,8 @@ use std::str::FromStr;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::{Serialize, Serializer};
 
-/// A number in [0, 1], written as a decimal or as a fraction such as "8/255".
+/// A finite number from 0 on, written as a decimal or as a fraction such as "8/255". How far it may be depends on the norm:
+/// two images are at most 1 apart in L∞, and the square root of their values in L2.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pixels {
     text: String,
@@ -30,12 +31,12 @@ impl FromStr for Pixels {
             None => number(text),
         };
         match value {
-            Some(value) if (0.0..=1.0).contains(&value) => Ok(Self {
+            Some(value) if value >= 0.0 && value.is_finite() => Ok(Self {
                 text: text.trim().to_owned(),
                 value,
             }),
             _ => Err(format!(
-                "expected a distance in pixels between 0 and 1, such as 0.1 or \"8/255\", found {text:?}"
+                "expected a distance in pixels, a number from 0 on such as 0.1 or \"8/255\", found {text:?}"
             )),
         }
     }
@@ -89,11 +90,13 @@ mod tests {
         assert_eq!(written.value(), 8.0 / 255.0);
         assert_eq!(written.to_string(), "8/255");
         assert_eq!("0.1".parse::<Pixels>().unwrap().value(), 0.1);
+        // Usual within L2.
+        assert_eq!("1.5".parse::<Pixels>().unwrap().value(), 1.5);
     }
 
     #[test]
     fn refuses_other_texts() {
-        for text in ["8", "-0.1", "1/0", "nan", "", "8/", "a/b"] {
+        for text in ["-0.1", "1/0", "nan", "inf", "1e999", "", "8/", "a/b"] {
             assert!(text.parse::<Pixels>().is_err(), "{text:?}");
         }
     }

@@ -208,6 +208,14 @@ impl Ball {
         x + self.direction(gradient) * size
     }
 
+    /// Largest change of every value alike that stays within the radius, for images of so many values.
+    pub fn even_change(&self, values: usize) -> f64 {
+        match self.norm {
+            Norm::Linf => self.radius,
+            Norm::L2 => self.radius / (values.max(1) as f64).sqrt(),
+        }
+    }
+
     /// Whether a distance is at most the radius, up to rounding to f32.
     pub fn reaches(&self, distance: f64) -> bool {
         distance <= self.radius * (1.0 + ROUNDING) + f64::from(f32::EPSILON)

@@ -226,6 +226,19 @@ impl Suite {
         })
     }
 
+    /// Suite of attacks by name, or of several, separated by commas and with their published settings: "apgd-ce,square".
+    ///
+    /// # Errors
+    /// As [`Suite::named`].
+    pub fn listed(names: &str) -> Result<Self, String> {
+        if !names.contains(',') {
+            return Self::named(names.trim());
+        }
+        let suites = names.split(',').map(|name| Self::named(name.trim()));
+        let suites = suites.collect::<Result<Vec<_>, _>>()?;
+        Self::new(suites.into_iter().flat_map(|suite| suite.attacks).collect())
+    }
+
     /// Suite of these attacks, in this order.
     ///
     /// # Errors
@@ -301,6 +314,22 @@ mod tests {
             panic!("another attack");
         };
         assert_eq!((fab.targets, fab.restarts, fab.iterations), (9, 1, 100));
+    }
+
+    #[test]
+    fn names_with_commas_are_a_list() {
+        let kinds = |names: &str| -> Result<Vec<AttackKind>, String> {
+            let suite = Suite::listed(names)?;
+            Ok(suite.attacks().iter().map(Attack::kind).collect())
+        };
+        use AttackKind::{ApgdCe, ApgdDlr, Fgsm, Square};
+        assert_eq!(kinds("fgsm, square"), Ok(vec![Fgsm, Square]));
+        assert_eq!(kinds("fgsm,rand"), Ok(vec![Fgsm, ApgdCe, ApgdDlr]));
+        assert_eq!(Suite::listed("rand"), Suite::named("rand"));
+        for names in ["fgsm,", "fgsm,sqare"] {
+            let error = kinds(names).expect_err(names);
+            assert!(error.starts_with("unknown attack"), "{error}");
+        }
     }
 
     #[test]

@@ -20,6 +20,16 @@ pub fn class_name(written: &str) -> String {
     written.nfc().collect()
 }
 
+/// Class names in words, some of them where there are many: "cat, dog and 8 more".
+pub fn class_list(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
 /// Reads class names, one a line; empty lines do not count.
 ///
 /// # Errors

@@ -2,10 +2,8 @@
 
 use std::path::Path;
 
-use image::codecs::png::PngEncoder;
-use image::{ExtendedColorType, ImageEncoder};
-
 use super::own_output::mark_png;
+use super::png::{byte, encode};
 use crate::error::{Error, Result};
 use crate::files::write_output;
 use crate::tensor::Batch;
@@ -91,32 +89,24 @@ pub fn contact_sheet(columns: &[&Batch], scale: usize, path: &Path) -> Result<()
                 let start = ((top + y) * sheet_width as usize + left) * depth;
                 let line = &mut sheet[start..][..width * scale * depth];
                 for (x, pixel) in line.chunks_exact_mut(depth).enumerate() {
-                    for (channel, value) in pixel.iter_mut().enumerate() {
-                        *value = byte(column, row, channel, y / scale, x / scale);
+                    for (channel, shown) in pixel.iter_mut().enumerate() {
+                        *shown = value(column, row, channel, y / scale, x / scale);
                     }
                 }
             }
         }
     }
-    let kind = if colour {
-        ExtendedColorType::Rgb8
-    } else {
-        ExtendedColorType::L8
-    };
-    let mut png = Vec::new();
-    PngEncoder::new(&mut png)
-        .write_image(&sheet, sheet_width, sheet_height, kind)
-        .map_err(|error| Error::io("write", path)(std::io::Error::other(error)))?;
+    let png = encode(&sheet, sheet_width, sheet_height, colour);
+    let png = png.map_err(Error::io("write", path))?;
     write_output(path, &mark_png(png))
 }
 
 /// One value of a view as a byte. A gray view has the same value in every channel; NaN becomes
 /// black.
-fn byte(column: &Batch, row: usize, channel: usize, y: usize, x: usize) -> u8 {
+fn value(column: &Batch, row: usize, channel: usize, y: usize, x: usize) -> u8 {
     let [_, channels, height, width] = column.shape;
     let channel = channel.min(channels - 1);
-    let value = column.data[((row * channels + channel) * height + y) * width + x];
-    (value.clamp(0.0, 1.0) * 255.0).round() as u8
+    byte(column.data[((row * channels + channel) * height + y) * width + x])
 }
 
 #[cfg(test)]

@@ -64,6 +64,19 @@ impl Split {
         }
     }
 
+    /// The split with labels of another list of classes, which are matched by name.
+    ///
+    /// # Errors
+    /// A class of `own` that is not in `known`.
+    pub fn labeled_by<'a>(&self, own: &'a [String], known: &[String]) -> Result<Self, &'a String> {
+        let place = |name: &'a String| known.iter().position(|other| other == name).ok_or(name);
+        let places: Vec<usize> = own.iter().map(place).collect::<Result<_, _>>()?;
+        Ok(Self {
+            images: self.images.clone(),
+            labels: self.labels.iter().map(|&label| places[label]).collect(),
+        })
+    }
+
     /// Counts the images of each class `0..classes`; all zeros if the split is unlabeled.
     ///
     /// # Panics

@@ -10,7 +10,7 @@ use super::decode::{KNOWN, decode, read_file};
 use super::filename::{is_image, is_junk};
 use super::images::Images;
 use super::own_output::{is_own_picture, is_run_folder};
-use super::reading::{Channels, Reading, Size};
+use super::reading::Reading;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -62,14 +62,7 @@ pub fn image_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
 /// [`Error::Data`] where memory does not suffice.
 pub fn read_images(files: &[PathBuf], shape: [usize; 3], reading: &Reading) -> Result<ReadImages> {
     let [channels, height, width] = shape;
-    let reading = Reading {
-        size: Some(Size::Sides([height, width])),
-        channels: Some(match channels {
-            1 => Channels::Gray,
-            _ => Channels::Rgb,
-        }),
-        ..*reading
-    };
+    let reading = reading.for_shape(shape);
     let read = |path: &PathBuf| {
         let bytes = read_file(path, files::open(path)?)?;
         let decoded = decode(path, &bytes, &reading)?;

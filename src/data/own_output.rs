@@ -19,6 +19,8 @@ pub(super) const HEAD: usize = 1024;
 const PNG_HEADER: usize = 8 + 25;
 /// Type, keyword and beginning of the value of the text chunk that marks our PNG files.
 const PNG_MARK: &[u8] = b"tEXtSoftware\0advcl";
+/// The same of adversarial images, which are data like any others.
+const ADVERSARIAL_MARK: &[u8] = b"tEXtTitle\0advcl adversarial image";
 
 /// Description of the machine, in every run folder (`Experiment::note_machine`).
 const RUN_NOTE: &str = "run.json";
@@ -26,9 +28,18 @@ const RUN_NOTE: &str = "run.json";
 const RUN_FILES: [&str; 2] = ["recipe.toml", "metrics.jsonl"];
 
 /// Adds a text chunk to a PNG file that names this program as the author.
-pub(super) fn mark_png(mut png: Vec<u8>) -> Vec<u8> {
+pub(super) fn mark_png(png: Vec<u8>) -> Vec<u8> {
+    with_text(png, PNG_MARK)
+}
+
+/// Adds a text chunk to a PNG file that calls it an adversarial image.
+pub(super) fn mark_adversarial(png: Vec<u8>) -> Vec<u8> {
+    with_text(png, ADVERSARIAL_MARK)
+}
+
+fn with_text(mut png: Vec<u8>, mark: &[u8]) -> Vec<u8> {
     let version = env!("CARGO_PKG_VERSION").as_bytes();
-    let chunk = [PNG_MARK, b" ", version].concat();
+    let chunk = [mark, b" ", version].concat();
     let mut checksum = flate2::Crc::new();
     checksum.update(&chunk);
     // The length of a chunk does not include its type.
@@ -48,7 +59,15 @@ pub(super) fn mark_png(mut png: Vec<u8>) -> Vec<u8> {
 /// # Errors
 /// [`Error::Io`]; [`Error::Format`] for anything but a regular file.
 pub fn is_own_picture(path: &Path) -> Result<bool> {
-    Ok(has_png_mark(&head(path)?))
+    Ok(has_mark(&head(path)?, PNG_MARK))
+}
+
+/// Whether the file at `path` is an adversarial image that this program wrote as PNG, whatever its name.
+///
+/// # Errors
+/// As [`is_own_picture`].
+pub fn is_adversarial_picture(path: &Path) -> Result<bool> {
+    Ok(has_mark(&head(path)?, ADVERSARIAL_MARK))
 }
 
 /// Whether the folder at `path` is a run folder.
@@ -79,17 +98,17 @@ pub(super) fn is_own(name: &str, head: &[u8]) -> bool {
     let holds = |mark: &str| head.windows(mark.len()).any(|part| part == mark.as_bytes());
     let (file, extension) = file_and_extension(name);
     match extension.as_str() {
-        "png" => has_png_mark(head),
+        "png" => has_mark(head, PNG_MARK),
         "html" => holds("<meta name=\"generator\" content=\"advcl "),
         "safetensors" => holds("\"__metadata__\":{\"advcl"),
         _ => file == RUN_NOTE && holds("\"advcl_version\""),
     }
 }
 
-fn has_png_mark(head: &[u8]) -> bool {
+fn has_mark(head: &[u8], mark: &[u8]) -> bool {
     // The type of a chunk follows its length.
     let after = head.get(PNG_HEADER + 4..);
-    head.starts_with(b"\x89PNG") && after.is_some_and(|chunk| chunk.starts_with(PNG_MARK))
+    head.starts_with(b"\x89PNG") && after.is_some_and(|chunk| chunk.starts_with(mark))
 }
 
 fn file_and_extension(name: &str) -> (&str, String) {

@@ -91,6 +91,18 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// The same for images of one shape, `[channels, height, width]`, as a model takes them.
+    pub fn for_shape(&self, [channels, height, width]: [usize; 3]) -> Self {
+        Self {
+            size: Some(Size::Sides([height, width])),
+            channels: Some(match channels {
+                1 => Channels::Gray,
+                _ => Channels::Rgb,
+            }),
+            ..*self
+        }
+    }
+
     /// Most pixels of an image that is scaled. The memory of some of them is claimed by each thread that decodes.
     pub fn pixel_limit(&self) -> usize {
         self.max_pixels.unwrap_or(100_000_000)

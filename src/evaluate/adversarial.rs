@@ -73,6 +73,14 @@ impl Adversarial {
         self.shape.iter().product()
     }
 
+    /// Values of one example.
+    ///
+    /// # Panics
+    /// For a row that is not there.
+    pub fn image(&self, row: usize) -> &[f32] {
+        &self.images[row * self.size()..][..self.size()]
+    }
+
     /// Appends the examples of `other`.
     pub fn extend(&mut self, other: Self) {
         self.indices.extend(other.indices);
@@ -319,8 +327,11 @@ pub fn verify(
     Ok(found)
 }
 
-/// Refuses examples that cannot be those of `images`.
-fn check_indices(
+/// Refuses examples that cannot be those of `images`: of another size, an index that is out of range or there twice.
+///
+/// # Errors
+/// [`Error::Format`].
+pub fn check_indices(
     path: &Path,
     examples: &Adversarial,
     info: &ExamplesInfo,

@@ -4,7 +4,10 @@ pub mod adversarial;
 mod by_class;
 mod evaluator;
 pub mod measures;
+pub mod rounded;
+pub mod smallest;
 pub mod soundness;
+pub mod standalone;
 mod suite;
 
 pub use crate::attack::{AttackTally, ImageOutcome, PerImage, Tally};

@@ -105,8 +105,9 @@ pub struct SuiteRun<'a> {
     pub ball: Ball,
     /// Indices of the images to evaluate.
     pub among: &'a [usize],
-    /// Folder for the files of finished batches; the caller removes it once the result is kept elsewhere.
-    pub folder: &'a Path,
+    /// Folder for the files of finished batches, which the caller removes once the result is kept elsewhere; none where
+    /// an interrupted run begins anew.
+    pub folder: Option<&'a Path>,
     /// Everything that the result depends on, as TOML: files of other work in the folder are not used.
     pub recipe: &'a str,
 }
@@ -126,10 +127,11 @@ impl SuiteRun<'_> {
         let correct = evaluator.correct(self.among, &predicted);
         let mut examples = Adversarial::of_shape(evaluator.split.images.shape());
         let (attacks, robust) = run_suite(self.suite, &correct, evaluator.batch_size, |job| {
-            let path = self.batch_file(job);
-            let (found, seconds) = match self.load(&path, job.indices)? {
+            let path = self.folder.map(|folder| batch_file(folder, job));
+            let finished = path.as_deref().map(|path| self.load(path, job.indices));
+            let (found, seconds) = match finished.transpose()?.flatten() {
                 Some(finished) => finished,
-                None => self.attack(job, &path, context)?,
+                None => self.attack(job, path.as_deref(), context)?,
             };
             let broken = found.indices.clone();
             examples.extend(found);
@@ -149,8 +151,13 @@ impl SuiteRun<'_> {
         Ok((outcome, examples))
     }
 
-    /// Runs one attack on one batch and keeps the result in `path`.
-    fn attack(&self, job: &Job, path: &Path, context: &mut Context) -> Result<(Adversarial, f64)> {
+    /// Runs one attack on one batch and keeps the result in `path`, where there is one.
+    fn attack(
+        &self,
+        job: &Job,
+        path: Option<&Path>,
+        context: &mut Context,
+    ) -> Result<(Adversarial, f64)> {
         let started = Instant::now();
         let evaluator = &self.evaluator;
         let stage = format!("{}/{}", evaluator.name, job.attack.kind());
@@ -170,19 +177,15 @@ impl SuiteRun<'_> {
             }
         }
         let seconds = started.elapsed().as_secs_f64();
-        std::fs::create_dir_all(self.folder).map_err(Error::io("create", self.folder))?;
-        let batch = BatchInfo {
-            tried: job.indices.to_vec(),
-            seconds,
-        };
-        found.save(path, &self.info(Some(batch)))?;
+        if let (Some(folder), Some(path)) = (self.folder, path) {
+            std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+            let batch = BatchInfo {
+                tried: job.indices.to_vec(),
+                seconds,
+            };
+            found.save(path, &self.info(Some(batch)))?;
+        }
         Ok((found, seconds))
-    }
-
-    fn batch_file(&self, job: &Job) -> PathBuf {
-        let (number, kind, batch) = (job.number, job.attack.kind(), job.batch);
-        let name = format!("{number:02}-{kind}-{batch:05}.safetensors");
-        self.folder.join(name)
     }
 
     /// Result and seconds of a batch that an earlier session finished; none without a file, or where it is of other images.
@@ -211,4 +214,9 @@ impl SuiteRun<'_> {
             batch,
         }
     }
+}
+
+fn batch_file(folder: &Path, job: &Job) -> PathBuf {
+    let (number, kind, batch) = (job.number, job.attack.kind(), job.batch);
+    folder.join(format!("{number:02}-{kind}-{batch:05}.safetensors"))
 }

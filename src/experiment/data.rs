@@ -161,6 +161,11 @@ impl Data {
             pretraining.notes.push(note);
             downstream.get_or_insert(labeled);
         }
+        for images in [&pretraining.train.images, &judged.images] {
+            if !images.is_empty() {
+                recipe.check_images(images)?;
+            }
+        }
         if purpose == Purpose::Train {
             recipe.check_data(&pretraining)?;
         }

@@ -2,7 +2,6 @@
 //! several test sets, threat models and attacks.
 
 use std::borrow::Cow;
-use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::Tensor;
@@ -13,7 +12,6 @@ use super::{Cell, Evaluated, Experiment, Outcome, Seconds, Summary};
 use crate::attack::Attacker;
 use crate::data::Split;
 use crate::error::{Error, Result};
-use crate::evaluate::adversarial::{self, Adversarial, Verification};
 use crate::evaluate::soundness::{Soundness, SoundnessChecks};
 use crate::evaluate::{Attacked, Evaluator, SuiteRun};
 use crate::files;
@@ -22,7 +20,6 @@ use crate::recipe::{Artifact, CLASSIFIER, to_text};
 use crate::run::layout::ATTACK_PIECES;
 use crate::run::{Model, ModelInfo, Results, require_inside};
 use crate::session::{Context, Event};
-use crate::weights;
 
 /// Classifier of a row as it is evaluated: from its file, whatever the recipe says about training.
 pub(super) struct Subject<'a> {
@@ -145,27 +142,18 @@ impl Experiment {
         if *classes == info.classes {
             return Ok(Cow::Borrowed(split));
         }
-        let place = |name: &String| info.classes.iter().position(|known| known == name);
-        let places: Option<Vec<usize>> = classes.iter().map(place).collect();
-        let Some(places) = places else {
-            let unknown = classes.iter().find(|name| place(name).is_none());
+        let relabeled = split.labeled_by(classes, &info.classes);
+        relabeled.map(Cow::Owned).map_err(|unknown| {
             let problem = format!(
-                "class {:?} is not one of those that {cell} tells apart: {}",
-                unknown.expect("one has no place"),
+                "class {unknown:?} is not one of those that {cell} tells apart: {}",
                 info.classes.join(", ")
             );
             let (run, source) = (self.run.path().display(), &self.data.target().name);
             let hint = format!(
                 "classifiers of these classes on the same encoders: `advcl fork {run} NEW --set 'downstream.source = {source:?}'`, then `advcl run NEW`"
             );
-            return Err(Error::data(&self.data.target().name, problem, hint));
-        };
-        let mut split = split.clone();
-        split
-            .labels
-            .iter_mut()
-            .for_each(|label| *label = places[*label]);
-        Ok(Cow::Owned(split))
+            Error::data(&self.data.target().name, problem, hint)
+        })
     }
 
     /// Everything that a result of a classifier depends on.
@@ -181,7 +169,7 @@ impl Experiment {
         Attacker::new(ball, settings.steps, settings.step_size.as_ref())
     }
 
-    fn evaluator<'a>(
+    pub(super) fn evaluator<'a>(
         &self,
         subject: &'a Subject,
         name: &'a str,
@@ -292,7 +280,7 @@ impl Experiment {
                     suite,
                     ball: self.recipe.threat.ball(),
                     among: &among,
-                    folder: &pieces,
+                    folder: Some(&pieces),
                     recipe: &text,
                 };
                 let (attacked, examples) = run.run(context)?;
@@ -370,54 +358,6 @@ impl Experiment {
         }
     }
 
-    /// Copies the adversarial examples that the recipe's attack suite found of a row to `path`.
-    ///
-    /// # Errors
-    /// [`Error::Run`] where no attack was asked for; [`Error::Io`].
-    pub fn save_adversarial(&self, cell: &Cell, path: &Path) -> Result<()> {
-        let subject = self.subject(cell)?;
-        let suite = self.recipe.evaluate.attack.as_ref();
-        let text = self.text(&subject, Artifact::Suite)?;
-        let key = suite.map(|suite| suite_key(suite.name(), &text));
-        let source = key.map(|key| self.layout().adversarial(&cell.stage(), &key));
-        let Some(source) = source.filter(|source| source.exists()) else {
-            let problem = format!("no adversarial examples of {cell} yet");
-            let hint = "name the attack that makes them: --attack autoattack";
-            return Err(Error::run(self.run.path(), problem, hint));
-        };
-        let content = files::read(&source)?;
-        files::write_output(path, &content)
-    }
-
-    /// Checks stored adversarial examples against the row that their file names, with this recipe's threat model.
-    ///
-    /// # Errors
-    /// [`Error::Format`] for a file that is none, or of other images; [`Error::Recipe`] for a row that the recipe does not
-    /// have; [`Error::Run`] when there is no classifier.
-    pub fn verify(&self, path: &Path, context: &mut Context) -> Result<Verification> {
-        let (examples, about) = Adversarial::load(path)?;
-        let stage = about.classifier.as_str();
-        let cells = self.cells(None, None)?;
-        let Some(cell) = cells.iter().find(|cell| cell.stage() == stage) else {
-            let problem = format!("the examples are of {stage}, which this run does not have");
-            let known: Vec<String> = cells.iter().map(Cell::stage).collect();
-            let hint = format!("it has {}", known.join(", "));
-            return Err(Error::run(self.run.path(), problem, hint));
-        };
-        let subject = self.subject(cell)?;
-        let classifier = self.load_classifier(&subject, context)?.frozen();
-        let logits = |x| classifier.logits(x);
-        let evaluator = self.evaluator(&subject, stage, &logits);
-        let (stored, ball) = ((path, &examples, &about), self.recipe.threat.ball());
-        let among = self.attacked_images()?;
-        let found = self.enter(context, |context| {
-            adversarial::verify(stored, &evaluator, &among, ball, context)
-        })?;
-        // Last, because what an example is shows more than that its file was changed.
-        weights::require_checksum(&files::read(path)?, path)?;
-        Ok(found)
-    }
-
     /// Evaluates rows and writes `summary.json`.
     pub(super) fn summarize(&self, cells: &[Cell], context: &mut Context) -> Result<Summary> {
         let asked = self.each_row(cells, context, |cell, context| {
@@ -486,7 +426,7 @@ impl Experiment {
 }
 
 /// Tells a suite's files from those of others: its name and a hash of what it depends on.
-fn suite_key(name: &str, text: &str) -> String {
+pub(super) fn suite_key(name: &str, text: &str) -> String {
     let hash = files::hash(text.as_bytes());
     format!("{name}-{}", hash.trim_start_matches("fnv1a-"))
 }

@@ -5,6 +5,7 @@ mod classifier;
 mod data;
 mod encoder;
 mod evaluation;
+mod examples;
 mod folder;
 mod fork;
 mod kept;

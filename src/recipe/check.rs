@@ -2,10 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::Recipe;
+use toml::{Table, Value};
+
+use super::{Recipe, Threat};
+use crate::attack::Norm;
 use crate::check::Check;
-use crate::data::{self, Dataset};
-use crate::error::{Result, nearest};
+use crate::data::{self, Dataset, Images};
+use crate::error::{Error, Result, nearest};
+use crate::pixels::Pixels;
 use crate::pretrain::Entry;
 
 impl Recipe {
@@ -18,6 +22,12 @@ impl Recipe {
             return check.refuse("encoder.width", problem, "");
         }
         self.check_seeds(&check)?;
+        let farthest = match self.threat.norm {
+            Norm::Linf => Some(Norm::Linf.farthest(1)),
+            // Known with the images.
+            Norm::L2 => None,
+        };
+        self.check_distances(&check, farthest)?;
         check.in_range("checkpoint.minutes", self.checkpoint.minutes, 0.0, 1e6)?;
         check.in_range("data.test_share", self.data.test_share, 0.0, 0.9)?;
         if let Some(size) = self.data.size {
@@ -96,6 +106,33 @@ impl Recipe {
         }
     }
 
+    /// Refuses a radius or a step size that reaches beyond every image, which are at most `farthest` apart, and steps of no
+    /// size: nobody would be attacked.
+    fn check_distances(&self, check: &Check, farthest: Option<f64>) -> Result<()> {
+        let norm = self.threat.norm;
+        let mut all = vec![("threat.radius".to_owned(), self.threat.radius.value())];
+        let table = Table::try_from(self).expect("tables of plain values");
+        step_sizes(&table, "", &mut all);
+        for (key, value) in all {
+            if value == 0.0 && key != "threat.radius" {
+                return check.refuse(&key, "expected more than 0, found 0", "");
+            }
+            if let Some((problem, hint)) = beyond(norm, value, farthest) {
+                return check.refuse(&key, problem, hint);
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses distances that reach beyond every image of this size.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`](crate::Error::Recipe) naming the key.
+    pub fn check_images(&self, images: &Images) -> Result<()> {
+        let farthest = self.threat.norm.farthest(images.image_len());
+        self.check_distances(&Check::new(""), Some(farthest))
+    }
+
     /// Seeds are kept in TOML, whose whole numbers have 64 bits with a sign.
     fn check_seeds(&self, check: &Check) -> Result<()> {
         let most = i64::MAX as u64;
@@ -172,6 +209,64 @@ impl Recipe {
             return whole.refuse("cluster.counts", problem, hint);
         }
         Ok(())
+    }
+}
+
+impl Threat {
+    /// Refuses a radius of 0, and one that reaches beyond every image; `values` is the number of values of an image.
+    ///
+    /// # Errors
+    /// [`Error::Input`](crate::Error::Input) naming the option `--radius`.
+    pub fn require_possible(&self, values: usize) -> Result<()> {
+        let (radius, usual) = (
+            self.radius.value(),
+            "pixels are in [0, 1]: \"8/255\" is usual",
+        );
+        if radius == 0.0 {
+            let problem = "expected more than 0, found 0: nothing would be changed";
+            return Err(Error::input("--radius", problem, usual));
+        }
+        match beyond(self.norm, radius, Some(self.norm.farthest(values))) {
+            Some((problem, hint)) => Err(Error::input("--radius", problem, hint)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Problem of a distance that is longer than the longest one, and a hint; none of one that is not.
+fn beyond(norm: Norm, value: f64, farthest: Option<f64>) -> Option<(String, &'static str)> {
+    let most = farthest.filter(|most| value > *most)?;
+    let (most, apart, hint) = match norm {
+        Norm::Linf => (
+            "1".to_owned(),
+            "the distance of black and white",
+            "pixels are in [0, 1]: \"8/255\" is usual",
+        ),
+        Norm::L2 => (
+            format!("{most:.2}"),
+            "the largest distance of images of this size",
+            "pixels are in [0, 1]: 0.5 is usual for small images, 3 for large ones",
+        ),
+    };
+    let problem = format!("expected at most {most}, {apart} within {norm}, found {value}");
+    Some((problem, hint))
+}
+
+/// Finds the step sizes of a table and of those below it, whatever method or mode they are of.
+fn step_sizes(table: &Table, place: &str, found: &mut Vec<(String, f64)>) {
+    for (key, value) in table {
+        let name = match place {
+            "" => key.clone(),
+            place => format!("{place}.{key}"),
+        };
+        match value {
+            Value::Table(below) => step_sizes(below, &name, found),
+            Value::String(text) if key.ends_with("step_size") => {
+                let size: Option<Pixels> = text.parse().ok();
+                found.extend(size.map(|size| (name, size.value())));
+            }
+            _ => {}
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use burn::tensor::{Tensor, TensorData};
 use rand::RngExt;
 
 use super::ReportedModel;
+use crate::attack::Ball;
 use crate::attack::pgd::gradient;
 use crate::data::Split;
 use crate::error::Result;
@@ -26,15 +27,17 @@ pub struct LossSurface {
     pub label: usize,
     /// Distances of the points from the image along either direction, in pixels.
     pub at: Vec<f64>,
+    /// Distance along either direction at which the radius is reached.
+    pub edge: f64,
     /// Cross-entropy of the image's class in nats, `[random direction][gradient's sign]`.
     pub loss: Vec<Vec<f32>>,
     /// Logit of the image's class less the largest other one; below zero the prediction is wrong.
     pub margin: Vec<Vec<f32>>,
 }
 
-/// Evaluates the loss up to `reach` pixels from the image at `index`, along the sign of its
-/// gradient and along a random sign for each value. Points are clamped into [0, 1], since a
-/// classifier gets images only.
+/// Evaluates the loss around the image at `index`, along the sign of its gradient and along a
+/// random sign for each value, up to `reach` times the radius of `ball`. Points are clamped into
+/// [0, 1], since a classifier gets images only.
 ///
 /// # Errors
 /// [`crate::Error::Interrupted`]; [`crate::Error::Logits`].
@@ -42,7 +45,7 @@ pub fn surface(
     model: &ReportedModel,
     split: &Split,
     index: usize,
-    reach: f64,
+    (ball, reach): (Ball, f64),
     context: &mut Context,
 ) -> Result<LossSurface> {
     let device = context.device.clone();
@@ -59,6 +62,9 @@ pub fn surface(
         .map(|_| if rng.random::<bool>() { 1.0 } else { -1.0 })
         .collect();
     let aside = Tensor::<4>::from_data(TensorData::new(signs, image.dims()), &device);
+    // Every value changes alike: within L2 by a small part of the radius.
+    let edge = ball.even_change(split.images.image_len());
+    let reach = reach * edge;
     let step = 2.0 * reach / (SIDE - 1) as f64;
     let at: Vec<f64> = (0..SIDE).map(|i| i as f64 * step - reach).collect();
     let (mut loss, mut margin) = (Vec::new(), Vec::new());
@@ -86,6 +92,7 @@ pub fn surface(
         index,
         label,
         at,
+        edge,
         loss,
         margin,
     })

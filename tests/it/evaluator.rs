@@ -112,7 +112,7 @@ fn figures(
         suite: &suite(),
         ball,
         among,
-        folder: folder.path(),
+        folder: Some(folder.path()),
         recipe: "made up",
     };
     let (mut attacked, examples) = run.run(context).expect("an outcome");

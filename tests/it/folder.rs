@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Gray PNGs of two classes in `train/` and `test/`.
-fn images(root: &Path, classes: [&str; 2], each: usize) {
+pub fn images(root: &Path, classes: [&str; 2], each: usize) {
     for (class, name) in classes.iter().enumerate() {
         for number in 0..each {
             let pixel = |i: usize| {
@@ -29,7 +29,7 @@ fn images(root: &Path, classes: [&str; 2], each: usize) {
 }
 
 /// A folder with images in `set`, and `r.toml`: SimCLR and a linear classifier on them.
-fn with_images() -> tempfile::TempDir {
+pub fn with_images() -> tempfile::TempDir {
     let folder = folder();
     images(&folder.path().join("set"), ["a", "b"], 32);
     let recipe = only_simclr()

@@ -1,5 +1,6 @@
 //! Integration tests of the library's public interface and of the built program.
 
+mod any_model;
 mod attacks;
 mod bad_data;
 mod bad_input;

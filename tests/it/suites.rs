@@ -1,8 +1,12 @@
 //! Attacks by name, on classifiers of which it is known what can be broken.
 
 use advcl::attack::{Attack, AttackKind, AttackResult, Ball, Norm, Suite, Victim};
+use advcl::data::{Images, Split};
 use advcl::error::Error;
+use advcl::evaluate::Evaluator;
+use advcl::evaluate::smallest::Search;
 use advcl::random;
+use advcl::session::Context;
 use advcl::tensor::to_vec;
 use burn::tensor::{Tensor, TensorData};
 use rand::RngExt;
@@ -152,6 +156,58 @@ fn attacks_break_what_can_be_broken_and_nothing_else() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn the_smallest_radius_is_found_by_bisection() {
+    let linear = Linear::new(2, 12);
+    let shape = [12, SHAPE[0], SHAPE[1], SHAPE[2]];
+    let bytes = |image: &Vec<f32>| image.iter().map(|v| (v * 255.0).round() as u8).collect();
+    let pixels: Vec<Vec<u8>> = linear.images.iter().map(bytes).collect();
+    // Rounded, as images are kept.
+    let to_unit = |image: &Vec<u8>| image.iter().map(|&v| f32::from(v) / 255.0).collect();
+    let linear = Linear {
+        images: pixels.iter().map(to_unit).collect(),
+        ..linear
+    };
+    let split = Split {
+        images: Images::new(pixels.concat(), [shape[1], shape[2], shape[3]]),
+        labels: linear.labels.clone(),
+    };
+    let logits = |x| linear.logits(x);
+    let suite = Suite::named("apgd-ce").expect("a name");
+    let among: Vec<usize> = (0..12).collect();
+    for (norm, radius) in [(Norm::Linf, 0.1), (Norm::L2, 0.3)] {
+        let search = Search {
+            evaluator: Evaluator {
+                name: "linear",
+                logits: &logits,
+                classes: 2,
+                split: &split,
+                batch_size: 5,
+            },
+            suite: &suite,
+            ball: Ball { norm, radius },
+        };
+        let mut context = Context::new(device());
+        let found = search.run(&among, &mut context).expect("finite logits");
+        let mut fell = 0;
+        for (image, found) in found.iter().enumerate() {
+            let nearest = linear.distance(image, norm);
+            let case = format!("{norm}, image {image} at {nearest}: {found:?}");
+            let Some(falls) = found.falls else {
+                assert!(nearest > 0.99 * search.bound(), "{case}");
+                continue;
+            };
+            fell += 1;
+            assert!(falls >= nearest * 0.9999, "{case}: cannot be broken");
+            assert!(falls <= nearest * 1.02 + search.precision(), "{case}");
+            assert!(falls - found.holds <= search.precision() * 1.0001, "{case}");
+            assert_eq!(found.within.is_some(), falls <= radius, "{case}");
+            assert!(found.nearest.is_some(), "{case}");
+        }
+        assert!(fell > 3, "{norm}: {fell} are no test");
     }
 }
 

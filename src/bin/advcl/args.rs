@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
+use advcl::Pixels;
+use advcl::attack::Norm;
 use advcl::experiment::{Stale, Strategy};
 use advcl::export;
 use advcl::files::expand_home;
 use advcl::nn::{self, Route};
+use advcl::recipe::Threat;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -158,8 +161,11 @@ pub enum Command {
     /// Make a classifier of each encoder in each of the recipe's modes, or of one in one
     #[command(after_help = "Example: advcl finetune --method advcl --mode slf --run runs/a")]
     Finetune(Finetune),
-    /// Clean and robust accuracy of the classifiers, or of one: PGD, and AutoAttack where asked
-    #[command(after_help = "Example: advcl evaluate runs/a --method advcl --attack autoattack")]
+    /// Clean and robust accuracy of the classifiers, or of one: PGD, AutoAttack where asked
+    #[command(
+        after_help = "Example: advcl evaluate runs/a --method advcl --attack autoattack\n\n\
+        A model file: advcl evaluate model.safetensors --data DIR --attack autoattack --radius 8/255"
+    )]
     Evaluate(Evaluate),
     /// Check the files of a run folder: formats, checksums, what is stale; changes nothing
     #[command(after_help = "Example: advcl check runs/quickstart")]
@@ -189,6 +195,17 @@ pub enum Command {
         after_help = "Example: advcl label-next runs/a --count 50 -o to-label.csv --sheet to-label.png"
     )]
     LabelNext(LabelNext),
+    /// Attack images, one by one: what it takes to fool a model, and how that looks
+    #[command(after_help = "Example: advcl attack runs/a/advcl/slf photo.png -o attacked")]
+    Attack(Attack),
+    /// Look at stored adversarial examples
+    #[command(
+        after_help = "Example: advcl adversarial show found.safetensors --run runs/a -o pictures"
+    )]
+    Adversarial {
+        #[command(subcommand)]
+        what: AdversarialCommand,
+    },
     /// Import weights from PyTorch as an encoder, for clustering or as a teacher (DeACL)
     #[command(
         after_help = "Example: advcl import resnet18.pth -o teacher.safetensors\n\n\
@@ -354,22 +371,112 @@ pub struct Evaluate {
     /// Evaluate classifiers as they are, also those that contradict the recipe
     #[arg(long)]
     pub reuse: bool,
-    /// Attack with this beside PGD: autoattack, rand, or one of apgd-ce, apgd-dlr, apgd-t, fab-t, square, fgsm, …;
-    /// the same as --set 'evaluate.attack = "NAME"'
+    /// Attack with these beside PGD, separated by commas: autoattack, rand, apgd-ce, apgd-dlr, apgd-t, fab-t, square, fgsm, …
     #[arg(long, value_name = "NAME")]
     pub attack: Option<String>,
+    /// Evaluate a model file on the test images of this data set
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["method", "mode", "reuse", "measure", "verify"])]
+    pub data: Option<String>,
+    /// With --data: so many of the images, the same share of each class
+    #[arg(long, value_name = "N", requires = "data")]
+    pub limit: Option<usize>,
+    #[command(flatten)]
+    pub threat: ThreatArgs,
     /// Measure more: all, or a list of radius, steps, corruptions, confusion, features, calibration, transfer
     #[arg(long, value_name = "WHAT")]
     pub measure: Option<String>,
     /// Measure on so many images at most; the same as --set 'evaluate.measure_limit = N' [default: 500]
     #[arg(long, value_name = "N", requires = "measure")]
     pub measure_limit: Option<usize>,
-    /// Write the adversarial examples that were found to this safetensors file; one row only
+    /// Write the adversarial examples of one row: FILE.safetensors, DIR/ (a PNG each, rounded to 8 bits) or FILE.png (a sheet)
     #[arg(long, value_name = "FILE")]
     pub save_adversarial: Option<PathBuf>,
     /// Check such a file instead: ball, box, and what the classifier says; nothing is attacked
     #[arg(long, value_name = "FILE", conflicts_with_all = ["attack", "save_adversarial", "measure"])]
     pub verify: Option<PathBuf>,
+}
+
+/// Threat model of attacks on a model file, which has no recipe.
+#[derive(Args)]
+pub struct ThreatArgs {
+    /// Radius of attacks on a model file, in pixels of [0, 1]: 8/255
+    #[arg(long, value_name = "R", allow_negative_numbers = true)]
+    pub radius: Option<Pixels>,
+    /// Norm of the radius [default: linf]
+    #[arg(long, value_enum)]
+    pub norm: Option<NormName>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum NormName {
+    Linf,
+    L2,
+}
+
+impl ThreatArgs {
+    /// The threat model; none without a radius.
+    pub fn threat(&self) -> Option<Threat> {
+        Some(Threat {
+            norm: self.norm(),
+            radius: self.radius.clone()?,
+        })
+    }
+
+    /// The norm.
+    pub fn norm(&self) -> Norm {
+        match self.norm {
+            Some(NormName::L2) => Norm::L2,
+            Some(NormName::Linf) | None => Norm::Linf,
+        }
+    }
+}
+
+#[derive(Args)]
+pub struct Attack {
+    /// A model file, or the folder that holds it
+    pub model: PathBuf,
+    /// Image files, or folders of them; `-` reads a list from standard input, a path a line
+    #[arg(required = true)]
+    pub images: Vec<PathBuf>,
+    /// Folder for pictures of each image: adversarial, rounded to 8 bits, and the change, magnified
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Attack with this: autoattack, or some of apgd-ce, apgd-t, fab-t, square, …, separated by commas
+    #[arg(long, value_name = "NAME", default_value = "apgd-ce")]
+    pub attack: String,
+    #[command(flatten)]
+    pub threat: ThreatArgs,
+    /// Class of the images [default: what the model predicts for each]
+    #[arg(long, value_name = "NAME")]
+    pub label: Option<String>,
+    /// Replace any files of the pictures' names
+    #[arg(long)]
+    pub replace: bool,
+}
+
+#[derive(Subcommand)]
+pub enum AdversarialCommand {
+    /// Print stored examples and what becomes of them in 8 bits; write them as pictures where asked
+    #[command(
+        after_help = "Example: advcl adversarial show found.safetensors --run runs/a -o pictures\n\n\
+        Predictions need the classifier: --run RUN, or --model MODEL --data DIR as in advcl evaluate."
+    )]
+    Show(Show),
+}
+
+#[derive(Args)]
+pub struct Show {
+    /// File of advcl evaluate --save-adversarial
+    pub file: PathBuf,
+    /// Folder for a PNG each, rounded to 8 bits, and a list of them; or FILE.png for some of them side by side
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Model file that they are to fool
+    #[arg(long, requires = "data", conflicts_with = "run")]
+    pub model: Option<PathBuf>,
+    /// Data set with the test images that they are made from
+    #[arg(long, value_name = "DIR", requires = "model")]
+    pub data: Option<String>,
 }
 
 #[derive(Args)]

@@ -6,7 +6,9 @@ use advcl::experiment::{Purpose, Stale};
 use advcl::{device, nn, selftest};
 use anyhow::Result;
 
+use crate::adversarial::show;
 use crate::args::{self, Cli, Command, ConvAlgorithm, Shared};
+use crate::attack::attack;
 use crate::bench::bench;
 use crate::cache::{self, cache};
 use crate::check::check;
@@ -49,6 +51,10 @@ pub fn dispatch(cli: &Cli) -> Result<()> {
         Command::List { what } => list(*what, shared),
         Command::Compare(what) => compare(what, shared),
         Command::Predict(what) => predict(what, shared),
+        Command::Attack(what) => attack(what, shared),
+        Command::Adversarial {
+            what: args::AdversarialCommand::Show(what),
+        } => show(what, shared),
         Command::Report(what) => report(what, shared),
         Command::Import(what) => import(what, shared),
         Command::Embed(what) => embed(what, shared),

@@ -1,16 +1,23 @@
 //! `advcl evaluate`: clean and robust accuracy, more attacks, more measures, and stored examples checked.
 
+mod model;
+
+pub use model::parse_attack;
+
 use std::path::Path;
 
 use advcl::Error;
-use advcl::evaluate::adversarial::Adversarial;
+use advcl::attack::Suite;
 use advcl::evaluate::measures::Measure;
-use advcl::experiment::{Cell, Purpose, Stale, Summary};
-use advcl::files::check_output;
+use advcl::experiment::{Cell, Purpose, Stale, Summary, has_recipe};
+use advcl::run::layout;
 use anyhow::Result;
 
 use crate::args::{self, Shared};
+use crate::examples::ExamplesOutput;
+use crate::format::{quoted, row_title};
 use crate::output::{print, print_json};
+use crate::predict::model_file;
 use crate::session::{Access, resolve, with_experiment, with_rows};
 use crate::{measures, table};
 
@@ -26,10 +33,13 @@ pub fn print_summary(summary: &Summary, shared: &Shared) -> Result<()> {
     }
     for outcome in &summary.outcomes {
         if let Some(attacked) = &outcome.attacked {
-            print(&format!("\n{}", table::attacked(outcome, attacked)))?;
+            let (name, steps) = (row_title(outcome), outcome.attack_steps);
+            print(&format!("\n{}", table::attacked(&name, steps, attacked)))?;
         }
     }
-    let soundness = table::soundness(summary);
+    let outcomes = summary.outcomes.iter();
+    let checked = outcomes.filter_map(|o| Some((row_title(o), o.soundness.as_ref()?)));
+    let soundness = table::soundness(checked);
     if !soundness.is_empty() {
         print(&format!("\n{soundness}"))?;
     }
@@ -40,6 +50,15 @@ pub fn print_summary(summary: &Summary, shared: &Shared) -> Result<()> {
 }
 
 pub fn evaluate(what: &args::Evaluate, shared: &Shared) -> Result<()> {
+    if let Some(data) = &what.data {
+        return model::evaluate(what, data, shared);
+    }
+    refuse_model(what)?;
+    if what.threat.radius.is_some() || what.threat.norm.is_some() {
+        let problem = "a run folder's radius and norm are those of its recipe";
+        let hint = "--set 'threat = { norm = \"l2\", radius = \"0.5\" }' evaluates within others";
+        return Err(Error::input("--radius", problem, hint).into());
+    }
     let access = Access {
         begun: true,
         purpose: Purpose::Evaluate,
@@ -58,16 +77,13 @@ pub fn evaluate(what: &args::Evaluate, shared: &Shared) -> Result<()> {
             .iter()
             .map(|limit| format!("evaluate.measure_limit = {limit}")),
     );
-    shared.set.extend(
-        what.attack
-            .iter()
-            .map(|name| format!("evaluate.attack = {name:?}")),
-    );
-    let save = what.save_adversarial.as_deref();
-    if let Some(path) = save {
-        require_replaceable(path)?;
+    shared.set.extend(what.attack.as_deref().map(attack_key));
+    let output = what.save_adversarial.as_deref().map(ExamplesOutput::of);
+    if let Some(output) = &output {
         let stage = &what.row.stage;
         let (recipe, folder) = resolve(&stage.recipe, &shared)?;
+        let sources: Vec<&Path> = recipe.sources().map(Path::new).collect();
+        output.check("--save-adversarial", &sources)?;
         let cells = Cell::of(&recipe, stage.method.as_deref(), what.row.mode.as_deref())?;
         if cells.len() > 1 {
             let problem = format!(
@@ -78,16 +94,24 @@ pub fn evaluate(what: &args::Evaluate, shared: &Shared) -> Result<()> {
             return Err(Error::run(folder, problem, hint).into());
         }
     }
+    let mut pictured = None;
     let summary = with_rows(&what.row, &shared, access, |experiment, cells, context| {
         if !wanted.is_empty() {
             experiment.measure(cells, &wanted, context)?;
         }
         let summary = experiment.evaluate(cells, context)?;
-        if let (Some(path), [cell]) = (save, cells) {
-            experiment.save_adversarial(cell, path)?;
+        match (&output, cells) {
+            (Some(ExamplesOutput::File(path)), [cell]) => {
+                experiment.save_adversarial(cell, path)?
+            }
+            (Some(_), [cell]) => pictured = Some(experiment.pictured(cell, context)?),
+            _ => {}
         }
         Ok(summary)
     })?;
+    if let (Some(output), Some(pictured)) = (&output, &pictured) {
+        output.write(pictured, &shared)?;
+    }
     print_summary(&summary, &shared)?;
     // Tables of earlier days are in the JSON and in the report.
     if !wanted.is_empty() && !shared.json {
@@ -98,19 +122,44 @@ pub fn evaluate(what: &args::Evaluate, shared: &Shared) -> Result<()> {
     Ok(())
 }
 
-/// Refuses an output where writing it would lose a file that is not of this kind, before hours of attacks.
-fn require_replaceable(path: &Path) -> Result<()> {
-    let ours = Adversarial::is_file(path);
-    check_output(path, "--save-adversarial", &[], true)?;
-    if !ours && std::fs::metadata(path).is_ok_and(|about| about.is_file()) {
-        return Err(Error::Output {
-            path: path.to_path_buf(),
-            problem: "the file exists already, and holds no adversarial examples".to_owned(),
-            hint: "name another file with --save-adversarial".to_owned(),
+/// The recipe's key for `--attack NAME`, or for a list of names.
+fn attack_key(names: &str) -> String {
+    match Suite::listed(names) {
+        Ok(suite) if names.contains(',') => {
+            let list = toml::Value::try_from(&suite).expect("plain values");
+            format!("evaluate.attack = {list}")
         }
-        .into());
+        // An unknown name is refused as the recipe's is.
+        _ => format!("evaluate.attack = {names:?}"),
     }
-    Ok(())
+}
+
+/// Refuses a model file in the place of a run folder, unless the images are named.
+fn refuse_model(what: &args::Evaluate) -> advcl::Result<()> {
+    let Some(path) = what.row.stage.recipe.recipe.as_deref().map(Path::new) else {
+        return Ok(());
+    };
+    let is_file = path.extension().is_some_and(|e| e == "safetensors") && path.is_file();
+    let is_folder = path.join(layout::MODEL).is_file() && !has_recipe(path);
+    if !is_file && !is_folder {
+        return Ok(());
+    }
+    let name = quoted(path);
+    let images =
+        format!("name them: advcl evaluate {name} --data DIR --attack autoattack --radius 8/255");
+    let file = model_file(path)?;
+    let inside = file.ancestors().skip(2).find(|folder| has_recipe(folder));
+    let hint = match inside {
+        Some(run) if !run.as_os_str().is_empty() => {
+            format!(
+                "{images}; or evaluate it in its run: advcl evaluate {}",
+                quoted(run)
+            )
+        }
+        _ => images,
+    };
+    let problem = "a model file has no recipe that says on which images to evaluate it";
+    Err(Error::model(path, problem, hint))
 }
 
 /// Fails where an example is not what it should be, after saying which.

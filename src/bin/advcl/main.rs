@@ -1,6 +1,8 @@
 //! The command line.
 
+mod adversarial;
 mod args;
+mod attack;
 mod bench;
 mod cache;
 mod check;
@@ -9,6 +11,7 @@ mod compare;
 mod duration;
 mod embed;
 mod evaluate;
+mod examples;
 mod export;
 mod format;
 mod import;

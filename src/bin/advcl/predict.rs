@@ -3,9 +3,11 @@
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
+use advcl::burn::tensor::Device;
 use advcl::data::{Split, image_files, read_images};
 use advcl::evaluate::{Evaluator, StageProgress};
-use advcl::run::{Model, layout, models_below, some_of};
+use advcl::nn::Classifier;
+use advcl::run::{Model, ModelInfo, layout, models_below, some_of};
 use advcl::session::Context;
 use advcl::{Error, device};
 use anyhow::{Context as _, Result};
@@ -27,11 +29,9 @@ const TOP: usize = 3;
 /// Predicts the classes of images. A file that cannot be read is reported, and the others are answered.
 pub fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
     let device = device::open(&shared.device)?;
-    let path = model_file(&what.model)?;
-    let model = Model::load(&path, &device)?;
-    let classifier = model.classifier(&path)?.frozen();
-    let [height, width] = model.info.image_size;
-    let shape = [model.info.channels, height, width];
+    let model = LoadedModel::load(&what.model, &device)?;
+    let classifier = model.classifier.frozen();
+    let [_, height, width] = model.shape();
     let files = image_files(&listed(&what.images)?)?;
     let lines = what.jsonl || what.csv;
     let all = shared.json || what.jsonl || shared.verbose;
@@ -42,7 +42,7 @@ pub fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
         print_exactly(table::prediction_heads())?;
     }
     for chunk in files.chunks(CHUNK) {
-        let mut read = read_images(chunk, shape, &model.info.reading)?;
+        let mut read = read_images(chunk, model.shape(), &model.info.reading)?;
         // The only one: there is nothing to go on with.
         if files.len() == 1
             && let Some((_, error)) = read.faults.pop()
@@ -70,7 +70,7 @@ pub fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
                 images: read.images,
                 labels: Vec::new(),
             },
-            batch_size: batch_size(shape),
+            batch_size: batch_size(model.shape()),
         };
         let mut stage = StageProgress::new(evaluator.name, indices.len());
         let clean =
@@ -118,6 +118,40 @@ pub fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
 pub fn batch_size(shape: [usize; 3]) -> usize {
     let values: usize = shape.iter().product();
     (BATCH_VALUES / values.max(1)).clamp(1, BATCH)
+}
+
+/// A classifier of a file.
+pub struct LoadedModel {
+    /// The file.
+    pub path: PathBuf,
+    /// Description in the file.
+    pub info: ModelInfo,
+    /// The classifier.
+    pub classifier: Classifier,
+}
+
+impl LoadedModel {
+    /// Reads a model file that has a classifier, given itself or as the folder that holds it.
+    pub fn load(named: &Path, device: &Device) -> advcl::Result<Self> {
+        let path = model_file(named)?;
+        let model = Model::load(&path, device)?;
+        Ok(Self {
+            classifier: model.classifier(&path)?,
+            info: model.info,
+            path,
+        })
+    }
+
+    /// Channels, height and width of the images.
+    pub fn shape(&self) -> [usize; 3] {
+        let [height, width] = self.info.image_size;
+        [self.info.channels, height, width]
+    }
+
+    /// Number of values of an image.
+    pub fn values(&self) -> usize {
+        self.shape().iter().product()
+    }
 }
 
 /// Paths as they are named; `-` stands for those on standard input, one a line.

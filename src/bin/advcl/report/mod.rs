@@ -237,13 +237,12 @@ fn show<'a>(
     let batch = run.recipe.evaluate.batch_size;
     let mut pictures = Vec::new();
     for model in &models {
-        let reach = REACH * attack.ball.radius;
-        let around = chosen.first().filter(|_| reach > 0.0);
+        let around = chosen.first().filter(|_| attack.ball.radius > 0.0);
         pictures.push(Pictures {
             examples: examples(model, judged, &chosen, attack, context)?,
             map: feature_map(model, judged, &mapped, attack, batch, context).map_err(at(run))?,
             surface: around
-                .map(|&index| surface(model, judged, index, reach, context))
+                .map(|&index| surface(model, judged, index, (attack.ball, REACH), context))
                 .transpose()
                 .map_err(at(run))?,
         });

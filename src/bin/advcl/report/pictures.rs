@@ -315,7 +315,7 @@ fn surface_figure(shown: &ShownClassifier, surface: &LossSurface, most: f64) -> 
         values: &surface.loss,
         most,
         border: &surface.margin,
-        radius: shown.run.recipe.threat.radius.value(),
+        radius: surface.edge,
     };
     let svg = heat.draw(
         &alt,

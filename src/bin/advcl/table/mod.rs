@@ -6,9 +6,9 @@ mod predictions;
 use std::path::Path;
 
 use advcl::evaluate::adversarial::Verification;
-use advcl::evaluate::soundness::SoundnessSummary;
+use advcl::evaluate::soundness::{Soundness, SoundnessSummary};
 use advcl::evaluate::{Attacked, uneven};
-use advcl::experiment::{Outcome, Summary};
+use advcl::experiment::Summary;
 use advcl::import::Imported;
 use advcl::selftest::GoldenCheck;
 use advcl::{finetune, pretrain};
@@ -19,7 +19,9 @@ use crate::format::{
 
 pub use crate::format::clock;
 pub use data::{data, data_text};
-pub use predictions::{Prediction, prediction_heads, predictions, ranked};
+pub use predictions::{
+    Prediction, predicted, prediction_heads, predictions, ranked, with_probability,
+};
 
 /// The final table: a row for each classifier.
 pub fn summary(summary: &Summary) -> String {
@@ -69,16 +71,16 @@ pub fn balance(summary: &Summary, always: bool) -> String {
     format!("{title}\n{}", table.text())
 }
 
-/// Attack by attack: on how many images it ran, how many it broke, how long it took.
-pub fn attacked(outcome: &Outcome, attacked: &Attacked) -> String {
+/// Attack by attack: on how many images it ran, how many it broke, how long it took. `name` is the classifier's, `steps`
+/// are those of PGD.
+pub fn attacked(name: &str, steps: usize, attacked: &Attacked) -> String {
     let mut title = format!(
-        "{}, {}: robust {}",
-        row_title(outcome),
+        "{name}, {}: robust {}",
         suite_title(&attacked.suite),
         share(attacked.robust, attacked.images),
     );
     if let Some(pgd) = &attacked.pgd {
-        let (steps, robust) = (outcome.attack_steps, share(pgd.robust, pgd.images));
+        let robust = share(pgd.robust, pgd.images);
         title += &format!("; PGD-{steps} on the same images {robust}");
     }
     let mut table = Table::new()
@@ -108,22 +110,20 @@ pub fn attacked(outcome: &Outcome, attacked: &Attacked) -> String {
     format!("{title}\n{}", table.text())
 }
 
-/// Soundness of the figures: how many checks hold, then a line for each warning. Empty where the
+/// Soundness of the figures of classifiers by name: how many checks hold, then a line for each warning. Empty where the
 /// checks were turned off.
-pub fn soundness(summary: &Summary) -> String {
-    let checked = || {
-        let outcomes = summary.outcomes.iter();
-        outcomes.filter_map(|outcome| Some((outcome, outcome.soundness.as_ref()?)))
-    };
-    let findings = checked().flat_map(|(_, soundness)| &soundness.findings);
+pub fn soundness<'a>(checked: impl Iterator<Item = (String, &'a Soundness)> + Clone) -> String {
+    let findings = checked
+        .clone()
+        .flat_map(|(_, soundness)| &soundness.findings);
     let verdicts: SoundnessSummary = findings.collect();
     if verdicts.checks() == 0 {
         return String::new();
     }
     let mut text = format!("soundness: {verdicts}\n");
-    for (outcome, soundness) in checked() {
+    for (title, soundness) in checked {
         for finding in soundness.warnings() {
-            let (title, check) = (row_title(outcome), &finding.check);
+            let check = &finding.check;
             let (found, meaning) = (&finding.found, &finding.meaning);
             text += &format!("warning: {title}: {check}: {found}; {meaning}\n");
         }

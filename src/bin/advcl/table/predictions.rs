@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use advcl::evaluate::probabilities;
+use advcl::logits::Predicted;
 use serde::Serialize;
 
 use crate::format::{Table, in_csv, percent};
@@ -44,7 +45,7 @@ pub fn ranked(logits: &[f32], names: &[String]) -> Vec<Ranked> {
 
 /// A line for each image: its file and its most probable classes.
 pub fn predictions(predictions: &[Prediction]) -> String {
-    let cell = |r: &Ranked| format!("{} {}", r.class, percent(f64::from(r.probability)));
+    let cell = |r: &Ranked| with_probability(&r.class, r.probability);
     let mut table = Table::new().left("").left("");
     for prediction in predictions {
         let classes: Vec<String> = prediction.classes.iter().map(cell).collect();
@@ -73,4 +74,14 @@ impl Prediction {
         };
         self.classes.iter().enumerate().map(line).collect()
     }
+}
+
+/// A class with its probability: "cat 93.1 %".
+pub fn predicted(found: Predicted, names: &[String]) -> String {
+    with_probability(&names[found.class], found.probability)
+}
+
+/// As [`predicted`], by the class's name.
+pub fn with_probability(class: &str, probability: f32) -> String {
+    format!("{class} {}", percent(f64::from(probability)))
 }
