@@ -692,7 +692,8 @@ pub struct LabelNext {
     /// Number of images
     #[arg(long, value_name = "N")]
     pub count: usize,
-    /// How they are chosen
+    /// Typical images of groups without a label, for few labels; smallest margins under attack, for
+    /// many; half by each
     #[arg(long, value_enum, default_value_t = StrategyName::Coverage)]
     pub strategy: StrategyName,
     /// List to write, with the images that have labels, as data.source reads it
@@ -709,11 +710,8 @@ pub struct LabelNext {
 /// Strategy of `label-next`.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum StrategyName {
-    /// Typical images of groups without a label: for few labels
     Coverage,
-    /// Images with the smallest margin under attack: for many labels
     Uncertain,
-    /// Half by each
     Mixed,
 }
 
