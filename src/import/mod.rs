@@ -289,6 +289,7 @@ fn class_names(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::Depth;
 
     fn refused(path: &Path, image_size: [usize; 2], words: &str) {
         let device = crate::device::open("cpu").expect("the CPU");
@@ -330,34 +331,90 @@ mod tests {
         file
     }
 
+    /// The tensors of a ResNet's beginning, of which the last is of any shape.
+    fn with_stage<'a>(last: (&'a str, &'a [u32], &'a [u32]), numel: u32) -> Vec<u8> {
+        let stem = (
+            "conv1.weight",
+            [2, 1, 3, 3].as_slice(),
+            [9, 9, 3, 1].as_slice(),
+        );
+        legacy(&[stem, last], numel)
+    }
+
     #[test]
     fn values_that_are_not_in_a_file_are_not_read() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("weights.pt");
         let write = |content: &[u8]| std::fs::write(&path, content).expect("a file");
+        const CONV: &str = "layer1.0.conv1.weight";
         // Read as far as its architecture.
-        write(&legacy(
-            &[("conv1.weight", &[2, 1, 3, 3], &[9, 9, 3, 1])],
-            18,
-        ));
-        refused(&path, [8, 8], "its stages have [0, 0, 0, 0] basic blocks");
-        write(&legacy(
-            &[("conv1.weight", &[1 << 20, 1, 3, 3], &[0, 0, 3, 1])],
-            9,
-        ));
+        write(&with_stage((CONV, &[2, 2, 3, 3], &[18, 9, 3, 1]), 36));
+        refused(&path, [8, 8], "no BatchNorm after the first layer");
+        let tensor = |name: &str, shape: &[u32], strides: &[u32], numel| {
+            write(&with_stage((name, shape, strides), numel));
+            let mut weights = Weights::open(&path).expect("its tensors are found");
+            weights.values(name)
+        };
+        let values = tensor(CONV, &[2, 2, 1, 1], &[1, 2, 1, 1], 36).expect("they are there");
+        assert_eq!(values, [0.0; 4]);
+        let refused = |shape: &[u32], strides: &[u32], words: &str| {
+            let error = tensor(CONV, shape, strides, 9)
+                .expect_err(words)
+                .to_string();
+            assert!(error.contains(words), "{error}");
+        };
         refused(
-            &path,
-            [8, 8],
-            "tensor conv1.weight: expected values that are in the file of",
+            &[1 << 20, 1, 3, 3],
+            &[0, 0, 3, 1],
+            "expected values that are in the file of",
         );
+        refused(
+            &[2, 2, 3, 3],
+            &[18, 9, 3, 1],
+            "its last value behind the 36 bytes",
+        );
+        refused(
+            &[2, 2, 1, 1],
+            &[u32::MAX >> 1, 1, 1, 1],
+            "its last value behind the 36 bytes",
+        );
+        // Each fits, and all of them do not.
         let names: Vec<String> = (0..100).map(|i| format!("x{i}")).collect();
-        let shape = ([16, 100].as_slice(), [0, 1].as_slice());
         let shared: Vec<_> = names
             .iter()
-            .map(|name| (name.as_str(), shape.0, shape.1))
+            .map(|name| (name.as_str(), [16, 100].as_slice(), [0, 1].as_slice()))
             .collect();
         write(&legacy(&shared, 100));
-        refused(&path, [8, 8], "bytes with the tensors before it");
+        let mut weights = Weights::open(&path).expect("its tensors are found");
+        let all: Result<Vec<_>> = names.iter().map(|name| weights.values(name)).collect();
+        let error = all.expect_err("too many").to_string();
+        assert!(
+            error.contains("bytes with the tensors before it"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn safetensors_are_told_by_their_structure() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("weights.safetensors");
+        let values = [0u8; 4];
+        let view =
+            |shape| safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, &values);
+        // Headers whose lengths begin as a pickle and as an archive do.
+        for start in [&b"\x80"[..], b"PK"] {
+            let found = (0..1 << 15).find_map(|length| {
+                let metadata = [("note".to_owned(), "x".repeat(length))].into();
+                let tensor = view(vec![1]).expect("four bytes");
+                let content = safetensors::serialize([("mu", tensor)], Some(metadata));
+                let content = content.expect("a tensor");
+                content.starts_with(start).then_some(content)
+            });
+            let content = found.expect("a header of that length");
+            std::fs::write(&path, content).expect("a file");
+            let weights = Weights::open(&path).expect("safetensors");
+            assert_eq!(weights.tensors.keys().collect::<Vec<_>>(), ["mu"]);
+        }
     }
 
     #[test]
@@ -383,7 +440,7 @@ mod tests {
         deep.extend(vec![b'a'; 1 << 20]);
         deep.push(b'.');
         std::fs::write(&path, deep).expect("a file");
-        refused(&path, [8, 8], "expected a state dict that PyTorch saved");
+        refused(&path, [8, 8], "a pickle that torch.save did not write");
     }
 
     #[test]

@@ -517,3 +517,64 @@ fn pairs<'a>(values: &[Value<'a>]) -> Step<Vec<(Value<'a>, Value<'a>)>> {
         _ => Err("a key without a value".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys<'a>(pickle: &Pickle<'a>) -> Vec<Value<'a>> {
+        let entries = pickle.entries(pickle.root).iter();
+        entries.map(|(key, _)| *key).collect()
+    }
+
+    #[test]
+    fn every_protocol_is_read() {
+        for content in [
+            // {'a': (1, -2.5), 'b': [None, True]} as Python's protocols 0, 2 and 4 write it.
+            &b"(dp0\nVa\np1\n(I1\nF-2.5\ntp2\nsVb\np3\n(lp4\nNaI01\nas."[..],
+            b"\x80\x02}q\x00(X\x01\x00\x00\x00aq\x01K\x01G\xc0\x04\x00\x00\x00\x00\x00\x00\x86q\x02X\x01\x00\x00\x00bq\x03]q\x04(N\x88eu.",
+            b"\x80\x04\x95\x1f\x00\x00\x00\x00\x00\x00\x00}\x94(\x8c\x01a\x94K\x01G\xc0\x04\x00\x00\x00\x00\x00\x00\x86\x94\x8c\x01b\x94]\x94(N\x88eu.",
+        ] {
+            let pickle = Pickle::read(content).expect("a pickle");
+            assert_eq!(pickle.length, content.len());
+            assert_eq!(keys(&pickle), [Value::Text("a"), Value::Text("b")]);
+            let part = |name| pickle.elements(pickle.entry(pickle.root, name).expect(name));
+            assert_eq!(part("a"), [Value::Int(1), Value::Float(-2.5)]);
+            assert_eq!(part("b"), [Value::None, Value::Bool(true)]);
+        }
+    }
+
+    #[test]
+    fn calls_are_kept_and_not_made() {
+        let content = b"cposix\nsystem\n(X\x02\x00\x00\x00lstR}X\x01\x00\x00\x00kK\x05sb.";
+        let pickle = Pickle::read(content).expect("a pickle");
+        let Some(Object::Made(made)) = pickle.object(pickle.root) else {
+            panic!("what would have been made");
+        };
+        assert_eq!(pickle.global(made.by), Some(("posix", "system")));
+        assert_eq!(pickle.elements(made.arguments), [Value::Text("ls")]);
+        assert_eq!(pickle.entry(made.state, "k"), Some(Value::Int(5)));
+    }
+
+    #[test]
+    fn what_is_no_pickle_is_an_error() {
+        for content in [
+            &b""[..],
+            b".",
+            b"0.",
+            b"(",
+            b"K",
+            b"h\x07.",
+            b"\x8d\xff\xff\xff\xff\xff\xff\xff\x7fabc",
+            b"(Ka\x85.",
+            b"}Nas.",
+            b"e.",
+            b"\xff.",
+        ] {
+            assert!(Pickle::read(content).is_err(), "{content:?}");
+        }
+        assert_eq!(long(&[0xff]), Value::Int(-1));
+        assert_eq!(long(&[0; 9]), Value::None);
+        assert_eq!(long(&[]), Value::Int(0));
+    }
+}

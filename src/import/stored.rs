@@ -304,9 +304,9 @@ fn gather(
     if shape.contains(&0) {
         return Some(Vec::new());
     }
-    let spans = shape.iter().zip(strides);
-    let last = spans.fold(Some(offset), |last, (length, stride)| {
-        last?.checked_add((length - 1).checked_mul(*stride)?)
+    let mut spans = shape.iter().zip(strides);
+    let last = spans.try_fold(offset, |last: usize, (length, stride)| {
+        last.checked_add((length - 1).checked_mul(*stride)?)
     });
     let end = last?.checked_add(1)?.checked_mul(size)?;
     if end > content.len() {
@@ -341,5 +341,48 @@ fn gather(
             at -= strides[dimension] * shape[dimension];
             index[dimension] = 0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_16_bits_are_exact() {
+        for (bits, value) in [
+            (0x0000, 0.0),
+            (0x0001, 2f32.powi(-24)),
+            (0x03ff, 1023.0 * 2f32.powi(-24)),
+            (0x0400, 2f32.powi(-14)),
+            (0x3555, 0.333_251_95),
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x7bff, 65504.0),
+            (0x7c00, f32::INFINITY),
+        ] {
+            assert_eq!(half(bits), value, "{bits:#x}");
+        }
+        assert!(half(0x7e00).is_nan());
+        assert_eq!(
+            Element::BF16.values(&[0xc0, 0x3f, 0x20, 0xc1]),
+            [1.5, -10.0]
+        );
+    }
+
+    #[test]
+    fn values_come_in_the_order_of_their_dimensions() {
+        let content: Vec<u8> = (0..24).collect();
+        let order = |offset, shape: &[usize], strides: &[usize]| {
+            gather(&content, 1, offset, shape, strides)
+        };
+        assert_eq!(order(2, &[2, 3], &[3, 1]), Some(vec![2, 3, 4, 5, 6, 7]));
+        assert_eq!(order(0, &[3, 2], &[1, 3]), Some(vec![0, 3, 1, 4, 2, 5]));
+        assert_eq!(order(1, &[2, 1, 2], &[0, 7, 5]), Some(vec![1, 6, 1, 6]));
+        assert_eq!(order(23, &[], &[]), Some(vec![23]));
+        assert_eq!(order(99, &[0, 4], &[4, 1]), Some(vec![]));
+        assert_eq!(order(0, &[5, 5], &[5, 1]), None);
+        assert_eq!(order(0, &[2], &[usize::MAX]), None);
+        assert_eq!(order(0, &[2], &[1, 1]), None);
     }
 }

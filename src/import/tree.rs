@@ -192,8 +192,14 @@ impl<'a> Walk<'_, 'a> {
             }
         }
         for attributes in dictionaries {
-            let Some(Object::Dict(all)) = pickle.object(attributes) else {
-                continue;
+            let all = match pickle.object(attributes) {
+                Some(Object::Dict(all)) => all,
+                // A module inside a compiled one.
+                Some(Object::Made(_)) => {
+                    self.value(attributes, name, depth + 1)?;
+                    continue;
+                }
+                _ => continue,
             };
             if !self.is_new(attributes) {
                 continue;
