@@ -566,7 +566,7 @@ mod tests {
             b"K",
             b"h\x07.",
             b"\x8d\xff\xff\xff\xff\xff\xff\xff\x7fabc",
-            b"(Ka\x85.",
+            b"K\x01(\x85.",
             b"}Nas.",
             b"e.",
             b"\xff.",
