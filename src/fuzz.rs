@@ -202,12 +202,7 @@ fn import_weights(data: &[u8]) {
     let mut data = data.to_vec();
     correct_zip_checksums(&mut data);
     let (_folder, path) = file(&data);
-    let settings = ImportSettings {
-        stem: Stem::Cifar,
-        image_size: [8, 8],
-        route: None,
-        normalize: None,
-    };
+    let settings = ImportSettings::new(Stem::Cifar);
     let context = good(Context::cpu()).expect("a CPU");
     good(import(&path, &settings, &context.device));
 }

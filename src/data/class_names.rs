@@ -49,6 +49,24 @@ pub(super) fn class_names(path: &Path, content: impl Read) -> Result<Vec<String>
     Ok(names.map(class_name).collect())
 }
 
+/// Reads the class names in a file of the user's: see [`class_names`].
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Format`] for a list that is too long or no UTF-8, has no names, or one name twice.
+pub fn read_class_names(path: &Path) -> Result<Vec<String>> {
+    let names = class_names(path, files::open(path)?)?;
+    let refuse = |found: String| {
+        let expected = "one class name per line, each another one";
+        Err(Error::format(path, "text", expected, found))
+    };
+    let mut seen = std::collections::BTreeSet::new();
+    match names.iter().find(|name| !seen.insert(*name)) {
+        Some(name) => refuse(format!("{name:?} twice")),
+        None if names.is_empty() => refuse("no names".to_owned()),
+        None => Ok(names),
+    }
+}
+
 /// Class names in `classes.txt` in a folder; none without such a file.
 ///
 /// # Errors

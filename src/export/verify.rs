@@ -159,10 +159,9 @@ fn read_again(network: &Network, format: ExportFormat, content: &[u8]) -> Result
         ));
     }
     let settings = ImportSettings {
-        stem: info.encoder.stem,
-        image_size: info.image_size,
-        route: None,
+        image_size: Some(info.image_size),
         normalize: info.normalize.clone(),
+        ..ImportSettings::new(info.encoder.stem)
     };
     let imported = import(&path, &settings, network.device)?;
     let encoder = &imported.model.backbone.encoder;

@@ -39,13 +39,24 @@ fn features_are_those_of_pytorch() {
     let path = folder.path();
     copy(&golden(), &path.join("theirs"));
     let mut transcript = Transcript::new(path);
-    for file in ["bare.pt", "checkpoint.pth"] {
+    for (file, expected, tolerance) in [
+        ("bare.pt", "features", 1e-5),
+        ("checkpoint.pth", "features", 1e-5),
+        ("sequence.pt", "features", 1e-5),
+        ("whole.pt", "normalised", 1e-5),
+        // Weights of 16 bits.
+        ("moco.pth", "features", 2e-3),
+    ] {
         let command =
             format!("import theirs/{file} --image-size 16 -o plain.safetensors --replace");
         transcript.run(&command, 0);
-        let gap = gap(&path.join("plain.safetensors"), "features");
-        assert!(gap < 1e-5, "{file}: {gap}");
+        let gap = gap(&path.join("plain.safetensors"), expected);
+        assert!(gap < tolerance, "{file}: {gap}");
     }
+    // The other encoder of the file is another one.
+    let other = "import theirs/moco.pth --prefix encoder_k -o key.safetensors";
+    advcl(path, other).expect(0);
+    assert!(gap(&path.join("key.safetensors"), "features") > 0.1);
     let json = "import theirs/checkpoint.pth -o x.safetensors --json";
     transcript.add_shape(&advcl(path, json).expect(0));
     transcript.check("import");
@@ -55,6 +66,118 @@ fn features_are_those_of_pytorch() {
     advcl(path, &format!("{normalised} -o normalised.safetensors")).expect(0);
     let gap = gap(&path.join("normalised.safetensors"), "normalised");
     assert!(gap < 1e-5, "{gap}");
+}
+
+#[test]
+fn a_whole_classifier_predicts_at_once() {
+    let folder = folder();
+    let path = folder.path();
+    copy(&golden(), &path.join("theirs"));
+    image_folder(&path.join("shapes"), colour);
+    put(path.join("names.txt"), "ant\nbee\ncat\ndog\n");
+    put(path.join("three.txt"), "ant\nbee\ncat\n");
+    put(path.join("twice.txt"), "ant\nbee\nant\ndog\n");
+    let mut transcript = Transcript::new(path);
+    let import = "import theirs/bare.pt --image-size 16 -o model.safetensors";
+    transcript.run(&format!("{import} --classes names.txt"), 0);
+    transcript.run("predict model.safetensors shapes/test/both/0.png", 0);
+    for names in ["three.txt", "twice.txt", "nowhere.txt"] {
+        transcript.refuse(&format!("{import} --replace --classes {names}"));
+    }
+    transcript.refuse("import theirs/sequence.pt -o other.safetensors --classes names.txt");
+    // A projection is a classifier when the user says so.
+    transcript.run(
+        "import theirs/moco.pth --classes names.txt -o query.safetensors",
+        0,
+    );
+    transcript.check("a_whole_classifier");
+}
+
+#[test]
+fn a_normalization_in_the_file_is_applied_by_any_name() {
+    let folder = folder();
+    let path = folder.path();
+    let (bare, _) = tensors_of_bare(path);
+    let [mean, std] = [[0.49, 0.48, 0.45], [0.25, 0.24, 0.26]].map(|values| values.to_vec());
+    for (names, shape, unit) in [
+        (
+            ["normalizer.new_mean", "normalizer.new_std"],
+            vec![3, 1, 1],
+            1.0,
+        ),
+        (
+            ["model.normalize.mean", "model.normalize.std"],
+            vec![1, 3, 1, 1],
+            1.0,
+        ),
+        (["mu", "sigma"], vec![3], 1.0),
+        (["pixel_mean", "pixel_std"], vec![3, 1, 1], 255.0),
+    ] {
+        let mut tensors = bare.clone();
+        for (name, values) in names.iter().zip([&mean, &std]) {
+            let values = values.iter().map(|value| value * unit).collect();
+            tensors.insert((*name).to_owned(), (shape.clone(), values));
+        }
+        weights::save(&path.join("normalised.safetensors"), &tensors, &[]).expect("a file");
+        let import = "import normalised.safetensors --image-size 16 -o out.safetensors --replace";
+        let answer = advcl(path, import).expect(0);
+        assert!(answer.stderr.contains(names[0]), "{}", answer.stderr);
+        let gap = gap(&path.join("out.safetensors"), "normalised");
+        assert!(gap < 1e-5, "{names:?}: {gap}");
+    }
+}
+
+/// The tensors of the golden network by torchvision's names, and those of a second one.
+fn tensors_of_bare(path: &Path) -> (weights::Tensors, weights::Tensors) {
+    copy(&golden(), &path.join("theirs"));
+    let import = "import theirs/bare.pt --image-size 16 -o ours.safetensors --replace";
+    advcl(path, import).expect(0);
+    let (ours, _) = weights::load(&path.join("ours.safetensors")).expect("just written");
+    let tensors: weights::Tensors = ours
+        .into_iter()
+        .filter(|(name, _)| !name.starts_with("linear."))
+        .collect();
+    let mut other = tensors.clone();
+    other.get_mut("conv1.weight").expect("a stem").1[0] += 1.0;
+    (tensors, other)
+}
+
+#[test]
+fn of_several_encoders_one_is_asked_for() {
+    let folder = folder();
+    let path = folder.path();
+    let (one, other) = tensors_of_bare(path);
+    let below = |prefix: &str, tensors: &weights::Tensors| -> weights::Tensors {
+        let named =
+            |(name, tensor): (&String, _)| (format!("{prefix}{name}"), Clone::clone(tensor));
+        tensors.iter().map(named).collect()
+    };
+    let save = |name: &str, parts: [weights::Tensors; 2]| {
+        let tensors = parts.into_iter().flatten().collect();
+        weights::save(&path.join(name), &tensors, &[]).expect("a file");
+    };
+    save(
+        "two.safetensors",
+        [below("left.", &one), below("right.", &other)],
+    );
+    save(
+        "same.safetensors",
+        [below("model.", &one), below("attacker.model.", &one)],
+    );
+    save(
+        "average.safetensors",
+        [below("net.", &one), below("net_ema.", &other)],
+    );
+    let mut transcript = Transcript::new(path);
+    transcript.refuse("import two.safetensors");
+    transcript.refuse("import two.safetensors --prefix middle");
+    transcript.run(
+        "import two.safetensors --prefix right -o right.safetensors",
+        0,
+    );
+    transcript.run("import same.safetensors -o same-out.safetensors", 0);
+    transcript.run("import average.safetensors -o average-out.safetensors", 0);
+    transcript.check("several_encoders");
 }
 
 /// DeACL from a teacher that PyTorch trained, on colour images of 20 × 20.
@@ -118,6 +241,22 @@ fn weights_of_something_else_are_refused() {
     let whole = get(path.join("theirs/bare.pt"));
     put(path.join("cut.pt"), &whole[..whole.len() / 2]);
     put(path.join("text.pth"), "not weights");
+    put(path.join("page.pth"), "<!DOCTYPE html><html>Sign in</html>");
+    put(
+        path.join("pointer.pth"),
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+    );
+    put(path.join("empty.pth"), "");
+    put(path.join("plain.pkl"), b"\x80\x04}\x94.");
+    let before_norm = |tensors: &mut weights::Tensors| {
+        for name in ["layer1.0.bn1", "layer1.0.bn2"] {
+            for part in ["weight", "bias", "running_mean", "running_var"] {
+                tensors.insert(format!("{name}.{part}"), (vec![2], vec![0.5; 2]));
+            }
+        }
+        let conv = (vec![2, 2, 3, 3], vec![0.5; 36]);
+        tensors.insert("layer1.0.conv1.weight".to_owned(), conv);
+    };
     let change = |name: &str, change: &dyn Fn(&mut weights::Tensors)| {
         let mut tensors = weights::Tensors::new();
         tensors.insert("conv1.weight".to_owned(), (vec![2, 3, 3, 3], vec![0.5; 54]));
@@ -146,11 +285,23 @@ fn weights_of_something_else_are_refused() {
         let stem = tensors.remove("conv1.weight").expect("just put in");
         tensors.insert("patch_embed.weight".to_owned(), stem);
     });
+    change("preact.safetensors", &before_norm);
+    change("parameters.safetensors", &|tensors| {
+        before_norm(tensors);
+        tensors.insert("bn1.weight".to_owned(), (vec![2], vec![0.5; 2]));
+        tensors.retain(|name, _| !name.contains("running"));
+    });
     let mut transcript = Transcript::new(path);
     for command in [
         "import nowhere.pt",
         "import cut.pt",
         "import text.pth",
+        "import page.pth",
+        "import pointer.pth",
+        "import empty.pth",
+        "import plain.pkl",
+        "import preact.safetensors",
+        "import parameters.safetensors",
         "import stem.safetensors",
         "import blocks.safetensors",
         "import other.safetensors",

@@ -206,7 +206,7 @@ pub enum Command {
         #[command(subcommand)]
         what: AdversarialCommand,
     },
-    /// Import weights from PyTorch as an encoder, for clustering or as a teacher (DeACL)
+    /// Import weights from PyTorch: an encoder for clustering or as a teacher (DeACL), or a classifier
     #[command(
         after_help = "Example: advcl import resnet18.pth -o teacher.safetensors\n\n\
         Then: --set 'pretrain.deacl.teacher = \"./teacher.safetensors\"' or --set 'cluster.model = \"./teacher.safetensors\"'"
@@ -481,7 +481,7 @@ pub struct Show {
 
 #[derive(Args)]
 pub struct Import {
-    /// A state dict: safetensors, .pt or .pth, with the names of torchvision or of AdvCL's released code
+    /// Weights of a ResNet: safetensors, .pt, .pth or .ckpt; names of torchvision, timm, lightly, solo-learn, MoCo, AdvCL
     pub weights: PathBuf,
     /// Model file to write
     #[arg(
@@ -494,16 +494,22 @@ pub struct Import {
     /// Replace the model file if it exists
     #[arg(long)]
     pub replace: bool,
-    /// First layer: 3 × 3 with stride 1 (cifar) or 2 (strided)
+    /// Which encoder, where the file has several: what stands before its tensors' names
+    #[arg(long)]
+    pub prefix: Option<String>,
+    /// Names of the classes, one a line, where the file is a whole classifier [default: 0, 1, …]
+    #[arg(long, value_name = "FILE")]
+    pub classes: Option<PathBuf>,
+    /// First layer where its kernel is 3 × 3: stride 1 (cifar) or 2 (strided)
     #[arg(long, value_enum, default_value = "cifar")]
     pub stem: StemName,
-    /// Height and width of the encoder's input images
-    #[arg(long, value_name = "PIXELS", default_values_t = [32], num_args = 1..=2)]
+    /// Height and width of the encoder's input images [default: 32]
+    #[arg(long, value_name = "PIXELS", num_args = 1..=2)]
     pub image_size: Vec<usize>,
     /// BatchNorm branch to use if there are several [default: pgd]
     #[arg(long, value_parser = PossibleValuesParser::new(Route::ALL.map(Route::name)).try_map(|name| name.parse::<Route>()))]
     pub route: Option<Route>,
-    /// Means of the normalization, in [0, 1], one number per channel: 0.4914,0.4822,0.4465
+    /// Means of the normalization, in [0, 1], one number per channel: 0.4914,0.4822,0.4465 [default: the file's]
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', requires = "std")]
     pub mean: Vec<f32>,
     /// Standard deviations of the normalization

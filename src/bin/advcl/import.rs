@@ -8,11 +8,14 @@ use anyhow::Result;
 
 use crate::args::{self, Shared};
 use crate::output::{print, print_json};
+use crate::progress::print_status;
 use crate::table;
 
 pub fn import(what: &args::Import, shared: &Shared) -> Result<()> {
     let device = device::open(&shared.device)?;
-    check_output(&what.output, "-o", &[&what.weights], what.replace)?;
+    let mut inputs = vec![what.weights.as_path()];
+    inputs.extend(what.classes.as_deref());
+    check_output(&what.output, "-o", &inputs, what.replace)?;
     let normalize = if what.mean.is_empty() {
         None
     } else {
@@ -23,19 +26,27 @@ pub fn import(what: &args::Import, shared: &Shared) -> Result<()> {
     };
     let settings = ImportSettings {
         stem: what.stem.into(),
-        image_size: [
-            what.image_size[0],
-            *what.image_size.last().expect("one at least"),
-        ],
+        image_size: match what.image_size[..] {
+            [] => None,
+            [side] => Some([side, side]),
+            [height, width, ..] => Some([height, width]),
+        },
         route: what.route,
         normalize,
+        prefix: what.prefix.clone(),
+        classes: what.classes.clone(),
     };
     let imported = advcl::import::import(&what.weights, &settings, &device)?;
     imported.model.save_output(&what.output)?;
+    for note in &imported.notes {
+        print_status(&format!("note: {note}"));
+    }
     if shared.json {
         return print_json(&serde_json::json!({
             "model": what.output,
+            "prefix": imported.prefix,
             "info": imported.model.info,
+            "notes": imported.notes,
             "left_out": imported.left_out,
         }));
     }

@@ -10,6 +10,7 @@ use advcl::evaluate::soundness::{Soundness, SoundnessSummary};
 use advcl::evaluate::{Attacked, uneven};
 use advcl::experiment::Summary;
 use advcl::import::Imported;
+use advcl::nn::Stem;
 use advcl::selftest::GoldenCheck;
 use advcl::{finetune, pretrain};
 
@@ -162,15 +163,35 @@ pub fn imported(imported: &Imported, path: &Path) -> String {
     let (depth, width) = (usize::from(info.encoder.depth), info.encoder.width);
     let [height, across] = info.image_size;
     let routes: Vec<&str> = info.routes.iter().map(|route| route.name()).collect();
-    let left_out = match imported.left_out.as_slice() {
-        [] => "nothing".to_owned(),
-        names => names.join(", "),
+    let prefix = match imported.prefix.trim_end_matches('.') {
+        "" => "at the top".to_owned(),
+        prefix => format!("below {prefix}"),
+    };
+    let classes = match info.classes.len() {
+        0 => "none: an encoder alone".to_owned(),
+        count => format!("{count}: {}", few(&info.classes)),
+    };
+    // Counters of batches are no loss to anyone.
+    let left_out = imported.left_out.iter();
+    let left_out: Vec<&String> =
+        (left_out.filter(|name| !name.ends_with("num_batches_tracked"))).collect();
+    let left_out = match left_out.is_empty() {
+        true => "nothing".to_owned(),
+        false => few(&left_out),
+    };
+    let normalize = match &info.normalize {
+        Some(_) => "inside the model",
+        None => "none: images as they are, in [0, 1]",
     };
     pairs(&[
         ("model".to_owned(), path.display().to_string()),
+        ("weights".to_owned(), prefix),
         (
             "encoder".to_owned(),
-            format!("ResNet-{depth} of width {width}"),
+            format!(
+                "ResNet-{depth} of width {width}, {}",
+                stem(info.encoder.stem)
+            ),
         ),
         (
             "images".to_owned(),
@@ -180,8 +201,28 @@ pub fn imported(imported: &Imported, path: &Path) -> String {
             "BatchNorm branches".to_owned(),
             format!("{}; in use: {}", routes.join(", "), info.route.name()),
         ),
+        ("normalization".to_owned(), normalize.to_owned()),
+        ("classes".to_owned(), classes),
         ("not used".to_owned(), left_out),
     ])
+}
+
+/// The first layer in words.
+fn stem(stem: Stem) -> &'static str {
+    match stem {
+        Stem::Cifar => "first layer 3 × 3 with stride 1",
+        Stem::Strided => "first layer 3 × 3 with stride 2",
+    }
+}
+
+/// Names, a few of them where there are many.
+fn few(names: &[impl AsRef<str>]) -> String {
+    const SHOWN: usize = 8;
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
 }
 
 /// Accuracy by class, for each classifier.
