@@ -206,7 +206,7 @@ pub enum Command {
         #[command(subcommand)]
         what: AdversarialCommand,
     },
-    /// Import weights from PyTorch: an encoder for clustering or as a teacher (DeACL), or a classifier
+    /// Import a ResNet's weights from PyTorch: an encoder, or a classifier
     #[command(
         after_help = "Example: advcl import resnet18.pth -o teacher.safetensors\n\n\
         Then: --set 'pretrain.deacl.teacher = \"./teacher.safetensors\"' or --set 'cluster.model = \"./teacher.safetensors\"'"
