@@ -153,6 +153,17 @@ fn import_replaces_nothing_unless_told_and_never_its_input() {
     transcript.refuse(&format!("{import} -o mine.safetensors"));
     advcl(path, import).expect(0);
     let made = get(path.join("imported.safetensors"));
+    // An earlier import can be made again, unless someone has changed it since.
+    let again = advcl(path, import).expect(0);
+    assert!(
+        again
+            .stderr
+            .contains("was an earlier import, and is replaced"),
+        "{again}"
+    );
+    let mut changed = made.clone();
+    *changed.last_mut().expect("a value") ^= 1;
+    put(path.join("imported.safetensors"), changed);
     transcript.refuse(import);
     advcl(path, &format!("{import} -o mine.safetensors --replace")).expect(0);
     assert!(get(path.join("mine.safetensors")) == made);

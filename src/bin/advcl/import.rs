@@ -3,6 +3,7 @@
 use advcl::files::check_output;
 use advcl::import::ImportSettings;
 use advcl::nn::Normalize;
+use advcl::run::{IMPORTED, Model};
 use advcl::{Error, device};
 use anyhow::Result;
 
@@ -15,7 +16,9 @@ pub fn import(what: &args::Import, shared: &Shared) -> Result<()> {
     let device = device::open(&shared.device)?;
     let mut inputs = vec![what.weights.as_path()];
     inputs.extend(what.classes.as_deref());
-    check_output(&what.output, "-o", &inputs, what.replace)?;
+    // An earlier import, unchanged since, can be made again from its weights: nothing is lost with it.
+    let earlier = Model::load(&what.output, &device).is_ok_and(|m| m.info.method == IMPORTED);
+    check_output(&what.output, "-o", &inputs, what.replace || earlier)?;
     let normalize = if what.mean.is_empty() {
         None
     } else {
@@ -38,6 +41,12 @@ pub fn import(what: &args::Import, shared: &Shared) -> Result<()> {
     };
     let imported = advcl::import::import(&what.weights, &settings, &device)?;
     imported.model.save_output(&what.output)?;
+    if earlier && !what.replace {
+        let output = what.output.display();
+        print_status(&format!(
+            "note: {output} was an earlier import, and is replaced"
+        ));
+    }
     for note in &imported.notes {
         print_status(&format!("note: {note}"));
     }
