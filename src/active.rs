@@ -1,7 +1,7 @@
 //! Active learning: which images to label next.
 //!
 //! With few labels the best images are typical ones that lie apart from each other (TypiClust; Hacohen, Dekel, Weinshall,
-//! ICML 2022); with many they are those that a classifier is unsure of.
+//! ICML 2022).
 
 use std::sync::atomic::AtomicBool;
 

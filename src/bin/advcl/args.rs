@@ -698,8 +698,7 @@ pub struct LabelNext {
     /// Number of images
     #[arg(long, value_name = "N")]
     pub count: usize,
-    /// Typical images of groups without a label, for few labels; smallest margins under attack, for
-    /// many; half by each
+    /// Typical images of groups without a label, or smallest margins under attack, or half by each
     #[arg(long, value_enum, default_value_t = StrategyName::Coverage)]
     pub strategy: StrategyName,
     /// List to write, with the images that have labels, as data.source reads it
