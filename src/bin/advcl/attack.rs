@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use advcl::attack::Norm;
 use advcl::burn::tensor::Tensor;
-use advcl::data::{Split, adversarial_png, image_files, picture_png, read_images};
+use advcl::data::{Split, adversarial_png, image_files, picture_png};
 use advcl::evaluate::rounded::{magnified, to_8_bits};
 use advcl::evaluate::smallest::{Fall, Search};
 use advcl::evaluate::standalone::batch_size;
@@ -22,9 +22,9 @@ use serde::Serialize;
 use crate::args::{self, Shared};
 use crate::evaluate::parse_attack;
 use crate::examples::check_folder;
-use crate::output::{print, print_json, printable};
-use crate::predict::{LoadedModel, listed};
-use crate::progress::{Progress, print_status};
+use crate::output::{print, print_json};
+use crate::predict::{LoadedModel, listed, read_chunk, require_all_read};
+use crate::progress::Progress;
 use crate::table;
 
 /// Images that are read before they are attacked.
@@ -90,17 +90,8 @@ pub fn attack(what: &args::Attack, shared: &Shared) -> Result<()> {
     let mut context = Context::new(device).observed(|event| progress.on_event(event));
     let (mut all, mut failed) = (Vec::new(), 0);
     for (number, chunk) in files.chunks(CHUNK).enumerate() {
-        let mut read = read_images(chunk, model.shape(), &model.info.reading)?;
-        // The only one: there is nothing to go on with.
-        if files.len() == 1
-            && let Some((_, error)) = read.faults.pop()
-        {
-            return Err(error.into());
-        }
+        let read = read_chunk(chunk, files.len(), model.shape(), &model.info.reading)?;
         failed += read.faults.len();
-        for (_, error) in &read.faults {
-            print_status(&format!("error: {}", printable(&error.to_string())));
-        }
         let mut split = Split {
             images: read.images,
             labels: Vec::new(),
@@ -151,14 +142,7 @@ pub fn attack(what: &args::Attack, shared: &Shared) -> Result<()> {
     if shared.json {
         print_json(&all)?;
     }
-    match failed {
-        0 => Ok(()),
-        failed => Err(Error::Unread {
-            failed,
-            files: files.len(),
-        }
-        .into()),
-    }
+    require_all_read(failed, files.len())
 }
 
 /// The model on images.

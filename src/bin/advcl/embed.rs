@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use advcl::active::similar;
 use advcl::burn::tensor::{Tensor, TensorData};
-use advcl::data::{self, Channels, Damaged, Images, Reading, Size};
+use advcl::data::{self, Damaged, Images, Reading};
 use advcl::files::{Output, check_output, write_output};
 use advcl::nn::FrozenEncoder;
 use advcl::run::Model;
@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::args::{self, Shared};
 use crate::format::{Table, in_csv};
 use crate::output::{print, print_json, printable};
-use crate::predict::{batch_size, listed, model_file};
+use crate::predict::{batch_size, listed, model_file, read_chunk, require_all_read};
 use crate::progress::{Progress, print_status};
 use crate::signals::{STOP, listen};
 
@@ -64,21 +64,11 @@ impl Embedder {
         context: &mut Context,
         mut each: impl FnMut(Vec<Origin>, Vec<f32>) -> Result<()>,
     ) -> Result<(usize, usize)> {
-        let (sets, files): (Vec<_>, Vec<_>) = sources.iter().partition(|source| is_set(source));
-        let files: Vec<PathBuf> = files.into_iter().cloned().collect();
-        let files = data::image_files(&listed(&files)?)?;
+        let (files, sets) = files_and_sets(sources)?;
         let (mut failed, mut all) = (0, files.len());
         let mut done = 0;
         for chunk in files.chunks(CHUNK) {
-            let mut read = data::read_images(chunk, self.shape, &self.reading)?;
-            if files.len() == 1
-                && let Some((_, error)) = read.faults.pop()
-            {
-                return Err(error.into());
-            }
-            for (_, error) in &read.faults {
-                print_status(&format!("error: {}", printable(&error.to_string())));
-            }
+            let read = read_chunk(chunk, files.len(), self.shape, &self.reading)?;
             failed += read.faults.len();
             let origin = |i: usize| Origin {
                 path: read.files[i].to_string_lossy().into_owned(),
@@ -127,15 +117,7 @@ impl Embedder {
     }
 
     fn load_set(&self, source: &Path) -> Result<data::Dataset> {
-        let [channels, height, width] = self.shape;
-        let reading = Reading {
-            size: Some(Size::Sides([height, width])),
-            channels: Some(match channels {
-                1 => Channels::Gray,
-                _ => Channels::Rgb,
-            }),
-            ..self.reading
-        };
+        let reading = self.reading.for_shape(self.shape);
         let set = data::load_as(&source.to_string_lossy(), &reading, Damaged::Skip)?;
         for note in &set.notes {
             print_status(&printable(&format!("{}: {note}", set.name)));
@@ -180,16 +162,26 @@ impl Embedder {
     }
 }
 
-/// Whether a source is a data set rather than image files.
-fn is_set(path: &Path) -> bool {
-    let name = path.to_string_lossy();
-    if path.is_dir() {
-        return data::image_files(&[path.to_path_buf()]).is_err();
+/// Sources as image files, and those that are data sets: a folder is one where no image files are found in it.
+fn files_and_sets(sources: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<&PathBuf>)> {
+    let (mut files, mut sets) = (Vec::new(), Vec::new());
+    for source in sources {
+        let name = source.to_string_lossy();
+        let is_set = match source.exists() {
+            true => !source.is_dir() && data::names_a_set(&name),
+            false => data::EMBEDDED.contains(&&*name),
+        };
+        if is_set {
+            sets.push(source);
+            continue;
+        }
+        match data::image_files(&listed(std::slice::from_ref(source))?) {
+            Ok(found) => files.extend(found),
+            Err(_) if source.is_dir() => sets.push(source),
+            Err(error) => return Err(error.into()),
+        }
     }
-    match path.exists() {
-        true => data::names_a_set(&name),
-        false => data::EMBEDDED.contains(&&*name),
-    }
+    Ok((files, sets))
 }
 
 /// Kinds of files that features are written to.
@@ -325,14 +317,7 @@ pub fn embed(what: &args::Embed, shared: &Shared) -> Result<()> {
             names.join(", ")
         ))?;
     }
-    unread(failed_files, files)
-}
-
-fn unread(failed: usize, files: usize) -> Result<()> {
-    match failed {
-        0 => Ok(()),
-        failed => Err(Error::Unread { failed, files }.into()),
-    }
+    require_all_read(failed_files, files)
 }
 
 /// Length of the header of a .npy file: the same for every number of images, because it is written before they are
@@ -411,7 +396,7 @@ pub fn duplicates(what: &args::Duplicates, shared: &Shared) -> Result<()> {
             what.threshold
         ));
     }
-    unread(failed, files)
+    require_all_read(failed, files)
 }
 
 #[cfg(feature = "parquet")]

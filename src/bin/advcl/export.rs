@@ -177,7 +177,7 @@ struct Place {
 }
 
 impl Place {
-    /// Of a model file METHOD/model.safetensors or METHOD/MODE/model.safetensors below a run folder.
+    /// The place of a model file METHOD/model.safetensors or METHOD/MODE/model.safetensors below a run folder.
     fn of(model: &Path) -> Option<Self> {
         let folder = model.canonicalize().ok()?.parent()?.to_path_buf();
         if model.file_name()? != layout::MODEL {

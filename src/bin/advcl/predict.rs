@@ -4,7 +4,7 @@ use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use advcl::burn::tensor::Device;
-use advcl::data::{Split, image_files, read_images};
+use advcl::data::{ReadImages, Reading, Split, image_files, read_images};
 use advcl::evaluate::{Evaluator, StageProgress};
 use advcl::nn::Classifier;
 use advcl::run::{Model, ModelInfo, layout, models_below, some_of};
@@ -42,24 +42,15 @@ pub fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
         print_exactly(table::prediction_heads())?;
     }
     for chunk in files.chunks(CHUNK) {
-        let mut read = read_images(chunk, model.shape(), &model.info.reading)?;
-        // The only one: there is nothing to go on with.
-        if files.len() == 1
-            && let Some((_, error)) = read.faults.pop()
-        {
-            return Err(error.into());
-        }
+        let read = read_chunk(chunk, files.len(), model.shape(), &model.info.reading)?;
         fitted += read.fitted;
         failed += read.faults.len();
-        for (file, error) in &read.faults {
-            print_status(&format!("error: {}", printable(&error.to_string())));
-            if what.jsonl {
-                let line = serde_json::json!({
-                    "image": file.to_string_lossy(),
-                    "error": error.to_string(),
-                });
-                print_exactly(&format!("{line}\n"))?;
-            }
+        for (file, error) in read.faults.iter().filter(|_| what.jsonl) {
+            let line = serde_json::json!({
+                "image": file.to_string_lossy(),
+                "error": error.to_string(),
+            });
+            print_exactly(&format!("{line}\n"))?;
         }
         let indices: Vec<usize> = (0..read.files.len()).collect();
         let evaluator = Evaluator {
@@ -104,13 +95,36 @@ pub fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
     } else if !lines {
         print(&table::predictions(&predictions))?;
     }
+    require_all_read(failed, files.len())
+}
+
+/// Reads some of `total` image files for a model, and reports those that cannot be read.
+///
+/// # Errors
+/// The fault of a file that is the only one: there is nothing to go on with.
+pub fn read_chunk(
+    chunk: &[PathBuf],
+    total: usize,
+    shape: [usize; 3],
+    reading: &Reading,
+) -> Result<ReadImages> {
+    let mut read = read_images(chunk, shape, reading)?;
+    if total == 1
+        && let Some((_, error)) = read.faults.pop()
+    {
+        return Err(error.into());
+    }
+    for (_, error) in &read.faults {
+        print_status(&format!("error: {}", printable(&error.to_string())));
+    }
+    Ok(read)
+}
+
+/// Ends a command that went on without the files that could not be read.
+pub fn require_all_read(failed: usize, files: usize) -> Result<()> {
     match failed {
         0 => Ok(()),
-        failed => Err(Error::Unread {
-            failed,
-            files: files.len(),
-        }
-        .into()),
+        failed => Err(Error::Unread { failed, files }.into()),
     }
 }
 
