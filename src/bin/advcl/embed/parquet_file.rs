@@ -12,6 +12,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
 use super::Origin;
+use super::features_file::FeaturesFile;
 
 const SCHEMA: &str = "message images {
     required binary path (UTF8);
@@ -31,7 +32,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn new(path: &Path) -> AdvclResult<Self> {
+    pub fn create(path: &Path) -> AdvclResult<Self> {
         let schema = Arc::new(parse_message_type(SCHEMA).expect("a schema"));
         let output = Output::create(path)?;
         let writer = SerializedFileWriter::new(output, schema, Default::default());
@@ -41,25 +42,6 @@ impl Writer {
             origins: Vec::new(),
             features: Vec::new(),
         })
-    }
-
-    pub fn add(&mut self, origins: &[Origin], features: &[f32]) -> Result<()> {
-        self.origins.extend_from_slice(origins);
-        self.features.extend_from_slice(features);
-        if self.origins.len() >= ROWS {
-            self.write_group()
-                .map_err(|error| failed(&self.path, error))?;
-        }
-        Ok(())
-    }
-
-    pub fn finish(mut self) -> AdvclResult<()> {
-        let written = match self.origins.is_empty() {
-            true => Ok(()),
-            false => self.write_group(),
-        };
-        let whole = written.and_then(|()| self.writer.into_inner());
-        whole.map_err(|error| failed(&self.path, error))?.finish()
     }
 
     fn write_group(&mut self) -> std::result::Result<(), ParquetError> {
@@ -94,6 +76,28 @@ impl Writer {
         )?;
         column.close()?;
         group.close().map(drop)
+    }
+}
+
+impl FeaturesFile for Writer {
+    fn add(&mut self, origins: &[Origin], features: &[f32]) -> Result<()> {
+        self.origins.extend_from_slice(origins);
+        self.features.extend_from_slice(features);
+        if self.origins.len() >= ROWS {
+            self.write_group()
+                .map_err(|error| failed(&self.path, error))?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<()> {
+        let written = match self.origins.is_empty() {
+            true => Ok(()),
+            false => self.write_group(),
+        };
+        let Self { writer, path, .. } = *self;
+        let whole = written.and_then(|()| writer.into_inner());
+        Ok(whole.map_err(|error| failed(&path, error))?.finish()?)
     }
 }
 
