@@ -148,6 +148,7 @@ pub fn import(path: &Path, settings: &ImportSettings, device: &Device) -> Result
         projection: false,
         clusters: Vec::new(),
         pseudo_labels: None,
+        start: None,
         finetuning: None,
         normalize,
         recipe: format!("# imported from {}\n", path.display()),
