@@ -21,37 +21,15 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 root = pathlib.Path(__file__).resolve().parent.parent
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(root / "python"))
 import advcl as ours  # noqa: E402
+from pretrained import BLOCKS, Narrow  # noqa: E402
 
 program, work = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2])
-BLOCKS = ours.BLOCKS
 failed = []
-
-
-class Narrow(torchvision.models.ResNet):
-    """torchvision's ResNet of any width, with the stems of advcl."""
-
-    def __init__(self, depth, width, stem, channels, classes):
-        self.width = width
-        super().__init__(Bottleneck if depth == 50 else BasicBlock, BLOCKS[depth], num_classes=max(classes, 1))
-        if stem == "imagenet":
-            self.conv1 = nn.Conv2d(channels, width, 7, 2, 3, bias=False)
-        else:
-            self.conv1 = nn.Conv2d(channels, width, 3, 1 if stem == "cifar" else 2, 1, bias=False)
-            self.maxpool = nn.Identity()
-        self.bn1 = nn.BatchNorm2d(width)
-        features = 8 * width * (4 if depth == 50 else 1)
-        self.fc = nn.Linear(features, classes) if classes else nn.Identity()
-
-    def _make_layer(self, block, planes, *args, **kwargs):
-        if planes == 64:
-            self.inplanes = self.width
-        return super()._make_layer(block, planes * self.width // 64, *args, **kwargs)
 
 
 def run(*args):

@@ -190,10 +190,21 @@ impl Objective for EndToEnd<'_> {
 
     fn loss(&self, step: Step<Classifier>) -> Loss {
         let batch = self.task.batch(step.indices, step.rng);
+        let clean = batch.0.clone();
         let mut mode = Mode::Train(step.statistics);
-        let tracked = |x| step.tracked.forward(x, &mut mode);
+        let mut seen = Vec::new();
+        let tracked = |x| {
+            let Classifier {
+                encoder,
+                linear,
+                route,
+            } = step.tracked;
+            let features = encoder.features(x, *route, &mut mode);
+            seen.push(features.clone());
+            linear.forward(features)
+        };
         let ball = self.task.ball;
-        match self.criterion {
+        let loss = match self.criterion {
             // The attack uses the batch's statistics, as in Madry's released code: it maximizes the
             // very loss that is then minimized, and early in training the running statistics mean
             // little.
@@ -207,6 +218,8 @@ impl Objective for EndToEnd<'_> {
                 let detached = |x| frozen.logits(x);
                 (self.criterion).loss(detached, tracked, batch, ball, step.rng)
             }
-        }
+        };
+        step.seen.add(&clean, seen);
+        loss
     }
 }

@@ -479,5 +479,14 @@ pub(crate) fn require_checksum(expected: &str, found: &str, path: &Path) -> Resu
 /// Short hash of some bytes, to be compared with another one: FNV-1a, which tells accidents apart and not
 /// attacks.
 pub fn hash(bytes: &[u8]) -> String {
-    format!("fnv1a-{:016x}", random::fingerprint(bytes))
+    format!("{HASH}{:016x}", random::fingerprint(bytes))
+}
+
+/// Beginning of every hash.
+const HASH: &str = "fnv1a-";
+
+/// Whether a text is one that [`hash`] makes.
+pub fn is_hash(text: &str) -> bool {
+    let digits = text.strip_prefix(HASH);
+    digits.is_some_and(|digits| digits.len() == 16 && digits.chars().all(|c| c.is_ascii_hexdigit()))
 }

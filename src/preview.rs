@@ -42,7 +42,7 @@ pub fn views(
     }
     let images = &data.train.images;
     let settings = recipe.pretrain.entries().iter().find_map(|entry| {
-        let MethodSettings::AdvCl(settings) = &entry.settings else {
+        let MethodSettings::AdvCl(settings) = &entry.settings.method else {
             return None;
         };
         Some(settings)

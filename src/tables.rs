@@ -5,6 +5,8 @@
 //! name goes on with a hyphen and a name of their own, `[pretrain.advcl-without-clusters]`. Names
 //! of tables become names of folders.
 
+mod shared;
+
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -13,6 +15,8 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, nearest};
+
+pub use shared::{Shared, read_beside};
 
 /// The content of a table that is named after an entry of a registry, and that registry.
 pub trait Registered: Sized {

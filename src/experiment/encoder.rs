@@ -6,12 +6,13 @@ use std::time::Instant;
 use toml::Table;
 
 use super::Experiment;
+use super::start;
 use super::state::{Other, State, Work};
 use crate::cluster::{ClusterSettings, Points, PseudoLabels};
 use crate::error::{Error, Result};
 use crate::finetune::features;
 use crate::nn::Route;
-use crate::pretrain::{Inputs, Stage, Trainer};
+use crate::pretrain::{Entry, Inputs, Stage, Start, Trainer};
 use crate::probe::Probe;
 use crate::recipe::{Artifact, CLUSTERED_METHOD, differences, from_text, in_words, title, to_text};
 use crate::run::{MODEL_FORMAT, Model, ModelInfo};
@@ -77,6 +78,10 @@ impl Experiment {
         };
         let source = method.source().map(|source| self.source(source, context));
         let source = source.transpose()?;
+        let start = self.start(name, context)?;
+        let begins = entry.start();
+        let begins_at = start.as_ref().zip(begins.init.as_deref());
+        let begins_at = begins_at.map(|(start, init)| start::in_words(init, &start.info));
         let expected = self.expected_encoder(name)?;
         let (text, begun) = (to_text(&expected), self.checkpoint_text(&expected));
         let inputs = Inputs {
@@ -84,6 +89,10 @@ impl Experiment {
             classes: data.classes.len(),
             pseudo_labels: &labels,
             source: source.as_ref(),
+            start: start.as_ref().map(|model| Start {
+                model,
+                pull: begins.pull,
+            }),
             encoder: &recipe.encoder,
             ball: recipe.threat.ball(),
         };
@@ -97,6 +106,13 @@ impl Experiment {
             },
             interval: recipe.checkpoint.interval(),
         };
+        if let (Some(start), Some(words)) = (&start, &begins_at)
+            && continues.is_none()
+            && !self.goes_on(name, &begun)?
+        {
+            self.say_start(name, start, words, context);
+        }
+        self.note_start(name, begins_at.as_deref())?;
         let mut trainer = Trainer::new(stage, inputs, context);
         trainer.probe = self.probe(method.route())?;
         let trained = method.pretrain(&mut trainer)?;
@@ -124,6 +140,7 @@ impl Experiment {
             projection: trained.backbone.head_proj.is_some(),
             clusters: heads.collect(),
             pseudo_labels: Some(labels.origin).filter(|origin| !origin.is_empty()),
+            start: begins_at,
             finetuning,
             normalize: trained.backbone.encoder.normalize().cloned(),
             recipe: text,
@@ -172,23 +189,36 @@ impl Experiment {
         }
     }
 
-    /// Seconds of making an encoder and everything that it needs: pseudo-labels, encoders that it learns from.
+    /// Seconds of making an encoder and everything that it needs: pseudo-labels, encoders that it learns from
+    /// or begins at.
     pub fn whole_pretrain_seconds(&self, name: &str) -> Result<f64> {
-        let mut seconds = self.seconds(name)?.pretrain;
-        let Some(entry) = self.recipe.pretrain.get(name) else {
-            return Ok(0.0);
-        };
-        let method = entry.method();
-        if method.clustered() {
-            seconds += self.cluster_seconds()?.unwrap_or(0.0);
-            if !self.labels_are_given() {
-                seconds += self.whole_pretrain_seconds(CLUSTERED_METHOD)?;
-            }
+        let mut needed = Vec::new();
+        self.add_needed(name, &mut needed);
+        let mut seconds = 0.0;
+        for entry in &needed {
+            seconds += self.seconds(&entry.name)?.pretrain;
         }
-        if let Some(source) = method.source() {
-            seconds += self.whole_pretrain_seconds(source)?;
+        if needed.iter().any(|entry| entry.method().clustered()) {
+            seconds += self.cluster_seconds()?.unwrap_or(0.0);
         }
         Ok(seconds)
+    }
+
+    /// Adds a method of the recipe and those whose encoders it needs, each once.
+    fn add_needed<'a>(&'a self, name: &str, needed: &mut Vec<&'a Entry>) {
+        let Some(entry) = self.recipe.pretrain.get(name) else {
+            return;
+        };
+        if needed.iter().any(|other| other.name == name) {
+            return;
+        }
+        needed.push(entry);
+        let method = entry.method();
+        let clustered = method.clustered() && !self.labels_are_given();
+        let others = clustered.then_some(CLUSTERED_METHOD).into_iter();
+        let others = others.chain(method.source());
+        let others = others.chain(entry.start().init.as_deref());
+        others.for_each(|other| self.add_needed(other, needed));
     }
 
     /// Model file of any run, for images of the same channels and size.

@@ -77,11 +77,14 @@ impl Experiment {
                 &mut forked,
             )?;
         }
-        let about = About::new(
+        let mut about = About::new(
             FolderKind::Run,
             &device::name(&context.device),
             self.recipe.seed,
         );
+        let before = About::load(self.layout())?;
+        about.starts = before.map_or_else(Default::default, |before| before.starts);
+        about.starts.retain(|name, _| target.stage(name).is_dir());
         folder::save(&target, &self.recipe, about)?;
         Ok(forked)
     }

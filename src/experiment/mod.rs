@@ -14,6 +14,7 @@ mod measuring;
 mod outcome;
 mod resources;
 mod rows;
+mod start;
 mod state;
 
 use std::path::{Path, PathBuf};
@@ -244,7 +245,7 @@ impl Experiment {
     /// # Errors
     /// [`Error::Data`] for labels that are missing, [`Error::Recipe`] for a share of them that leaves a class without
     /// any, or for an encoder whose training cannot fit into memory; [`Error::Model`] and others for an encoder of another
-    /// run that cannot be learnt from; [`Error::Run`] for stale results that took long, where nobody said what to do with
+    /// run that cannot be learnt from or begun at; [`Error::Run`] for stale results that took long, where nobody said what to do with
     /// them.
     pub fn check_ready(&self, context: &Context) -> Result<()> {
         self.require_labels()?;
@@ -257,6 +258,9 @@ impl Experiment {
         for entry in self.recipe.pretrain.entries() {
             if let Some(source) = entry.method().source() {
                 self.check_source(source, context)?;
+            }
+            if self.begins_at_a_file(entry) {
+                self.start(&entry.name, context)?;
             }
         }
         self.require_permission(&self.cells(None, None)?, &methods)?;

@@ -7,7 +7,7 @@ use toml::{Table, Value};
 use super::{Cell, Experiment};
 use crate::error::{Error, Result};
 use crate::recipe::{
-    Artifact, CLUSTERED, CLUSTERED_METHOD, Difference, PRETRAINED, PSEUDO_LABELS, SOURCE,
+    Artifact, CLUSTERED, CLUSTERED_METHOD, Difference, PRETRAINED, PSEUDO_LABELS, SOURCE, START,
     differences, from_text, in_words, is_path, title, to_text,
 };
 use crate::run::ModelInfo;
@@ -95,6 +95,10 @@ impl Experiment {
         if let Some(source) = method.source().filter(|source| !is_path(source)) {
             upstream.push((SOURCE, self.upstream_encoder(source)?));
         }
+        let init = self.recipe.pretrain.require(name)?.start().init.as_deref();
+        if let Some(init) = init.filter(|init| !is_path(init)) {
+            upstream.push((START, self.upstream_encoder(init)?));
+        }
         if method.clustered() {
             upstream.push((PSEUDO_LABELS, self.upstream_labels()?));
         }
@@ -174,6 +178,14 @@ impl Experiment {
         let fixed = self.recipe.pretrain.require(name)?.method();
         let plan = ["pretrain", name, "plan"];
         self.training_state(name, &expected, plan, seconds, fixed.depends_on_epochs())
+    }
+
+    /// Whether a training of these dependencies is under way in a stage's folder.
+    pub(super) fn goes_on(&self, stage: &str, begun: &str) -> Result<bool> {
+        let (whole, part) = crate::run::layout::part(stage, "");
+        let position = Position::load(&self.layout().stage(stage).join(part))?;
+        let same = |position: Position| position.stage == whole && position.recipe == begun;
+        Ok(position.is_some_and(same))
     }
 
     /// State of a row's classifier.

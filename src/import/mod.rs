@@ -72,8 +72,8 @@ pub struct Imported {
 /// Reads a ResNet from a file of weights, in safetensors or PyTorch's own formats (`.pt`, `.pth`, `.ckpt`; no code in it
 /// is executed).
 ///
-/// Accepts the names of torchvision, timm, lightly, solo-learn, MoCo, SimSiam, BYOL, and of the released code of AdvCL,
-/// ACL and DynACL, and the numbers of an `nn.Sequential`, below any prefix (`module.`, `state_dict.backbone.`). Derives
+/// Accepts the names of torchvision, timm, transformers, lightly, solo-learn, MoCo, SimSiam, BYOL, and of the released code
+/// of AdvCL, ACL and DynACL, and the numbers of an `nn.Sequential`, below any prefix (`module.`, `state_dict.backbone.`). Derives
 /// depth, width, channels and BatchNorm branches from the shapes. Every tensor of the encoder must exist with its shape,
 /// and none may be left over. A linear classifier and a normalization in the file are taken too.
 ///
@@ -153,6 +153,7 @@ pub fn import(path: &Path, settings: &ImportSettings, device: &Device) -> Result
         projection: false,
         clusters: Vec::new(),
         pseudo_labels: None,
+        start: None,
         finetuning: None,
         normalize,
         recipe: format!("# imported from {}\n", path.display()),

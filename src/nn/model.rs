@@ -100,22 +100,18 @@ impl Backbone {
         unit_rows(last.forward(hidden.reshape([batch, length])))
     }
 
-    /// Images to unit vectors. # Shapes: `[batch, channels, height, width]` to `[batch, 128]`.
-    pub fn embed(&self, images: Tensor<4>, route: Route, mode: &mut Mode) -> Tensor<2> {
+    /// Images to features, and these to unit vectors. # Shapes: `[batch, channels, height, width]` to `[batch, features]`
+    /// and `[batch, 128]`.
+    pub fn forward(&self, images: Tensor<4>, route: Route, mode: &mut Mode) -> [Tensor<2>; 2] {
         let features = self.encoder.features(images, route, mode);
-        self.project(features, mode)
+        let projections = self.project(features.clone(), mode);
+        [features, projections]
     }
 
-    /// Several views as one batch, so that BatchNorm's statistics are of all of them. # Shapes: as
-    /// [`Backbone::embed`], for each view.
-    pub fn embed_together(
-        &self,
-        views: &[Tensor<4>],
-        route: Route,
-        mode: &mut Mode,
-    ) -> Vec<Tensor<2>> {
-        let all = Tensor::cat(views.to_vec(), 0);
-        self.embed(all, route, mode).chunk(views.len(), 0)
+    /// Images to unit vectors. # Shapes: `[batch, channels, height, width]` to `[batch, 128]`.
+    pub fn embed(&self, images: Tensor<4>, route: Route, mode: &mut Mode) -> Tensor<2> {
+        let [_, projections] = self.forward(images, route, mode);
+        projections
     }
 
     /// Features to the logits of each pseudo-label head. # Shapes: `[batch, features]` to `[batch, K]` each.

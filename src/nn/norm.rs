@@ -10,6 +10,7 @@ use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::average::unshared;
 use super::engine;
 use crate::error::{Error, Result, nearest};
 
@@ -185,6 +186,13 @@ impl RouteNorm {
     /// Drops all branches but one, which becomes the first.
     pub(super) fn keep(&mut self, route: Route) {
         self.bn_list = vec![self.bn_list.swap_remove(route as usize)];
+    }
+
+    /// Replaces all branches by copies of one.
+    pub(super) fn copy(&mut self, route: Route, routes: usize) {
+        let one = &self.bn_list[route as usize];
+        // Each with an identity of its own: optimizer and statistics tell branches apart by it.
+        self.bn_list = (0..routes).map(|_| unshared(one)).collect();
     }
 
     /// The route's branch, see [`BatchNorm::forward`].

@@ -462,6 +462,21 @@ impl Encoder {
     /// When the encoder was built without this route.
     pub fn on_route(&self, route: Route) -> Self {
         let mut own = self.clone();
+        own.change_norms(|norm| norm.keep(route));
+        own
+    }
+
+    /// With `routes` BatchNorm branches, each of them a copy of this route's.
+    ///
+    /// # Panics
+    /// When the encoder was built without this route.
+    pub fn with_copies_of(&self, route: Route, routes: usize) -> Self {
+        let mut own = self.clone();
+        own.change_norms(|norm| norm.copy(route, routes));
+        own
+    }
+
+    fn change_norms(&mut self, change: impl Fn(&mut RouteNorm)) {
         let Self {
             bn1,
             layer1,
@@ -469,19 +484,15 @@ impl Encoder {
             layer3,
             layer4,
             ..
-        } = &mut own;
-        bn1.keep(route);
+        } = self;
+        change(bn1);
         for block in [layer1, layer2, layer3, layer4].into_iter().flatten() {
-            block.bn1.keep(route);
-            block.bn2.keep(route);
-            if let Some(bn3) = &mut block.bn3 {
-                bn3.keep(route);
-            }
-            if let Some(downsample) = &mut block.downsample {
-                downsample.bn.keep(route);
-            }
+            change(&mut block.bn1);
+            change(&mut block.bn2);
+            block.bn3.iter_mut().for_each(&change);
+            let shortcut = block.downsample.iter_mut();
+            shortcut.for_each(|shortcut| change(&mut shortcut.bn));
         }
-        own
     }
 
     /// In the order in which they follow each other.

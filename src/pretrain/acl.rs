@@ -12,7 +12,6 @@
 //! keeps 512 values and has one for each.
 
 use burn::tensor::Tensor;
-use rand::rngs::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::{Method, Trained, Trainer, ViewAttack, frozen_embedding};
@@ -125,27 +124,34 @@ impl Objective for Acl<'_> {
             let fixed = FixedViews::new(vec![target], temperature);
             let embed = frozen_embedding(step.detached, Route::Pgd);
             let loss = |x| fixed.contrastive(embed(x));
-            let first = self.attack.maximize(loss, &first, step.rng);
-            let first = step.tracked.embed(first, Route::Pgd, &mut mode);
-            let second = step.tracked.embed(second, Route::Normal, &mut mode);
+            let attacked = self.attack.maximize(loss, &first, step.rng);
+            let [adversarial, one] = step.tracked.forward(attacked, Route::Pgd, &mut mode);
+            let [clean, other] = (step.tracked).forward(second.clone(), Route::Normal, &mut mode);
+            step.seen.add(&first, [adversarial]);
+            step.seen.add(&second, [clean]);
             return Loss {
-                total: contrastive(vec![first, second], temperature),
+                total: contrastive(vec![one, other], temperature),
                 parts: Vec::new(),
             };
         }
-        let attacked = attack_both(step.detached, &views, temperature, self.attack, step.rng);
-        let mut stream = |views: &[Tensor<4>], route| {
-            let views = step.tracked.embed_together(views, route, &mut mode);
-            contrastive(views, temperature)
+        let both = Tensor::cat(views.to_vec(), 0);
+        let loss = joint_loss(step.detached, temperature);
+        let attacked = self.attack.maximize(loss, &both, step.rng);
+        // Both views of a stream are one batch, so that BatchNorm's statistics are of both.
+        let mut stream = |both, route| {
+            let [features, projections] = step.tracked.forward(both, route, &mut mode);
+            (features, contrastive(projections.chunk(2, 0), temperature))
         };
-        let adversarial = stream(&attacked, Route::Pgd);
+        let (adversarial_features, adversarial) = stream(attacked, Route::Pgd);
         if settings.streams == Streams::AdversarialAdversarial {
+            step.seen.add(&both, [adversarial_features]);
             return Loss {
                 total: adversarial,
                 parts: Vec::new(),
             };
         }
-        let clean = stream(&views, Route::Normal);
+        let (clean_features, clean) = stream(both.clone(), Route::Normal);
+        step.seen.add(&both, [adversarial_features, clean_features]);
         Loss {
             total: (clean.clone() + adversarial.clone()) / 2.0,
             parts: vec![("clean", clean), ("adversarial", adversarial)],
@@ -160,20 +166,4 @@ impl Objective for Acl<'_> {
 pub(crate) fn joint_loss(model: &Backbone, temperature: f64) -> impl Fn(Tensor<4>) -> Tensor<1> {
     let embed = frozen_embedding(model, Route::Pgd);
     move |both| contrastive(embed(both).chunk(2, 0), temperature)
-}
-
-/// Attacks two views together, so that they look like different images on the route `pgd` in
-/// evaluation mode.
-fn attack_both(
-    model: &Backbone,
-    views: &[Tensor<4>; 2],
-    temperature: f64,
-    attack: ViewAttack,
-    rng: &mut ChaCha8Rng,
-) -> [Tensor<4>; 2] {
-    let loss = joint_loss(model, temperature);
-    let both = Tensor::cat(views.to_vec(), 0);
-    let mut both = attack.maximize(loss, &both, rng).chunk(2, 0);
-    let second = both.pop().expect("two views");
-    [both.pop().expect("two views"), second]
 }

@@ -144,7 +144,12 @@ pub fn cluster_term(
     mode: &mut Mode,
 ) -> Tensor<1> {
     let features = model.encoder.features(view, Route::PgdCe, mode);
-    mean_cross_entropy(model.cluster_logits(&features), labels)
+    cluster_loss(model, &features, labels)
+}
+
+/// The pseudo-label term of a view's features.
+fn cluster_loss(model: &Backbone, features: &Tensor<2>, labels: &[Tensor<1, Int>]) -> Tensor<1> {
+    mean_cross_entropy(model.cluster_logits(features), labels)
 }
 
 impl<'a> AdvCl<'a> {
@@ -183,21 +188,31 @@ impl Objective for AdvCl<'_> {
         let mut mode = Mode::Train(step.statistics);
 
         let original = weak.apply(self.images, indices, rng);
-        let mut clean_views: Vec<Batch> = (0..self.settings.strong_views)
+        let strong: Vec<Batch> = (0..self.settings.strong_views)
             .map(|_| strong.apply(self.images, indices, rng))
             .collect();
-        clean_views.extend(self.high_frequency.as_ref().map(|f| f.apply(&original)));
+        let filtered = self.high_frequency.as_ref().map(|f| f.apply(&original));
         let original = to_tensor(original, step.device);
         let labels = self.labels.batch(indices, step.device);
 
         // The clean views do not depend on the perturbation. The released code forwards them again
         // in every attack iteration; their projections are the same each time, so they are computed
         // once.
-        let embed = |view| {
+        let mut forward = |view| step.tracked.forward(view, Route::Normal, &mut mode);
+        let mut clean = Vec::new();
+        for view in strong {
             let view = to_tensor(view, step.device);
-            step.tracked.embed(view, Route::Normal, &mut mode)
-        };
-        let clean: Vec<Tensor<2>> = clean_views.into_iter().map(embed).collect();
+            let [features, projections] = forward(view.clone());
+            step.seen.add(&view, [features]);
+            clean.push(projections);
+        }
+        // Features of views that were made from the original.
+        let mut from_original = Vec::new();
+        if let Some(view) = filtered {
+            let [features, projections] = forward(to_tensor(view, step.device));
+            from_original.push(features);
+            clean.push(projections);
+        }
         let fixed = clean.iter().cloned().map(Tensor::inner).collect();
         let fixed = FixedViews::new(fixed, *temperature);
 
@@ -209,15 +224,21 @@ impl Objective for AdvCl<'_> {
         });
 
         let mut views = clean;
-        views.push(step.tracked.embed(x_cl, Route::Pgd, &mut mode));
+        let [features, projections] = step.tracked.forward(x_cl, Route::Pgd, &mut mode);
+        from_original.push(features);
+        views.push(projections);
         let contrastive = contrastive(views, *temperature);
         let Some(x_ce) = x_ce else {
+            step.seen.add(&original, from_original);
             return Loss {
                 total: contrastive,
                 parts: Vec::new(),
             };
         };
-        let cluster = cluster_term(step.tracked, x_ce, &labels, &mut mode);
+        let features = (step.tracked.encoder).features(x_ce, Route::PgdCe, &mut mode);
+        let cluster = cluster_loss(step.tracked, &features, &labels);
+        from_original.push(features);
+        step.seen.add(&original, from_original);
         Loss {
             total: contrastive.clone() + cluster.clone() * *cluster_weight,
             parts: vec![("contrastive", contrastive), ("cluster", cluster)],

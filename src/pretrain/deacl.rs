@@ -6,7 +6,7 @@
 //! the direction of the teacher's features of an image, and the same direction for the adversarial
 //! image: `−cos(S(x), T(x)) − 2 cos(S(x′), S(x))`, where x′ is attacked in evaluation mode to make
 //! `cos(S(x′), T(x))` small. The student starts from the teacher's weights if it has the same
-//! architecture, otherwise from random ones.
+//! architecture, otherwise from random ones; `init` names others.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -92,7 +92,7 @@ impl Method for DeaclSettings {
             attack: ViewAttack::new(inputs.ball, self.attack_steps, step_size),
         };
         let mut fresh = trainer.fresh_backbone(self.routes(), &[]);
-        if teacher.info.encoder == *inputs.encoder {
+        if inputs.start.is_none() && teacher.info.encoder == *inputs.encoder {
             fresh.encoder = teacher.backbone.encoder.on_route(teacher.info.route);
         }
         Ok(trainer.fit("", &objective, &self.plan, fresh)?.into())
@@ -124,9 +124,10 @@ impl Objective for Deacl<'_> {
         let encoder = &step.tracked.encoder;
         let mut features = |x: Tensor<4>| encoder.features(x, Route::Normal, &mut mode);
         // Clean and adversarial images share a batch, as in the released code.
-        let mut both = features(Tensor::cat(vec![images, attacked], 0)).chunk(2, 0);
+        let mut both = features(Tensor::cat(vec![images.clone(), attacked], 0)).chunk(2, 0);
         let attacked = both.pop().expect("two halves");
         let clean = both.pop().expect("two halves");
+        step.seen.add(&images, [clean.clone(), attacked.clone()]);
         let [distilled, robust] = terms(clean, attacked, teacher);
         Loss {
             total: distilled.clone() + robust.clone() * settings.robust_weight,

@@ -193,6 +193,7 @@ impl Objective for DynAcl<'_> {
             )
         };
         let (first, second) = (view(), view());
+        let unattacked = first.clone();
 
         let online = frozen_embedding(&step.detached.online, Route::Pgd);
         let average = frozen_embedding(&step.detached.average, Route::Pgd);
@@ -209,16 +210,21 @@ impl Objective for DynAcl<'_> {
         let mut mode = Mode::Train(step.statistics);
         let mut stream = |first, second, route| {
             let second = step.detached.average.embed(second, route, &mut mode);
-            let first = step.tracked.online.embed(first, route, &mut mode);
+            let [features, first] = step.tracked.online.forward(first, route, &mut mode);
             // The average gets no gradient: its half of the pair is a constant.
-            contrastive(vec![first, second.autodiff()], temperature)
+            (
+                features,
+                contrastive(vec![first, second.autodiff()], temperature),
+            )
         };
-        let adversarial = stream(
+        let (adversarial_features, adversarial) = stream(
             attacked.clone().narrow(0, 0, count),
             attacked.narrow(0, count, count),
             Route::Pgd,
         );
-        let clean = stream(first, second, Route::Normal);
+        let (clean_features, clean) = stream(first, second, Route::Normal);
+        step.seen
+            .add(&unattacked, [adversarial_features, clean_features]);
         let [clean_weight, adversarial_weight] = settings.weights(step.epoch);
         Loss {
             total: clean.clone() * clean_weight + adversarial.clone() * adversarial_weight,

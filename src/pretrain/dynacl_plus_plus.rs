@@ -89,6 +89,10 @@ impl Method for DynAclPlusPlusSettings {
         Some(&self.encoder)
     }
 
+    fn starts_at(&self) -> Option<&'static str> {
+        Some("encoder")
+    }
+
     // Pseudo-labels and head are kept in the method's folder, for one recipe as a whole.
     fn depends_on_epochs(&self) -> bool {
         true

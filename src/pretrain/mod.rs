@@ -13,9 +13,11 @@ pub mod deacl;
 pub mod dynacl;
 pub mod dynacl_plus_plus;
 pub mod memory;
+mod pull;
 mod registry;
 pub mod rocl;
 pub mod simclr;
+mod start;
 pub mod supervised;
 pub mod trades;
 mod trainer;
@@ -31,7 +33,8 @@ use crate::nn::{Backbone, FrozenEncoder, Mode, Route};
 use crate::pixels::Pixels;
 use crate::train::Plan;
 
-pub use registry::{Entry, METHODS, MethodInfo, MethodSettings, Pretrain, title};
+pub use registry::{Entry, METHODS, MethodInfo, MethodSettings, MethodTable, Pretrain, title};
+pub use start::{Start, StartSettings};
 pub use trainer::{HasEncoder, Inputs, Stage, Trained, Trainer};
 
 /// A method of pretraining: what it needs, and how it makes an encoder.
@@ -85,6 +88,11 @@ pub trait Method {
     /// The encoder that the method learns from or starts from: a method of the same recipe, or a
     /// model file.
     fn source(&self) -> Option<&str> {
+        None
+    }
+
+    /// The key that names the encoder whose weights the training begins at, for a method that cannot begin elsewhere.
+    fn starts_at(&self) -> Option<&'static str> {
         None
     }
 

@@ -1,9 +1,9 @@
 //! The registry of methods, and the tables below `[pretrain]` that are named after them.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserializer, Serialize};
 
-use super::Method;
-use crate::tables::{self, Registered, Tables};
+use super::{Method, StartSettings};
+use crate::tables::{self, Registered, Tables, read_beside};
 
 /// Name and description of a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -45,7 +45,7 @@ macro_rules! methods {
             }
         }
 
-        impl Registered for MethodSettings {
+        impl Registered for MethodTable {
             const WHAT: &'static str = "pretraining method";
             const PARENT: &'static str = "pretrain";
             const OPTION: &'static str = "method";
@@ -59,12 +59,27 @@ macro_rules! methods {
                 table: D,
             ) -> Result<Self, D::Error> {
                 match base {
-                    $($name => Deserialize::deserialize(table).map(Self::$variant),)*
+                    $($name => {
+                        let (start, settings) = read_beside(table)?;
+                        let method = MethodSettings::$variant(settings);
+                        Ok(Self { method, start })
+                    })*
                     _ => unreachable!("the base is one of the registry's names"),
                 }
             }
         }
     };
+}
+
+/// The content of a table below `[pretrain]`: the keys of its method, and those that all methods share.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MethodTable {
+    /// The method's own keys.
+    #[serde(flatten)]
+    pub method: MethodSettings,
+    /// Where the training begins.
+    #[serde(flatten)]
+    pub start: StartSettings,
 }
 
 methods! {
@@ -92,20 +107,25 @@ methods! {
 }
 
 /// The encoders to make: the tables below `[pretrain]`, in the order in which a run makes them.
-pub type Pretrain = Tables<MethodSettings>;
+pub type Pretrain = Tables<MethodTable>;
 
 /// A table below `[pretrain]`: a method, or one of several variants of it.
-pub type Entry = tables::Entry<MethodSettings>;
+pub type Entry = tables::Entry<MethodTable>;
 
 impl Entry {
     /// The method with the table's settings.
     pub fn method(&self) -> &dyn Method {
-        self.settings.method()
+        self.settings.method.method()
+    }
+
+    /// Where its training begins.
+    pub fn start(&self) -> &StartSettings {
+        &self.settings.start
     }
 }
 
 /// A table's name as written for people, "AdvCL (without-clusters)"; the name itself if it is
 /// unknown.
 pub fn title(name: &str) -> String {
-    tables::title::<MethodSettings>(name).unwrap_or_else(|| name.to_owned())
+    tables::title::<MethodTable>(name).unwrap_or_else(|| name.to_owned())
 }

@@ -104,12 +104,20 @@ impl Objective for Rocl<'_> {
         let attacked = self.attack.maximize(loss, &first, step.rng);
 
         let mut mode = Mode::Train(step.statistics);
-        let mut term = |views: &[Tensor<4>]| {
-            let views = step.tracked.embed_together(views, Route::Normal, &mut mode);
-            contrastive(views, temperature)
+        let mut term = |views: Vec<Tensor<4>>| {
+            let (count, views) = (views.len(), Tensor::cat(views, 0));
+            let [features, projections] = step.tracked.forward(views, Route::Normal, &mut mode);
+            (
+                features,
+                contrastive(projections.chunk(count, 0), temperature),
+            )
         };
-        let pair = term(&[attacked.clone(), target.clone()]);
-        let three = term(&[first, target, attacked]);
+        let (_, pair) = term(vec![attacked.clone(), target.clone()]);
+        let (features, three) = term(vec![first.clone(), target.clone(), attacked]);
+        step.seen.add(
+            &Tensor::cat(vec![first.clone(), target, first], 0),
+            [features],
+        );
         Loss {
             total: released_balance(&three, &pair, settings.target_weight),
             parts: vec![("contrastive", three), ("target", pair)],

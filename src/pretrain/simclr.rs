@@ -74,8 +74,11 @@ impl Objective for SimClr<'_> {
                 .settings
                 .strong
                 .apply(self.images, step.indices, step.rng);
-            step.tracked
-                .embed(to_tensor(view, step.device), Route::Normal, &mut mode)
+            let view = to_tensor(view, step.device);
+            let [features, projections] =
+                step.tracked.forward(view.clone(), Route::Normal, &mut mode);
+            step.seen.add(&view, [features]);
+            projections
         };
         let total = contrastive(vec![embed(), embed()], self.settings.temperature);
         Loss {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use burn::tensor::Device;
 use rand::rngs::ChaCha8Rng;
 
-use super::Method;
+use super::pull::Pulled;
+use super::{Method, Start};
 use crate::attack::Ball;
 use crate::cluster::PseudoLabels;
 use crate::criterion::{Criterion, EndToEnd, Task};
@@ -31,6 +32,8 @@ pub struct Inputs<'a> {
     pub pseudo_labels: &'a PseudoLabels,
     /// The encoder that [`Method::source`] names.
     pub source: Option<&'a Model>,
+    /// The weights that the training begins at; random ones without it.
+    pub start: Option<Start<'a>>,
     /// Architecture of the encoder to make.
     pub encoder: &'a EncoderConfig,
     /// Threat model.
@@ -119,24 +122,33 @@ impl<'a, 'b> Trainer<'a, 'b> {
         &self.context.device
     }
 
-    /// The generator of initial weights.
+    /// The generator of random weights.
     fn init(&self) -> ChaCha8Rng {
         random::generator(self.context.seed, &format!("{}/init", self.stage.name), 0)
     }
 
-    /// A backbone with random weights; `clusters` are the numbers of its pseudo-classes.
+    /// A backbone to train: heads of random weights, `clusters` the numbers of pseudo-classes, and an encoder of random
+    /// weights or of those that the training begins at.
     pub fn fresh_backbone(&self, routes: usize, clusters: &[usize]) -> Backbone {
-        let (config, channels) = (self.inputs.encoder, self.inputs.train.images.channels);
-        let device = self.device();
-        Backbone::new(config, channels, routes, clusters, &mut self.init(), device)
+        let (inputs, device) = (&self.inputs, self.device());
+        let (config, channels) = (inputs.encoder, inputs.train.images.channels);
+        let random = Backbone::new(config, channels, routes, clusters, &mut self.init(), device);
+        match &inputs.start {
+            Some(start) => Backbone {
+                encoder: start.encoder(routes),
+                ..random
+            },
+            None => random,
+        }
     }
 
-    /// An encoder and a linear classifier with random weights.
+    /// A linear classifier of random weights, and an encoder of random weights or of those that the training begins at.
     pub fn fresh_classifier(&self) -> Classifier {
         let (inputs, device, mut rng) = (&self.inputs, self.device(), self.init());
         let (config, channels) = (inputs.encoder, inputs.train.images.channels);
+        let random = Encoder::new(config, channels, 1, &mut rng, device);
         Classifier {
-            encoder: Encoder::new(config, channels, 1, &mut rng, device),
+            encoder: inputs.start.map_or(random, |start| start.encoder(1)),
             linear: Linear::new(config.features(), inputs.classes, &mut rng, device),
             route: Route::Normal,
         }
@@ -204,8 +216,13 @@ impl<'a, 'b> Trainer<'a, 'b> {
             resume: self.stage.resume,
             interval: self.stage.interval,
         };
-        let objective = Probed {
+        let start = self.inputs.start;
+        let pulled = Pulled {
             objective,
+            start: start.as_ref().and_then(Start::held),
+        };
+        let objective = Probed {
+            objective: &pulled,
             probe: self.probe,
         };
         let (images, context) = (self.inputs.train.images.len(), &mut *self.context);

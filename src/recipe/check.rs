@@ -156,16 +156,23 @@ impl Recipe {
         let method = entry.method();
         check.plan("plan", method.plan())?;
         method.check(&check)?;
-        if let Some(source) = method.source() {
+        let start = entry.start();
+        start.check(method.starts_at(), &check)?;
+        let sources = [
+            ("learns from", method.source()),
+            ("begins at", start.init.as_deref()),
+        ];
+        for (does, source) in sources {
+            let Some(source) = source else { continue };
             let there = earlier.iter().any(|entry| entry.name == source);
             if !there && !is_path(source) {
                 let title = entry.title();
                 if self.pretrain.get(source).is_some() {
-                    let problem = format!("{title} learns from {source:?}, which is made after it");
+                    let problem = format!("{title} {does} {source:?}, which is made after it");
                     let hint = "name a model file of another run, or a method that comes before";
                     return check.refuse("", problem, hint);
                 }
-                let problem = format!("{title} learns from {source:?}: there is none");
+                let problem = format!("{title} {does} {source:?}: there is none");
                 let hint = format!("add a table [pretrain.{source}], or name a model file");
                 return check.refuse("", problem, hint);
             }

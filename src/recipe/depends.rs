@@ -50,13 +50,22 @@ pub type Upstream<'a> = &'a [(&'a str, &'a Table)];
 pub const PRETRAINED: &str = "pretrained";
 /// Table with the dependencies of an encoder that another one learns from.
 pub const SOURCE: &str = "source";
+/// Table with the dependencies of an encoder whose weights another one begins at.
+pub const START: &str = "start";
 /// Table with the pseudo-labels' dependencies in those of an encoder.
 pub const PSEUDO_LABELS: &str = "pseudo_labels";
 /// Table with the dependencies of the encoder whose features are clustered.
 pub const CLUSTERED: &str = "clustered";
 /// Table with the classifier's dependencies in those of its figures.
 pub const CLASSIFIER: &str = "classifier";
-const UPSTREAM: [&str; 5] = [PRETRAINED, SOURCE, PSEUDO_LABELS, CLUSTERED, CLASSIFIER];
+const UPSTREAM: [&str; 6] = [
+    PRETRAINED,
+    SOURCE,
+    START,
+    PSEUDO_LABELS,
+    CLUSTERED,
+    CLASSIFIER,
+];
 
 /// Tables and keys that no result depends on as they are written: images are compared by pixels, and the
 /// others decide what is computed, not how.
@@ -77,11 +86,14 @@ pub struct Fingerprints {
 }
 
 impl Recipe {
-    /// Files of other runs that the recipe names: encoders to learn from or to cluster by, and
-    /// pseudo-labels.
+    /// Files of other runs that the recipe names: encoders to learn from, to begin at or to cluster by,
+    /// and pseudo-labels.
     pub fn files(&self) -> Vec<&str> {
         let sources = self.pretrain.entries().iter();
-        let sources = sources.filter_map(|entry| entry.method().source());
+        let sources = sources.flat_map(|entry| {
+            let init = entry.start().init.as_deref();
+            entry.method().source().into_iter().chain(init)
+        });
         let mut files: Vec<&str> = sources.filter(|source| is_path(source)).collect();
         files.extend(self.cluster.iter().flat_map(ClusterSettings::file));
         files
@@ -335,6 +347,13 @@ impl std::fmt::Display for Difference {
             "images.labels" => f.write_str("the labels are not the same"),
             "images.order" => f.write_str("the images are in another order"),
             key => {
+                let is_file = |value: &Option<String>| {
+                    let value = value.as_deref().unwrap_or_default();
+                    files::is_hash(value.trim_matches('"'))
+                };
+                if is_file(&self.folder) && is_file(&self.command) {
+                    return write!(f, "the file that {key} names has another content");
+                }
                 let or_none =
                     |value: &Option<String>| value.clone().unwrap_or_else(|| "not set".to_owned());
                 let (folder, command) = (or_none(&self.folder), or_none(&self.command));

@@ -37,6 +37,8 @@ pub fn full() -> Recipe {
             "probe = { every = 1, neighbours = 5 }",
             "precision = 'bf16'",
             "checkpoint.minutes = 5.0",
+            "pretrain.acl.init = './weights.safetensors'",
+            "pretrain.acl.pull = 0.5",
             "evaluate.attack = 'autoattack'",
             "evaluate.attack_limit = 10",
             "evaluate.measure_limit = 10",

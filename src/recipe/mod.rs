@@ -26,7 +26,7 @@ pub use crate::tables::{Entry, Tables};
 pub use check::is_path;
 pub use depends::{
     Artifact, CLASSIFIER, CLUSTERED, Difference, Fingerprints, PRETRAINED, PSEUDO_LABELS, SOURCE,
-    Upstream, differences, from_text, in_words, title, to_text,
+    START, Upstream, differences, from_text, in_words, title, to_text,
 };
 
 /// Method whose encoder's features are clustered, where a recipe names no other.
@@ -483,7 +483,7 @@ fn quoted(line: &str) -> Option<Table> {
     plain.then(|| toml::from_str(&text).ok()).flatten()
 }
 
-/// Expands `~/` at the beginning of the paths of images.
+/// Expands `~/` at the beginning of paths: of images, and of other runs' files.
 fn expand_homes(table: &mut Table) {
     fn expand(value: &mut Value) {
         match value {
@@ -498,6 +498,18 @@ fn expand_homes(table: &mut Table) {
                 inner.get_mut(key).into_iter().for_each(expand);
             }
         }
+    }
+    if let Some(Value::Table(cluster)) = table.get_mut("cluster") {
+        for key in ["model", "labels_file"] {
+            cluster.get_mut(key).into_iter().for_each(expand);
+        }
+    }
+    if let Some(Value::Table(methods)) = table.get_mut("pretrain") {
+        // Whatever a method calls them: no other text of a method begins in this way.
+        let settings = methods
+            .iter_mut()
+            .filter_map(|(_, value)| value.as_table_mut());
+        settings.flatten().for_each(|(_, value)| expand(value));
     }
 }
 

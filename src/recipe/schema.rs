@@ -51,8 +51,19 @@ impl JsonSchema for Pretrain {
         let settings = pretrain::MethodSettings::json_schema(generator);
         let alternatives = settings.get("anyOf").and_then(Value::as_array);
         let schemas = alternatives.into_iter().flatten().cloned();
-        let schemas = schemas.map(|schema| schema.try_into().expect("an object"));
-        let named = METHODS.iter().zip(schemas);
+        let shared = pretrain::StartSettings::json_schema(generator);
+        let shared = shared.get("properties").and_then(Value::as_object);
+        let with_shared = |mut schema: Value| -> Schema {
+            let own = schema["properties"].as_object_mut().expect("a table");
+            own.extend(
+                shared
+                    .into_iter()
+                    .flatten()
+                    .map(|(key, value)| (key.clone(), value.clone())),
+            );
+            schema.try_into().expect("an object")
+        };
+        let named = METHODS.iter().zip(schemas.map(with_shared));
         tables(named.map(|(method, schema)| (method.name, method.about, schema)))
     }
 }

@@ -40,6 +40,9 @@ pub struct About {
     pub architecture: String,
     /// Seed of the recipe.
     pub seed: u64,
+    /// Weights that trainings of encoders began at, by the method's table; random ones where it is not here.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub starts: BTreeMap<String, String>,
     /// Hash of the recipe file as the program wrote it; a file of another content is the user's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipe_hash: Option<String>,
@@ -90,6 +93,7 @@ impl About {
             os: std::env::consts::OS.to_owned(),
             architecture: std::env::consts::ARCH.to_owned(),
             seed,
+            starts: BTreeMap::new(),
             recipe_hash: None,
             places: BTreeMap::new(),
         }

@@ -42,6 +42,9 @@ pub struct ModelInfo {
     pub clusters: Vec<usize>,
     /// Origin of the pseudo-labels, in words.
     pub pseudo_labels: Option<String>,
+    /// Weights that the training of the encoder began at, in words; none for random ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
     /// Finetuning mode of the classifier: "slf", or "end-to-end" where it was trained together with the encoder.
     pub finetuning: Option<String>,
     /// Mean and deviation by which the encoder normalises images; weights that were made here do without.
@@ -420,6 +423,7 @@ mod tests {
             projection: true,
             clusters: vec![2, 3],
             pseudo_labels: None,
+            start: None,
             finetuning: None,
             normalize: None,
             recipe: String::new(),

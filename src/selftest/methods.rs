@@ -92,8 +92,9 @@ pub fn acl(file: &mut Golden) -> Result<()> {
         file.tensor::<4>(&format!("iterate_2.{steps}"))?,
     ];
     let stream = |views: &[Tensor<4>], route| {
-        let views = tracked.embed_together(views, route, &mut Mode::Batch);
-        contrastive(views, temperature) * scale
+        let both = Tensor::cat(views.to_vec(), 0);
+        let both = tracked.embed(both, route, &mut Mode::Batch);
+        contrastive(both.chunk(2, 0), temperature) * scale
     };
     let clean = stream(&setting.views, Route::Normal);
     let adversarial = stream(&attacked, Route::Pgd);
@@ -128,8 +129,9 @@ pub fn rocl(file: &mut Golden) -> Result<()> {
     let tracked = setting.model.clone().train();
     let attacked = file.tensor::<4>(&format!("iterate_1.{}", setting.steps))?;
     let term = |views: &[Tensor<4>]| {
-        let views = tracked.embed_together(views, Route::Normal, &mut Mode::Batch);
-        contrastive(views, temperature) * scale
+        let all = Tensor::cat(views.to_vec(), 0);
+        let all = tracked.embed(all, Route::Normal, &mut Mode::Batch);
+        contrastive(all.chunk(views.len(), 0), temperature) * scale
     };
     let pair = term(&[attacked.clone(), target.clone()]);
     let three = term(&[first, target, attacked]);

@@ -19,6 +19,40 @@ use crate::session::{Context, Event};
 pub use checkpoint::{Checkpoint, LastEpoch, Position, Resume};
 pub use sgd::{Optimizer, Plan, Schedule, Sgd, named_gradients};
 
+/// Features of a step's views, for a term that is added to the loss of any objective on an encoder.
+#[derive(Default)]
+pub struct Seen {
+    wanted: bool,
+    groups: Vec<(Tensor<4>, Vec<Tensor<2>>)>,
+}
+
+impl Seen {
+    /// Collects features; the default passes over them.
+    pub fn wanted() -> Self {
+        Self {
+            wanted: true,
+            groups: Vec::new(),
+        }
+    }
+
+    /// Takes the features of views, with gradients, of which all were `clean` before an attack or a filter, or are that
+    /// still.
+    ///
+    /// # Shapes
+    /// `clean` `[batch, channels, height, width]`, each of `views` `[batch, features]`.
+    pub fn add(&mut self, clean: &Tensor<4>, views: impl IntoIterator<Item = Tensor<2>>) {
+        if self.wanted {
+            let views = views.into_iter().collect();
+            self.groups.push((clean.clone(), views));
+        }
+    }
+
+    /// Clean images, and the features of their views.
+    pub fn into_groups(self) -> Vec<(Tensor<4>, Vec<Tensor<2>>)> {
+        self.groups
+    }
+}
+
 /// What a training step is given.
 pub struct Step<'a, M> {
     /// The model that tracks gradients of its weights; the loss is computed with it.
@@ -35,6 +69,8 @@ pub struct Step<'a, M> {
     pub device: &'a Device,
     /// Takes the batch statistics that the running ones shall follow.
     pub statistics: &'a mut Statistics,
+    /// Takes the features of the views.
+    pub seen: &'a mut Seen,
 }
 
 /// A loss and its named parts, each `[1]`.
@@ -92,6 +128,7 @@ pub fn update<O: Objective>(
         rng,
         device,
         statistics: &mut statistics,
+        seen: &mut Seen::default(),
     });
     let gradients = loss.total.backward();
     let model = objective.before_update(model);

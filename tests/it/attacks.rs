@@ -6,7 +6,7 @@ use advcl::nn::{Classifier, Linear, Route, Statistics};
 use advcl::pretrain::advcl::AdvCl;
 use advcl::random;
 use advcl::tensor::{to_tensor, to_vec};
-use advcl::train::{Objective, Step};
+use advcl::train::{Objective, Seen, Step};
 use advcl::weights;
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
@@ -272,6 +272,7 @@ fn a_pretraining_step_changes_nothing_but_through_its_statistics() {
         rng: &mut random::generator(0, "step", 0),
         device: &device(),
         statistics: &mut statistics,
+        seen: &mut Seen::default(),
     });
     let gradients = loss.total.backward();
     assert!(!advcl::train::named_gradients(&tracked, &gradients).is_empty());

@@ -172,6 +172,57 @@ fn a_normalization_in_the_file_is_applied_by_any_name() {
     }
 }
 
+#[test]
+fn names_of_transformers_are_those_of_its_resnets() {
+    let folder = folder();
+    let path = folder.path();
+    let (bare, _) = tensors_of_bare(path);
+    let renamed = |(name, tensor): (String, (Vec<usize>, Vec<f32>))| {
+        let parts: Vec<&str> = name.split('.').collect();
+        let last = parts[parts.len() - 1];
+        let place = |number: &str, kind: &str| {
+            let number = number.parse::<usize>().expect("a number") - 1;
+            format!("layer.{number}.{kind}")
+        };
+        let name = match parts[..] {
+            ["conv1", _] => format!("resnet.embedder.embedder.convolution.{last}"),
+            ["bn1", ..] => format!("resnet.embedder.embedder.normalization.{last}"),
+            [stage, block, ref inside @ ..] => {
+                let stage = stage.strip_prefix("layer").expect("a stage");
+                let stage = stage.parse::<usize>().expect("a number") - 1;
+                let inside = match inside {
+                    ["downsample", "conv", ..] => "shortcut.convolution".to_owned(),
+                    ["downsample", ..] => "shortcut.normalization".to_owned(),
+                    [module, ..] => match module.strip_prefix("conv") {
+                        Some(number) => place(number, "convolution"),
+                        None => place(&module[2..], "normalization"),
+                    },
+                    [] => unreachable!("{name}"),
+                };
+                format!("resnet.encoder.stages.{stage}.layers.{block}.{inside}.{last}")
+            }
+            _ => unreachable!("{name}"),
+        };
+        (name, tensor)
+    };
+    let features = bare["layer4.0.conv2.weight"].0[0];
+    let mut tensors: weights::Tensors = bare.into_iter().map(renamed).collect();
+    tensors.insert(
+        "classifier.1.weight".to_owned(),
+        (vec![4, features], vec![0.1; 4 * features]),
+    );
+    tensors.insert("classifier.1.bias".to_owned(), (vec![4], vec![0.0; 4]));
+    weights::save(&path.join("model.safetensors"), &tensors, &[]).expect("a file");
+    let import = "import model.safetensors --image-size 16 -o out.safetensors --json";
+    let answer = advcl(path, import).expect(0);
+    let said: serde_json::Value = serde_json::from_str(&answer.stdout).expect("JSON");
+    assert_eq!(said["prefix"], "resnet.");
+    assert_eq!(said["info"]["classes"].as_array().map(Vec::len), Some(4));
+    assert_eq!(said["left_out"].as_array().map(Vec::len), Some(0), "{said}");
+    let gap = gap(&path.join("out.safetensors"), "features");
+    assert!(gap < 1e-5, "{gap}");
+}
+
 /// The tensors of the golden network by torchvision's names, and those of a second one.
 fn tensors_of_bare(path: &Path) -> (weights::Tensors, weights::Tensors) {
     copy(&golden(), &path.join("theirs"));

@@ -6,6 +6,7 @@ mod bad_data;
 mod bad_input;
 mod bad_models;
 mod bad_runs;
+mod begun;
 mod cache;
 mod cli;
 mod compare;

@@ -11,7 +11,7 @@ use advcl::recipe::Recipe;
 use advcl::session::{Context, Event};
 use advcl::weights;
 
-use crate::{TINY, TINY_SUPERVISED, device, get};
+use crate::{TINY, TINY_SUPERVISED, device, folder_after, get};
 
 /// What is added to the tiny recipe, so that every method has a table, and ACL one for each of its
 /// forms.
@@ -104,11 +104,11 @@ methods! {
     trades: "trades", ["natural", "robust"], untrained [];
 }
 
-/// Makes an encoder and those that it needs; if `stopping`, it stops after each step of this method
-/// and goes on. Returns the parts of the last epoch's loss.
-fn make(folder: &Path, name: &str, stopping: bool) -> Vec<String> {
+/// Makes an encoder and those that it needs, by a recipe that is changed by `set`; if `stopping`, it
+/// stops after each step of this method and goes on. Returns the parts of the last epoch's loss.
+fn make(folder: &Path, name: &str, set: &[String], stopping: bool) -> Vec<String> {
     let text = [TINY, TINY_SUPERVISED, REST].concat();
-    let recipe = Recipe::parse("tiny", &text, &[]).expect("a recipe");
+    let recipe = Recipe::parse("tiny", &text, set).expect("a recipe");
     let experiment = Experiment::open(recipe, folder).expect("an experiment");
     let mut parts = Vec::new();
     for sitting in 0.. {
@@ -165,10 +165,10 @@ fn every_method_is_tested() {
 fn trains_its_parts_and_resumes_to_the_same_bits(name: &str, parts: &[&str], untrained: &[&str]) {
     let folder = tempfile::tempdir().expect("a folder");
     let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
-    let seen = make(&whole, name, false);
+    let seen = make(&whole, name, &[], false);
     let expected: Vec<&str> = parts.iter().copied().chain(["loss"]).collect();
     assert_eq!(seen, expected);
-    make(&stopped, name, true);
+    make(&stopped, name, &[], true);
     let file = |run: &Path| run.join(name).join("model.safetensors");
     assert!(
         get(file(&whole)) == get(file(&stopped)),
@@ -184,4 +184,26 @@ fn trains_its_parts_and_resumes_to_the_same_bits(name: &str, parts: &[&str], unt
         let expected = !untrained.iter().any(|branch| tensor.contains(branch));
         assert_eq!(moved, expected, "{tensor}");
     }
+    if name != "dynacl++" {
+        begun_at_weights_it_is_held_there_and_resumes_to_the_same_bits(name, parts);
+    }
+}
+
+fn begun_at_weights_it_is_held_there_and_resumes_to_the_same_bits(name: &str, parts: &[&str]) {
+    let given = folder_after("run tiny.toml --run run");
+    let folder = tempfile::tempdir().expect("a folder");
+    let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
+    let loose = folder.path().join("loose");
+    let weights = given.path().join("run/advcl/model.safetensors");
+    let init = format!("pretrain.{name}.init = '{}'", weights.display());
+    let pull = format!("pretrain.{name}.pull = 4.0");
+    let (begun, held) = ([init.clone()], [init, pull]);
+    let seen = make(&whole, name, &held, false);
+    let expected: Vec<&str> = parts.iter().copied().chain(["pull", "loss"]).collect();
+    assert_eq!(seen, expected, "begun at weights");
+    make(&stopped, name, &held, true);
+    let file = |run: &Path| get(run.join(name).join("model.safetensors"));
+    assert!(file(&whole) == file(&stopped), "resumed, it differs");
+    make(&loose, name, &begun, false);
+    assert!(file(&whole) != file(&loose), "the pull changes nothing");
 }

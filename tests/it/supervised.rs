@@ -14,7 +14,7 @@ use advcl::recipe::Recipe;
 use advcl::run::Model;
 use advcl::session::Context;
 use advcl::tensor::{label_tensor, to_tensor, to_vec};
-use advcl::train::{Checkpoint, Loss, Objective, Step, fit};
+use advcl::train::{Checkpoint, Loss, Objective, Seen, Step, fit};
 use advcl::weights;
 use burn::module::Module;
 use std::path::Path;
@@ -42,6 +42,7 @@ fn loss(
         rng: &mut random::generator(1, "step", 0),
         device: &device(),
         statistics: &mut statistics,
+        seen: &mut Seen::default(),
     });
     assert!(parts.is_empty());
     (to_vec(total)[0], statistics.absorb_into(model.clone()))

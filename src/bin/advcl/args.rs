@@ -481,7 +481,7 @@ pub struct Show {
 
 #[derive(Args)]
 pub struct Import {
-    /// Weights of a ResNet: safetensors, .pt, .pth or .ckpt; names of torchvision, timm, lightly, solo-learn, MoCo, AdvCL
+    /// Weights of a ResNet: safetensors, .pt, .pth or .ckpt; names of torchvision, timm, transformers, lightly, solo-learn, MoCo, AdvCL
     pub weights: PathBuf,
     /// Model file to write
     #[arg(

@@ -104,3 +104,59 @@ impl FeaturesFile for Writer {
 fn failed(path: &Path, error: ParquetError) -> Error {
     Error::io("write", path)(std::io::Error::other(error))
 }
+
+#[cfg(test)]
+mod tests {
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    use parquet::record::{Field, RowAccessor};
+
+    use super::*;
+
+    #[test]
+    fn rows_are_read_as_they_were_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("features.parquet");
+        let origin = |number: usize| Origin {
+            path: format!("{number}.png"),
+            split: "train".to_owned(),
+            label: if number % 2 == 0 { "é" } else { "" }.to_owned(),
+        };
+        let features = |number: usize| [number as f32, -0.5, f32::MIN_POSITIVE];
+        let count = ROWS + 1500;
+        let mut writer = Writer::new(&path).expect("a file");
+        let numbers: Vec<usize> = (0..count).collect();
+        for some in numbers.chunks(1000) {
+            let origins: Vec<Origin> = some.iter().map(|number| origin(*number)).collect();
+            let values: Vec<f32> = some.iter().flat_map(|number| features(*number)).collect();
+            writer.add(&origins, &values).expect("room on the disk");
+        }
+        writer.finish().expect("room on the disk");
+
+        let file = std::fs::File::open(&path).expect("just written");
+        let reader = SerializedFileReader::new(file).expect("a Parquet file");
+        assert_eq!(reader.metadata().num_row_groups(), 2);
+        let rows = reader.get_row_iter(None).expect("rows");
+        let mut found = 0;
+        for (number, row) in rows.enumerate() {
+            let (row, expected) = (row.expect("a row"), origin(number));
+            let texts = [0, 1, 2].map(|column| row.get_string(column).expect("a text").as_str());
+            assert_eq!(texts, [&expected.path, &expected.split, &expected.label]);
+            let list = row.get_list(3).expect("a list");
+            assert_eq!(list.elements(), features(number).map(Field::Float));
+            found += 1;
+        }
+        assert_eq!(found, count);
+    }
+
+    #[test]
+    fn no_images_are_a_file_without_rows() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("features.parquet");
+        Writer::new(&path)
+            .and_then(Writer::finish)
+            .expect("room on the disk");
+        let file = std::fs::File::open(&path).expect("just written");
+        let reader = SerializedFileReader::new(file).expect("a Parquet file");
+        assert_eq!(reader.metadata().file_metadata().num_rows(), 0);
+    }
+}

@@ -301,7 +301,7 @@ fn mapped(data: &ReportData, seed: u64) -> Vec<usize> {
 fn views_of<'a>(data: &ReportData<'a>, context: &Context) -> Result<Option<ShownViews<'a>>> {
     let run = data.run;
     let mut entries = run.recipe.pretrain.entries().iter();
-    let advcl = entries.find(|entry| matches!(entry.settings, MethodSettings::AdvCl(_)));
+    let advcl = entries.find(|entry| matches!(entry.settings.method, MethodSettings::AdvCl(_)));
     let Some(entry) = advcl else { return Ok(None) };
     let model = data.encoder(&entry.name, &context.device)?;
     let images = &data.data.pretraining;

@@ -54,6 +54,14 @@ fn machine(run: &ReportedRun) -> Markup {
         let ways: Vec<&str> = ways.iter().filter_map(|way| way.as_str()).collect();
         rows.row(["arithmetic".to_owned(), ways.join("; ")]);
     }
+    let starts = run
+        .machine
+        .as_ref()
+        .and_then(|note| note["starts"].as_object());
+    for (name, weights) in starts.into_iter().flatten() {
+        let what = format!("{} starts at", pretrain::title(name));
+        rows.row([what, weights.as_str().unwrap_or_default().to_owned()]);
+    }
     let system = format!("{}, {}", note("os"), note("architecture"));
     rows.row(["system".to_owned(), system]);
     rows.row(["seed".to_owned(), run.recipe.seed.to_string()]);
