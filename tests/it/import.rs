@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use advcl::device;
-use advcl::nn::{FrozenEncoder, Route};
+use advcl::nn::FrozenEncoder;
 use advcl::run::Model;
 use advcl::tensor::to_vec;
 use advcl::weights;
@@ -19,13 +19,18 @@ fn golden() -> PathBuf {
 
 /// The features of the golden images by the model in `path`, less those that PyTorch computed.
 fn gap(path: &Path, expected: &str) -> f32 {
-    let device = device::open("cpu").expect("the CPU");
     let (tensors, _) =
         weights::load(&golden().join("expected.safetensors")).expect("a golden file");
-    let (shape, values) = tensors["images"].clone();
+    gap_of(path, &tensors, ["images", expected])
+}
+
+/// The features of images by the model in `path` on its route, less those that were expected.
+fn gap_of(path: &Path, tensors: &weights::Tensors, [images, expected]: [&str; 2]) -> f32 {
+    let device = device::open("cpu").expect("the CPU");
+    let (shape, values) = tensors[images].clone();
     let data = TensorData::new(values, [shape[0], shape[1], shape[2], shape[3]]);
     let model = Model::load(path, &device).expect("just written");
-    let encoder = FrozenEncoder::new(&model.backbone.encoder, Route::Normal);
+    let encoder = FrozenEncoder::new(&model.backbone.encoder, model.info.route);
     let found = to_vec(encoder.features(Tensor::from_data(data, &device)));
     let expected = &tensors[expected].1;
     let length = |values: &mut dyn Iterator<Item = f32>| values.map(|v| v * v).sum::<f32>().sqrt();
@@ -66,6 +71,46 @@ fn features_are_those_of_pytorch() {
     advcl(path, &format!("{normalised} -o normalised.safetensors")).expect(0);
     let gap = gap(&path.join("normalised.safetensors"), "normalised");
     assert!(gap < 1e-5, "{gap}");
+}
+
+#[test]
+fn the_first_layer_of_large_images_is_known_by_its_kernel() {
+    let folder = folder();
+    let path = folder.path();
+    let golden =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/rgb20/imagenet_stem.safetensors");
+    let (tensors, _) = weights::load(&golden).expect("a golden file");
+    let named = |(name, tensor): (&String, &(Vec<usize>, Vec<f32>))| {
+        let name = name.strip_prefix("weight.")?;
+        Some((name.to_owned(), tensor.clone()))
+    };
+    let mut all: weights::Tensors = tensors.iter().filter_map(named).collect();
+    weights::save(&path.join("three.safetensors"), &all, &[]).expect("a file");
+    let mut transcript = Transcript::new(path);
+    for route in ["normal", "pgd", "pgd_ce"] {
+        let command = format!(
+            "import three.safetensors --route {route} --image-size 33 30 -o ours.safetensors --replace"
+        );
+        advcl(path, &command).expect(0);
+        let expected = format!("eval.{route}.features");
+        let gap = gap_of(
+            &path.join("ours.safetensors"),
+            &tensors,
+            ["input", &expected],
+        );
+        assert!(gap < 1e-5, "{route}: {gap}");
+    }
+    // Of one branch and of the size that such networks are made for.
+    all.retain(|name, _| !name.contains("bn_list.1") && !name.contains("bn_list.2"));
+    weights::save(&path.join("one.safetensors"), &all, &[]).expect("a file");
+    transcript.run("import one.safetensors -o one-out.safetensors", 0);
+    all.insert(
+        "conv1.weight".to_owned(),
+        (vec![2, 3, 5, 5], vec![0.5; 150]),
+    );
+    weights::save(&path.join("five.safetensors"), &all, &[]).expect("a file");
+    transcript.refuse("import five.safetensors");
+    transcript.check("import_imagenet_stem");
 }
 
 #[test]

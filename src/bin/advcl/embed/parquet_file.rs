@@ -12,6 +12,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
 use super::Origin;
+use super::features_file::FeaturesFile;
 
 const SCHEMA: &str = "message images {
     required binary path (UTF8);
@@ -31,7 +32,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn new(path: &Path) -> AdvclResult<Self> {
+    pub fn create(path: &Path) -> AdvclResult<Self> {
         let schema = Arc::new(parse_message_type(SCHEMA).expect("a schema"));
         let output = Output::create(path)?;
         let writer = SerializedFileWriter::new(output, schema, Default::default());
@@ -41,25 +42,6 @@ impl Writer {
             origins: Vec::new(),
             features: Vec::new(),
         })
-    }
-
-    pub fn add(&mut self, origins: &[Origin], features: &[f32]) -> Result<()> {
-        self.origins.extend_from_slice(origins);
-        self.features.extend_from_slice(features);
-        if self.origins.len() >= ROWS {
-            self.write_group()
-                .map_err(|error| failed(&self.path, error))?;
-        }
-        Ok(())
-    }
-
-    pub fn finish(mut self) -> AdvclResult<()> {
-        let written = match self.origins.is_empty() {
-            true => Ok(()),
-            false => self.write_group(),
-        };
-        let whole = written.and_then(|()| self.writer.into_inner());
-        whole.map_err(|error| failed(&self.path, error))?.finish()
     }
 
     fn write_group(&mut self) -> std::result::Result<(), ParquetError> {
@@ -97,6 +79,28 @@ impl Writer {
     }
 }
 
+impl FeaturesFile for Writer {
+    fn add(&mut self, origins: &[Origin], features: &[f32]) -> Result<()> {
+        self.origins.extend_from_slice(origins);
+        self.features.extend_from_slice(features);
+        if self.origins.len() >= ROWS {
+            self.write_group()
+                .map_err(|error| failed(&self.path, error))?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<()> {
+        let written = match self.origins.is_empty() {
+            true => Ok(()),
+            false => self.write_group(),
+        };
+        let Self { writer, path, .. } = *self;
+        let whole = written.and_then(|()| writer.into_inner());
+        Ok(whole.map_err(|error| failed(&path, error))?.finish()?)
+    }
+}
+
 fn failed(path: &Path, error: ParquetError) -> Error {
     Error::io("write", path)(std::io::Error::other(error))
 }
@@ -126,7 +130,7 @@ mod tests {
             let values: Vec<f32> = some.iter().flat_map(|number| features(*number)).collect();
             writer.add(&origins, &values).expect("room on the disk");
         }
-        writer.finish().expect("room on the disk");
+        Box::new(writer).finish().expect("room on the disk");
 
         let file = std::fs::File::open(&path).expect("just written");
         let reader = SerializedFileReader::new(file).expect("a Parquet file");
@@ -148,9 +152,8 @@ mod tests {
     fn no_images_are_a_file_without_rows() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("features.parquet");
-        Writer::new(&path)
-            .and_then(Writer::finish)
-            .expect("room on the disk");
+        let writer = Writer::new(&path).expect("a file");
+        Box::new(writer).finish().expect("room on the disk");
         let file = std::fs::File::open(&path).expect("just written");
         let reader = SerializedFileReader::new(file).expect("a Parquet file");
         assert_eq!(reader.metadata().file_metadata().num_rows(), 0);
