@@ -21,8 +21,8 @@ sys.dont_write_bytecode = True
 from pretrained import CLASSES, MEAN, STD, Narrow, Normalized, advcl, embedded, predicted, train, write_images  # noqa: E402
 
 program, work = (pathlib.Path(path).resolve() for path in sys.argv[1:3])
-# The first layer: "cifar" is 3 x 3 with stride 1, "imagenet" torchvision's own.
-STEM, WIDTH, SIDE = "cifar", 8, 28
+# First layer and width: "imagenet" with 64 is torchvision's resnet18 as it is, "cifar" has 3 x 3 with stride 1.
+STEM, WIDTH, SIDE = "imagenet", 64, 28
 TRAIN, TEST, RADIUS = 2000, 200, "0.05"
 RECIPE = f"""
 seed = 0
@@ -110,8 +110,8 @@ torch.save(net.state_dict(), work / "resnet18.pth")
 # Weights in.
 theirs = work / "theirs.safetensors"
 mean, std = (",".join(map(str, numbers)) for numbers in (MEAN, STD))
-advcl(program, "import", work / "resnet18.pth", "-o", theirs, "--classes", work / "names.txt", "--stem", STEM, "--image-size", SIDE,
-      "--mean", mean, "--std", std)
+advcl(program, "import", work / "resnet18.pth", "-o", theirs, "--classes", work / "names.txt", "--image-size", SIDE,
+      *([] if STEM == "imagenet" else ["--stem", STEM]), "--mean", mean, "--std", std)
 with torch.no_grad():
     expected = Normalized(net)(torch.from_numpy(test_images)).argmax(1).tolist()
 require_same("imported, PyTorch's own network", paths, expected, predicted(program, theirs, work / "images" / "test", paths))

@@ -129,7 +129,7 @@ mod tests {
             let values: Vec<f32> = some.iter().flat_map(|number| features(*number)).collect();
             writer.add(&origins, &values).expect("room on the disk");
         }
-        writer.finish().expect("room on the disk");
+        Box::new(writer).finish().expect("room on the disk");
 
         let file = std::fs::File::open(&path).expect("just written");
         let reader = SerializedFileReader::new(file).expect("a Parquet file");
@@ -151,9 +151,8 @@ mod tests {
     fn no_images_are_a_file_without_rows() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("features.parquet");
-        Writer::new(&path)
-            .and_then(Writer::finish)
-            .expect("room on the disk");
+        let writer = Writer::new(&path).expect("a file");
+        Box::new(writer).finish().expect("room on the disk");
         let file = std::fs::File::open(&path).expect("just written");
         let reader = SerializedFileReader::new(file).expect("a Parquet file");
         assert_eq!(reader.metadata().file_metadata().num_rows(), 0);
