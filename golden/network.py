@@ -1,5 +1,5 @@
 """Shared parts of the golden scripts: the encoder with one BatchNorm per route, its weights, the contrastive loss, the ball."""
-import argparse, json, math, os
+import argparse, copy, json, math, os
 import torch, torch.nn as nn, torch.nn.functional as F
 from safetensors.torch import save_file
 
@@ -25,7 +25,7 @@ def write(out, name, tensors, **params):
 def images(n, c, s): return F.interpolate(torch.rand(n, c, s // 4, s // 4), size=(s, s), mode="bicubic").clamp(0, 1)
 
 
-# ---------------------------------------------------------------- model: CIFAR ResNet-18 with one BatchNorm per route
+# ---------------------------------------------------------------- model: ResNet-18 with one BatchNorm per route
 class RouteNorm(nn.Module):
     def __init__(self, c):
         super().__init__(); self.bn_list = nn.ModuleList(nn.BatchNorm2d(c) for _ in ROUTES)
@@ -53,9 +53,10 @@ class BasicBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    def __init__(self, w, c):
+    def __init__(self, w, c, imagenet=False):
         super().__init__()
-        self.conv1 = nn.Conv2d(c, w, 3, 1, 1, bias=False); self.bn1 = RouteNorm(w)
+        self.conv1 = nn.Conv2d(c, w, 7, 2, 3, bias=False) if imagenet else nn.Conv2d(c, w, 3, 1, 1, bias=False)
+        self.bn1, self.maxpool = RouteNorm(w), nn.MaxPool2d(3, 2, 1) if imagenet else nn.Identity()
         for k, (i, o, s) in enumerate([(w, w, 1), (w, 2 * w, 2), (2 * w, 4 * w, 2), (4 * w, 8 * w, 2)]):
             setattr(self, f"layer{k+1}", nn.ModuleList([BasicBlock(i, o, s), BasicBlock(o, o, 1)]))
         d = 8 * w
@@ -63,7 +64,7 @@ class Encoder(nn.Module):
         for k in KS: setattr(self, f"fc_{k:03d}", nn.Linear(d, k))
 
     def features(self, x, r):
-        x = F.relu(self.bn1(self.conv1(x), r))
+        x = self.maxpool(F.relu(self.bn1(self.conv1(x), r)))
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in layer: x = block(x, r)
         return x.mean((2, 3))
@@ -85,6 +86,24 @@ def weights(m): return {"weight." + k: v.clone() for k, v in m.state_dict().item
 def freeze_stats(m, momentum):
     for mod in m.modules():
         if isinstance(mod, (nn.BatchNorm2d, nn.BatchNorm1d)): mod.momentum = momentum
+
+
+def encoder_check(net, x):
+    """Features of every route in evaluation and training mode, running statistics, gradients."""
+    t = {"input": x, **weights(net)}
+    net.eval()
+    for r in ROUTES:
+        with torch.no_grad(): t[f"eval.{r}.features"] = net.features(x, r)
+    with torch.no_grad(): t["eval.pgd.projection"] = net.project(net.features(x, "pgd"))
+    for r in ROUTES:
+        m = copy.deepcopy(net).train(); xi = x.clone().requires_grad_(); fe = m.features(xi, r); probe = torch.linspace(-1, 1, fe.numel()).reshape(fe.shape)
+        (fe * probe).sum().backward()
+        t[f"train.{r}.features"] = fe; t[f"train.{r}.grad.input"] = xi.grad
+        t[f"train.{r}.running_mean.bn1"] = m.bn1.bn_list[ROUTES.index(r)].running_mean; t[f"train.{r}.running_var.bn1"] = m.bn1.bn_list[ROUTES.index(r)].running_var
+        if r == "pgd":
+            for k, p in m.named_parameters():
+                if p.grad is not None: t["train.pgd.grad." + k] = p.grad
+    return t
 
 
 # ---------------------------------------------------------------- loss and ball

@@ -21,37 +21,15 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 root = pathlib.Path(__file__).resolve().parent.parent
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(root / "python"))
 import advcl as ours  # noqa: E402
+from pretrained import BLOCKS, Narrow  # noqa: E402
 
 program, work = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2])
-BLOCKS = ours.BLOCKS
 failed = []
-
-
-class Narrow(torchvision.models.ResNet):
-    """torchvision's ResNet of any width, with the stems of advcl."""
-
-    def __init__(self, depth, width, stem, channels, classes):
-        self.width = width
-        super().__init__(Bottleneck if depth == 50 else BasicBlock, BLOCKS[depth], num_classes=max(classes, 1))
-        if stem == "imagenet":
-            self.conv1 = nn.Conv2d(channels, width, 7, 2, 3, bias=False)
-        else:
-            self.conv1 = nn.Conv2d(channels, width, 3, 1 if stem == "cifar" else 2, 1, bias=False)
-            self.maxpool = nn.Identity()
-        self.bn1 = nn.BatchNorm2d(width)
-        features = 8 * width * (4 if depth == 50 else 1)
-        self.fc = nn.Linear(features, classes) if classes else nn.Identity()
-
-    def _make_layer(self, block, planes, *args, **kwargs):
-        if planes == 64:
-            self.inplanes = self.width
-        return super()._make_layer(block, planes * self.width // 64, *args, **kwargs)
 
 
 def run(*args):
@@ -142,6 +120,9 @@ def in_readme(file, classes, depth, width, stem, channels):
     """What the lines in README.md make of a state dict."""
     blocks = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(), re.S)
     (code,) = [block for block in blocks if "torchvision.models.ResNet" in block]
+    if stem == "imagenet":
+        # As the text around them says.
+        code = code.replace("3, stride, 1, bias", "7, 2, 3, bias").replace("net.maxpool, net.fc = nn.Identity(), ", "net.fc = ")
     code = code.replace("[2, 2, 2, 2]", str(list(BLOCKS[depth]))).replace("advcl-slf-torchvision.safetensors", str(file))
     scope = {"width": width, "channels": channels, "classes": classes, "stride": 1 if stem == "cifar" else 2}
     scope |= {"torchvision": torchvision, "nn": nn, "safetensors": safetensors}
@@ -185,7 +166,9 @@ def check_imported(depth, width, stem):
     save_file(theirs.state_dict(), weights)
     mean, std = [0.49, 0.48, 0.45], [0.25, 0.24, 0.26]
     numbers = "--mean", ",".join(map(str, mean)), "--std", ",".join(map(str, std))
-    run("import", weights, "-o", model, "--replace", "--stem", stem, "--image-size", 40, 36, *numbers)
+    # A first layer of 7 x 7 is known by its shape.
+    first = () if stem == "imagenet" else ("--stem", stem)
+    run("import", weights, "-o", model, "--replace", *first, "--image-size", 40, 36, *numbers)
     pixels = np.random.default_rng(1).integers(0, 256, (7, 3, 40, 36), dtype=np.uint8)
     mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (mean, std))
     with torch.no_grad():
@@ -199,5 +182,6 @@ for argument in sys.argv[3:]:
     check_model(folder, f"{folder.parent.name}-{folder.name}")
 check_imported(18, 16, "cifar")
 check_imported(50, 4, "strided")
+check_imported(18, 16, "imagenet")
 if failed:
     sys.exit(f"{len(failed)} of the outputs differ: {'; '.join(failed)}")

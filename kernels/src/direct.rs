@@ -10,7 +10,7 @@ use crate::element::Element;
 use crate::epilogue::PreparedEpilogue;
 use crate::memory::Shared;
 use crate::packed::Packed;
-use crate::shape::{Convolution, Pass, Tap};
+use crate::shape::{Convolution, MAX_KERNEL, Pass, Tap};
 use crate::simd::rows as tile_rows;
 use crate::tile::{Term, sum_of_products, transposed_product};
 
@@ -145,7 +145,7 @@ impl<E: Element> WithSimd for Task<'_, E> {
         } = *packed;
         let (first, last) = self.images;
         let tiles = (last - first).div_ceil(tile_rows(S::F32_LANES));
-        let mut terms = [Term::default(); 9];
+        let mut terms = [Term::default(); MAX_KERNEL * MAX_KERNEL];
         for block in columns.blocks() {
             let width = block.width_in::<S>();
             let part = &values[block.start * kernel * depth..][..width * kernel * depth];

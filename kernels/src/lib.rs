@@ -43,7 +43,7 @@ pub use batch_norm::{
 pub use convolution::{backward_data, backward_weight, convolve, convolve_with_epilogue, forward};
 pub use epilogue::Epilogue;
 pub use packed::Packed;
-pub use pool::{mean_pool, mean_pool_backward};
+pub use pool::{max_pool, max_pool_backward, mean_pool, mean_pool_backward};
 pub use settings::{Algorithm, Precision, algorithm, precision, set_algorithm, set_precision};
 pub use shape::{Activation, Convolution, Pass};
 pub use simd::{Isa, available, detected, has_bf16, select};

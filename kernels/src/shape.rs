@@ -25,6 +25,9 @@ impl Activation {
     }
 }
 
+/// Height and width of the largest kernel: the first layer of ResNets for large images.
+pub(crate) const MAX_KERNEL: usize = 7;
+
 /// The shape of a convolution whose padding keeps the size at stride 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Convolution {
@@ -32,7 +35,7 @@ pub struct Convolution {
     pub input: Activation,
     /// Channels of the output.
     pub channels: usize,
-    /// Height and width of the kernel: 1 or 3.
+    /// Height and width of the kernel: 1, 3 or 7.
     pub kernel: usize,
     /// Stride in both directions: 1 or 2.
     pub stride: usize,
@@ -130,8 +133,8 @@ impl Convolution {
     fn check_kernel(&self) {
         let (kernel, stride) = (self.kernel, self.stride);
         assert!(
-            matches!(kernel, 1 | 3),
-            "expected a kernel of 1 or 3, found {kernel}"
+            matches!(kernel, 1 | 3 | MAX_KERNEL),
+            "expected a kernel of 1, 3 or 7, found {kernel}"
         );
         assert!(
             matches!(stride, 1 | 2),

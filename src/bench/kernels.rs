@@ -7,6 +7,7 @@ use super::machine::GemmPeak;
 use super::setup::Setup;
 use crate::device;
 use crate::error::Result;
+use crate::nn::Stem;
 
 /// Speed of a convolution or of one of its gradients.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -68,6 +69,8 @@ pub struct BatchNormSpeed {
 pub struct KernelSpeeds {
     /// Channels of the first stage.
     pub width: usize,
+    /// First layer.
+    pub stem: Stem,
     /// Batch, channels, height, width.
     pub shape: [usize; 4],
     /// Instruction set: "avx512", "avx2", "neon" or "portable".
@@ -138,6 +141,7 @@ mod timed {
         let stages = layers.iter().filter(|layer| layer.count > 1);
         KernelSpeeds {
             width: setup.width,
+            stem: setup.stem,
             shape: setup.shape(),
             instructions: in_use.instructions,
             algorithm: if in_use.winograd {

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::nn::Stem;
+
 /// Convolution of an encoder, with the number of its occurrences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Layer {
@@ -11,7 +13,7 @@ pub struct Layer {
     pub output: usize,
     /// Height and width of the input, in pixels.
     pub size: usize,
-    /// Height and width of the kernel: 1 or 3.
+    /// Height and width of the kernel: 1, 3 or 7.
     pub kernel: usize,
     /// Stride: 1 or 2.
     pub stride: usize,
@@ -30,9 +32,9 @@ impl Layer {
     }
 }
 
-/// Lists the distinct convolutions of a ResNet-18 with a 3 × 3 stem of stride 1 for images of
-/// `size` × `size` pixels, in order, beginning with the stem.
-pub fn resnet18(width: usize, channels: usize, size: usize) -> Vec<Layer> {
+/// Lists the distinct convolutions of a ResNet-18 for images of `size` × `size` pixels, in order,
+/// beginning with the stem.
+pub fn resnet18(stem: Stem, width: usize, channels: usize, size: usize) -> Vec<Layer> {
     let layer = |input, output, size, kernel, stride, count| Layer {
         input,
         output,
@@ -41,11 +43,13 @@ pub fn resnet18(width: usize, channels: usize, size: usize) -> Vec<Layer> {
         stride,
         count,
     };
-    let mut layers = vec![
-        layer(channels, width, size, 3, 1, 1),
-        layer(width, width, size, 3, 1, 4),
-    ];
-    let (mut channels, mut size) = (width, size);
+    let first = layer(channels, width, size, stem.kernel(), stem.stride(), 1);
+    let mut size = size.div_ceil(stem.stride());
+    if stem.is_pooled() {
+        size = size.div_ceil(2);
+    }
+    let mut layers = vec![first, layer(width, width, size, 3, 1, 4)];
+    let mut channels = width;
     for _ in 1..4 {
         let (wider, smaller) = (2 * channels, size.div_ceil(2));
         layers.push(layer(channels, wider, size, 3, 2, 1));

@@ -11,7 +11,7 @@ use crate::data::Images;
 use crate::error::{Error, Result};
 use crate::nn::{Depth, EncoderConfig, Stem};
 
-/// Sizes of a benchmark with a ResNet-18 that has a 3 × 3 stem of stride 1.
+/// Sizes of a benchmark with a ResNet-18.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setup {
     /// Channels of the first stage.
@@ -22,6 +22,8 @@ pub struct Setup {
     pub size: usize,
     /// Channels of the images: 1 or 3.
     pub channels: usize,
+    /// First layer.
+    pub stem: Stem,
     /// Number of measurements; the median is reported.
     pub runs: usize,
 }
@@ -31,6 +33,8 @@ pub struct Setup {
 pub struct Timing {
     /// Channels of the first stage.
     pub width: usize,
+    /// First layer.
+    pub stem: Stem,
     /// Batch, channels, height, width.
     pub shape: [usize; 4],
     /// Steps of PGD.
@@ -64,15 +68,18 @@ impl Setup {
             batch,
             size,
             channels,
+            stem,
             runs,
         } = *self;
+        // Behind the first layer.
+        let pixels = size.div_ceil(stem.stride()).pow(2);
         let bounded = (least_batch..=65_536).contains(&batch)
             && [1, 3].contains(&channels)
             && (8..=1024).contains(&size)
             && (1..=1024).contains(&width)
             && (1..=10_000).contains(&runs);
         // None of these overflows, but together they could still need too much memory.
-        if bounded && batch * size * size * channels.max(width) <= 1 << 30 {
+        if bounded && batch * (pixels * width).max(size * size * channels) <= 1 << 30 {
             return Ok(());
         }
         let problem = format!(
@@ -94,13 +101,13 @@ impl Setup {
         EncoderConfig {
             depth: Depth::D18,
             width: self.width,
-            stem: Stem::Cifar,
+            stem: self.stem,
         }
     }
 
     /// Convolution layers of the encoder.
     pub(super) fn layers(&self) -> Vec<Layer> {
-        resnet18(self.width, self.channels, self.size)
+        resnet18(self.stem, self.width, self.channels, self.size)
     }
 
     /// Draws a batch of random images.
@@ -127,6 +134,7 @@ impl Setup {
         let gflops = operations / median_seconds / 1e9;
         Timing {
             width: self.width,
+            stem: self.stem,
             shape: self.shape(),
             attack_steps,
             images_per_second: self.batch as f64 / median_seconds,

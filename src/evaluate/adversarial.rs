@@ -76,7 +76,7 @@ impl Adversarial {
     /// Values of one example.
     ///
     /// # Panics
-    /// For a row that is not there.
+    /// If there is no such row.
     pub fn image(&self, row: usize) -> &[f32] {
         &self.images[row * self.size()..][..self.size()]
     }

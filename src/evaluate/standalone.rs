@@ -22,7 +22,7 @@ const BATCH: usize = 100;
 const BATCH_VALUES: usize = 1 << 19;
 
 /// Number of images of so many values that are attacked at a time.
-pub fn batch_size(values: usize) -> usize {
+pub fn attacked_at_once(values: usize) -> usize {
     (BATCH_VALUES / values.max(1)).clamp(1, BATCH)
 }
 
@@ -210,7 +210,7 @@ impl Standalone<'_> {
             logits,
             classes: self.classes,
             split: self.split,
-            batch_size: batch_size(self.split.images.image_len()),
+            batch_size: attacked_at_once(self.split.images.image_len()),
         }
     }
 }

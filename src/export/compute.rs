@@ -107,6 +107,10 @@ fn node_output(node: &Node, inputs: &[&Array]) -> Option<Array> {
         ("Conv", [x, weight, bias]) => {
             conv(x, weight, bias, same(node, "strides")?, same(node, "pads")?)?
         }
+        ("MaxPool", [x]) => {
+            let window = same(node, "kernel_shape")?;
+            max_pool(x, window, same(node, "strides")?, same(node, "pads")?)?
+        }
         ("GlobalAveragePool", [x]) => {
             let &[batch, channels, height, width] = x.shape.as_slice() else {
                 return None;
@@ -214,6 +218,33 @@ fn conv(x: &Array, weight: &Array, bias: &Array, stride: usize, pad: usize) -> O
     });
     Some(Array {
         shape: vec![batch, outputs, out_height, out_width],
+        values,
+    })
+}
+
+/// Largest value of each window.
+fn max_pool(x: &Array, window: usize, stride: usize, pad: usize) -> Option<Array> {
+    let &[batch, channels, height, width] = x.shape.as_slice() else {
+        return None;
+    };
+    let along = |length: usize| Some((length + 2 * pad).checked_sub(window)? / stride + 1);
+    let (out_height, out_width) = (along(height)?, along(width)?);
+    let inside = |at: usize, length: usize| {
+        let first = (at * stride).saturating_sub(pad);
+        first..(at * stride + window).saturating_sub(pad).min(length)
+    };
+    let mut values = Vec::with_capacity(batch * channels * out_height * out_width);
+    for plane in x.values.chunks(height * width) {
+        for row in 0..out_height {
+            for column in 0..out_width {
+                let pixels = inside(row, height)
+                    .flat_map(|y| inside(column, width).map(move |x| plane[y * width + x]));
+                values.push(pixels.fold(f32::NEG_INFINITY, f32::max));
+            }
+        }
+    }
+    Some(Array {
+        shape: vec![batch, channels, out_height, out_width],
         values,
     })
 }

@@ -11,7 +11,7 @@ use super::proto::{
 };
 use super::{Network, OnnxInput};
 use crate::error::{Error, Result};
-use crate::nn::{Folded, FrozenBlock, FrozenEncoder, Route, Stem};
+use crate::nn::{Folded, FrozenBlock, FrozenEncoder, Route};
 use crate::tensor::to_vec;
 
 /// Version of the messages, and of the operators: those of ONNX 1.12, which runtimes have read since 2022.
@@ -79,9 +79,13 @@ fn graph(network: &Network, input: OnnxInput) -> Graph {
     }
     x = builder.conv("conv1", &frozen.stem, &x);
     x = builder.node("Relu", "relu", &[&x], vec![]);
-    match info.encoder.stem {
-        // Nothing is pooled before the blocks.
-        Stem::Cifar | Stem::Strided => {}
+    if frozen.is_pooled {
+        let attributes = vec![
+            integers("kernel_shape", &[3; 2]),
+            integers("pads", &[1; 4]),
+            integers("strides", &[2; 2]),
+        ];
+        x = builder.node("MaxPool", "maxpool", &[&x], attributes);
     }
     let stages = (1..).zip(info.encoder.depth.blocks());
     let names = stages

@@ -115,7 +115,7 @@ enum Computed {
 }
 
 impl Computed {
-    /// By an encoder with one BatchNorm branch.
+    /// Outputs of an encoder that has one BatchNorm branch, and of a classifier on it.
     fn by_network(encoder: &Encoder, linear: Option<&Linear>) -> Self {
         let encoder = FrozenEncoder::new(encoder, Route::Normal);
         Self::Network(Box::new(encoder), linear.cloned())
@@ -205,7 +205,7 @@ mod tests {
     fn files_of_this_network_hold_and_those_of_another_do_not() {
         let device = crate::device::open("cpu").expect("the CPU");
         let origin = Path::new("model.safetensors");
-        for (depth, stem) in [(10, "cifar"), (50, "strided")] {
+        for (depth, stem) in [(10, "cifar"), (50, "strided"), (18, "imagenet")] {
             let [one, other] = [1, 2].map(|seed| model(depth, stem, seed, &device));
             for format in [
                 ExportFormat::Onnx,

@@ -31,7 +31,7 @@ use stored::Weights;
 pub struct ImportSettings {
     /// First layer where its kernel is 3 × 3, whose stride the weights do not tell.
     pub stem: Stem,
-    /// Height and width of the encoder's input images, in pixels; 32 by default.
+    /// Height and width of the encoder's input images, in pixels; 32 by default, and 224 behind a first layer of 7 × 7.
     pub image_size: Option<[usize; 2]>,
     /// BatchNorm branch to use if there are several; `pgd` by default.
     pub route: Option<Route>,
@@ -72,8 +72,8 @@ pub struct Imported {
 /// Reads a ResNet from a file of weights, in safetensors or PyTorch's own formats (`.pt`, `.pth`, `.ckpt`; no code in it
 /// is executed).
 ///
-/// Accepts the names of torchvision, timm, lightly, solo-learn, MoCo, SimSiam, BYOL, and of the released code of AdvCL,
-/// ACL and DynACL, and the numbers of an `nn.Sequential`, below any prefix (`module.`, `state_dict.backbone.`). Derives
+/// Accepts the names of torchvision, timm, transformers, lightly, solo-learn, MoCo, SimSiam, BYOL, and of the released code
+/// of AdvCL, ACL and DynACL, and the numbers of an `nn.Sequential`, below any prefix (`module.`, `state_dict.backbone.`). Derives
 /// depth, width, channels and BatchNorm branches from the shapes. Every tensor of the encoder must exist with its shape,
 /// and none may be left over. A linear classifier and a normalization in the file are taken too.
 ///
@@ -81,8 +81,8 @@ pub struct Imported {
 /// [`Error::Io`]; [`Error::Format`] for a damaged file; [`Error::Model`] for weights of another architecture, for ones
 /// that are not finite, and for several encoders of which none is chosen; [`Error::Input`] for an impossible image size.
 pub fn import(path: &Path, settings: &ImportSettings, device: &Device) -> Result<Imported> {
-    let image_size = settings.image_size.unwrap_or([32, 32]);
-    if let Some(side) = image_size.iter().find(|side| !is_side(**side)) {
+    let sides = settings.image_size.iter().flatten();
+    if let Some(side) = sides.copied().find(|side| !is_side(*side)) {
         let problem = format!("expected 1 to {MAX_SIDE} pixels, found {side}");
         return Err(Error::input("image size", problem, ""));
     }
@@ -95,6 +95,11 @@ pub fn import(path: &Path, settings: &ImportSettings, device: &Device) -> Result
     let (routes, route) = routes(&shape, settings, path)?;
     let normalize = normalization(&mut weights, &place, &shape, settings, &mut notes)?;
     let config = shape.config.clone();
+    let usual = match config.stem {
+        Stem::Cifar | Stem::Strided => [32; 2],
+        Stem::Imagenet => [224; 2],
+    };
+    let image_size = settings.image_size.unwrap_or(usual);
     let head = head(&weights, &place, &config, names.is_some(), &mut notes);
 
     let mut used: Vec<String> = Vec::new();

@@ -33,6 +33,8 @@ enum Form {
     Named,
     /// Numbers of an `nn.Sequential`: 0, 1, and the stages from this one on.
     Sequence(usize),
+    /// `embedder.embedder`, `encoder.stages.0`, as in Hugging Face's transformers.
+    Transformers,
 }
 
 /// An encoder in a file.
@@ -48,10 +50,13 @@ impl Place {
     pub fn translate(&self, name: &str) -> Option<String> {
         let rest = name.strip_prefix(&self.prefix)?;
         let mut parts = rest.split('.').filter(|part| !WRAPPERS.contains(part));
+        if self.form == Form::Transformers {
+            return of_transformers(&parts.collect::<Vec<_>>());
+        }
         let first = parts.next()?;
         let own;
         let first = match self.form {
-            Form::Named => first,
+            Form::Named | Form::Transformers => first,
             Form::Sequence(stage) => match first.parse::<usize>().ok()? {
                 0 => "conv1",
                 1 => "bn1",
@@ -87,10 +92,49 @@ impl Place {
     /// Number after the last stage in an `nn.Sequential`.
     pub fn after(&self) -> Option<usize> {
         match self.form {
-            Form::Named => None,
+            Form::Named | Form::Transformers => None,
             Form::Sequence(stage) => Some(stage + 4),
         }
     }
+}
+
+/// Translates the parts of a tensor's name in transformers; none for a tensor outside of the encoder.
+fn of_transformers(parts: &[&str]) -> Option<String> {
+    let (block, convolution, norm, rest) = match parts {
+        ["embedder", "embedder", rest @ ..] => (None, "conv1".to_owned(), "bn1".to_owned(), rest),
+        ["encoder", "stages", stage, "layers", block, rest @ ..] => {
+            let block = format!(
+                "layer{}.{block}",
+                stage.parse::<usize>().ok()?.checked_add(1)?
+            );
+            match rest {
+                ["shortcut", rest @ ..] => (
+                    Some(block),
+                    "downsample.0".to_owned(),
+                    "downsample.1".to_owned(),
+                    rest,
+                ),
+                ["layer", number, rest @ ..] => {
+                    let number = number.parse::<usize>().ok()?.checked_add(1)?;
+                    (
+                        Some(block),
+                        format!("conv{number}"),
+                        format!("bn{number}"),
+                        rest,
+                    )
+                }
+                _ => return None,
+            }
+        }
+        _ => return None,
+    };
+    let (module, last) = match rest {
+        ["convolution", last] => (convolution, last),
+        ["normalization", last] => (norm, last),
+        _ => return None,
+    };
+    let name = block.map_or(module.clone(), |block| format!("{block}.{module}"));
+    Some(translated(name.split('.').chain([*last]).collect()))
 }
 
 /// Translates the parts of a tensor's name. Elsewhere a shortcut is a `Sequential` of convolution (0) and BatchNorm (1),
@@ -135,6 +179,10 @@ pub fn places(tensors: &BTreeMap<String, Stored>) -> Vec<Place> {
             let forms: &[Form] = match last {
                 "conv1" => &[Form::Named],
                 "0" => &[Form::Sequence(2), Form::Sequence(3), Form::Sequence(4)],
+                "convolution" => {
+                    prefix = prefix.strip_suffix("embedder.embedder.")?;
+                    &[Form::Transformers]
+                }
                 _ => return None,
             };
             let place = |form: &Form| Place {
@@ -156,6 +204,7 @@ fn has_stages(place: &Place, tensors: &BTreeMap<String, Stored>) -> bool {
     let stage = match place.form {
         Form::Named => format!("{}layer1.", place.prefix),
         Form::Sequence(stage) => format!("{}{stage}.", place.prefix),
+        Form::Transformers => format!("{}encoder.stages.0.", place.prefix),
     };
     let from = (Bound::Included(stage.as_str()), Bound::Unbounded);
     let below = tensors.range::<str, _>(from);
@@ -335,11 +384,34 @@ mod tests {
                 "7.1.bn2.weight",
                 "layer4.1.bn2.bn_list.0.weight",
             ),
+            (
+                Form::Transformers,
+                "embedder.embedder.normalization.bias",
+                "bn1.bn_list.0.bias",
+            ),
+            (
+                Form::Transformers,
+                "encoder.stages.3.layers.1.layer.2.convolution.weight",
+                "layer4.1.conv3.weight",
+            ),
+            (
+                Form::Transformers,
+                "encoder.stages.1.layers.0.shortcut.normalization.running_var",
+                "layer2.0.downsample.bn.bn_list.0.running_var",
+            ),
         ] {
             let found = named(form).translate(&format!("net.{name}"));
             assert_eq!(found.as_deref(), Some(expected));
         }
-        for (form, name) in [(Form::Named, "fc.weight"), (Form::Sequence(4), "8.weight")] {
+        for (form, name) in [
+            (Form::Named, "fc.weight"),
+            (Form::Sequence(4), "8.weight"),
+            (Form::Transformers, "pooler.weight"),
+            (
+                Form::Transformers,
+                "encoder.stages.0.layers.0.layer.0.scale",
+            ),
+        ] {
             assert_eq!(named(form).translate(&format!("net.{name}")), None);
         }
     }

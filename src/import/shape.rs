@@ -23,7 +23,8 @@ pub struct EncoderShape {
 const PARAMETERS: [&str; 4] = [".weight", ".bias", ".running_mean", ".running_var"];
 
 impl EncoderShape {
-    /// Derives the architecture of the encoder at a place; `stem` is the one to take for a kernel of 3 × 3.
+    /// Derives the architecture of the encoder at a place; `stem` is the one to take for a kernel of 3 × 3. One of 7 × 7
+    /// is followed by maxima, as in torchvision.
     ///
     /// # Errors
     /// [`Error::Model`] for another architecture.
@@ -50,11 +51,12 @@ impl EncoderShape {
         };
         let stem = match (height, across) {
             (3, 3) => stem,
+            (7, 7) => Stem::Imagenet,
             _ => {
-                let problem =
-                    format!("the first layer has a kernel of {height} × {across}, expected 3 × 3");
-                let hint = "encoders here are ResNets for small images, which begin with a kernel of 3 × 3";
-                return refuse(problem, hint);
+                let problem = format!(
+                    "the first layer has a kernel of {height} × {across}, expected 3 × 3 or 7 × 7"
+                );
+                return refuse(problem, "");
             }
         };
         if channels != 1 && channels != 3 {

@@ -146,6 +146,6 @@ pub fn network<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Said {
     };
     (
         format!("{what}: no conv1.weight with a layer1 among its {count} tensors: {}", some.join(", ")),
-        "expected a ResNet by the names of torchvision, timm, lightly, solo-learn, MoCo or AdvCL, or an nn.Sequential of its parts".to_owned(),
+        "expected a ResNet by the names of torchvision, timm, transformers, lightly, solo-learn, MoCo or AdvCL, or an nn.Sequential of its parts".to_owned(),
     )
 }

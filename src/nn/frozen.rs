@@ -75,6 +75,8 @@ impl FrozenBlock {
 pub struct FrozenEncoder {
     /// The first convolution.
     pub stem: Folded,
+    /// Whether maxima are taken behind it.
+    pub is_pooled: bool,
     /// In the order in which they follow each other.
     pub blocks: Vec<FrozenBlock>,
     /// What is done to the images before.
@@ -90,6 +92,7 @@ impl FrozenEncoder {
         let blocks = encoder.blocks();
         Self {
             stem: Folded::new(&encoder.conv1, &encoder.bn1, route),
+            is_pooled: encoder.is_pooled,
             blocks: blocks.map(|block| FrozenBlock::new(block, route)).collect(),
             normalize: encoder.normalize().cloned(),
         }
@@ -100,6 +103,10 @@ impl FrozenEncoder {
     pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
         let images = Normalize::apply(self.normalize.as_ref(), images);
         let x = self.stem.forward(engine::inside(images), None, true);
+        let x = match self.is_pooled {
+            true => engine::max_pool(x),
+            false => x,
+        };
         engine::pool(self.blocks.iter().fold(x, |x, block| block.forward(x)))
     }
 }
@@ -136,7 +143,11 @@ mod tests {
     fn features_and_their_gradients_are_those_of_evaluation_mode() {
         let _turn = engine::tests::Turn::take();
         let device = device::open("cpu").expect("the CPU");
-        for (depth, stem) in [(Depth::D10, Stem::Cifar), (Depth::D50, Stem::Strided)] {
+        for (depth, stem) in [
+            (Depth::D10, Stem::Cifar),
+            (Depth::D50, Stem::Strided),
+            (Depth::D18, Stem::Imagenet),
+        ] {
             let mut rng = random::generator(1, "frozen", 0);
             let config = EncoderConfig {
                 depth,

@@ -34,7 +34,7 @@ fn normal<const D: usize>(
     Tensor::from_data(TensorData::new(values, shape), device) * deviation
 }
 
-/// Convolution without bias; its padding keeps the size at stride 1 (kernel 1 or 3).
+/// Convolution without bias; its padding keeps the size at stride 1 (kernel 1, 3 or 7).
 #[derive(Module, Debug)]
 pub struct Conv {
     /// `[out, in, kernel, kernel]`.

@@ -186,7 +186,11 @@ mod tests {
 
     #[test]
     fn numbers_that_do_not_fit_saturate() {
-        for (depth, stem) in [(Depth::D10, Stem::Cifar), (Depth::D50, Stem::Strided)] {
+        for (depth, stem) in [
+            (Depth::D10, Stem::Cifar),
+            (Depth::D50, Stem::Strided),
+            (Depth::D18, Stem::Imagenet),
+        ] {
             for width in [1 << 33, 1 << 62, usize::MAX] {
                 let config = EncoderConfig { depth, width, stem };
                 assert_eq!(config.values(3, 3), usize::MAX);

@@ -1,4 +1,4 @@
-//! ResNet (He et al., CVPR 2016) for small images, with routed BatchNorm.
+//! ResNet (He et al., CVPR 2016) with routed BatchNorm.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -75,15 +75,42 @@ pub enum Stem {
     Cifar,
     /// 3 × 3, stride 2: a quarter of the work, for larger images or smaller machines.
     Strided,
+    /// 7 × 7, stride 2, then the maxima of 3 × 3 pixels at stride 2: for 224 × 224 images, as in torchvision and timm.
+    Imagenet,
 }
 
 impl Stem {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Cifar, Self::Strided, Self::Imagenet];
+
     /// Name in recipes and model files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cifar => "cifar",
             Self::Strided => "strided",
+            Self::Imagenet => "imagenet",
         }
+    }
+
+    /// Height and width of the first convolution's kernel.
+    pub fn kernel(self) -> usize {
+        match self {
+            Self::Cifar | Self::Strided => 3,
+            Self::Imagenet => 7,
+        }
+    }
+
+    /// Stride of the first convolution.
+    pub fn stride(self) -> usize {
+        match self {
+            Self::Cifar => 1,
+            Self::Strided | Self::Imagenet => 2,
+        }
+    }
+
+    /// Whether maxima are taken behind the first convolution.
+    pub fn is_pooled(self) -> bool {
+        self == Self::Imagenet
     }
 }
 
@@ -113,7 +140,7 @@ impl EncoderConfig {
             saturating_product(&[input, output, kernel, kernel]).saturating_add(norm)
         };
         let expansion = self.depth.expansion();
-        let mut values = conv(channels, self.width, 3);
+        let mut values = conv(channels, self.width, self.stem.kernel());
         let mut input = self.width;
         for (index, blocks) in self.depth.blocks().into_iter().enumerate() {
             let inner = self.width.saturating_mul(1 << index);
@@ -140,20 +167,27 @@ impl EncoderConfig {
         values
     }
 
-    /// Number of values that a forward pass of one image of `[height, width]` keeps for the way back: the image, and of
-    /// every convolution what comes out of it and out of its norm. Saturating.
+    /// Number of values that a forward pass of one image of `[height, width]` keeps for the way back: the image, of
+    /// every convolution what comes out of it and out of its norm, and maxima. Saturating.
     pub fn kept_values(&self, channels: usize, [height, width]: [usize; 2]) -> usize {
         let halved = |[h, w]: [usize; 2]| [h.div_ceil(2), w.div_ceil(2)];
         let mut size = [height, width];
         let mut kept = saturating_product(&[channels, height, width]);
-        if self.stem == Stem::Strided {
+        if self.stem.stride() == 2 {
             size = halved(size);
         }
         let expansion = self.depth.expansion();
+        if self.stem.is_pooled() {
+            let [height, width] = halved(size);
+            kept = kept.saturating_add(saturating_product(&[height, width, self.width]));
+        }
         let mut keep = |[h, w]: [usize; 2], channels: usize| {
             kept = kept.saturating_add(saturating_product(&[2, h, w, channels]));
         };
         keep(size, self.width);
+        if self.stem.is_pooled() {
+            size = halved(size);
+        }
         let mut input = self.width;
         for (index, blocks) in self.depth.blocks().into_iter().enumerate() {
             let inner = self.width.saturating_mul(1 << index);
@@ -180,14 +214,16 @@ impl EncoderConfig {
         kept
     }
 
-    /// Number of values of the largest intermediate result of one image of `[height, width]`: those of the first stage.
-    /// Saturating.
-    pub fn largest_values(&self, [height, width]: [usize; 2]) -> usize {
-        let [height, width] = match self.stem {
-            Stem::Cifar => [height, width],
-            Stem::Strided => [height.div_ceil(2), width.div_ceil(2)],
-        };
-        saturating_product(&[height, width, self.width, self.depth.expansion()])
+    /// Number of values of the largest intermediate result of one image of `[height, width]`: those of the first stage,
+    /// or of the first layer where its maxima are taken. Saturating.
+    pub fn largest_values(&self, size: [usize; 2]) -> usize {
+        let [height, width] = size.map(|side| side.div_ceil(self.stem.stride()));
+        let first = saturating_product(&[height, width, self.width]);
+        match self.stem.is_pooled() {
+            // Its first stage has a quarter of the pixels, and at most four times the channels.
+            true => first,
+            false => first.saturating_mul(self.depth.expansion()),
+        }
     }
 }
 
@@ -334,6 +370,9 @@ pub struct Encoder {
     layer2: Vec<Block>,
     layer3: Vec<Block>,
     layer4: Vec<Block>,
+    /// Whether maxima are taken behind the first convolution.
+    #[module(skip)]
+    pub(super) is_pooled: bool,
     #[module(skip)]
     normalize: Option<Normalize>,
 }
@@ -349,11 +388,8 @@ impl Encoder {
     ) -> Self {
         let width = config.width;
         let norm = |channels| RouteNorm::new(channels, routes, device);
-        let stem_stride = match config.stem {
-            Stem::Cifar => 1,
-            Stem::Strided => 2,
-        };
-        let conv1 = Conv::new([channels, width, 3], stem_stride, rng, device);
+        let stem = config.stem;
+        let conv1 = Conv::new([channels, width, stem.kernel()], stem.stride(), rng, device);
         let mut input = width;
         let bottleneck = config.depth.expansion() > 1;
         let mut stage = |index: usize| -> Vec<Block> {
@@ -390,6 +426,7 @@ impl Encoder {
             layer2: stage(1),
             layer3: stage(2),
             layer4: stage(3),
+            is_pooled: stem.is_pooled(),
             normalize: None,
         }
     }
@@ -411,6 +448,10 @@ impl Encoder {
         let images = Normalize::apply(self.normalize.as_ref(), images);
         let x = self.conv1.forward(engine::inside(images));
         let x = self.bn1.forward(x, None, true, route, mode);
+        let x = match self.is_pooled {
+            true => engine::max_pool(x),
+            false => x,
+        };
         let x = self.blocks().fold(x, |x, b| b.forward(x, route, mode));
         engine::pool(x)
     }

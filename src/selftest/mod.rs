@@ -47,6 +47,7 @@ checks! {
     "contrastive_loss", step::contrastive_loss, false;
     "class_losses", step::class_losses, false;
     "encoder", network::encoder, true;
+    "imagenet_stem", network::encoder, true;
     "advcl_step", network::advcl_step, true;
     "pgd20", network::pgd20, true;
     "kmeans", step::kmeans, false;

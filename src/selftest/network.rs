@@ -21,12 +21,16 @@ use crate::train::{Optimizer, Sgd, named_gradients};
 use crate::view::HighFrequency;
 use crate::weights;
 
-/// The golden model, ResNet-18 with a CIFAR stem, with the file's weights.
+/// The golden model, ResNet-18, with the file's weights and the stem that their shape tells.
 pub(super) fn model(file: &Golden, channels: usize, clusters: &[usize]) -> Result<Backbone> {
+    let (first, _) = file.values("weight.conv1.weight")?;
     let config = EncoderConfig {
         depth: Depth::D18,
         width: file.count("width")?,
-        stem: Stem::Cifar,
+        stem: match first[..] {
+            [_, _, 7, 7] => Stem::Imagenet,
+            _ => Stem::Cifar,
+        },
     };
     // Every value is replaced by the file's.
     let mut rng = random::generator(0, "placeholder", 0);

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use advcl::device;
-use advcl::nn::{FrozenEncoder, Route};
+use advcl::nn::FrozenEncoder;
 use advcl::run::Model;
 use advcl::tensor::to_vec;
 use advcl::weights;
@@ -19,13 +19,18 @@ fn golden() -> PathBuf {
 
 /// The features of the golden images by the model in `path`, less those that PyTorch computed.
 fn gap(path: &Path, expected: &str) -> f32 {
-    let device = device::open("cpu").expect("the CPU");
     let (tensors, _) =
         weights::load(&golden().join("expected.safetensors")).expect("a golden file");
-    let (shape, values) = tensors["images"].clone();
+    gap_of(path, &tensors, ["images", expected])
+}
+
+/// The features of images by the model in `path` on its route, less those that were expected.
+fn gap_of(path: &Path, tensors: &weights::Tensors, [images, expected]: [&str; 2]) -> f32 {
+    let device = device::open("cpu").expect("the CPU");
+    let (shape, values) = tensors[images].clone();
     let data = TensorData::new(values, [shape[0], shape[1], shape[2], shape[3]]);
     let model = Model::load(path, &device).expect("just written");
-    let encoder = FrozenEncoder::new(&model.backbone.encoder, Route::Normal);
+    let encoder = FrozenEncoder::new(&model.backbone.encoder, model.info.route);
     let found = to_vec(encoder.features(Tensor::from_data(data, &device)));
     let expected = &tensors[expected].1;
     let length = |values: &mut dyn Iterator<Item = f32>| values.map(|v| v * v).sum::<f32>().sqrt();
@@ -66,6 +71,46 @@ fn features_are_those_of_pytorch() {
     advcl(path, &format!("{normalised} -o normalised.safetensors")).expect(0);
     let gap = gap(&path.join("normalised.safetensors"), "normalised");
     assert!(gap < 1e-5, "{gap}");
+}
+
+#[test]
+fn the_first_layer_of_large_images_is_known_by_its_kernel() {
+    let folder = folder();
+    let path = folder.path();
+    let golden =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/rgb20/imagenet_stem.safetensors");
+    let (tensors, _) = weights::load(&golden).expect("a golden file");
+    let named = |(name, tensor): (&String, &(Vec<usize>, Vec<f32>))| {
+        let name = name.strip_prefix("weight.")?;
+        Some((name.to_owned(), tensor.clone()))
+    };
+    let mut all: weights::Tensors = tensors.iter().filter_map(named).collect();
+    weights::save(&path.join("three.safetensors"), &all, &[]).expect("a file");
+    let mut transcript = Transcript::new(path);
+    for route in ["normal", "pgd", "pgd_ce"] {
+        let command = format!(
+            "import three.safetensors --route {route} --image-size 33 30 -o ours.safetensors --replace"
+        );
+        advcl(path, &command).expect(0);
+        let expected = format!("eval.{route}.features");
+        let gap = gap_of(
+            &path.join("ours.safetensors"),
+            &tensors,
+            ["input", &expected],
+        );
+        assert!(gap < 1e-5, "{route}: {gap}");
+    }
+    // Of one branch and of the size that such networks are made for.
+    all.retain(|name, _| !name.contains("bn_list.1") && !name.contains("bn_list.2"));
+    weights::save(&path.join("one.safetensors"), &all, &[]).expect("a file");
+    transcript.run("import one.safetensors -o one-out.safetensors", 0);
+    all.insert(
+        "conv1.weight".to_owned(),
+        (vec![2, 3, 5, 5], vec![0.5; 150]),
+    );
+    weights::save(&path.join("five.safetensors"), &all, &[]).expect("a file");
+    transcript.refuse("import five.safetensors");
+    transcript.check("import_imagenet_stem");
 }
 
 #[test]
@@ -125,6 +170,57 @@ fn a_normalization_in_the_file_is_applied_by_any_name() {
         let gap = gap(&path.join("out.safetensors"), "normalised");
         assert!(gap < 1e-5, "{names:?}: {gap}");
     }
+}
+
+#[test]
+fn names_of_transformers_are_those_of_its_resnets() {
+    let folder = folder();
+    let path = folder.path();
+    let (bare, _) = tensors_of_bare(path);
+    let renamed = |(name, tensor): (String, (Vec<usize>, Vec<f32>))| {
+        let parts: Vec<&str> = name.split('.').collect();
+        let last = parts[parts.len() - 1];
+        let place = |number: &str, kind: &str| {
+            let number = number.parse::<usize>().expect("a number") - 1;
+            format!("layer.{number}.{kind}")
+        };
+        let name = match parts[..] {
+            ["conv1", _] => format!("resnet.embedder.embedder.convolution.{last}"),
+            ["bn1", ..] => format!("resnet.embedder.embedder.normalization.{last}"),
+            [stage, block, ref inside @ ..] => {
+                let stage = stage.strip_prefix("layer").expect("a stage");
+                let stage = stage.parse::<usize>().expect("a number") - 1;
+                let inside = match inside {
+                    ["downsample", "conv", ..] => "shortcut.convolution".to_owned(),
+                    ["downsample", ..] => "shortcut.normalization".to_owned(),
+                    [module, ..] => match module.strip_prefix("conv") {
+                        Some(number) => place(number, "convolution"),
+                        None => place(&module[2..], "normalization"),
+                    },
+                    [] => unreachable!("{name}"),
+                };
+                format!("resnet.encoder.stages.{stage}.layers.{block}.{inside}.{last}")
+            }
+            _ => unreachable!("{name}"),
+        };
+        (name, tensor)
+    };
+    let features = bare["layer4.0.conv2.weight"].0[0];
+    let mut tensors: weights::Tensors = bare.into_iter().map(renamed).collect();
+    tensors.insert(
+        "classifier.1.weight".to_owned(),
+        (vec![4, features], vec![0.1; 4 * features]),
+    );
+    tensors.insert("classifier.1.bias".to_owned(), (vec![4], vec![0.0; 4]));
+    weights::save(&path.join("model.safetensors"), &tensors, &[]).expect("a file");
+    let import = "import model.safetensors --image-size 16 -o out.safetensors --json";
+    let answer = advcl(path, import).expect(0);
+    let said: serde_json::Value = serde_json::from_str(&answer.stdout).expect("JSON");
+    assert_eq!(said["prefix"], "resnet.");
+    assert_eq!(said["info"]["classes"].as_array().map(Vec::len), Some(4));
+    assert_eq!(said["left_out"].as_array().map(Vec::len), Some(0), "{said}");
+    let gap = gap(&path.join("out.safetensors"), "features");
+    assert!(gap < 1e-5, "{gap}");
 }
 
 /// The tensors of the golden network by torchvision's names, and those of a second one.

@@ -6,6 +6,7 @@ use std::path::Path;
 use advcl::bench::{Layer, Passes, resnet18};
 use advcl::data;
 use advcl::finetune::MODES;
+use advcl::nn::Stem;
 use advcl::pretrain::METHODS;
 use advcl::recipe::{Recipe, SHIPPED};
 
@@ -154,7 +155,7 @@ fn bench_measures_steps_and_evaluations() {
     let folder = folder();
     let mut transcript = Transcript::new(folder.path());
     let shape = "--width 2 --batch 4 --size 16 --runs 2";
-    let layers = resnet18(2, 3, 16);
+    let layers = resnet18(Stem::Cifar, 2, 3, 16);
     for (what, attack_steps, passes) in [
         ("step", 5, Passes::advcl_step(5)),
         ("evaluate", 20, Passes::evaluation(20)),
@@ -195,7 +196,7 @@ fn bench_measures_every_kernel() {
     assert_eq!(json["algorithm"], "direct");
     assert_eq!(json["instructions"], advcl::nn::instruction_sets()[0]);
     let peak = positive(&json, "/gemm/gflops");
-    let layers = resnet18(2, 1, 9);
+    let layers = resnet18(Stem::Cifar, 2, 1, 9);
     assert_eq!(json["layers"].as_array().map(Vec::len), Some(layers.len()));
     for (index, layer) in layers.iter().enumerate() {
         let speed = &json["layers"][index];
@@ -243,7 +244,7 @@ fn bench_measures_every_kernel() {
 fn operations_are_those_of_a_resnet18() {
     // Its usual figures for 32 × 32 colour images at width 64: 0.555 · 10⁹ multiplications, 11.16
     // million weights.
-    let layers = resnet18(64, 3, 32);
+    let layers = resnet18(Stem::Cifar, 64, 3, 32);
     let forward = Passes {
         forward: 1,
         to_images: 0,
@@ -252,6 +253,9 @@ fn operations_are_those_of_a_resnet18() {
     assert_eq!(forward.operations(&layers), 2.0 * 555_417_600.0);
     let weights = |layer: &Layer| layer.count * layer.input * layer.output * layer.kernel.pow(2);
     assert_eq!(layers.iter().map(weights).sum::<usize>(), 11_159_232);
+    // And for ImageNet's 224 × 224, less the classifier.
+    let large = resnet18(Stem::Imagenet, 64, 3, 224);
+    assert_eq!(forward.operations(&large), 2.0 * 1_813_561_344.0);
     // 15 forwards, 15 gradients of inputs (the stem's only in the 10 attack steps), 5 of weights.
     let stem = layers[0].operations();
     let all = forward.operations(&layers);

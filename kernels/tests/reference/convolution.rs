@@ -3,7 +3,8 @@
 use advcl_kernels::{
     Activation, Algorithm, Convolution, Epilogue, Packed, Pass, Precision, backward_data,
     backward_weight, batch_norm, batch_norm_add_backward, batch_norm_backward, convolve,
-    convolve_with_epilogue, forward, mean_pool, mean_pool_backward, set_algorithm, set_precision,
+    convolve_with_epilogue, forward, max_pool, max_pool_backward, mean_pool, mean_pool_backward,
+    set_algorithm, set_precision,
 };
 
 use crate::{each_set, error, noise, state, take_turn};
@@ -37,6 +38,7 @@ fn cases() -> Vec<Convolution> {
             conv(3, 3, 2, [3, 9, 3, 2]),
             conv(3, 2, 3, [8, 13, 1, 2]),
             conv(4, 4, 1, [8, 17, 3, 1]),
+            conv(5, 4, 2, [1, 9, 7, 2]),
             conv(4, 4, 5, [8, 8, 3, 1]),
             conv(4, 4, 5, [8, 9, 3, 1]),
         ];
@@ -53,6 +55,9 @@ fn cases() -> Vec<Convolution> {
         conv(3, 2, 5, [1, 24, 3, 2]),
         conv(4, 4, 7, [256, 257, 3, 1]),
         conv(28, 28, 2, [1, 4, 3, 2]),
+        conv(23, 18, 3, [3, 17, 7, 2]),
+        conv(2, 3, 4, [1, 8, 7, 2]),
+        conv(9, 8, 2, [16, 33, 7, 1]),
         // Each way to sum a weight's gradient, and shapes that bf16 supports.
         conv(4, 6, 6, [96, 160, 3, 1]),
         conv(12, 12, 4, [32, 16, 3, 1]),
@@ -234,6 +239,61 @@ fn pooling_agrees_with_its_definition() {
     });
     let back = mean_pool_backward(&shape, &dy);
     assert!((sum(&mean_pool(&shape, &x), &dy) - sum(&x, &back)).abs() < 1e-6);
+}
+
+#[test]
+fn maxima_agree_with_their_definition() {
+    let sizes = [(1, 1), (2, 3), (7, 4), (8, 9)];
+    for ((height, width), (batch, channels)) in
+        sizes.into_iter().zip([(1, 1), (3, 5), (2, 17), (1, 8)])
+    {
+        let shape = Activation {
+            height,
+            width,
+            batch,
+            channels,
+        };
+        // Few different values, so that windows have several largest ones.
+        let x: Vec<f32> = noise(shape.len(), 8)
+            .iter()
+            .map(|value| (value * 2.0).round())
+            .collect();
+        let (out_height, out_width, row) =
+            (height.div_ceil(2), width.div_ceil(2), batch * channels);
+        let y = max_pool(&shape, &x);
+        let dy = noise(out_height * out_width * row, 9);
+        let dx = max_pool_backward(&shape, &x, &y, &dy);
+        let mut gradient = vec![0.0; x.len()];
+        for (at, y) in y.iter().enumerate() {
+            let (window, rest) = (at / row, at % row);
+            let (top, left) = (window / out_width * 2, window % out_width * 2);
+            let pixels = (0..9).filter_map(|place| {
+                let (down, across) = (
+                    (top + place / 3).checked_sub(1)?,
+                    (left + place % 3).checked_sub(1)?,
+                );
+                (down < height && across < width).then_some((down * width + across) * row + rest)
+            });
+            // The first of the largest.
+            let first = pixels.reduce(|best, other| if x[other] > x[best] { other } else { best });
+            let first = first.expect("a window has a pixel");
+            assert_eq!(*y, x[first], "{shape:?}, {at}");
+            gradient[first] += dy[at];
+        }
+        let reference: Vec<f64> = gradient.iter().copied().map(f64::from).collect();
+        assert!(error(&dx, &reference) < 1e-6, "{shape:?}");
+    }
+    let shape = Activation {
+        height: 2,
+        width: 2,
+        batch: 1,
+        channels: 1,
+    };
+    for place in 0..4 {
+        let mut x = [0.5, 2.0, -1.0, 3.0];
+        x[place] = f32::NAN;
+        assert!(max_pool(&shape, &x)[0].is_nan(), "{place}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use advcl::attack::Norm;
 use advcl::experiment::{Stale, Strategy};
 use advcl::export;
 use advcl::files::expand_home;
-use advcl::nn::{self, Route};
+use advcl::nn::{self, Route, Stem};
 use advcl::recipe::Threat;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -481,7 +481,7 @@ pub struct Show {
 
 #[derive(Args)]
 pub struct Import {
-    /// Weights of a ResNet: safetensors, .pt, .pth or .ckpt; names of torchvision, timm, lightly, solo-learn, MoCo, AdvCL
+    /// Weights of a ResNet: safetensors, .pt, .pth or .ckpt; names of torchvision, timm, transformers, lightly, solo-learn, MoCo, AdvCL
     pub weights: PathBuf,
     /// Model file to write
     #[arg(
@@ -500,10 +500,10 @@ pub struct Import {
     /// Names of the classes, one a line, where the file is a whole classifier [default: 0, 1, …]
     #[arg(long, value_name = "FILE")]
     pub classes: Option<PathBuf>,
-    /// First layer where its kernel is 3 × 3: stride 1 (cifar) or 2 (strided)
-    #[arg(long, value_enum, default_value = "cifar")]
-    pub stem: StemName,
-    /// Height and width of the encoder's input images [default: 32]
+    /// First layer where its kernel is 3 × 3: stride 1 (cifar) or 2 (strided); 7 × 7 is known by its shape
+    #[arg(long, default_value = "cifar", value_parser = PossibleValuesParser::new(["cifar", "strided"]).map(stem))]
+    pub stem: Stem,
+    /// Height and width of the encoder's input images [default: 32; 224 where the first layer is 7 × 7]
     #[arg(long, value_name = "PIXELS", num_args = 1..=2)]
     pub image_size: Vec<usize>,
     /// BatchNorm branch to use if there are several [default: pgd]
@@ -581,20 +581,11 @@ impl From<ExportInput> for export::OnnxInput {
     }
 }
 
-/// First layer of an encoder.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum StemName {
-    Cifar,
-    Strided,
-}
-
-impl From<StemName> for nn::Stem {
-    fn from(stem: StemName) -> Self {
-        match stem {
-            StemName::Cifar => Self::Cifar,
-            StemName::Strided => Self::Strided,
-        }
-    }
+/// First layer of an encoder, by one of the names that are possible.
+fn stem(name: String) -> Stem {
+    let mut all = Stem::ALL.into_iter();
+    all.find(|stem| stem.name() == name)
+        .expect("a possible name")
 }
 
 #[derive(Args)]
@@ -758,6 +749,9 @@ pub struct BenchSetup {
     /// Channels of the images, 1 or 3
     #[arg(long, default_value_t = 3)]
     pub channels: usize,
+    /// First layer: 3 × 3 at stride 1 or 2, or 7 × 7 at stride 2 with max pooling
+    #[arg(long, default_value = "cifar", value_parser = PossibleValuesParser::new(Stem::ALL.map(Stem::name)).map(stem))]
+    pub stem: Stem,
     /// Number of measurements; the median is printed
     #[arg(long, default_value_t = 5)]
     pub runs: usize,

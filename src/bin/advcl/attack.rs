@@ -8,7 +8,7 @@ use advcl::burn::tensor::Tensor;
 use advcl::data::{Split, adversarial_png, image_files, picture_png};
 use advcl::evaluate::rounded::{magnified, to_8_bits};
 use advcl::evaluate::smallest::{Fall, Search};
-use advcl::evaluate::standalone::batch_size;
+use advcl::evaluate::standalone::attacked_at_once;
 use advcl::evaluate::{Evaluator, StageProgress};
 use advcl::files::{check_output, write_output};
 use advcl::logits::{LogitRows, Predicted, most_probable};
@@ -156,7 +156,7 @@ fn evaluator<'a>(
         logits,
         classes: model.info.classes.len(),
         split,
-        batch_size: batch_size(model.values()),
+        batch_size: attacked_at_once(model.values()),
     }
 }
 

@@ -31,6 +31,7 @@ fn timed(setup: &BenchSetup) -> Setup {
         batch: setup.batch,
         size: setup.size,
         channels: setup.channels,
+        stem: setup.stem,
         runs: setup.runs,
     }
 }
@@ -67,9 +68,11 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{plural}")
 }
 
-fn shape_text(width: usize, [batch, channels, size, _]: [usize; 4]) -> String {
-    let channels = counted(channels, "channel");
-    format!("ResNet-18 of width {width}; batch {batch}, {size} × {size} pixels, {channels}")
+fn shape_text(stem: nn::Stem, width: usize, [batch, channels, size, _]: [usize; 4]) -> String {
+    let (stem, channels) = (stem.name(), counted(channels, "channel"));
+    format!(
+        "ResNet-18 of width {width}, stem {stem}; batch {batch}, {size} × {size} pixels, {channels}"
+    )
 }
 
 fn uses_text(instructions: &str, algorithm: &str, threads: usize) -> String {
@@ -88,7 +91,10 @@ fn gemm_text(gemm: &GemmPeak) -> String {
 
 fn kernels_text(outcome: &KernelSpeeds) -> String {
     let about = [
-        ("model", shape_text(outcome.width, outcome.shape)),
+        (
+            "model",
+            shape_text(outcome.stem, outcome.width, outcome.shape),
+        ),
         (
             "CPU uses",
             uses_text(outcome.instructions, outcome.algorithm, outcome.threads),
@@ -168,7 +174,10 @@ fn timing_text(what: &str, outcome: &Timing, device: &str) -> String {
         .peak_memory_mib
         .map_or("–".to_owned(), |mib| format!("{mib:.0} MiB"));
     let rows = [
-        ("model", shape_text(outcome.width, outcome.shape)),
+        (
+            "model",
+            shape_text(outcome.stem, outcome.width, outcome.shape),
+        ),
         ("device", uses),
         (
             what,

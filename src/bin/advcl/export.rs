@@ -151,15 +151,18 @@ fn in_torchvision(info: &ModelInfo, settings: &ExportSettings, output: &Path) ->
             info.classes.len().max(1),
         ),
     ];
-    let stride = match info.encoder.stem {
-        Stem::Cifar => 1,
-        Stem::Strided => 2,
-    };
-    let channels = info.channels;
-    lines.push(format!(
-        "net.conv1 = torch.nn.Conv2d({channels}, 64, 3, {stride}, 1, bias=False)"
-    ));
-    lines.push("net.maxpool = torch.nn.Identity()".to_owned());
+    let (stem, channels) = (info.encoder.stem, info.channels);
+    // Its own first layer is for three channels.
+    if stem != Stem::Imagenet || channels != 3 {
+        let (kernel, stride) = (stem.kernel(), stem.stride());
+        lines.push(format!(
+            "net.conv1 = torch.nn.Conv2d({channels}, 64, {kernel}, {stride}, {}, bias=False)",
+            kernel / 2
+        ));
+    }
+    if !stem.is_pooled() {
+        lines.push("net.maxpool = torch.nn.Identity()".to_owned());
+    }
     if settings.features {
         lines.push("net.fc = torch.nn.Identity()".to_owned());
     }

@@ -28,7 +28,7 @@ pub fn import(what: &args::Import, shared: &Shared) -> Result<()> {
         Some(numbers.map_err(|problem| Error::model(&what.weights, problem, hint))?)
     };
     let settings = ImportSettings {
-        stem: what.stem.into(),
+        stem: what.stem,
         image_size: match what.image_size[..] {
             [] => None,
             [side] => Some([side, side]),

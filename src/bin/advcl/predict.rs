@@ -61,7 +61,7 @@ pub fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
                 images: read.images,
                 labels: Vec::new(),
             },
-            batch_size: batch_size(model.shape()),
+            batch_size: predicted_at_once(model.shape()),
         };
         let mut stage = StageProgress::new(evaluator.name, indices.len());
         let clean =
@@ -128,8 +128,8 @@ pub fn require_all_read(failed: usize, files: usize) -> Result<()> {
     }
 }
 
-/// Images of a shape in a forward pass.
-pub fn batch_size(shape: [usize; 3]) -> usize {
+/// Number of images of a shape that are predicted at a time.
+pub fn predicted_at_once(shape: [usize; 3]) -> usize {
     let values: usize = shape.iter().product();
     (BATCH_VALUES / values.max(1)).clamp(1, BATCH)
 }

@@ -223,6 +223,41 @@ impl<B: EngineOps, C: CheckpointStrategy> EngineOps for Autodiff<B, C> {
         }
     }
 
+    fn engine_max_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Back;
+        impl<B: EngineOps> Backward<B, 1> for Back {
+            type State = (NodeId, FloatTensor<B>);
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 1>,
+                grads: &mut Gradients,
+                saved: &mut Checkpointer,
+            ) {
+                let [parent] = ops.parents;
+                let dy = grads.consume::<B>(&ops.node);
+                let (x, y) = ops.state;
+                let x: FloatTensor<B> = saved.retrieve_node_output(x);
+                if let Some(node) = parent {
+                    grads.register::<B>(node.id, B::engine_max_pool_backward(x, y, dy));
+                }
+            }
+        }
+        match Back.prepare::<C>([x.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let at_x = prep.checkpoint(&x);
+                let (x, _x) = x.into_parts();
+                let y = B::engine_max_pool(x);
+                prep.finish((at_x, y.clone()), y)
+            }
+            OpsKind::UnTracked(prep) => {
+                let (x, _x) = x.into_parts();
+                prep.finish(B::engine_max_pool(x))
+            }
+        }
+    }
+
     fn engine_norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,

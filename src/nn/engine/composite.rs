@@ -2,8 +2,8 @@
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
-use burn::tensor::Shape;
 use burn::tensor::ops::ConvOptions;
+use burn::tensor::{IntDType, Shape};
 
 use super::{EPSILON, Normed, rows};
 
@@ -94,6 +94,36 @@ pub(super) fn pool_backward<B: Backend>(x: FloatTensor<B>, dy: FloatTensor<B>) -
     let pixel = B::float_mul_scalar(dy, scale.into());
     let pixel = B::float_reshape(pixel, Shape::new([1, 1, batch, channels]));
     B::float_expand(pixel, shape)
+}
+
+pub(super) fn max_pool<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let x = B::float_permute(x, &TURN);
+    let y = B::max_pool2d(x, [3; 2], [2; 2], [1; 2], [1; 2], false);
+    B::float_permute(y, &TURN)
+}
+
+pub(super) fn max_pool_backward<B: Backend>(
+    x: FloatTensor<B>,
+    _y: FloatTensor<B>,
+    dy: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let (x, dy) = (B::float_permute(x, &TURN), B::float_permute(dy, &TURN));
+    let (window, stride, padding, dilation) = ([3; 2], [2; 2], [1; 2], [1; 2]);
+    // Found again: to keep the indices would take an operation of two outputs, for one of fifty layers.
+    let found = B::max_pool2d_with_indices(
+        x.clone(),
+        window,
+        stride,
+        padding,
+        dilation,
+        false,
+        IntDType::I32,
+    );
+    let indices = found.indices;
+    let gradient = B::max_pool2d_with_indices_backward(
+        x, window, stride, padding, dilation, false, dy, indices,
+    );
+    B::float_permute(gradient.x_grad, &TURN)
 }
 
 pub(super) fn norm<B: Backend>(
@@ -205,8 +235,8 @@ pub(super) fn affine_add_backward<B: Backend>(
 /// Burn's own modules.
 #[cfg(all(test, feature = "flex"))]
 mod tests {
-    use burn::backend::Flex;
     use burn::backend::ops::FloatTensorOps;
+    use burn::backend::{Flex, TensorMetadata};
     use burn_flex::FlexTensor;
     use rand::RngExt;
     use rand::rngs::ChaCha8Rng;
@@ -226,7 +256,6 @@ mod tests {
     fn equal(what: &str, ours: &[FlexTensor], kernels: &[FlexTensor]) {
         assert_eq!(ours.len(), kernels.len());
         for (index, (a, b)) in ours.iter().zip(kernels).enumerate() {
-            use burn::backend::TensorMetadata;
             assert_eq!(a.shape(), b.shape(), "{what}, {index}");
             let (a, b) = (a.to_contiguous(), b.to_contiguous());
             let (a, b): (&[f32], &[f32]) = (a.as_slice().expect("f32"), b.as_slice().expect("f32"));
@@ -256,7 +285,7 @@ mod tests {
             let [height, width, batch] = [0; 3].map(|_| rng.random_range(2..9));
             let [input, output] = [0; 2].map(|_| rng.random_range(1..20));
             let stride = 1 + seed as usize % 2;
-            let kernel = [1, 3][seed as usize / 2 % 2];
+            let kernel = [1, 3, 7][seed as usize / 2 % 3];
             let relu = rng.random_bool(0.5);
             let x = draw(&[height, width, batch, input], rng);
             let w = draw(&[output, input, kernel, kernel], rng);
@@ -311,6 +340,16 @@ mod tests {
                 pool_backward,
                 engine_pool_backward,
                 (dy(), pooled.clone()),
+                [dx]
+            );
+
+            same!(max_pool, engine_max_pool, (x()), [y]);
+            let y = <Flex as EngineOps>::engine_max_pool(x());
+            let upstream = draw(&y.shape().to_vec(), rng);
+            same!(
+                max_pool_backward,
+                engine_max_pool_backward,
+                (x(), y.clone(), upstream.clone()),
                 [dx]
             );
 

@@ -219,6 +219,20 @@ impl EngineOps for Flex {
         tensor(dx, &dims::<4>(&x))
     }
 
+    fn engine_max_pool(x: FlexTensor) -> FlexTensor {
+        let shape = activation(&x);
+        values!(x);
+        let (height, width) = (shape.height.div_ceil(2), shape.width.div_ceil(2));
+        let shape_of_y = [height, width, shape.batch, shape.channels];
+        tensor(kernels::max_pool(&shape, x), &shape_of_y)
+    }
+
+    fn engine_max_pool_backward(x: FlexTensor, y: FlexTensor, dy: FlexTensor) -> FlexTensor {
+        let (shape, shape_of_x) = (activation(&x), dims::<4>(&x));
+        values!(x, y, dy);
+        tensor(kernels::max_pool_backward(&shape, x, y, dy), &shape_of_x)
+    }
+
     fn engine_norm(
         x: FlexTensor,
         weight: FlexTensor,

@@ -205,6 +205,20 @@ pub(super) trait EngineOps: Backend {
         composite::pool_backward::<Self>(x, dy)
     }
 
+    /// Maxima of 3 × 3 pixels, two apart, padded by one: half the height and width, rounded up.
+    fn engine_max_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        composite::max_pool::<Self>(x)
+    }
+
+    /// The gradient of its input `x`, given its output `y`: each goes to the first pixel that has the maximum.
+    fn engine_max_pool_backward(
+        x: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        composite::max_pool_backward::<Self>(x, y, dy)
+    }
+
     /// BatchNorm with the batch's statistics, then ReLU where asked for.
     fn engine_norm(
         x: FloatTensor<Self>,
@@ -364,6 +378,14 @@ pub(super) fn conv_shift(
 /// `[height, width, batch, channels]` to `[batch, channels]`.
 pub(super) fn pool(x: Tensor<4>) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as EngineOps>::engine_pool(x.into_dispatch()))
+}
+
+/// Maxima of 3 × 3 pixels, two apart, padded by one, as behind the first layer of ResNets for large images.
+///
+/// # Shapes
+/// `[height, width, batch, channels]` to `[⌈height / 2⌉, ⌈width / 2⌉, batch, channels]`.
+pub(super) fn max_pool(x: Tensor<4>) -> Tensor<4> {
+    Tensor::from_dispatch(<Dispatch as EngineOps>::engine_max_pool(x.into_dispatch()))
 }
 
 /// BatchNorm with the batch's statistics, plus the residual and ReLU where asked for (a residual wants ReLU):

@@ -6,14 +6,16 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::activation::relu as relu_of;
-use burn::tensor::module::conv2d;
-use burn::tensor::ops::ConvOptions;
+use burn::tensor::module::{conv2d, max_pool2d};
+use burn::tensor::ops::{ConvOptions, MaxPoolOptions};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::{EPSILON, affine, choose_cpu_kernels, conv, conv_shift, instruction_sets, norm, pool};
+use super::{
+    EPSILON, affine, choose_cpu_kernels, conv, conv_shift, instruction_sets, max_pool, norm, pool,
+};
 use crate::random;
 
 /// Relative errors allowed, each some three times the worst that was seen.
@@ -247,7 +249,7 @@ fn convolution_is_burns() {
         let (input, output) = (pick(&CHANNELS, rng), pick(&CHANNELS, rng));
         // One in six is a single pixel; kernels and strides in all combinations.
         let (h, w) = if case % 6 == 5 { (1, 1) } else { (h, w) };
-        let kernel = if case % 4 < 3 { 3 } else { 1 };
+        let kernel = [3, 3, 7, 1][case as usize % 4];
         let stride = pick(&[1, 1, 2], rng);
         let x = Input::draw([h, w, n, input], 0.0, rng).turned(case % 2 == 0);
         let weight = Input::draw([output, input, kernel, kernel], 0.0, rng);
@@ -293,7 +295,7 @@ fn convolution_with_what_follows_is_burns() {
         let rng = &mut random::generator(5, "test/shift", case);
         let [h, w, n] = sides(9, rng);
         let (input, output) = (pick(&CHANNELS, rng), pick(&CHANNELS, rng));
-        let kernel = if case % 4 < 3 { 3 } else { 1 };
+        let kernel = [3, 3, 7, 1][case as usize % 4];
         let stride = pick(&[1, 1, 2], rng);
         let (relu, residual) = (!case.is_multiple_of(3), case % 3 == 2);
         let shape = [h.div_ceil(stride), w.div_ceil(stride), n, output];
@@ -364,6 +366,35 @@ fn pooling_is_burns() {
             differentiate(&inputs, &upstream, DType::F32, |t| {
                 pool(t[0].clone()).reshape([1, 1, n, channels])
             })
+        });
+    }
+}
+
+#[test]
+fn maxima_are_burns() {
+    let _turn = Turn::take();
+    let pools = pools();
+    for case in 0..24 {
+        let rng = &mut random::generator(7, "test/maxima", case);
+        let [h, w, n] = sides(9, rng);
+        let channels = pick(&CHANNELS, rng);
+        let shape = [h, w, n, channels];
+        let inputs = [Input::draw(shape, 0.0, rng).wanted().turned(case % 3 == 0)];
+        let upstream = Input::draw([h.div_ceil(2), w.div_ceil(2), n, channels], 0.0, rng);
+        let stock = |t: &[Tensor<4>]| {
+            let x = t[0].clone().permute([2, 3, 0, 1]);
+            let options = MaxPoolOptions::new([3; 2])
+                .with_stride([2; 2])
+                .with_padding([1; 2]);
+            max_pool2d(x, options).permute([2, 3, 0, 1])
+        };
+        let reference = differentiate(&inputs, &upstream, DType::F64, stock);
+        let expected = Expected {
+            sizes: reference.iter().map(|values| size(values)).collect(),
+            values: reference,
+        };
+        expected.check(&format!("{shape:?}"), &pools, [DIRECT; 2], || {
+            differentiate(&inputs, &upstream, DType::F32, |t| max_pool(t[0].clone()))
         });
     }
 }

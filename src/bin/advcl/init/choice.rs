@@ -1,6 +1,7 @@
 //! Settings that fit a data set, from the figures of a look at it.
 
 use advcl::data::Scan;
+use advcl::nn::Stem;
 use advcl::recipe::Recipe;
 
 /// Share of each class that is kept for testing where there are no test images.
@@ -11,6 +12,8 @@ const CLUSTERS: [usize; 5] = [2, 10, 50, 100, 500];
 const PER_CLUSTER: usize = 20;
 /// Largest batch of pretraining, as in the shipped recipes for CPUs.
 const BATCH: usize = 128;
+/// Sides from which on images are large: behind the first layer of ImageNet's networks a quarter of them is left, 32 pixels.
+const LARGE: usize = 128;
 /// Deviation of gray values above which images are taken for digits, letters or clothing: bright on black.
 const STRONG_CONTRAST: f64 = 0.28;
 /// Labels of a class below which a classifier is trained as with few labels.
@@ -47,7 +50,8 @@ pub struct Choice {
     pub radius: &'static str,
     pub why_radius: String,
     pub high_frequency_radius: f64,
-    pub strided: bool,
+    /// First layer of the encoder.
+    pub stem: Stem,
     /// Epochs of the classifier, and the milestones of its learning rate.
     pub head_epochs: usize,
     pub head_milestones: [usize; 2],
@@ -102,7 +106,11 @@ impl Choice {
             why_radius,
             // A quarter of the size, as the paper's 8 of 32.
             high_frequency_radius: (sides[0].min(sides[1]) / 4).max(1) as f64,
-            strided: sides[0].min(sides[1]) > 16,
+            stem: match sides[0].min(sides[1]) {
+                ..=16 => Stem::Cifar,
+                17..LARGE => Stem::Strided,
+                LARGE.. => Stem::Imagenet,
+            },
             head_epochs: if few { 200 } else { 25 },
             head_milestones: if few { [120, 160] } else { [15, 20] },
             head_batch: power_of_two(images.min(256)),

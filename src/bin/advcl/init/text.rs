@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use advcl::data::Scan;
+use advcl::nn::Stem;
 
 use super::choice::Choice;
 
@@ -124,10 +125,11 @@ fn data(scan: &Scan, choice: &Choice, source: &str) -> String {
 }
 
 fn threat(choice: &Choice) -> String {
-    let stem = if choice.strided { "strided" } else { "cifar" };
-    let why = match choice.strided {
-        true => "stride 2, a quarter of the work",
-        false => "stride 1, since the images are small",
+    let stem = choice.stem.name();
+    let why = match choice.stem {
+        Stem::Cifar => "stride 1, since the images are small",
+        Stem::Strided => "stride 2, a quarter of the work",
+        Stem::Imagenet => "7 × 7 at stride 2 and max pooling, since the images are large",
     };
     format!(
         "[encoder]

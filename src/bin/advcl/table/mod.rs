@@ -212,6 +212,7 @@ fn stem(stem: Stem) -> &'static str {
     match stem {
         Stem::Cifar => "first layer 3 × 3 with stride 1",
         Stem::Strided => "first layer 3 × 3 with stride 2",
+        Stem::Imagenet => "first layer 7 × 7 with stride 2, then max pooling",
     }
 }
 

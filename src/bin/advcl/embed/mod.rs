@@ -1,12 +1,15 @@
 //! `advcl embed`: features of images as a file, and pairs of images whose features are close.
 
-use std::io::{BufWriter, Seek as _, SeekFrom, Write};
+mod features_file;
+#[cfg(feature = "parquet")]
+mod parquet_file;
+
 use std::path::{Path, PathBuf};
 
 use advcl::active::similar;
 use advcl::burn::tensor::{Tensor, TensorData};
 use advcl::data::{self, Damaged, Images, Reading};
-use advcl::files::{Output, check_output, write_output};
+use advcl::files::check_output;
 use advcl::nn::FrozenEncoder;
 use advcl::run::Model;
 use advcl::session::Context;
@@ -15,10 +18,12 @@ use advcl::{Error, device};
 use anyhow::Result;
 use serde::Serialize;
 
+use features_file::Kind;
+
 use crate::args::{self, Shared};
-use crate::format::{Table, in_csv};
+use crate::format::Table;
 use crate::output::{print, print_json, printable};
-use crate::predict::{batch_size, listed, model_file, read_chunk, require_all_read};
+use crate::predict::{listed, model_file, predicted_at_once, read_chunk, require_all_read};
 use crate::progress::{Progress, print_status};
 use crate::signals::{STOP, listen};
 
@@ -136,7 +141,7 @@ impl Embedder {
     ) -> Result<()> {
         let indices: Vec<usize> = (0..images.len()).collect();
         let mut done = before;
-        for batch in indices.chunks(batch_size(self.shape)) {
+        for batch in indices.chunks(predicted_at_once(self.shape)) {
             let mut features = self
                 .encoder
                 .features(to_tensor(images.batch(batch), &context.device));
@@ -184,37 +189,6 @@ fn files_and_sets(sources: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<&PathBuf>)> 
     Ok((files, sets))
 }
 
-/// Kinds of files that features are written to.
-#[derive(Clone, Copy, PartialEq)]
-enum Kind {
-    Npy,
-    Csv,
-    Parquet,
-}
-
-impl Kind {
-    fn of(path: &Path) -> Result<Self> {
-        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-        match extension.as_deref() {
-            Some("npy") => Ok(Self::Npy),
-            Some("csv") => Ok(Self::Csv),
-            Some("parquet") if cfg!(feature = "parquet") => Ok(Self::Parquet),
-            Some("parquet") => {
-                let problem = "this build writes no Parquet";
-                let hint = "build it with --features parquet, or name a .npy or .csv file";
-                Err(Error::input("-o", problem, hint).into())
-            }
-            _ => {
-                let problem = format!(
-                    "expected a name that ends in .npy, .csv or .parquet, found {}",
-                    path.display()
-                );
-                Err(Error::input("-o", problem, "features.npy, say").into())
-            }
-        }
-    }
-}
-
 /// Writes the features of images, in the order in which they are named.
 pub fn embed(what: &args::Embed, shared: &Shared) -> Result<()> {
     let kind = Kind::of(&what.output)?;
@@ -224,10 +198,9 @@ pub fn embed(what: &args::Embed, shared: &Shared) -> Result<()> {
         .chain([&what.model])
         .map(PathBuf::as_path)
         .collect();
-    check_output(&what.output, "-o", &inputs, what.replace)?;
-    let list = what.output.with_extension("paths.csv");
-    if kind == Kind::Npy {
-        check_output(&list, "-o", &inputs, what.replace)?;
+    let made = kind.files(&what.output);
+    for file in &made {
+        check_output(file, "-o", &inputs, what.replace)?;
     }
     let device = device::open(&shared.device)?;
     listen()?;
@@ -236,78 +209,19 @@ pub fn embed(what: &args::Embed, shared: &Shared) -> Result<()> {
         .stopped_by(&STOP)
         .observed(|event| progress.on_event(event));
     let embedder = Embedder::load(&what.model, what.normalize, &context)?;
-    let mut output = BufWriter::new(Output::create(&what.output)?);
-    let failed = |error| Error::io("write", &what.output)(error);
-    let mut paths = String::from("path,split,label\n");
+    let mut output = kind.create(&what.output, embedder.features)?;
     let mut count = 0;
-    match kind {
-        Kind::Npy => output
-            .write_all(&npy_header([0, embedder.features]))
-            .map_err(failed)?,
-        Kind::Csv => {
-            let heads: String = (0..embedder.features).map(|i| format!(",f{i}")).collect();
-            writeln!(output, "path,split,label{heads}").map_err(failed)?;
-        }
-        Kind::Parquet => {}
-    }
-    #[cfg(feature = "parquet")]
-    let mut table = match kind {
-        Kind::Parquet => Some(parquet_file::Writer::new(&what.output)?),
-        _ => None,
-    };
     let written = embedder.each(&what.images, &mut context, |origins, features| {
         count += origins.len();
-        #[cfg(feature = "parquet")]
-        if let Some(table) = &mut table {
-            return table.add(&origins, &features);
-        }
-        let line = |origin: &Origin| {
-            [&origin.path, &origin.split, &origin.label]
-                .map(|cell| in_csv(cell))
-                .join(",")
-        };
-        if kind == Kind::Npy {
-            for value in &features {
-                output.write_all(&value.to_le_bytes()).map_err(failed)?;
-            }
-            origins
-                .iter()
-                .for_each(|origin| paths += &(line(origin) + "\n"));
-            return Ok(());
-        }
-        for (row, origin) in features.chunks_exact(embedder.features).zip(&origins) {
-            let values: String = row.iter().map(|value| format!(",{value}")).collect();
-            writeln!(output, "{}{values}", line(origin)).map_err(failed)?;
-        }
-        Ok(())
+        output.add(&origins, &features)
     });
     drop(context);
     progress.finish();
-    let (failed_files, files) = written?;
-    #[cfg(feature = "parquet")]
-    if let Some(table) = table {
-        table.finish()?;
-    }
-    if kind == Kind::Npy {
-        output.seek(SeekFrom::Start(0)).map_err(failed)?;
-        output
-            .write_all(&npy_header([count, embedder.features]))
-            .map_err(failed)?;
-    }
-    if kind != Kind::Parquet {
-        let output = output
-            .into_inner()
-            .map_err(|error| failed(error.into_error()))?;
-        output.finish()?;
-    }
-    let mut made = vec![what.output.clone()];
-    if kind == Kind::Npy {
-        write_output(&list, paths.as_bytes())?;
-        made.push(list);
-    }
+    let (failed, files) = written?;
+    output.finish()?;
     if shared.json {
         print_json(&serde_json::json!({
-            "files": made, "images": count, "features": embedder.features, "failed": failed_files,
+            "files": made, "images": count, "features": embedder.features, "failed": failed,
         }))?;
     } else {
         let names: Vec<String> = made.iter().map(|path| path.display().to_string()).collect();
@@ -317,21 +231,7 @@ pub fn embed(what: &args::Embed, shared: &Shared) -> Result<()> {
             names.join(", ")
         ))?;
     }
-    require_all_read(failed_files, files)
-}
-
-/// Length of the header of a .npy file: the same for every number of images, because it is written before they are
-/// counted.
-const NPY_HEADER: usize = 128;
-
-/// The header of a .npy file of f32 (NumPy's format 1.0).
-fn npy_header([rows, columns]: [usize; 2]) -> Vec<u8> {
-    let text =
-        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
-    let width = NPY_HEADER - 11;
-    let text = format!("{text:width$}\n");
-    let length = (text.len() as u16).to_le_bytes();
-    [b"\x93NUMPY\x01\x00", &length[..], text.as_bytes()].concat()
+    require_all_read(failed, files)
 }
 
 /// A pair of images that look alike to the encoder.
@@ -398,7 +298,3 @@ pub fn duplicates(what: &args::Duplicates, shared: &Shared) -> Result<()> {
     }
     require_all_read(failed, files)
 }
-
-#[cfg(feature = "parquet")]
-#[path = "parquet_file.rs"]
-mod parquet_file;
