@@ -72,7 +72,9 @@ pub fn words_of(page: &str) -> String {
             }
             "h1" | "h2" | "h3" | "h4" => words.push_str("\n# "),
             "td" | "th" => words.push_str(" | "),
-            "span" if words.ends_with(char::is_alphanumeric) => words.push(' '),
+            "span" | "small" if words.ends_with(|c: char| c == '%' || c.is_alphanumeric()) => {
+                words.push(' ')
+            }
             "p" | "li" | "tr" | "caption" | "figcaption" | "summary" | "pre" | "dt" | "dd"
             | "div" | "a" | "section" | "figure" => words.push('\n'),
             _ => {}
