@@ -2,7 +2,7 @@
 
     pip install torch torchvision numpy pillow safetensors pyautoattack
     cargo build --release      # or ADVCL=PROGRAM
-    python scripts/check_imported.py [--width 64] [--side 14] [--images 200] [--norm linf] [--radius 0.15]
+    python scripts/check_imported.py [--width 64] [--side 14] [--images 200] [--norm linf] [--radius 0.22]
 
 A ResNet-18 by torchvision's names, with CIFAR's first layer, is trained in PyTorch on the embedded images, attacked in one step within
 0.1 (L∞), and imported by `advcl import`. Its predictions for 2,000 test images are held against those of `advcl predict`. Then
@@ -31,7 +31,7 @@ parser.add_argument("--width", type=int, default=64)
 parser.add_argument("--side", type=int, default=14, help="of the images: 28, or 14 for means of 2 x 2 pixels")
 parser.add_argument("--images", type=int, default=200)
 parser.add_argument("--norm", choices=["linf", "l2"], default="linf")
-parser.add_argument("--radius", type=float, default=0.15)
+parser.add_argument("--radius", type=float, default=0.22)
 parser.add_argument("--train", type=int, default=4000, help="images to train on")
 parser.add_argument("--epochs", type=int, default=3)
 parser.add_argument("--threads", type=int, default=2)

@@ -23,7 +23,7 @@ from pretrained import CLASSES, MEAN, STD, Narrow, Normalized, advcl, embedded, 
 program, work = (pathlib.Path(path).resolve() for path in sys.argv[1:3])
 # First layer and width: "imagenet" with 64 is torchvision's resnet18 as it is, "cifar" has 3 x 3 with stride 1.
 STEM, WIDTH, SIDE = "imagenet", 64, 28
-TRAIN, TEST, RADIUS = 2000, 200, "0.05"
+TRAIN, TEST, RADIUS = 1000, 200, "0.05"
 RECIPE = f"""
 seed = 0
 [data]
