@@ -388,7 +388,8 @@ fn every_snapshot_belongs_to_a_test() {
         let file = file.to_str().expect("UTF-8");
         // Files beside them are insta's own, of a test that failed.
         if let Some(name) = file.strip_suffix(".snap") {
-            let checks = [".check(", "assert_snapshot!("].map(|by| format!("{by}\"{name}\""));
+            let checks = [".check(", "check_recipe(", "assert_snapshot!("]
+                .map(|by| format!("{by}\"{name}\""));
             let is_checked = checks.iter().any(|check| text.contains(check));
             assert!(is_checked, "no test has the snapshot {file}");
         }

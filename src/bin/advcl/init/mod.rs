@@ -131,6 +131,7 @@ pub fn init(what: &args::Init, shared: &Shared) -> Result<()> {
 /// A model file as a recipe names it, and its description.
 fn described(path: &Path) -> Result<(String, ModelInfo)> {
     let file = model_file(path)?;
+    std::fs::metadata(&file).map_err(Error::io("read", &file))?;
     let info = ModelInfo::load(&file).map_err(|error| match error {
         Error::Format { .. } | Error::Model { .. } => {
             let problem = format!("expected a model file of advcl, found {error}");
@@ -139,8 +140,7 @@ fn described(path: &Path) -> Result<(String, ModelInfo)> {
         }
         other => other,
     })?;
-    let missing = || std::io::Error::from(ErrorKind::NotFound);
-    let info = info.ok_or_else(|| Error::io("read", &file)(missing()))?;
+    let info = info.ok_or_else(|| Error::io("read", &file)(ErrorKind::NotFound.into()))?;
     let name = file.display().to_string();
     let name = if is_path(&name) {
         name
