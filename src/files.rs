@@ -204,19 +204,13 @@ impl Output {
     /// [`Error::Io`].
     pub fn create(path: &Path) -> Result<Self> {
         let failed = |error| Error::io("write", path)(without_path(error));
-        let about = fs::metadata(path);
-        let through = about.is_ok_and(|about| !about.is_file()) || is_standard_stream(path);
-        let real = match fs::symlink_metadata(path).is_ok_and(|about| about.is_symlink()) {
-            true if !through => fs::canonicalize(path).map_err(failed)?,
-            _ => path.to_path_buf(),
-        };
-        let folder = match through {
-            true => std::env::temp_dir(),
-            false => folder_of(&real).to_path_buf(),
+        let (path, folder, through) = match Place::of(path)? {
+            Place::File(real) => (real.clone(), folder_of(&real).to_path_buf(), false),
+            Place::Through => (path.to_path_buf(), std::env::temp_dir(), true),
         };
         Ok(Self {
             file: temporary_in(&folder).map_err(failed)?,
-            path: real,
+            path,
             through,
         })
     }
@@ -287,28 +281,42 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 /// # Errors
 /// [`Error::Io`].
 pub fn write_output(path: &Path, content: &[u8]) -> Result<()> {
-    match fs::metadata(path) {
-        Ok(about) if !about.is_file() && !about.is_dir() => write_through(path, content),
-        // A redirection's file is the shell's: another one of its name would not be what it reads.
-        Ok(_) if is_standard_stream(path) => write_through(path, content),
-        Ok(_) if fs::symlink_metadata(path).is_ok_and(|about| about.is_symlink()) => {
-            let behind = fs::canonicalize(path).map_err(Error::io("write", path))?;
-            write_atomic(&behind, content)
+    match Place::of(path)? {
+        Place::File(real) => write_atomic(&real, content),
+        Place::Through => {
+            let opened = File::options().append(true).open(path);
+            opened
+                .and_then(|mut file| file.write_all(content))
+                .map_err(Error::io("write", path))
         }
-        _ => write_atomic(path, content),
+    }
+}
+
+/// Where the content of a file that the user named goes.
+enum Place {
+    /// To a file of this name: the user's, or that of the file behind a link.
+    File(PathBuf),
+    /// Into the pipe or the device that is there, or into the file of a redirection: that is the shell's, and another one of its
+    /// name would not be what it reads.
+    Through,
+}
+
+impl Place {
+    fn of(path: &Path) -> Result<Self> {
+        Ok(match fs::metadata(path) {
+            Ok(about) if !about.is_file() && !about.is_dir() => Self::Through,
+            Ok(_) if is_standard_stream(path) => Self::Through,
+            Ok(_) if fs::symlink_metadata(path).is_ok_and(|about| about.is_symlink()) => {
+                Self::File(fs::canonicalize(path).map_err(Error::io("write", path))?)
+            }
+            _ => Self::File(path.to_path_buf()),
+        })
     }
 }
 
 /// Whether a path is one of the names under which a process finds its own open files.
 fn is_standard_stream(path: &Path) -> bool {
     path.starts_with("/dev") || path.starts_with("/proc")
-}
-
-fn write_through(path: &Path, content: &[u8]) -> Result<()> {
-    let opened = File::options().append(true).open(path);
-    opened
-        .and_then(|mut file| file.write_all(content))
-        .map_err(Error::io("write", path))
 }
 
 /// End of the names of files that are being written.

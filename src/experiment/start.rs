@@ -56,7 +56,7 @@ impl Experiment {
         let shape = |encoder: &EncoderConfig, channels: usize| {
             let (depth, width) = (usize::from(encoder.depth), encoder.width);
             let stem = encoder.stem.name();
-            format!("depth {depth}, width {width}, stem {stem}, {channels} channels")
+            format!("depth {depth}, width {width}, stem {stem}, channels {channels}")
         };
         let (expected, found) = (shape(own, channels), shape(&info.encoder, info.channels));
         let problem = format!("{file}: expected {expected}, found {found}");

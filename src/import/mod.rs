@@ -214,11 +214,13 @@ fn normalization(
         return Ok(Some((given.clone(), Vec::new())));
     }
     let Some(found) = extras::normalize(weights, place, shape.channels)? else {
-        notes.push(
-            "no normalization in the file: images go in as they are, in [0, 1]; if the weights were trained on \
-             normalized ones, say so with --mean and --std"
-                .to_owned(),
-        );
+        let mut note = "no normalization in the file: images go in as they are, in [0, 1]; if the weights were trained on \
+                        normalized ones, say so with --mean and --std"
+            .to_owned();
+        if shape.config.stem == Stem::Imagenet && shape.channels == 3 {
+            note += "; torchvision's and most others of ImageNet were, with --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225";
+        }
+        notes.push(note);
         return Ok(None);
     };
     let [mean, std] = &found.names;

@@ -167,6 +167,10 @@ impl Recipe {
             let there = earlier.iter().any(|entry| entry.name == source);
             if !there && !is_path(source) {
                 let title = entry.title();
+                if source == entry.name {
+                    let hint = "name a model file, or a method that comes before";
+                    return check.refuse("", format!("{title} {does} itself"), hint);
+                }
                 if self.pretrain.get(source).is_some() {
                     let problem = format!("{title} {does} {source:?}, which is made after it");
                     let hint = "name a model file of another run, or a method that comes before";

@@ -33,7 +33,7 @@ pub use depends::{
 pub const CLUSTERED_METHOD: &str = "simclr";
 
 /// The recipes inside the binary: name, one line about it, text.
-pub const SHIPPED: [(&str, &str, &str); 9] = [
+pub const SHIPPED: [(&str, &str, &str); 10] = [
     (
         "quickstart",
         "embedded Fashion-MNIST: SimCLR and AdvCL side by side, minutes on two cores",
@@ -53,6 +53,11 @@ pub const SHIPPED: [(&str, &str, &str); 9] = [
         "compare-quick",
         "embedded Fashion-MNIST: every method by SLF, ALF and AFF, three seeds; half an hour on two cores",
         include_str!("../../recipes/compare-quick.toml"),
+    ),
+    (
+        "robust-from-pretrained",
+        "embedded Fashion-MNIST: ACL and DeACL from a standard encoder beside ACL from nothing, three seeds; twenty minutes on two cores",
+        include_str!("../../recipes/robust-from-pretrained.toml"),
     ),
     (
         "compare-pseudo-labels",

@@ -5,7 +5,7 @@ use std::path::Path;
 use jpeg_encoder::{ColorType, Encoder};
 
 use crate::harness::Files;
-use crate::{Transcript, advcl, folder, get, put};
+use crate::{Transcript, advcl, copy, folder, get, put};
 
 /// Waves of one colour channel, different for each `number`, as `channels` equal to each other but for their phase.
 fn waves(width: usize, height: usize, channels: usize, number: usize) -> Vec<u8> {
@@ -110,6 +110,38 @@ fn everything_that_training_would_meet_is_listed() {
     assert!(path.join("sheet.png").exists(), "{drawn}");
 }
 
+/// Compares a recipe that `advcl init` wrote with a snapshot, without what depends on the machine's speed.
+#[track_caller]
+fn check_recipe(name: &str, text: &str) {
+    let of_this_machine = |line: &&str| {
+        let changes = ["# Expected on", "# As many as", "plan = { epochs"];
+        !changes.iter().any(|start| line.starts_with(start)) || line.contains("milestones")
+    };
+    let kept: Vec<&str> = text.lines().filter(of_this_machine).collect();
+    let mut settings = insta::Settings::clone_current();
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, kept.join("\n")));
+}
+
+#[test]
+fn a_recipe_begins_at_weights_that_are_given() {
+    let folder = folder();
+    let path = folder.path();
+    photos(&path.join("photos"));
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/import");
+    copy(&golden, &path.join("theirs"));
+    advcl(path, "import theirs/bare.pt --image-size 16 12 -o given").expect(0);
+    // A few steps from these weights are measured on the way.
+    advcl(path, "init photos --weights given -o mine.toml --budget 2s").expect(0);
+    let text = String::from_utf8(get(path.join("mine.toml"))).expect("text");
+    check_recipe("a_recipe_with_weights", &text);
+    let mut transcript = Transcript::new(path);
+    transcript.refuse("init photos --weights theirs/bare.pt");
+    transcript.refuse("init photos --weights nowhere");
+    transcript.check("weights_for_no_recipe");
+}
+
 #[test]
 fn a_recipe_that_fits_is_written_and_works_to_the_end() {
     let folder = folder();
@@ -125,16 +157,7 @@ fn a_recipe_that_fits_is_written_and_works_to_the_end() {
         "{written}"
     );
     let text = String::from_utf8(get(path.join("mine.toml"))).expect("text");
-    // What depends on the machine's speed is left out.
-    let of_this_machine = |line: &&str| {
-        let changes = ["# Expected on", "# As many as", "plan = { epochs"];
-        !changes.iter().any(|start| line.starts_with(start)) || line.contains("milestones")
-    };
-    let kept: Vec<&str> = text.lines().filter(of_this_machine).collect();
-    let mut settings = insta::Settings::clone_current();
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings.bind(|| insta::assert_snapshot!("a_recipe_that_fits", kept.join("\n")));
+    check_recipe("a_recipe_that_fits", &text);
     advcl(path, "recipe check mine.toml").expect(0);
     // Soon at the end: what is asked here is whether it gets there.
     let run = advcl(

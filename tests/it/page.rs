@@ -72,6 +72,7 @@ pub fn words_of(page: &str) -> String {
             }
             "h1" | "h2" | "h3" | "h4" => words.push_str("\n# "),
             "td" | "th" => words.push_str(" | "),
+            "span" if words.ends_with(|c: char| c == '%' || c.is_alphanumeric()) => words.push(' '),
             "p" | "li" | "tr" | "caption" | "figcaption" | "summary" | "pre" | "dt" | "dd"
             | "div" | "a" | "section" | "figure" => words.push('\n'),
             _ => {}

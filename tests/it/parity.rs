@@ -18,8 +18,9 @@ const CHECKS: [&str; 8] = [
     "transforms",
 ];
 
-/// Of the other methods and the attacks: embedded only.
-const EMBEDDED_ONLY: [&str; 8] = [
+/// Of another first layer, the other methods and the attacks: embedded only.
+const EMBEDDED_ONLY: [&str; 9] = [
+    "imagenet_stem",
     "acl",
     "rocl",
     "deacl",

@@ -798,6 +798,9 @@ pub struct Init {
     /// Recipe to write [default: print it]; an existing file is never replaced
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Weights that pretraining begins at: a model file of advcl import or of a run
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
     /// Time that a run may take: 2h, 90m, 45s
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = crate::duration::duration)]
     pub budget: std::time::Duration,

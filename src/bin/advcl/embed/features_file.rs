@@ -7,7 +7,7 @@ use advcl::Error;
 use advcl::files::{Output, write_output};
 use anyhow::Result;
 
-use super::Origin;
+use super::{FeaturesFile, Origin};
 use crate::format::in_csv;
 
 /// Kind of a file of features.
@@ -20,15 +20,6 @@ pub enum Kind {
     /// A row for each image, its features as a list.
     #[cfg(feature = "parquet")]
     Parquet,
-}
-
-/// A file of features that is being written. It appears under its name when it is finished.
-pub trait FeaturesFile {
-    /// Adds the features of images, `[images, features]`, row-major.
-    fn add(&mut self, origins: &[Origin], features: &[f32]) -> Result<()>;
-
-    /// Writes what is left.
-    fn finish(self: Box<Self>) -> Result<()>;
 }
 
 impl Kind {

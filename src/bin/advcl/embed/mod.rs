@@ -39,6 +39,15 @@ struct Origin {
     label: String,
 }
 
+/// A file of features that is being written. It appears under its name when it is finished.
+trait FeaturesFile {
+    /// Adds the features of images, `[images, features]`, row-major.
+    fn add(&mut self, origins: &[Origin], features: &[f32]) -> Result<()>;
+
+    /// Writes what is left.
+    fn finish(self: Box<Self>) -> Result<()>;
+}
+
 /// An encoder, and how images are read for it.
 struct Embedder {
     encoder: FrozenEncoder,

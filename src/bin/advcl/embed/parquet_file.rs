@@ -11,8 +11,7 @@ use parquet::errors::ParquetError;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
-use super::Origin;
-use super::features_file::FeaturesFile;
+use super::{FeaturesFile, Origin};
 
 const SCHEMA: &str = "message images {
     required binary path (UTF8);

@@ -1,8 +1,9 @@
 //! Settings that fit a data set, from the figures of a look at it.
 
 use advcl::data::Scan;
-use advcl::nn::Stem;
+use advcl::nn::{Depth, EncoderConfig, Stem};
 use advcl::recipe::Recipe;
+use advcl::run::ModelInfo;
 
 /// Share of each class that is kept for testing where there are no test images.
 const TEST_SHARE: f64 = 0.2;
@@ -50,8 +51,9 @@ pub struct Choice {
     pub radius: &'static str,
     pub why_radius: String,
     pub high_frequency_radius: f64,
-    /// First layer of the encoder.
-    pub stem: Stem,
+    pub encoder: EncoderConfig,
+    /// File of the weights that pretraining begins at.
+    pub weights: Option<String>,
     /// Epochs of the classifier, and the milestones of its learning rate.
     pub head_epochs: usize,
     pub head_milestones: [usize; 2],
@@ -62,11 +64,18 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// Settings for what was found; `size` brings images to one size. Epochs are chosen later.
-    pub fn new(scan: &Scan, size: Option<usize>, background: bool) -> Self {
+    /// Settings for what was found, and for the weights that pretraining begins at; `size` brings images to one size.
+    /// Epochs are chosen later.
+    pub fn new(
+        scan: &Scan,
+        size: Option<usize>,
+        background: bool,
+        weights: Option<&(String, ModelInfo)>,
+    ) -> Self {
         let first = scan.sizes.first();
         let found = first.map_or([0; 2], |size| [size.height, size.width]);
         let sides = size.map_or(found, |side| [side, side]);
+        let sides = weights.map_or(sides, |(_, info)| info.image_size);
         let labeled = scan.classes.len() > 1;
         let test_share = (labeled && scan.images[1] == 0).then_some(TEST_SHARE);
         let held = |count: usize| match (test_share, count) {
@@ -82,6 +91,7 @@ impl Choice {
             clusters.push(2);
         }
         let channels = if scan.channels[1] > 0 { 3 } else { 1 };
+        let channels = weights.map_or(channels, |(_, info)| info.channels);
         let (radius, why_radius) = radius(scan, channels);
         let smallest = scan
             .counts
@@ -90,7 +100,7 @@ impl Choice {
             .min();
         let few = smallest.unwrap_or(0) < FEW;
         Self {
-            size,
+            size: size.filter(|_| weights.is_none()),
             sides,
             channels,
             background,
@@ -106,11 +116,8 @@ impl Choice {
             why_radius,
             // A quarter of the size, as the paper's 8 of 32.
             high_frequency_radius: (sides[0].min(sides[1]) / 4).max(1) as f64,
-            stem: match sides[0].min(sides[1]) {
-                ..=16 => Stem::Cifar,
-                17..LARGE => Stem::Strided,
-                LARGE.. => Stem::Imagenet,
-            },
+            encoder: weights.map_or_else(|| small(sides), |(_, info)| info.encoder.clone()),
+            weights: weights.map(|(file, _)| file.clone()),
             head_epochs: if few { 200 } else { 25 },
             head_milestones: if few { [120, 160] } else { [15, 20] },
             head_batch: power_of_two(images.min(256)),
@@ -173,6 +180,19 @@ impl Measured {
     /// A step of each method.
     pub fn steps(&self) -> f64 {
         self.simclr + self.advcl
+    }
+}
+
+/// An encoder for images of this size that a CPU can train.
+fn small([height, width]: [usize; 2]) -> EncoderConfig {
+    EncoderConfig {
+        depth: Depth::D10,
+        width: 16,
+        stem: match height.min(width) {
+            ..=16 => Stem::Cifar,
+            17..LARGE => Stem::Strided,
+            LARGE.. => Stem::Imagenet,
+        },
     }
 }
 

@@ -10,7 +10,8 @@ use std::path::Path;
 use advcl::data::{self, Reading, Scan, Size};
 use advcl::files::{self, expand_home};
 use advcl::memory::in_words;
-use advcl::recipe::Recipe;
+use advcl::recipe::{Recipe, is_path};
+use advcl::run::ModelInfo;
 use advcl::{Error, device};
 use anyhow::{Context as _, Result};
 use indicatif::HumanDuration;
@@ -18,6 +19,7 @@ use serde::Serialize;
 
 use crate::args::{self, Shared};
 use crate::output::{print, print_json, printable};
+use crate::predict::model_file;
 use crate::progress::print_status;
 use crate::recipe_text::edited;
 use choice::Choice;
@@ -47,13 +49,20 @@ pub fn init(what: &args::Init, shared: &Shared) -> Result<()> {
             print_status(&printable(text));
         }
     };
-    let (scan, size, background) = look(&source)?;
+    let weights = what.weights.as_deref().map(described).transpose()?;
+    let reading = Reading {
+        size: weights
+            .as_ref()
+            .map(|(_, info)| Size::Sides(info.image_size)),
+        ..Reading::default()
+    };
+    let (scan, size, background) = look(&source, reading)?;
     let mut notes = scan.notes.clone();
     notes.extend(warnings(&scan));
     notes
         .iter()
         .for_each(|note| status(&format!("{}: {note}", scan.name)));
-    let mut choice = Choice::new(&scan, size, background);
+    let mut choice = Choice::new(&scan, size, background, weights.as_ref());
     if choice.images < 2 {
         let problem = format!("expected 2 images to learn from, found {}", choice.images);
         let hint = "a contrastive loss compares images: add some";
@@ -119,9 +128,31 @@ pub fn init(what: &args::Init, shared: &Shared) -> Result<()> {
     Ok(())
 }
 
-/// Looks at the images as they are; those that cannot be read so are tried in another size, and before white.
-fn look(source: &str) -> Result<(Scan, Option<usize>, bool)> {
-    let mut reading = Reading::default();
+/// A model file as a recipe names it, and its description.
+fn described(path: &Path) -> Result<(String, ModelInfo)> {
+    let file = model_file(path)?;
+    let info = ModelInfo::load(&file).map_err(|error| match error {
+        Error::Format { .. } | Error::Model { .. } => {
+            let problem = format!("expected a model file of advcl, found {error}");
+            let hint = "`advcl import FILE -o weights.safetensors` makes one of PyTorch's weights";
+            Error::input("--weights", problem, hint)
+        }
+        other => other,
+    })?;
+    let missing = || std::io::Error::from(ErrorKind::NotFound);
+    let info = info.ok_or_else(|| Error::io("read", &file)(missing()))?;
+    let name = file.display().to_string();
+    let name = if is_path(&name) {
+        name
+    } else {
+        format!("./{name}")
+    };
+    Ok((name, info))
+}
+
+/// Looks at the images as they are, or in the size that is given; those that cannot be read so are tried in another size, and
+/// before white.
+fn look(source: &str, mut reading: Reading) -> Result<(Scan, Option<usize>, bool)> {
     let mut scan = data::scan(source, &reading);
     let faults = |scan: &advcl::Result<Scan>| match scan {
         Ok(scan) => scan.faults.len(),
@@ -129,7 +160,9 @@ fn look(source: &str) -> Result<(Scan, Option<usize>, bool)> {
         Err(_) => 0,
     };
     for change in [
-        |reading: &mut Reading| reading.size = Some(Size::Square(LARGE)),
+        |reading: &mut Reading| {
+            reading.size.get_or_insert(Size::Square(LARGE));
+        },
         |reading: &mut Reading| reading.background = Some([255; 3]),
     ] {
         if faults(&scan) == 0 {

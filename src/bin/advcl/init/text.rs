@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use advcl::data::Scan;
-use advcl::nn::Stem;
+use advcl::nn::{EncoderConfig, Stem};
 
 use super::choice::Choice;
 
@@ -59,6 +59,7 @@ pub fn recipe(scan: &Scan, choice: &Choice, heading: &Heading) -> String {
     }
     text += "# `advcl recipe keys` prints every key that a recipe can have.\n\nseed = 0\n\n";
     text += &data(scan, choice, heading.source);
+    text += &encoder(choice);
     text += &threat(choice);
     text += &pretraining(choice, heading);
     text += &classifier(scan, choice);
@@ -83,6 +84,10 @@ fn data(scan: &Scan, choice: &Choice, source: &str) -> String {
     }
     let [height, width] = choice.sides;
     let _ = match choice.size {
+        _ if choice.weights.is_some() => writeln!(
+            text,
+            "# The size of the images that the weights were made for: height, width. Other images are scaled and cropped.\nsize = [{height}, {width}]"
+        ),
         Some(side) => {
             let (sizes, median) = (scan.sizes.len(), scan.median_side());
             writeln!(
@@ -97,8 +102,11 @@ fn data(scan: &Scan, choice: &Choice, source: &str) -> String {
             "# All images have {width} × {height} pixels: no size is needed."
         ),
     };
-    if scan.channels[0] > 0 && scan.channels[1] > 0 {
-        let [gray, colour] = scan.channels;
+    let [gray, colour] = scan.channels;
+    if choice.weights.is_some() && [gray, colour][usize::from(choice.channels == 1)] > 0 {
+        let kind = if choice.channels == 1 { "gray" } else { "rgb" };
+        let _ = writeln!(text, "# As the weights take them.\nchannels = \"{kind}\"");
+    } else if gray > 0 && colour > 0 {
         let _ = writeln!(
             text,
             "# {gray} images are gray and {colour} in colour; \"gray\" is the other way to make them alike.\nchannels = \"rgb\""
@@ -124,9 +132,15 @@ fn data(scan: &Scan, choice: &Choice, source: &str) -> String {
     text + "\n"
 }
 
-fn threat(choice: &Choice) -> String {
-    let stem = choice.stem.name();
-    let why = match choice.stem {
+fn encoder(choice: &Choice) -> String {
+    let EncoderConfig { depth, width, stem } = &choice.encoder;
+    let (depth, name) = (usize::from(*depth), stem.name());
+    if choice.weights.is_some() {
+        return format!(
+            "[encoder]\n# Of the weights.\ndepth = {depth}\nwidth = {width}\nstem = \"{name}\"\n\n"
+        );
+    }
+    let why = match stem {
         Stem::Cifar => "stride 1, since the images are small",
         Stem::Strided => "stride 2, a quarter of the work",
         Stem::Imagenet => "7 × 7 at stride 2 and max pooling, since the images are large",
@@ -134,12 +148,18 @@ fn threat(choice: &Choice) -> String {
     format!(
         "[encoder]
 # Small enough for a CPU; the paper has depth 18 and width 64, on GPUs.
-depth = 10
-width = 16
+depth = {depth}
+width = {width}
 # First layer: {why}.
-stem = \"{stem}\"
+stem = \"{name}\"
 
-[threat]
+"
+    )
+}
+
+fn threat(choice: &Choice) -> String {
+    format!(
+        "[threat]
 norm = \"linf\"
 # Largest change of a pixel, in [0, 1], that the classifier is to withstand.
 # {}.
@@ -183,9 +203,16 @@ fn pretraining(choice: &Choice, heading: &Heading) -> String {
     };
     let clusters = choice.clusters.iter().map(usize::to_string);
     let clusters = clusters.collect::<Vec<_>>().join(", ");
+    let begins = match &choice.weights {
+        None => String::new(),
+        Some(file) => format!(
+            "# Training begins at these weights; `pull = 5.0` beside them holds it near.\ninit = {}\n",
+            quoted(file)
+        ),
+    };
     format!(
         "[pretrain.simclr]
-temperature = 0.5
+{begins}temperature = 0.5
 {}# strong = {{ flip = 0.0 }}
 {epochs}# A batch is never larger than the data ({} images for training); the learning rate is 0.5 for 128 images, in proportion.
 {plan}
@@ -195,7 +222,7 @@ restarts = 3
 iterations = 100
 
 [pretrain.advcl]
-temperature = 0.5
+{begins}temperature = 0.5
 cluster_weight = 0.2
 # A quarter of the images' size, as the paper's 8 for 32 pixels.
 high_frequency_radius = {:.1}
