@@ -105,8 +105,11 @@ fn everything_that_training_would_meet_is_listed() {
     }
     assert_eq!(json["within_train"]["other_class"], 1);
     transcript.check("data_inspect_of_files");
-    // The sheet can be drawn all the same.
-    let drawn = advcl(path, "data inspect set --sheet sheet.png --rows 2").expect(1);
+    // A sheet is of one size, as training is; damaged images do not keep it from being drawn.
+    let sheet = "data inspect set --sheet sheet.png --rows 2";
+    let refused = crate::harness::refused(path, sheet, Files::Untouched);
+    assert!(refused.stderr.contains("data.size"), "{refused}");
+    let drawn = advcl(path, &format!("{sheet} --set data.size=16")).expect(1);
     assert!(path.join("sheet.png").exists(), "{drawn}");
 }
 

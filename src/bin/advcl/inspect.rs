@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use advcl::data::contact_sheet::contact_sheet;
-use advcl::data::{Damaged, Scan, Size, is_own_picture};
+use advcl::data::{Damaged, is_own_picture};
 use advcl::files::{check_output, expand_home};
 use advcl::recipe::Recipe;
 use advcl::run::Model;
@@ -30,7 +30,7 @@ pub fn inspect(what: &args::Inspect, shared: &Shared) -> Result<()> {
     }
     let (failed, files) = (scan.faults.len(), scan.total() + scan.faults.len());
     let columns = match &what.sheet {
-        Some(sheet) => draw(sheet, source, &scan, &recipe, what, shared)?,
+        Some(sheet) => draw(sheet, source, &recipe, what, shared)?,
         None => Vec::new(),
     };
     // One for training and one for testing; a third where one is held out too.
@@ -71,19 +71,12 @@ fn check_sheet(sheet: &Path, source: &str, what: &args::Inspect) -> Result<()> {
 fn draw(
     sheet: &Path,
     source: &str,
-    scan: &Scan,
     recipe: &Recipe,
     what: &args::Inspect,
     shared: &Shared,
 ) -> Result<Vec<String>> {
     let device = device::open(&shared.device)?;
-    let mut reading = recipe.data.reading();
-    if let (None, Some(side), [_, _, ..]) = (reading.size, scan.suggested_size(), &scan.sizes[..]) {
-        print_status(&format!(
-            "the contact sheet shows the images with data.size = {side}"
-        ));
-        reading.size = Some(Size::Square(side));
-    }
+    let reading = recipe.data.reading();
     let data = data::load_as(source, &reading, Damaged::Skip)?;
     let model = what.model.as_deref().map(model_file).transpose()?;
     let model = model.map(|path| Model::load(&path, &device)).transpose()?;
