@@ -122,7 +122,7 @@ mod tests {
         };
         let features = |number: usize| [number as f32, -0.5, f32::MIN_POSITIVE];
         let count = ROWS + 1500;
-        let mut writer = Writer::new(&path).expect("a file");
+        let mut writer = Writer::create(&path).expect("a file");
         let numbers: Vec<usize> = (0..count).collect();
         for some in numbers.chunks(1000) {
             let origins: Vec<Origin> = some.iter().map(|number| origin(*number)).collect();
@@ -151,7 +151,7 @@ mod tests {
     fn no_images_are_a_file_without_rows() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("features.parquet");
-        let writer = Writer::new(&path).expect("a file");
+        let writer = Writer::create(&path).expect("a file");
         Box::new(writer).finish().expect("room on the disk");
         let file = std::fs::File::open(&path).expect("just written");
         let reader = SerializedFileReader::new(file).expect("a Parquet file");
