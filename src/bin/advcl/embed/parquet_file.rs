@@ -118,7 +118,7 @@ mod tests {
         let origin = |number: usize| Origin {
             path: format!("{number}.png"),
             split: "train".to_owned(),
-            label: if number % 2 == 0 { "é" } else { "" }.to_owned(),
+            label: if number.is_multiple_of(2) { "é" } else { "" }.to_owned(),
         };
         let features = |number: usize| [number as f32, -0.5, f32::MIN_POSITIVE];
         let count = ROWS + 1500;
