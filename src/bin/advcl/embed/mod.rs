@@ -7,7 +7,7 @@ mod parquet_file;
 use std::path::{Path, PathBuf};
 
 use advcl::active::similar;
-use advcl::burn::tensor::{Tensor, TensorData};
+use advcl::burn::tensor::{Device, Tensor, TensorData};
 use advcl::data::{self, Damaged, Images, Reading};
 use advcl::files::check_output;
 use advcl::nn::FrozenEncoder;
@@ -55,11 +55,12 @@ struct Embedder {
     features: usize,
     reading: Reading,
     normalized: bool,
+    device: Device,
 }
 
 impl Embedder {
-    fn load(path: &Path, normalized: bool, context: &Context) -> Result<Self> {
-        let model = Model::load(&model_file(path)?, &context.device)?;
+    fn load(path: &Path, normalized: bool, device: Device) -> Result<Self> {
+        let model = Model::load(&model_file(path)?, &device)?;
         let [height, width] = model.info.image_size;
         Ok(Self {
             encoder: FrozenEncoder::new(&model.backbone.encoder, model.info.route),
@@ -67,12 +68,29 @@ impl Embedder {
             features: model.info.encoder.features(),
             reading: model.info.reading,
             normalized,
+            device,
         })
     }
 
-    /// Calls `each` with the features of every image, `[images, features]`, row-major, a batch at a time. A file that cannot
-    /// be read is reported. Returns the number of those, and of all.
+    /// Calls `each` with the features of every image, `[images, features]`, row-major, a batch at a time, and shows how far it
+    /// is. A file that cannot be read is reported. Returns the number of those, and of all.
     fn each(
+        &self,
+        sources: &[PathBuf],
+        shared: &Shared,
+        each: impl FnMut(Vec<Origin>, Vec<f32>) -> Result<()>,
+    ) -> Result<(usize, usize)> {
+        let mut progress = Progress::new(shared.quiet);
+        let mut context = Context::new(self.device.clone())
+            .stopped_by(&STOP)
+            .observed(|event| progress.on_event(event));
+        let counts = self.each_within(sources, &mut context, each);
+        drop(context);
+        progress.finish();
+        counts
+    }
+
+    fn each_within(
         &self,
         sources: &[PathBuf],
         context: &mut Context,
@@ -153,7 +171,7 @@ impl Embedder {
         for batch in indices.chunks(predicted_at_once(self.shape)) {
             let mut features = self
                 .encoder
-                .features(to_tensor(images.batch(batch), &context.device));
+                .features(to_tensor(images.batch(batch), &self.device));
             if self.normalized {
                 features = unit_rows(features);
             }
@@ -213,20 +231,13 @@ pub fn embed(what: &args::Embed, shared: &Shared) -> Result<()> {
     }
     let device = device::open(&shared.device)?;
     listen()?;
-    let mut progress = Progress::new(shared.quiet);
-    let mut context = Context::new(device)
-        .stopped_by(&STOP)
-        .observed(|event| progress.on_event(event));
-    let embedder = Embedder::load(&what.model, what.normalize, &context)?;
+    let embedder = Embedder::load(&what.model, what.normalize, device)?;
     let mut output = kind.create(&what.output, embedder.features)?;
     let mut count = 0;
-    let written = embedder.each(&what.images, &mut context, |origins, features| {
+    let (failed, files) = embedder.each(&what.images, shared, |origins, features| {
         count += origins.len();
         output.add(&origins, &features)
-    });
-    drop(context);
-    progress.finish();
-    let (failed, files) = written?;
+    })?;
     output.finish()?;
     if shared.json {
         print_json(&serde_json::json!({
@@ -262,23 +273,15 @@ pub fn duplicates(what: &args::Duplicates, shared: &Shared) -> Result<()> {
     }
     let device = device::open(&shared.device)?;
     listen()?;
-    let mut progress = Progress::new(shared.quiet);
-    let mut context = Context::new(device)
-        .stopped_by(&STOP)
-        .observed(|event| progress.on_event(event));
-    let embedder = Embedder::load(&what.model, true, &context)?;
+    let embedder = Embedder::load(&what.model, true, device)?;
     let (mut origins, mut features) = (Vec::new(), Vec::new());
-    let written = embedder.each(&what.images, &mut context, |of, rows| {
+    let (failed, files) = embedder.each(&what.images, shared, |of, rows| {
         origins.extend(of);
         features.extend(rows);
         Ok(())
-    });
-    let device = context.device.clone();
-    drop(context);
-    progress.finish();
-    let (failed, files) = written?;
+    })?;
     let data = TensorData::new(features, [origins.len(), embedder.features]);
-    let found = similar(&Tensor::from_data(data, &device), what.threshold);
+    let found = similar(&Tensor::from_data(data, &embedder.device), what.threshold);
     let pair = |(a, b, cosine): (usize, usize, f32)| Pair {
         first: origins[a].clone(),
         second: origins[b].clone(),

@@ -83,12 +83,12 @@ fn data(scan: &Scan, choice: &Choice, source: &str) -> String {
         text += "# More images, without labels, for pretraining:\n# unlabeled = [\"photos\"]\n";
     }
     let [height, width] = choice.sides;
-    let _ = match choice.size {
-        _ if choice.weights.is_some() => writeln!(
+    let _ = match (&choice.weights, choice.size) {
+        (Some(_), _) => writeln!(
             text,
             "# The size of the images that the weights were made for: height, width. Other images are scaled and cropped.\nsize = [{height}, {width}]"
         ),
-        Some(side) => {
+        (None, Some(side)) => {
             let (sizes, median) = (scan.sizes.len(), scan.median_side());
             writeln!(
                 text,
@@ -97,7 +97,7 @@ fn data(scan: &Scan, choice: &Choice, source: &str) -> String {
                  # Other shapes are scaled and cropped; \"pad\" and \"stretch\" keep their edges.\n# fit = \"crop\""
             )
         }
-        None => writeln!(
+        (None, None) => writeln!(
             text,
             "# All images have {width} × {height} pixels: no size is needed."
         ),
