@@ -292,12 +292,12 @@ pub fn write_output(path: &Path, content: &[u8]) -> Result<()> {
     }
 }
 
-/// Where the content of a file that the user named goes.
+/// Destination of the content of a file that the user named.
 enum Place {
-    /// To a file of this name: the user's, or that of the file behind a link.
+    /// A file of this name: the user's, or that of the file behind a link.
     File(PathBuf),
-    /// Into the pipe or the device that is there, or into the file of a redirection: that is the shell's, and another one of its
-    /// name would not be what it reads.
+    /// The pipe or the device that is there, or the file of a redirection: that is the shell's, and another one of its name
+    /// would not be what it reads.
     Through,
 }
 

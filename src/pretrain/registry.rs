@@ -77,7 +77,7 @@ pub struct MethodTable {
     /// The method's own keys.
     #[serde(flatten)]
     pub method: MethodSettings,
-    /// Where the training begins.
+    /// Beginning of the training.
     #[serde(flatten)]
     pub start: StartSettings,
 }
@@ -118,7 +118,7 @@ impl Entry {
         self.settings.method.method()
     }
 
-    /// Where its training begins.
+    /// Beginning of its training.
     pub fn start(&self) -> &StartSettings {
         &self.settings.start
     }

@@ -60,7 +60,7 @@ impl<'de, D: Deserializer<'de>, S: Shared> Deserializer<'de> for Others<'_, D, S
         })
     }
 
-    /// What is no struct has no keys beside which others could stand.
+    /// Passes on what is no struct: it has no keys beside which others could stand.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         self.table.deserialize_any(visitor)
     }

@@ -18,7 +18,7 @@ const CHECKS: [&str; 8] = [
     "transforms",
 ];
 
-/// Of another first layer, the other methods and the attacks: embedded only.
+/// Checks of another first layer, the other methods and the attacks: embedded only.
 const EMBEDDED_ONLY: [&str; 9] = [
     "imagenet_stem",
     "acl",
