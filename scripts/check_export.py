@@ -5,10 +5,10 @@
 For each model, and for one that torchvision made and `advcl import` took: all formats, to 1e-4 of the largest output. The files
 go to the folder WORK. Called by scripts/check_export.sh, which installs what this needs.
 """
+import functools
 import json
 import pathlib
 import re
-import subprocess
 import sys
 
 import numpy as np
@@ -26,18 +26,11 @@ root = pathlib.Path(__file__).resolve().parent.parent
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(root / "python"))
 import advcl as ours  # noqa: E402
-from pretrained import BLOCKS, Narrow  # noqa: E402
+from pretrained import BLOCKS, Narrow, advcl  # noqa: E402
 
 program, work = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2])
 failed = []
-
-
-def run(*args):
-    command = [str(arg) for arg in (program, *args)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}\n{done.stderr}")
-    return done.stdout
+run = functools.partial(advcl, program)
 
 
 def export(model, form, name, *options):

@@ -3,10 +3,7 @@
 # Installs what it needs below target/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-advcl=target/release/advcl
-[ -x "$advcl" ] || cargo build --release
-source scripts/outside_python.sh
-"$venv/bin/pip" install -q --disable-pip-version-check torch torchvision onnx onnxruntime safetensors pillow numpy
+source scripts/outside_torch.sh
 run=target/outside/export-run
 rm -rf "$run"
 "$advcl" run smoke --run "$run" --quiet >/dev/null

@@ -3,8 +3,5 @@
 # and attacked. Installs what it needs below target/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-advcl=target/release/advcl
-[ -x "$advcl" ] || cargo build --release
-source scripts/outside_python.sh
-"$venv/bin/pip" install -q --disable-pip-version-check torch torchvision onnx onnxruntime safetensors pillow numpy
+source scripts/outside_torch.sh
 "$venv/bin/python" scripts/walk.py "$advcl" target/outside/walk
