@@ -112,6 +112,16 @@ pub enum Error {
         /// Names that work here.
         hint: String,
     },
+    /// A compute device that failed at work: no memory left, a kernel that it cannot run, a driver that gave up.
+    #[error("device {device:?} failed: {problem}")]
+    DeviceFailed {
+        /// Name as written.
+        device: String,
+        /// What its runtime said.
+        problem: String,
+        /// Way out.
+        hint: String,
+    },
     /// Training met a loss or a weight that is not finite.
     #[error("{stage}: {part} is {value} at {at}")]
     Diverged {
@@ -294,6 +304,7 @@ impl Error {
             | Self::Run { hint, .. }
             | Self::Output { hint, .. }
             | Self::Input { hint, .. }
+            | Self::DeviceFailed { hint, .. }
             | Self::Device { hint, .. } => (!hint.is_empty()).then_some(hint),
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => Some("check the path"),
@@ -347,6 +358,7 @@ impl Error {
                 _ if source.raw_os_error() == Some(libc::ELOOP) => 2,
                 _ => 3,
             },
+            Self::DeviceFailed { .. } => 3,
             Self::Diverged { .. }
             | Self::Logits { .. }
             | Self::Interrupted { .. }

@@ -82,7 +82,9 @@
 //! | feature | |
 //! |---|---|
 //! | `flex` (default) | the CPU, in Rust |
-//! | `vulkan`, `metal`, `cuda`, `rocm` | GPUs |
+//! | `wgpu` | GPUs of any vendor, by Vulkan, Metal or DirectX 12 |
+//! | `vulkan`, `metal`, `cuda`, `rocm` | GPUs in special builds |
+//! | `keep-tuning` | the fastest kernels of a GPU, kept from one run to the next |
 //! | `cli` (default) | the program `advcl`; a library can do without: `default-features = false, features = ["flex"]` |
 //!
 //! `ARCHITECTURE.md` in the repository describes the code for those who change it.

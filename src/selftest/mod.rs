@@ -2,6 +2,7 @@
 //! in float64. `golden/README.md` describes the files.
 
 mod attacks;
+mod batch_norm;
 mod boxes;
 mod golden;
 mod methods;
@@ -117,8 +118,8 @@ impl GoldenCheck {
     }
 }
 
-/// Runs every check of each of `folders`, or of the embedded vectors if there are none; `on_check`
-/// gets each check when it is done.
+/// Runs every check of each of `folders`, or of the embedded vectors and BatchNorm's if there are none;
+/// `on_check` gets each check when it is done.
 ///
 /// # Errors
 /// [`Error::SelfTest`] when a quantity is out of tolerance; [`Error::Io`] and [`Error::Format`] for
@@ -138,9 +139,11 @@ pub fn run(
             files.push(Golden::parse(check.embedded, path)?);
         }
     }
-    let (mut failed, total) = (0, files.len());
-    for file in files {
-        let check = check_file(file, device)?;
+    let computed = folders.is_empty().then(|| batch_norm::check(device));
+    let (mut failed, total) = (0, files.len() + computed.iter().len());
+    let checks = files.into_iter().map(|file| check_file(file, device));
+    for check in checks.chain(computed.map(Ok)) {
+        let check = check?;
         failed += usize::from(!check.passed());
         on_check(&check);
     }

@@ -13,8 +13,8 @@ use rand::rngs::ChaCha8Rng;
 
 use crate::error::{Error, Result};
 use crate::nn::{self, Statistics};
-use crate::random;
 use crate::session::{Context, Event};
+use crate::{device, random};
 
 pub use checkpoint::{Checkpoint, LastEpoch, Position, Resume};
 pub use sgd::{Optimizer, Plan, Schedule, Sgd, named_gradients};
@@ -164,6 +164,7 @@ pub fn fit<O: Objective>(
     let mut model = checkpoint.load(model, &mut sgd, &mut position, steps)?;
     let (first_epoch, mut first_step) = (position.epoch, position.step);
     let arithmetic = nn::arithmetic(&context.device, context.precision);
+    let on_cpu = device::name(&context.device) == "cpu";
     if (first_epoch, first_step) != (0, 0) && first_epoch < plan.epochs {
         let mut text = format!(
             "continuing at epoch {} of {}, step {}",
@@ -199,6 +200,27 @@ pub fn fit<O: Objective>(
         let mut saved = started;
         let seconds_before = position.seconds;
         let mut lr = plan.lr;
+        let read = |loss, step, position: &mut Position, context: &mut Context| {
+            let diverged = |(part, value): (&str, f32)| Error::Diverged {
+                stage: stage.to_owned(),
+                part: part.to_owned(),
+                value,
+                at: format!("epoch {}, step {}", epoch + 1, step + 1),
+            };
+            let loss = position.add(loss).map_err(diverged)?;
+            (context.observe)(&Event::Step {
+                stage: stage.to_owned(),
+                epoch: epoch + 1,
+                epochs: plan.epochs,
+                step: step + 1,
+                steps,
+                images: plan.batch_size,
+                loss,
+            });
+            Ok(())
+        };
+        // The loss that nobody has read yet, and its step.
+        let mut unread = None;
         for step in first_step..steps {
             let count = (epoch * steps + step) as u64;
             let mut rng = random::generator(context.seed, &format!("{stage}/step"), count);
@@ -209,26 +231,18 @@ pub fn fit<O: Objective>(
             let at = (epoch, &context.device);
             (model, loss) = update(objective, model, &mut sgd, lr, indices, at, &mut rng);
 
-            let total = position
-                .add(loss)
-                .map_err(|(part, value)| Error::Diverged {
-                    stage: stage.to_owned(),
-                    part: part.to_owned(),
-                    value,
-                    at: format!("epoch {}, step {}", epoch + 1, step + 1),
-                })?;
-            (context.observe)(&Event::Step {
-                stage: stage.to_owned(),
-                epoch: epoch + 1,
-                epochs: plan.epochs,
-                step: step + 1,
-                steps,
-                images: plan.batch_size,
-                loss: total,
-            });
+            // Reading a value waits for the device. A GPU has the next step to work on by then, while this thread makes the
+            // views of the one after it; the CPU has nothing else to do.
+            let due = unread.replace((loss, step));
+            for (loss, step) in due.into_iter().chain(unread.take_if(|_| on_cpu)) {
+                read(loss, step, &mut position, context)?;
+            }
             let stopped = context.stop.load(Ordering::Relaxed);
             // The last step's checkpoint is the epoch's.
             if step + 1 < steps && (stopped || saved.elapsed() >= checkpoint.interval) {
+                if let Some((loss, step)) = unread.take() {
+                    read(loss, step, &mut position, context)?;
+                }
                 (position.epoch, position.step) = (epoch, step + 1);
                 position.seconds = seconds_before + started.elapsed().as_secs_f64();
                 checkpoint.save(&model, &sgd, &position, steps)?;
@@ -241,6 +255,9 @@ pub fn fit<O: Objective>(
                     ));
                 }
             }
+        }
+        if let Some((loss, step)) = unread.take() {
+            read(loss, step, &mut position, context)?;
         }
         let seconds = started.elapsed().as_secs_f64();
         let done = (steps - first_step) * plan.batch_size;

@@ -19,7 +19,7 @@ use crate::progress::{Progress, print_status};
 const SAID: Duration = Duration::from_secs(30);
 
 /// The folder of the files: the user's choice, or where the system keeps what can be made again.
-fn folder() -> Option<PathBuf> {
+pub fn folder() -> Option<PathBuf> {
     match std::env::var_os("ADVCL_CACHE") {
         Some(folder) if !folder.is_empty() => Some(folder.into()),
         _ => dirs::cache_dir().map(|folder| folder.join("advcl")),

@@ -27,10 +27,12 @@ use crate::progress::print_status;
 use crate::recipe::recipe;
 use crate::report::report;
 use crate::session::{Access, check_names, with_experiment, with_rows};
-use crate::table;
+use crate::{signals, table};
 
 pub fn dispatch(cli: &Cli) -> Result<()> {
-    let shared = &cli.shared.clone().with_options();
+    let mut shared = cli.shared.clone().with_options();
+    use_device(&mut shared)?;
+    let shared = &shared;
     // Winograd is off by about 1e-5: fine for training, not for the last digit.
     let winograd = match shared.conv {
         ConvAlgorithm::Auto => {
@@ -175,6 +177,26 @@ fn selftest(dirs: &[PathBuf], shared: &Shared) -> Result<()> {
     Ok(outcome?)
 }
 
+/// Settles which device "auto" is, and makes ready for a GPU: where its choices of kernels are kept, and what is said when its
+/// driver ends the program.
+fn use_device(shared: &mut Shared) -> Result<()> {
+    let asked = std::mem::take(&mut shared.device);
+    shared.device = device::resolve(&asked)?;
+    if shared.device != asked && !shared.quiet {
+        let adapters = device::adapters();
+        let adapter = adapters.iter().find(|found| found.device == shared.device);
+        let name = adapter.map_or(String::new(), |adapter| format!(" ({})", adapter.name));
+        print_status(&format!("device: {}{name}", shared.device));
+    }
+    if !shared.device.starts_with("cpu") {
+        if let Some(folder) = cache::folder() {
+            device::keep_choices(&folder.join("gpu"));
+        }
+        signals::watch_driver(&shared.device);
+    }
+    Ok(())
+}
+
 fn yes_or_no(there: bool) -> String {
     if there { "yes" } else { "no" }.to_owned()
 }
@@ -192,14 +214,36 @@ fn info(shared: &Shared) -> Result<()> {
         ("CPU uses", kernels),
         ("bf16 products", yes_or_no(nn::has_bf16())),
     ];
+    let mut rows = rows.map(|(name, value)| (name.to_owned(), value)).to_vec();
+    rows.extend(device::gpu_build().map(|has| ("GPUs have".to_owned(), has.to_owned())));
+    let adapters = device::adapters();
     if shared.json {
-        let rows: serde_json::Map<_, _> = rows
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value.into()))
-            .collect();
+        let rows = rows.into_iter().map(|(name, value)| (name, value.into()));
+        let mut rows: serde_json::Map<String, serde_json::Value> = rows.collect();
+        if device::gpu_build().is_some() {
+            rows.insert("gpus".to_owned(), serde_json::to_value(adapters)?);
+        }
         return print_json(&rows);
     }
-    print(&table::pairs(
-        &rows.map(|(name, value)| (name.to_owned(), value)),
-    ))
+    if adapters.is_empty() && device::compiled_in().contains(&"gpu") {
+        rows.push(("gpu".to_owned(), "none found".to_owned()));
+    }
+    rows.extend(adapters.into_iter().map(adapter_row));
+    print(&table::pairs(&rows))
+}
+
+/// Name and description of an adapter.
+fn adapter_row(adapter: device::Adapter) -> (String, String) {
+    let memory = adapter.memory_mib.map(|mib| format!("{mib} MiB of memory"));
+    let parts = [
+        Some(adapter.kind.to_owned()),
+        Some(adapter.interface.to_owned()),
+        (!adapter.driver.is_empty()).then(|| format!("driver {}", adapter.driver)),
+        memory,
+        Some(format!("buffers to {} MiB", adapter.largest_buffer_mib)),
+        adapter.half_precision.then(|| "f16".to_owned()),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    let text = format!("{}: {}", adapter.name, parts.join(", "));
+    (adapter.device, text)
 }

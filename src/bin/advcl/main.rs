@@ -74,13 +74,54 @@ fn inside_the_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 fn main() -> ExitCode {
     tune_allocator();
     let cli = args::Cli::parse();
-    match inside_the_pool(|| commands::dispatch(&cli)) {
+    let code = match inside_the_pool(|| outcome(&cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tell(&error);
             ExitCode::from(exit_code(&error))
         }
+    };
+    signals::ending();
+    code
+}
+
+/// Carries out the command. What a GPU's runtime cannot do, for want of memory for example, comes as a panic of the operation
+/// that reads its result: an error of the machine, told as one.
+fn outcome(cli: &args::Cli) -> anyhow::Result<()> {
+    let device = &cli.shared.device;
+    if device == "cpu" {
+        return commands::dispatch(cli);
     }
+    // Told below, with the place.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        PLACE.set(place.unwrap_or_default());
+    }));
+    let run = std::panic::AssertUnwindSafe(|| commands::dispatch(cli));
+    std::panic::catch_unwind(run).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
+        let said = said.unwrap_or("no message");
+        let lower = said.to_lowercase();
+        let is_memory = ["out of memory", "alloc", "buffer size", "too large"]
+            .iter()
+            .any(|word| lower.contains(word));
+        let hint = match is_memory {
+            true => "choose a smaller plan.batch_size, data.size or encoder.width; what was saved is kept",
+            false => "advcl selftest with the same --device tells what works there; --device cpu computes without it",
+        };
+        Err(advcl::Error::DeviceFailed {
+            device: device.clone(),
+            problem: format!("{said} ({})", PLACE.take()),
+            hint: hint.to_owned(),
+        }
+        .into())
+    })
+}
+
+thread_local! {
+    /// Where this thread panicked last.
+    static PLACE: std::cell::RefCell<String> = const { std::cell::RefCell::new(String::new()) };
 }
 
 /// Exit code of a failed command; see [`advcl::Error::exit_code`].

@@ -15,6 +15,7 @@ pub fn listen() -> Result<()> {
     let ignored = ignored();
     ctrlc::set_handler(|| {
         if STOP.swap(true, Ordering::Relaxed) {
+            ending();
             std::process::exit(130);
         }
         print_status("\nstopping after this step; press Ctrl-C again to stop at once");
@@ -56,3 +57,67 @@ fn ignored() {}
 
 #[cfg(not(unix))]
 fn ignore(_: &()) {}
+
+/// What to say when the driver of a GPU ends the program, and whether the program ends by itself.
+#[cfg(unix)]
+static DRIVER: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+#[cfg(unix)]
+static ENDS: AtomicBool = AtomicBool::new(false);
+
+/// To be called when the program ends by itself.
+pub fn ending() {
+    #[cfg(unix)]
+    ENDS.store(true, Ordering::Relaxed);
+}
+
+/// From here on, a driver that faults or leaves the program is named, and the exit code is that of the machine's errors: drivers
+/// have ended the process without a word.
+#[cfg(unix)]
+#[allow(unsafe_code)]
+pub fn watch_driver(device: &str) {
+    extern "C" fn on_fault(_signal: libc::c_int) {
+        say_and_leave();
+    }
+    extern "C" fn on_exit() {
+        if !ENDS.load(Ordering::Relaxed) {
+            say_and_leave();
+        }
+    }
+    let text = format!(
+        "error: device {device:?}: its driver ended the program\n\
+         hint: a newer driver may help; --device cpu computes without it. What was saved is kept: run again to go on\n"
+    );
+    if DRIVER.set(text).is_err() {
+        return;
+    }
+    // SAFETY: the handlers call what may be called in one: `write` and `_exit`. The structure is of plain numbers.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_fault as *const () as usize;
+        action.sa_flags = libc::SA_ONSTACK | libc::SA_RESETHAND;
+        for fault in [
+            libc::SIGSEGV,
+            libc::SIGBUS,
+            libc::SIGILL,
+            libc::SIGFPE,
+            libc::SIGABRT,
+        ] {
+            libc::sigaction(fault, &action, std::ptr::null_mut());
+        }
+        libc::atexit(on_exit);
+    }
+}
+
+#[cfg(unix)]
+#[allow(unsafe_code)]
+fn say_and_leave() -> ! {
+    let text = DRIVER.get().map_or("", String::as_str);
+    // SAFETY: a buffer that is never freed; both calls are allowed in a handler.
+    unsafe {
+        libc::write(2, text.as_ptr().cast(), text.len());
+        libc::_exit(3);
+    }
+}
+
+#[cfg(not(unix))]
+pub fn watch_driver(_device: &str) {}

@@ -1,11 +1,13 @@
 //! The encoder's operations on `[height, width, batch, channels]` activations, differentiable on every device.
 //!
-//! One trait says what they are. Its bodies compose Burn's own operations ([`composite`]): that is what GPUs run. On the
-//! CPU, [`flex`] puts the kernels of `advcl-kernels` in their place. [`autodiff`] gives each its way back, once for all
-//! backends: gradients that nobody asks for are not computed.
+//! One trait says what they are. Its bodies compose Burn's own operations ([`composite`]), which GPUs run fused; for BatchNorm
+//! they have kernels of our own ([`cube`]). On the CPU, [`flex`] puts the kernels of `advcl-kernels` in their place.
+//! [`autodiff`] gives each its way back, once for all backends: gradients that nobody asks for are not computed.
 
 mod autodiff;
 mod composite;
+#[cfg(feature = "_gpu")]
+mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 #[cfg(feature = "flex")]
@@ -137,17 +139,20 @@ pub(super) type Normed<B> = (
 /// The operations. Activations are `[height, width, batch, channels]`, weights `[out, in, kernel, kernel]`.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
-    Cube: cfg(any(feature = "vulkan", feature = "metal", feature = "cuda", feature = "rocm")),
+    Cube: cfg(feature = "_gpu"),
+    Fusion: cfg(feature = "_gpu"),
     Autodiff
 )]
 #[allow(clippy::type_complexity)] // the macro wants tuples spelt out
 pub(super) trait EngineOps: Backend {
     /// Convolution whose padding keeps the size at stride 1.
+    #[fusion(default)]
     fn engine_conv(x: FloatTensor<Self>, w: FloatTensor<Self>, stride: usize) -> FloatTensor<Self> {
         composite::conv::<Self>(x, w, stride)
     }
 
     /// The gradient of its input, which had `x`'s shape.
+    #[fusion(default)]
     fn engine_conv_data(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
@@ -158,6 +163,7 @@ pub(super) trait EngineOps: Backend {
     }
 
     /// The gradient of its weight, which had `w`'s shape.
+    #[fusion(default)]
     fn engine_conv_weight(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
@@ -169,6 +175,7 @@ pub(super) trait EngineOps: Backend {
 
     /// As [`EngineOps::engine_conv`], then `+ shift`, one of each channel, and ReLU where asked for: BatchNorm in
     /// evaluation mode whose scale is in the weight.
+    #[fusion(default)]
     fn engine_conv_shift(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
@@ -180,6 +187,7 @@ pub(super) trait EngineOps: Backend {
     }
 
     /// As [`EngineOps::engine_conv_shift`], with a residual added before ReLU.
+    #[fusion(default)]
     fn engine_conv_shift_add(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
@@ -191,26 +199,31 @@ pub(super) trait EngineOps: Backend {
     }
 
     /// The gradient behind ReLU, given its output.
+    #[fusion(default)]
     fn engine_relu_backward(dy: FloatTensor<Self>, y: FloatTensor<Self>) -> FloatTensor<Self> {
         composite::relu_backward::<Self>(dy, y)
     }
 
     /// Mean over the pixels: `[height, width, batch, channels]` to `[batch, channels]`.
+    #[fusion(default)]
     fn engine_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
         composite::pool::<Self>(x)
     }
 
     /// The gradient of its input, which had `x`'s shape.
+    #[fusion(default)]
     fn engine_pool_backward(x: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self> {
         composite::pool_backward::<Self>(x, dy)
     }
 
     /// Maxima of 3 × 3 pixels, two apart, padded by one: half the height and width, rounded up.
+    #[fusion(default)]
     fn engine_max_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
         composite::max_pool::<Self>(x)
     }
 
     /// The gradient of its input `x`, given its output `y`: each goes to the first pixel that has the maximum.
+    #[fusion(default)]
     fn engine_max_pool_backward(
         x: FloatTensor<Self>,
         y: FloatTensor<Self>,
@@ -220,6 +233,7 @@ pub(super) trait EngineOps: Backend {
     }
 
     /// BatchNorm with the batch's statistics, then ReLU where asked for.
+    #[fusion(meta = |x, weight, bias, _relu| (x.clone(), weight.clone(), weight.clone(), bias.clone()))]
     fn engine_norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -235,6 +249,7 @@ pub(super) trait EngineOps: Backend {
     }
 
     /// As [`EngineOps::engine_norm`], with a residual added before ReLU.
+    #[fusion(meta = |x, weight, bias, _residual| (x.clone(), weight.clone(), weight.clone(), bias.clone()))]
     fn engine_norm_add(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -252,6 +267,7 @@ pub(super) trait EngineOps: Backend {
     /// The gradients of [`EngineOps::engine_norm`]'s input, weight and bias; `y` is its output. From `x` and `shift` it
     /// can be made again, which a backend may find cheaper than to read it.
     #[allow(clippy::too_many_arguments)]
+    #[fusion(meta = |_dy, x, _y, weight, _mean, _var, _shift, _relu| (x.clone(), weight.clone(), weight.clone()))]
     fn engine_norm_backward(
         dy: FloatTensor<Self>,
         x: FloatTensor<Self>,
@@ -266,6 +282,7 @@ pub(super) trait EngineOps: Backend {
     }
 
     /// The gradients of [`EngineOps::engine_norm_add`]'s input, weight, bias and residual.
+    #[fusion(meta = |_dy, x, _y, weight, _mean, _var, _shift| (x.clone(), weight.clone(), weight.clone(), x.clone()))]
     fn engine_norm_add_backward(
         dy: FloatTensor<Self>,
         x: FloatTensor<Self>,
@@ -284,6 +301,7 @@ pub(super) trait EngineOps: Backend {
     }
 
     /// `x · scale + shift`, one of each a channel, then ReLU where asked for: BatchNorm in evaluation mode.
+    #[fusion(default)]
     fn engine_affine(
         x: FloatTensor<Self>,
         scale: FloatTensor<Self>,
@@ -294,6 +312,7 @@ pub(super) trait EngineOps: Backend {
     }
 
     /// As [`EngineOps::engine_affine`], with a residual added before ReLU.
+    #[fusion(default)]
     fn engine_affine_add(
         x: FloatTensor<Self>,
         scale: FloatTensor<Self>,
@@ -304,6 +323,7 @@ pub(super) trait EngineOps: Backend {
     }
 
     /// The gradient of [`EngineOps::engine_affine`]'s input.
+    #[fusion(default)]
     fn engine_affine_backward(
         dy: FloatTensor<Self>,
         y: FloatTensor<Self>,
@@ -314,6 +334,7 @@ pub(super) trait EngineOps: Backend {
     }
 
     /// The gradients of [`EngineOps::engine_affine_add`]'s input and residual.
+    #[fusion(default)]
     fn engine_affine_add_backward(
         dy: FloatTensor<Self>,
         y: FloatTensor<Self>,
@@ -322,14 +343,6 @@ pub(super) trait EngineOps: Backend {
         composite::affine_add_backward::<Self>(dy, y, scale)
     }
 }
-
-#[cfg(any(
-    feature = "vulkan",
-    feature = "metal",
-    feature = "cuda",
-    feature = "rocm"
-))]
-impl EngineOps for burn::backend::Cube {}
 
 /// Images in the engine's layout: all images' values of a pixel together.
 ///

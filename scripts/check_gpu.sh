@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# What GPUs run, without a GPU: builds with the feature `wgpu` and runs on Mesa's software driver (lavapipe), which plays one on the
+# CPU. Golden vectors, every method with AutoAttack, runs that go from the CPU to the GPU and back. Debian or Ubuntu; packages
+# are installed where they lack, which needs root.
+#
+#   scripts/check_gpu.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/outside_python.sh
+source scripts/tiny_runs.sh
+
+driver() { find /usr/share/vulkan/icd.d -name 'lvp_icd*.json' 2>/dev/null | head -n 1; }
+if [ -z "$(driver)" ] || ! ldconfig -p | grep -q libvulkan.so.1; then
+    apt-get update -q
+    apt-get install -qy --no-install-recommends libvulkan1 mesa-vulkan-drivers
+fi
+work=target/gpu
+rm -rf "$work"
+mkdir -p "$work/home"
+# The software driver alone, also where there is a GPU. Two names: loaders before 1.3.207 know the first.
+VK_ICD_FILENAMES="$(driver)"
+export VK_ICD_FILENAMES VK_DRIVER_FILES="$VK_ICD_FILENAMES" XDG_RUNTIME_DIR="$PWD/$work/home" ADVCL_CACHE="$PWD/$work/cache"
+
+started=$SECONDS
+say() { echo "check_gpu: $((SECONDS - started)) s: $*"; }
+fail() { say "FAILED: $*" && exit 1; }
+# A profile of its own: compiled in half the time, and the driver is the slow part of what follows.
+RUSTFLAGS="-D warnings" cargo build --profile gpu-check --features wgpu
+advcl=target/gpu-check/advcl
+say "built"
+
+"$advcl" info
+# A driver that plays a GPU is never taken unasked.
+code=0
+"$advcl" selftest --device gpu 2>"$work/refused" || code=$?
+cat "$work/refused"
+[ "$code" = 2 ] && grep -q 'no GPU was found' "$work/refused" || fail "--device gpu, exit code $code"
+"$advcl" selftest --device auto 2>&1 | grep -q 'device: cpu' || fail "--device auto is not the CPU"
+say "device names"
+
+"$advcl" selftest --device gpu:0
+say "golden vectors inside the program"
+"$advcl" selftest --device gpu:0 golden/gray28
+say "golden vectors of another size"
+
+write_recipe "$work/every.toml"
+"$advcl" run "$work/every.toml" --run "$work/every" --device gpu:0 --quiet
+for method in simclr advcl rocl acl dynacl dynacl++ deacl supervised adversarial-training trades; do
+    [ -f "$work/every/$method/model.safetensors" ] || fail "no model of $method"
+done
+"$advcl" evaluate "$work/every" --method advcl --mode slf --attack autoattack --limit 10 --device gpu:0
+say "every method, and AutoAttack"
+
+# Stops a run when its first epoch is logged.
+until_first_epoch() { # DEVICE EPOCH
+    "$advcl" pretrain smoke --method simclr "${plan[@]}" --run "$work/across" --device "$1" 2>"$work/log" &
+    local pid=$!
+    until grep -q "epoch $2/" "$work/log" || ! kill -0 "$pid" 2>/dev/null; do sleep 0.02; done
+    kill -INT "$pid" 2>/dev/null || true
+    wait "$pid" || true
+}
+plan=(--set data.train_limit=512 --set pretrain.simclr.plan.epochs=6)
+"$advcl" pretrain smoke --method simclr "${plan[@]}" --run "$work/alone" --device cpu --quiet
+until_first_epoch cpu 1
+until_first_epoch gpu:0 3
+"$advcl" pretrain smoke --method simclr "${plan[@]}" --run "$work/across" --device cpu 2>"$work/log"
+cat "$work/log"
+grep -q 'not bit for bit' "$work/log" || fail "the run was not on both devices"
+"$venv/bin/python" scripts/compare_weights.py "$work"/{alone,across}/simclr/model.safetensors 1e-2
+say "from the CPU to the GPU and back"

@@ -1,0 +1,191 @@
+//! Names of compute devices: "cpu", "gpu", "gpu:1", "cuda:1", ….
+
+#[cfg(feature = "wgpu")]
+mod gpu;
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use serde::Serialize;
+
+use crate::error::{Error, Result, nearest};
+
+/// A GPU, or a driver that plays one, as WebGPU sees it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Adapter {
+    /// Name for `--device`: "gpu:0".
+    pub device: String,
+    /// The maker's name.
+    pub name: String,
+    /// "discrete", "integrated", "virtual", "software" or "other".
+    pub kind: &'static str,
+    /// "vulkan", "metal", "dx12" or "gl".
+    pub interface: &'static str,
+    /// Name and version of the driver.
+    pub driver: String,
+    /// The device's own memory, where the driver tells.
+    pub memory_mib: Option<u64>,
+    /// Largest buffer that a kernel can have.
+    pub largest_buffer_mib: u64,
+    /// Whether kernels can compute in f16.
+    pub half_precision: bool,
+}
+
+impl Adapter {
+    #[cfg(feature = "wgpu")]
+    const SOFTWARE: &str = "software";
+
+    /// Whether it is the CPU behind a GPU's interface.
+    #[cfg(feature = "wgpu")]
+    fn is_software(&self) -> bool {
+        self.kind == Self::SOFTWARE
+    }
+}
+
+/// Backends that this build can use, in the order in which messages list them.
+pub fn compiled_in() -> Vec<&'static str> {
+    let all = [
+        ("cpu", cfg!(feature = "flex")),
+        ("gpu", cfg!(feature = "wgpu")),
+        ("vulkan", cfg!(feature = "vulkan")),
+        ("metal", cfg!(feature = "metal")),
+        ("cuda", cfg!(feature = "cuda")),
+        ("rocm", cfg!(feature = "rocm")),
+    ];
+    all.into_iter()
+        .filter(|(_, enabled)| *enabled)
+        .map(|(name, _)| name)
+        .collect()
+}
+
+/// What GPUs have in this build: "autotune, fusion, …", or none without a GPU's feature.
+pub fn gpu_build() -> Option<&'static str> {
+    let kept = cfg!(feature = "keep-tuning");
+    cfg!(feature = "_gpu").then_some(match kept {
+        true => "autotune (kept), fusion, fused BatchNorm",
+        false => "autotune (in each process), fusion, fused BatchNorm",
+    })
+}
+
+/// GPUs, and drivers that play one, that a build with the feature `wgpu` finds; the order is that of their numbers.
+pub fn adapters() -> Vec<Adapter> {
+    #[cfg(feature = "wgpu")]
+    return gpu::adapters();
+    #[cfg(not(feature = "wgpu"))]
+    Vec::new()
+}
+
+/// Keeps in a folder which kernels were the fastest on this machine's GPUs; to be called before a device is opened. Without
+/// it they are kept where CubeCL's own settings say.
+pub fn keep_choices(folder: &Path) {
+    #[cfg(feature = "_gpu")]
+    {
+        use burn_cubecl::cubecl::config::cache::CacheConfig;
+        use burn_cubecl::cubecl::config::{CubeClRuntimeConfig, RuntimeConfig as _};
+        let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
+        if matches!(config.environment.path, CacheConfig::Target) {
+            config.environment.path = CacheConfig::Directory(folder.to_path_buf());
+        }
+        CubeClRuntimeConfig::try_set(config);
+    }
+    #[cfg(not(feature = "_gpu"))]
+    let _ = folder;
+}
+
+/// Name of a device in files and reports: "cpu", or the GPU's own behind its runtime's.
+pub fn name(device: &Device) -> String {
+    #[cfg(feature = "flex")]
+    if *device == Device::flex() {
+        return "cpu".to_owned();
+    }
+    #[cfg(feature = "_gpu")]
+    if let Some(identity) = device.identity() {
+        return format!("gpu ({})", identity.name);
+    }
+    format!("{device:?}").to_lowercase()
+}
+
+/// Turns "auto" into the name of one device: a GPU where this build and this machine have one, else the CPU. Every other name
+/// is returned as it is.
+///
+/// # Errors
+/// [`Error::Device`] for a build that has neither.
+pub fn resolve(name: &str) -> Result<String> {
+    if name != "auto" {
+        return Ok(name.to_owned());
+    }
+    #[cfg(feature = "wgpu")]
+    if let Some(index) = gpu::first_gpu() {
+        return Ok(format!("gpu:{index}"));
+    }
+    let first = compiled_in().into_iter().find(|name| *name != "gpu");
+    first.map(str::to_owned).ok_or_else(|| Error::Device {
+        name: name.to_owned(),
+        problem: "no GPU was found, and this build has no CPU".to_owned(),
+        hint: "build with --features flex".to_owned(),
+    })
+}
+
+/// The device called `name`: a backend, for GPUs with an index after a colon as [`adapters`] counts them ("cuda" is "cuda:0").
+/// "gpu", also called "wgpu", is the first one that is no software driver; "auto" is that or else the CPU.
+///
+/// # Errors
+/// [`Error::Device`] for a name that is unknown, was not compiled in or is not there, and for a driver that refuses.
+pub fn open(name: &str) -> Result<Device> {
+    let resolved = resolve(name)?;
+    let (backend, index) = match resolved.split_once(':') {
+        Some((backend, index)) => (backend, Some(index)),
+        None => (resolved.as_str(), None),
+    };
+    let refuse = |problem: String, hint: String| Error::Device {
+        name: name.to_owned(),
+        problem,
+        hint,
+    };
+    let known = ["cpu", "gpu", "wgpu", "vulkan", "metal", "cuda", "rocm"];
+    if !known.contains(&backend) {
+        let hint = nearest(backend, compiled_in());
+        return Err(refuse("no such device".to_owned(), hint));
+    }
+    let number = |index: &str| {
+        index.parse::<usize>().map_err(|_| {
+            let problem = format!("expected a number after the colon, found {index:?}");
+            refuse(problem, format!("write {backend}:0 for the first one"))
+        })
+    };
+    let index = index.map(number).transpose()?;
+    if backend == "cpu" && index.is_some_and(|index| index > 0) {
+        let problem = "there is one CPU device; it uses all cores".to_owned();
+        return Err(refuse(problem, "use --device cpu".to_owned()));
+    }
+    #[cfg(feature = "wgpu")]
+    use burn::tensor::wgpu::WgpuBackend;
+    match backend {
+        #[cfg(feature = "flex")]
+        "cpu" => Ok(Device::flex()),
+        #[cfg(feature = "wgpu")]
+        "gpu" | "wgpu" => gpu::open(name, index, WgpuBackend::Auto),
+        #[cfg(feature = "vulkan")]
+        "vulkan" => gpu::open(name, index, WgpuBackend::Vulkan),
+        #[cfg(feature = "metal")]
+        "metal" => gpu::open(name, index, WgpuBackend::Metal),
+        #[cfg(feature = "cuda")]
+        "cuda" => Ok(Device::cuda(index.unwrap_or(0))),
+        #[cfg(feature = "rocm")]
+        "rocm" => Ok(Device::rocm(index.unwrap_or(0))),
+        _ => {
+            let feature = match backend {
+                "cpu" => "flex",
+                "gpu" => "wgpu",
+                other => other,
+            };
+            Err(refuse(
+                "not compiled in".to_owned(),
+                format!(
+                    "this build has {}; build with --features {feature}",
+                    compiled_in().join(", ")
+                ),
+            ))
+        }
+    }
+}
