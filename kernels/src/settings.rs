@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use crate::simd::{Isa, detected, has_bf16_vectors};
+use crate::simd::detected;
 
 /// The algorithm for 3 × 3 convolutions of stride 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,12 +56,7 @@ pub fn set_precision(precision: Precision) {
 /// it on this processor.
 pub fn precision() -> Precision {
     let chosen = PRECISION.load(Ordering::Relaxed) == 1;
-    let there = match detected() {
-        Isa::Amx => true,
-        Isa::Avx512 => has_bf16_vectors(),
-        _ => false,
-    };
-    if chosen && there {
+    if chosen && detected().has_bf16() {
         Precision::Bf16
     } else {
         Precision::F32

@@ -34,6 +34,15 @@ impl Isa {
         }
     }
 
+    /// Whether convolutions can multiply bf16 with this instruction set on this processor.
+    pub fn has_bf16(self) -> bool {
+        match self {
+            Self::Amx => available().contains(&self),
+            Self::Avx512 => has_bf16_vectors(),
+            _ => false,
+        }
+    }
+
     /// The value in [`SELECTED`].
     fn code(self) -> u8 {
         self as u8 + 1
@@ -106,7 +115,7 @@ pub(crate) fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
 
 /// Whether this processor has bf16 products, in vectors or in tiles that this process may use.
 pub fn has_bf16() -> bool {
-    has_bf16_vectors() || available().contains(&Isa::Amx)
+    available().into_iter().any(Isa::has_bf16)
 }
 
 /// Whether this processor has bf16 products in vectors.

@@ -31,17 +31,29 @@ static WHOLE: Configuration = Configuration {
 };
 
 #[cfg(target_arch = "x86_64")]
-impl Tiles for Hardware {
-    fn begin() -> Self {
-        assert!(usable(), "this process may not use tiles");
-        // SAFETY: the processor has the instruction and the process may use it (checked above). It
-        // reads 64 bytes of this form, and changes the tiles alone, which Rust itself never uses.
+impl Hardware {
+    /// Configures this thread's tiles.
+    ///
+    /// # Safety
+    /// The processor has tiles and this process may use them.
+    pub(super) unsafe fn configure() -> Self {
+        // SAFETY: the caller's promise. The instruction reads 64 bytes of this form, and changes the
+        // tiles alone, which Rust itself never uses.
         unsafe {
             std::arch::asm!("ldtilecfg [{}]", in(reg) &raw const WHOLE, options(nostack, readonly));
         }
         Self {
             _thread: PhantomData,
         }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Tiles for Hardware {
+    fn begin() -> Self {
+        assert!(usable(), "this process may not use tiles");
+        // SAFETY: just asserted.
+        unsafe { Self::configure() }
     }
 
     #[inline(always)]

@@ -151,6 +151,27 @@ fn the_processors_tiles_agree_with_the_definition_and_with_the_emulated_ones() {
 }
 
 #[test]
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
+fn the_assembly_computes_the_same_bits_where_its_instructions_are_carried_out() {
+    if usable() {
+        return; // the test above is the better one
+    }
+    for conv in cases()
+        .iter()
+        .filter(|conv| conv.input.batch <= 16)
+        .step_by(5)
+    {
+        let operands = operands(conv);
+        let expected = results::<Emulated>(conv, &operands, None);
+        assert_eq!(
+            results::<super::trap::Trapped>(conv, &operands, None),
+            expected,
+            "{conv:?}"
+        );
+    }
+}
+
+#[test]
 fn a_plan_has_the_products_of_the_convolution() {
     for conv in cases() {
         for (pass, taps) in [
