@@ -1,13 +1,15 @@
 //! Convolutions and their gradients, with the algorithm and the precision that are set.
 
+use crate::amx;
 use crate::columns::Columns;
 use crate::direct;
 use crate::element::{Half, Single};
 use crate::epilogue::{Epilogue, PreparedEpilogue};
-use crate::packed::Packed;
-use crate::settings::{Algorithm, Precision, algorithm, precision};
+use crate::packed::{Method, Packed};
+use crate::settings::Precision::{self, Bf16, F32};
+use crate::settings::{Algorithm, algorithm, precision};
 use crate::shape::{Activation, Convolution, Pass};
-use crate::simd::lanes;
+use crate::simd::{Isa, detected, has_bf16_vectors, lanes};
 use crate::winograd;
 
 impl Packed {
@@ -16,26 +18,30 @@ impl Packed {
     /// # Panics
     /// If `w` does not have the length of its shape.
     pub fn new(conv: &Convolution, w: &[f32], pass: Pass) -> Self {
+        let (depth, _) = conv.depth_and_columns(pass);
+        Self::for_method(conv, w, pass, method_of(conv, depth))
+    }
+
+    /// Packs `w` for certain kernels.
+    pub(crate) fn for_method(conv: &Convolution, w: &[f32], pass: Pass, method: Method) -> Self {
         conv.check_weight_values(w);
         let (depth, count) = conv.depth_and_columns(pass);
-        let precision = precision_of(depth);
-        let algorithm = algorithm_of(conv, depth);
-        let columns = Columns::new(count);
-        let (values, stride) = match (algorithm, precision) {
-            (Algorithm::Direct, Precision::F32) => (direct::pack::<Single>(conv, w, pass), 0),
-            (Algorithm::Direct, Precision::Bf16) => (direct::pack::<Half>(conv, w, pass), 0),
-            (Algorithm::Winograd, Precision::F32) => winograd::pack::<Single>(conv, w, pass),
-            (Algorithm::Winograd, Precision::Bf16) => winograd::pack::<Half>(conv, w, pass),
+        let (values, stride) = match method {
+            Method::Direct(F32) => (direct::pack::<Single>(conv, w, pass), 0),
+            Method::Direct(Bf16) => (direct::pack::<Half>(conv, w, pass), 0),
+            Method::Winograd(F32) => winograd::pack::<Single>(conv, w, pass),
+            Method::Winograd(Bf16) => winograd::pack::<Half>(conv, w, pass),
+            Method::Tiles => (amx::pack(conv, w, pass), 0),
         };
         Self {
             pass,
-            algorithm,
-            precision,
+            method,
             shape: conv.weight_shape(),
-            columns,
-            depth: match precision {
-                Precision::F32 => depth,
-                Precision::Bf16 => depth / 2,
+            columns: Columns::new(count),
+            depth: match method {
+                Method::Direct(F32) | Method::Winograd(F32) => depth,
+                Method::Direct(Bf16) | Method::Winograd(Bf16) => depth / 2,
+                Method::Tiles => amx::depth(depth),
             },
             values,
             stride,
@@ -47,9 +53,35 @@ impl Packed {
         let (depth, _) = conv.depth_and_columns(pass);
         self.pass == pass
             && self.shape == conv.weight_shape()
-            && self.algorithm == algorithm_of(conv, depth)
-            && self.precision == precision_of(depth)
+            && self.method == method_of(conv, depth)
             && self.columns.lanes == lanes()
+    }
+}
+
+/// The kernels for sums over `depth` channels: tiles where bf16 is set, AMX is in use and the sums
+/// fill half of a tile; there they beat Winograd's fewer products.
+fn method_of(conv: &Convolution, depth: usize) -> Method {
+    if tiles_in_use() && depth >= amx::FEWEST {
+        return Method::Tiles;
+    }
+    // No cell of two values may reach into the next image.
+    let precision = vector_precision(depth.is_multiple_of(2));
+    match algorithm_of(conv, depth) {
+        Algorithm::Direct => Method::Direct(precision),
+        Algorithm::Winograd => Method::Winograd(precision),
+    }
+}
+
+/// Whether convolutions that are large enough are computed on tiles.
+fn tiles_in_use() -> bool {
+    detected() == Isa::Amx && precision() == Bf16
+}
+
+/// The precision of vector kernels: bf16 where it is set, and the processor and the shape have it.
+fn vector_precision(allowed: bool) -> Precision {
+    match precision() {
+        Bf16 if allowed && has_bf16_vectors() => Bf16,
+        _ => F32,
     }
 }
 
@@ -68,15 +100,6 @@ fn algorithm_of(conv: &Convolution, depth: usize) -> Algorithm {
     match algorithm() {
         Algorithm::Winograd if fits => Algorithm::Winograd,
         _ => Algorithm::Direct,
-    }
-}
-
-/// The precision for sums over `depth` channels: bf16 where it is set and no cell of two values
-/// reaches into the next image.
-fn precision_of(depth: usize) -> Precision {
-    match precision() {
-        Precision::Bf16 if depth.is_multiple_of(2) => Precision::Bf16,
-        _ => Precision::F32,
     }
 }
 
@@ -130,13 +153,12 @@ fn convolve_any(
         lanes(),
         "the weight was packed for vectors of another length"
     );
-    use Algorithm::{Direct, Winograd};
-    use Precision::{Bf16, F32};
-    match (packed.algorithm, packed.precision) {
-        (Direct, F32) => direct::convolve::<Single>(conv, source, packed, epilogue),
-        (Direct, Bf16) => direct::convolve::<Half>(conv, source, packed, epilogue),
-        (Winograd, F32) => winograd::convolve::<Single>(conv, source, packed, epilogue),
-        (Winograd, Bf16) => winograd::convolve::<Half>(conv, source, packed, epilogue),
+    match packed.method {
+        Method::Direct(F32) => direct::convolve::<Single>(conv, source, packed, epilogue),
+        Method::Direct(Bf16) => direct::convolve::<Half>(conv, source, packed, epilogue),
+        Method::Winograd(F32) => winograd::convolve::<Single>(conv, source, packed, epilogue),
+        Method::Winograd(Bf16) => winograd::convolve::<Half>(conv, source, packed, epilogue),
+        Method::Tiles => amx::convolve(conv, source, packed, epilogue),
     }
 }
 
@@ -163,18 +185,17 @@ pub fn backward_data(conv: &Convolution, dy: &[f32], w: &[f32]) -> Vec<f32> {
 /// As [`forward`].
 pub fn backward_weight(conv: &Convolution, x: &[f32], dy: &[f32]) -> Vec<f32> {
     conv.check_weight_gradient(x, dy);
+    let fewest = conv.input.channels.min(conv.channels);
+    if tiles_in_use() && fewest >= amx::FEWEST {
+        return amx::weight_gradient(conv, x, dy);
+    }
     let even = conv.input.batch.is_multiple_of(2)
         && conv.input.channels.is_multiple_of(16)
         && conv.channels.is_multiple_of(16);
-    let fewest = conv.input.channels.min(conv.channels);
-    match (algorithm_of(conv, fewest), precision()) {
-        (Algorithm::Direct, Precision::Bf16) if even => {
-            direct::weight_gradient::<Half>(conv, x, dy)
-        }
-        (Algorithm::Direct, _) => direct::weight_gradient::<Single>(conv, x, dy),
-        (Algorithm::Winograd, Precision::Bf16) if even => {
-            winograd::weight_gradient::<Half>(conv, x, dy)
-        }
-        (Algorithm::Winograd, _) => winograd::weight_gradient::<Single>(conv, x, dy),
+    match (algorithm_of(conv, fewest), vector_precision(even)) {
+        (Algorithm::Direct, F32) => direct::weight_gradient::<Single>(conv, x, dy),
+        (Algorithm::Direct, Bf16) => direct::weight_gradient::<Half>(conv, x, dy),
+        (Algorithm::Winograd, F32) => winograd::weight_gradient::<Single>(conv, x, dy),
+        (Algorithm::Winograd, Bf16) => winograd::weight_gradient::<Half>(conv, x, dy),
     }
 }

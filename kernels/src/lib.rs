@@ -17,6 +17,7 @@
 //! `memory`).
 
 mod affine;
+mod amx;
 mod batch_norm;
 mod columns;
 mod convolution;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use crate::simd::{Isa, detected, has_bf16};
+use crate::simd::detected;
 
 /// The algorithm for 3 × 3 convolutions of stride 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,9 +36,12 @@ pub fn algorithm() -> Algorithm {
 pub enum Precision {
     /// Single precision.
     F32,
-    /// bf16, where the processor has bf16 products and the shape allows: an even number of summed
-    /// channels for the output and the gradient of the input; multiples of 16 channels and an even
-    /// batch for the gradient of the weight.
+    /// bf16, where the processor has bf16 products and the shape allows.
+    ///
+    /// With AVX-512: an even number of summed channels for the output and the gradient of the
+    /// input; multiples of 16 channels and an even batch for the gradient of the weight. With AMX:
+    /// at least 16 summed channels, or 16 on both sides for the gradient of the weight; with fewer
+    /// as AVX-512. Subnormal numbers count as zero in such products.
     Bf16,
 }
 
@@ -49,11 +52,11 @@ pub fn set_precision(precision: Precision) {
     PRECISION.store(u8::from(precision == Precision::Bf16), Ordering::Relaxed);
 }
 
-/// The precision in use: bf16 where it was set, the processor has it, and AVX-512 is the
-/// instruction set in use.
+/// The precision in use: bf16 where it was set and the instruction set in use, AMX or AVX-512, has
+/// it on this processor.
 pub fn precision() -> Precision {
     let chosen = PRECISION.load(Ordering::Relaxed) == 1;
-    if chosen && detected() == Isa::Avx512 && has_bf16() {
+    if chosen && detected().has_bf16() {
         Precision::Bf16
     } else {
         Precision::F32

@@ -4,9 +4,14 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use pulp::{Scalar256b, WithSimd};
 
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+use crate::amx;
+
 /// An instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
+    /// AMX: tiles for convolutions in bf16, AVX-512 for everything else.
+    Amx,
     /// AVX-512: vectors of 16 values.
     Avx512,
     /// AVX2 with fused multiply-add: vectors of 8 values.
@@ -21,10 +26,20 @@ impl Isa {
     /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Amx => "amx",
             Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
             Self::Neon => "neon",
             Self::Portable => "portable",
+        }
+    }
+
+    /// Whether convolutions can multiply bf16 with this instruction set on this processor.
+    pub fn has_bf16(self) -> bool {
+        match self {
+            Self::Amx => available().contains(&self),
+            Self::Avx512 => has_bf16_vectors(),
+            _ => false,
         }
     }
 
@@ -34,13 +49,17 @@ impl Isa {
     }
 }
 
-/// The instruction sets of this processor, the fastest first. Under Miri, which supports few vector
+/// The instruction sets of this processor, the fastest first. The first call asks the system whether
+/// this process may use AMX's tiles; if not, AMX is not among them. Under Miri, which supports few vector
 /// instructions, the portable code alone.
 pub fn available() -> Vec<Isa> {
     let mut found = Vec::new();
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         if pulp::x86::V4::try_new().is_some() {
+            if amx::usable() {
+                found.push(Isa::Amx);
+            }
             found.push(Isa::Avx512);
         }
         if pulp::x86::V3::try_new().is_some() {
@@ -61,7 +80,7 @@ static SELECTED: AtomicU8 = AtomicU8::new(0);
 /// The instruction set in use: the one selected, else the fastest.
 pub fn detected() -> Isa {
     let code = SELECTED.load(Ordering::Relaxed);
-    let all = [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
+    let all = [Isa::Amx, Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
     if let Some(isa) = all.into_iter().find(|isa| isa.code() == code) {
         return isa;
     }
@@ -85,7 +104,7 @@ pub(crate) fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
     use pulp::Simd;
     match detected() {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => Simd::vectorize(present(pulp::x86::V4::try_new()), op),
+        Isa::Amx | Isa::Avx512 => Simd::vectorize(present(pulp::x86::V4::try_new()), op),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => Simd::vectorize(present(pulp::x86::V3::try_new()), op),
         #[cfg(target_arch = "aarch64")]
@@ -94,15 +113,21 @@ pub(crate) fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
     }
 }
 
-/// Whether this processor has bf16 products.
+/// Whether this processor has bf16 products, in vectors or in tiles that this process may use.
 pub fn has_bf16() -> bool {
+    available().into_iter().any(Isa::has_bf16)
+}
+
+/// Whether this processor has bf16 products in vectors.
+pub(crate) fn has_bf16_vectors() -> bool {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     return pulp::x86::V4::try_new().is_some() && std::arch::is_x86_feature_detected!("avx512bf16");
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     false
 }
 
-/// Runs `op` with AVX-512 and bf16 products. The caller has checked [`has_bf16`].
+/// Runs `op` with AVX-512 and bf16 products. The caller has checked
+/// [`has_bf16_vectors`].
 pub(crate) fn dispatch_bf16<Op: WithSimd>(op: Op) -> Op::Output {
     #[cfg(target_arch = "x86_64")]
     {
@@ -112,14 +137,14 @@ pub(crate) fn dispatch_bf16<Op: WithSimd>(op: Op) -> Op::Output {
         fn run<Op: WithSimd>(simd: pulp::x86::V4, op: Op) -> Op::Output {
             op.with_simd(simd)
         }
-        assert!(has_bf16(), "this processor has no bf16 products");
-        // SAFETY: `has_bf16` checked for bf16 and AVX-512, which includes the other features.
+        assert!(has_bf16_vectors(), "this processor has no bf16 products");
+        // SAFETY: `has_bf16_vectors` checked for bf16 and AVX-512, which includes the other features.
         unsafe { run(present(pulp::x86::V4::try_new()), op) }
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
         let _ = op;
-        unreachable!("the caller has checked `has_bf16`")
+        unreachable!("the caller has checked `has_bf16_vectors`")
     }
 }
 
@@ -145,7 +170,7 @@ pub(crate) const fn rows(lanes: usize) -> usize {
 /// Values in a vector of the instruction set in use.
 pub(crate) fn lanes() -> usize {
     match detected() {
-        Isa::Avx512 => 16,
+        Isa::Amx | Isa::Avx512 => 16,
         Isa::Avx2 | Isa::Portable => 8,
         Isa::Neon => 4,
     }

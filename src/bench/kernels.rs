@@ -73,7 +73,7 @@ pub struct KernelSpeeds {
     pub stem: Stem,
     /// Batch, channels, height, width.
     pub shape: [usize; 4],
-    /// Instruction set: "avx512", "avx2", "neon" or "portable".
+    /// Instruction set: "amx", "avx512", "avx2", "neon" or "portable".
     pub instructions: &'static str,
     /// Convolution algorithm: "direct", or "winograd", which is used for 3 × 3 kernels of stride 1
     /// with at least 8 channels.

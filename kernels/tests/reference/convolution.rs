@@ -7,7 +7,8 @@ use advcl_kernels::{
     set_algorithm, set_precision,
 };
 
-use crate::{each_set, error, noise, state, take_turn};
+use crate::definition::{error, noise, products};
+use crate::{each_set, state, take_turn};
 
 /// A convolution's shape from its input and `[in, out, kernel, stride]`.
 fn conv(
@@ -65,37 +66,6 @@ fn cases() -> Vec<Convolution> {
         conv(6, 5, 4, [32, 48, 3, 2]),
         conv(5, 5, 34, [64, 32, 1, 1]),
     ]
-}
-
-/// The products of a convolution by its definition: calls `each(x index, w index, y index)` for
-/// each.
-fn products(conv: &Convolution, mut each: impl FnMut(usize, usize, usize)) {
-    let (i, o) = (conv.input, conv.output());
-    let (k, pad) = (conv.kernel, conv.kernel / 2);
-    for (oy, ox, ky, kx) in (0..o.height)
-        .flat_map(|y| (0..o.width).flat_map(move |x| (0..k * k).map(move |t| (y, x, t / k, t % k))))
-    {
-        let (Some(iy), Some(ix)) = (
-            (oy * conv.stride + ky).checked_sub(pad),
-            (ox * conv.stride + kx).checked_sub(pad),
-        ) else {
-            continue;
-        };
-        if iy >= i.height || ix >= i.width {
-            continue;
-        }
-        for n in 0..i.batch {
-            for ic in 0..i.channels {
-                for oc in 0..o.channels {
-                    each(
-                        ((iy * i.width + ix) * i.batch + n) * i.channels + ic,
-                        ((oc * i.channels + ic) * k + ky) * k + kx,
-                        ((oy * o.width + ox) * o.batch + n) * o.channels + oc,
-                    );
-                }
-            }
-        }
-    }
 }
 
 #[test]

@@ -4,7 +4,8 @@ use advcl_kernels::{
     affine, affine_backward, batch_norm, batch_norm_add_backward, batch_norm_backward,
 };
 
-use crate::{each_set, error, noise, state};
+use crate::definition::{error, noise};
+use crate::{each_set, state};
 
 #[test]
 fn batch_norm_agrees_with_its_definition() {

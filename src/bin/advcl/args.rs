@@ -39,7 +39,7 @@ pub struct Shared {
     /// Compute device: cpu, gpu, gpu:1, auto, cuda, … (advcl info)
     #[arg(long, default_value = "cpu", global = true, display_order = 101)]
     pub device: String,
-    /// CPU kernels: auto (the best that there are), avx512, avx2, neon, portable
+    /// CPU kernels: auto (the best), amx, avx512, avx2, neon, portable
     #[arg(
         long,
         value_enum,
@@ -105,6 +105,7 @@ pub struct Shared {
 #[derive(Clone, Copy, ValueEnum)]
 pub enum InstructionSet {
     Auto,
+    Amx,
     Avx512,
     Avx2,
     Neon,
@@ -116,6 +117,7 @@ impl InstructionSet {
     pub fn name(self) -> Option<&'static str> {
         match self {
             Self::Auto => None,
+            Self::Amx => Some("amx"),
             Self::Avx512 => Some("avx512"),
             Self::Avx2 => Some("avx2"),
             Self::Neon => Some("neon"),

@@ -12,8 +12,10 @@ use super::{CpuKernels, EPSILON, EngineOps, Normed, Precision};
 use crate::error::{Error, Result, nearest};
 
 pub(super) fn in_use() -> CpuKernels {
+    let isa = kernels::detected();
     CpuKernels {
-        instructions: kernels::detected().name(),
+        instructions: isa.name(),
+        bf16: isa.has_bf16(),
         winograd: kernels::algorithm() == kernels::Algorithm::Winograd,
     }
 }

@@ -23,8 +23,10 @@ use serde::{Deserialize, Serialize};
 /// How the CPU computes convolutions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuKernels {
-    /// "avx512", "avx2", "neon" or "portable".
+    /// "amx", "avx512", "avx2", "neon" or "portable".
     pub instructions: &'static str,
+    /// Whether convolutions multiply bf16 when they are asked to.
+    pub bf16: bool,
     /// Winograd's algorithm for 3 × 3 convolutions of stride 1, about 1e-5 off; else direct sums.
     pub winograd: bool,
 }
@@ -94,10 +96,15 @@ pub fn arithmetic(device: &Device, precision: Precision) -> String {
     match cpu_kernels() {
         Some(kernels) if name == "cpu" => {
             let products = match precision {
-                Precision::Bf16 if has_bf16() && kernels.instructions == "avx512" => "bf16",
+                Precision::Bf16 if kernels.bf16 => "bf16",
                 _ => "f32",
             };
-            let (instructions, algorithm) = (kernels.instructions, kernels.algorithm());
+            let instructions = match kernels.instructions {
+                // Tiles multiply bf16 alone: the rest has the bits of AVX-512.
+                "amx" if products == "f32" => "avx512",
+                instructions => instructions,
+            };
+            let algorithm = kernels.algorithm();
             format!("{name}, {instructions}, {algorithm}, {products}")
         }
         _ => format!("{name}, f32"),
