@@ -30,7 +30,9 @@ use crate::session::{Access, check_names, with_experiment, with_rows};
 use crate::table;
 
 pub fn dispatch(cli: &Cli) -> Result<()> {
-    let shared = &cli.shared.clone().with_options();
+    let mut shared = cli.shared.clone().with_options();
+    shared.micro_batch = cli.command.micro_batch();
+    let shared = &shared;
     // Winograd is off by about 1e-5: fine for training, not for the last digit.
     let winograd = match shared.conv {
         ConvAlgorithm::Auto => {
@@ -103,7 +105,7 @@ fn pretrain(what: &args::Pretrain, shared: &Shared) -> Result<()> {
     print_paths(&made, shared)
 }
 
-fn cluster(what: &args::Run, shared: &Shared) -> Result<()> {
+fn cluster(what: &args::Cluster, shared: &Shared) -> Result<()> {
     let access = Access {
         begun: true,
         purpose: Purpose::Train,
