@@ -99,6 +99,13 @@ impl<'a> Check<'a> {
             let problem = format!("expected 2 or more, found {}", plan.batch_size);
             return self.refuse(&key("batch_size"), problem, "");
         }
+        if let Some(most) = plan.micro_batch
+            && !(2..=plan.batch_size).contains(&most)
+        {
+            let problem = format!("expected 2 to {} images, found {most}", plan.batch_size);
+            let hint = "BatchNorm needs 2 images, and no part is larger than plan.batch_size; leave it out for whole batches";
+            return self.refuse(&key("micro_batch"), problem, hint);
+        }
         let warmup_from = match &plan.schedule {
             Schedule::Cosine { warmup_from, .. } => *warmup_from,
             Schedule::Steps { .. } => 0.0,

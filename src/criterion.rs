@@ -11,7 +11,7 @@ use crate::data::Images;
 use crate::data::augment::Weak;
 use crate::error::Result;
 use crate::loss::{soft_cross_entropy, trades_kl};
-use crate::nn::{Classifier, Mode};
+use crate::nn::{Classifier, Mode, Shards};
 use crate::pixels::Pixels;
 use crate::tensor::{label_tensor, to_tensor};
 use crate::train::{Loss, Objective, Step};
@@ -67,7 +67,7 @@ impl Criterion {
     /// The loss of a batch.
     ///
     /// Both functions map images to logits: `detached` without gradients of the weights, for the
-    /// attack; `tracked` with them, for the loss.
+    /// attack, shard by shard; `tracked` with them, for the loss.
     ///
     /// # Shapes
     /// `images` `[batch, channels, height, width]`, `targets` `[batch, classes]`: probabilities.
@@ -76,15 +76,16 @@ impl Criterion {
         detached: impl Fn(Tensor<4>) -> Tensor<2>,
         mut tracked: impl FnMut(Tensor<4>) -> Tensor<2>,
         (images, targets): (Tensor<4>, Tensor<2>),
-        ball: Ball,
+        (ball, shards): (Ball, Shards),
         rng: &mut ChaCha8Rng,
     ) -> Loss {
         let images = match self {
             Self::Standard => images,
             Self::Pgd { steps, step_size } => {
-                let loss = |x| soft_cross_entropy(detached(x), targets.clone());
+                let loss = |z| soft_cross_entropy(z, targets.clone());
                 let pgd = Pgd::new(*steps, step_size.as_ref(), ball);
-                pgd.maximize(loss, &images, ball, rng)
+                let start = ball.random_start(&images, rng);
+                pgd.ascend(shards.gradient_of(detached, loss), start, &images, ball)
             }
             Self::Trades {
                 beta,
@@ -92,13 +93,14 @@ impl Criterion {
                 step_size,
             } => {
                 let pgd = Pgd::new(*steps, step_size.as_ref(), ball);
-                let logits = detached(images.clone());
-                let loss = |x| trades_kl(logits.clone(), detached(x));
+                let logits = shards.map(images.clone(), &detached);
+                let loss = |z| trades_kl(logits.clone(), z);
+                let gradient = shards.gradient_of(&detached, loss);
                 // At the image itself the divergence is minimal and its gradient zero, so the
                 // attack starts beside it. The deviation is that of TRADES' released code.
                 let beside = images.clone() + gaussian(&images, rng) * 1e-3;
                 let start = ball.project(beside, &images);
-                let x = pgd.climb(loss, start, &images, ball);
+                let x = pgd.ascend(gradient, start, &images, ball);
                 let clean = tracked(images);
                 let natural = soft_cross_entropy(clean.clone(), targets);
                 let robust = trades_kl(clean, tracked(x));
@@ -191,6 +193,7 @@ impl Objective for EndToEnd<'_> {
     fn loss(&self, step: Step<Classifier>) -> Loss {
         let batch = self.task.batch(step.indices, step.rng);
         let clean = batch.0.clone();
+        let within = (self.task.ball, step.shards());
         let mut mode = Mode::Train(step.statistics);
         let mut seen = Vec::new();
         let tracked = |x| {
@@ -203,20 +206,19 @@ impl Objective for EndToEnd<'_> {
             seen.push(features.clone());
             linear.forward(features)
         };
-        let ball = self.task.ball;
         let loss = match self.criterion {
             // The attack uses the batch's statistics, as in Madry's released code: it maximizes the
             // very loss that is then minimized, and early in training the running statistics mean
             // little.
             Criterion::Standard | Criterion::Pgd { .. } => {
                 let detached = |x| step.detached.forward(x, &mut Mode::Batch);
-                (self.criterion).loss(detached, tracked, batch, ball, step.rng)
+                (self.criterion).loss(detached, tracked, batch, within, step.rng)
             }
             // TRADES' released code attacks in evaluation mode.
             Criterion::Trades { .. } => {
                 let frozen = step.detached.frozen();
                 let detached = |x| frozen.logits(x);
-                (self.criterion).loss(detached, tracked, batch, ball, step.rng)
+                (self.criterion).loss(detached, tracked, batch, within, step.rng)
             }
         };
         step.seen.add(&clean, seen);

@@ -340,8 +340,11 @@ impl Objective for HeadOnly<'_> {
             };
         }
         let batch = self.task.batch(step.indices, step.rng);
-        let detached = |x| step.detached.forward(self.encoder.features(x));
-        let tracked = |x| step.tracked.forward(self.encoder.features(x));
-        (self.criterion).loss(detached, tracked, batch, self.task.ball, step.rng)
+        let shards = step.shards();
+        let features = |x| self.encoder.features(x);
+        let detached = |x| step.detached.forward(features(x));
+        let tracked = |x| step.tracked.forward(shards.map(x, features));
+        let within = (self.task.ball, shards);
+        (self.criterion).loss(detached, tracked, batch, within, step.rng)
     }
 }

@@ -302,6 +302,7 @@ fn checkpoint(data: &[u8]) {
         weight_decay: 0.0,
         optimizer: Optimizer::Sgd,
         stretched: Vec::new(),
+        micro_batch: None,
     };
     // One step, and what was done is saved.
     let stop = AtomicBool::new(true);

@@ -81,8 +81,19 @@ impl Pgd {
         images: &Tensor<4>,
         ball: Ball,
     ) -> Tensor<4> {
+        self.ascend(|x| gradient(&mut objective, x), start, images, ball)
+    }
+
+    /// Goes up a gradient that is computed elsewhere, in parts maybe, from a given start; otherwise as [`Pgd::climb`].
+    pub fn ascend(
+        &self,
+        mut gradient: impl FnMut(Tensor<4>) -> Tensor<4>,
+        start: Tensor<4>,
+        images: &Tensor<4>,
+        ball: Ball,
+    ) -> Tensor<4> {
         (0..self.steps).fold(start, |x, _| {
-            let gradient = gradient(&mut objective, x.clone());
+            let gradient = gradient(x.clone());
             ball.project(ball.step(x, gradient, self.step_size), images)
         })
     }

@@ -60,6 +60,12 @@ pub fn peak_memory_mib() -> Option<f64> {
     Some(kib / 1024.0)
 }
 
+/// Lets [`peak_memory_mib`] count from now on, where the system can.
+pub(super) fn reset_peak_memory() {
+    // Where it cannot, the peak is that of the process so far.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
 /// Measures the duration of `work`.
 pub(super) fn seconds(work: &mut impl FnMut()) -> f64 {
     let started = Instant::now();

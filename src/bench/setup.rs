@@ -18,6 +18,8 @@ pub struct Setup {
     pub width: usize,
     /// Images per batch.
     pub batch: usize,
+    /// Most images of a training step that pass the encoder at once; all of them without it.
+    pub micro_batch: Option<usize>,
     /// Height and width of the images, in pixels.
     pub size: usize,
     /// Channels of the images: 1 or 3.
@@ -70,6 +72,7 @@ impl Setup {
             channels,
             stem,
             runs,
+            ..
         } = *self;
         // Behind the first layer.
         let pixels = size.div_ceil(stem.stride()).pow(2);
@@ -89,6 +92,18 @@ impl Setup {
             "expected a batch of {least_batch} to 65536, 1 or 3 channels, size 8 to 1024, width 1 to 1024, 1 to 10000 runs, and at most 2^30 values in the first layer"
         );
         Err(Error::recipe(what, problem, hint))
+    }
+
+    /// Refuses micro-batches that are none of the batch.
+    pub(super) fn check_micro_batch(&self) -> Result<()> {
+        match self.micro_batch {
+            Some(most) if !(2..=self.batch).contains(&most) => {
+                let problem = format!("expected 2 to {} images, found {most}", self.batch);
+                let hint = "a micro-batch is a part of the batch";
+                Err(Error::input("--micro-batch", problem, hint))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Shape of a batch: `[batch, channels, height, width]`.

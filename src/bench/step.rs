@@ -11,7 +11,7 @@ use crate::nn::{Backbone, Route};
 use crate::pretrain::advcl::{AdvCl, AdvClSettings};
 use crate::random;
 use crate::tensor::to_vec;
-use crate::train::{Optimizer, Plan, Schedule, Sgd, update};
+use crate::train::{Batch, Optimizer, Plan, Schedule, Sgd, update};
 
 /// Numbers of clusters in the AdvCL paper.
 const COUNTS: [usize; 5] = [2, 10, 50, 100, 500];
@@ -25,6 +25,7 @@ const ATTACK_STEPS: usize = 5;
 pub fn step(setup: &Setup, device: &Device) -> Result<Timing> {
     // The contrastive loss needs other images as negatives.
     setup.check("bench step", 2)?;
+    setup.check_micro_batch()?;
     let batch = setup.batch;
     let mut rng = random::generator(0, "bench", 0);
     let images = setup.images(&mut rng);
@@ -46,6 +47,7 @@ pub fn step(setup: &Setup, device: &Device) -> Result<Timing> {
             weight_decay: 1e-4,
             optimizer: Optimizer::Sgd,
             stretched: Vec::new(),
+            micro_batch: setup.micro_batch,
         },
         temperature: 0.5,
         cluster_weight: 0.2,
@@ -81,8 +83,13 @@ pub fn step(setup: &Setup, device: &Device) -> Result<Timing> {
     Ok(setup.time((ATTACK_STEPS, passes), device, || {
         let model = kept.take().expect("each step returns a model");
         let lr = settings.plan.lr;
-        let at = (0, device);
-        let (model, loss) = update(&objective, model, &mut sgd, lr, &indices, at, &mut rng);
+        let batch = Batch {
+            indices: &indices,
+            epoch: 0,
+            micro_batch: setup.micro_batch,
+            device,
+        };
+        let (model, loss) = update(&objective, model, &mut sgd, lr, batch, &mut rng);
         // Reading the loss and a weight waits for the device.
         to_vec(loss.total);
         to_vec(model.fc[0].bias.val());

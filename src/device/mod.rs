@@ -75,6 +75,15 @@ pub fn adapters() -> Vec<Adapter> {
     Vec::new()
 }
 
+/// Memory in bytes of a GPU's own; none for the CPU, and where the driver does not tell.
+pub fn own_memory(device: &Device) -> Option<u64> {
+    let name = name(device);
+    let is_it = |adapter: &&Adapter| name == format!("gpu ({})", adapter.name);
+    let adapters = adapters();
+    let adapter = adapters.iter().find(is_it)?;
+    adapter.memory_mib.map(|mib| mib << 20)
+}
+
 /// Keeps in a folder which kernels were the fastest on this machine's GPUs; to be called before a device is opened. Without
 /// it they are kept where CubeCL's own settings say.
 pub fn keep_choices(folder: &Path) {

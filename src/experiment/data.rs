@@ -1,6 +1,6 @@
 //! The images of a recipe: read once, then split as the recipe and its seed say.
 
-use crate::data::{self, Dataset, Split};
+use crate::data::{self, Dataset, Images, Split};
 use crate::error::{Error, Result};
 use crate::recipe::{self, Downstream, Recipe, SplitName};
 
@@ -180,6 +180,14 @@ impl Data {
     /// Data set that classifiers are finetuned and evaluated on.
     pub fn target(&self) -> &Dataset {
         self.downstream.as_ref().unwrap_or(&self.pretraining)
+    }
+
+    /// Bytes of memory that all images hold together.
+    pub fn memory(&self) -> usize {
+        let sets = std::iter::once(&self.pretraining).chain(&self.downstream);
+        let splits = sets.flat_map(|data| [&data.train, &data.test]);
+        let splits = splits.chain([&self.judged]).chain(&self.held_out);
+        Images::memory_of(splits.map(|split| &split.images))
     }
 }
 

@@ -224,16 +224,7 @@ impl Experiment {
     /// Model file of any run, for images of the same channels and size.
     fn foreign(&self, path: &str, context: &Context) -> Result<Model> {
         let images = &self.data.pretraining.train.images;
-        let path = Path::new(path);
-        let model = Model::load(path, &context.device)?;
-        let found = (model.info.channels, model.info.image_size);
-        let expected = (images.channels, [images.height, images.width]);
-        if found != expected {
-            let problem = format!("expected a model of images {expected:?}, found {found:?}");
-            let hint = "name a model of images of the same channels and size";
-            return Err(Error::model(path, problem, hint));
-        }
-        Ok(model)
+        Model::load_for(Path::new(path), images.shape(), &context.device)
     }
 
     /// Whether the recipe's pseudo-labels need no encoder of this run.

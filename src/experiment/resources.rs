@@ -2,12 +2,11 @@
 
 use super::Experiment;
 use super::state::State;
-use crate::data::Images;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::memory::{self, Memory, in_words};
 use crate::pretrain::Method;
-use crate::pretrain::memory::{MARGIN, peak};
+use crate::pretrain::memory::{MARGIN, peak, peak_with};
 use crate::session::Context;
 
 /// Share of the memory that is suggested to be used.
@@ -25,25 +24,35 @@ impl Experiment {
     }
 
     fn peak(&self, method: &dyn Method) -> u64 {
-        let (data, other) = (&self.data.pretraining, self.data.downstream.as_ref());
-        let images = &data.train.images;
-        let sets = std::iter::once(data).chain(other);
-        let splits = sets.flat_map(|data| [&data.train, &data.test]);
-        let splits = splits.chain([&self.data.judged]).chain(&self.data.held_out);
-        let held = Images::memory_of(splits.map(|split| &split.images));
-        let shape = images.shape();
-        peak(method, &self.recipe.encoder, shape, held)
+        let shape = self.data.pretraining.train.images.shape();
+        peak(method, &self.recipe.encoder, shape, self.data.memory())
     }
 
-    /// Refuses methods whose pretraining cannot fit into the memory of the machine, however the estimate is off.
+    /// The largest micro-batch, a power of two, with which pretraining by a method fits into a share of the memory; none
+    /// where there is none.
+    fn fitting_micro_batch(&self, method: &dyn Method, total: u64) -> Option<usize> {
+        let shape = self.data.pretraining.train.images.shape();
+        let (encoder, held) = (&self.recipe.encoder, self.data.memory());
+        let plan = method.plan();
+        let now = plan.micro_batch.unwrap_or(plan.batch_size);
+        let powers = (1..usize::BITS).rev().map(|power| 1 << power);
+        let fits = |most: &usize| {
+            let expected = peak_with(method, Some(*most), encoder, shape, held);
+            expected as f64 <= SUGGESTED * total as f64
+        };
+        powers.filter(|most| *most < now).find(fits)
+    }
+
+    /// Refuses methods whose pretraining cannot fit into the memory of the machine or of its GPU, however the estimate is off.
     ///
     /// # Errors
-    /// [`Error::Recipe`] with both figures and a batch size that fits.
+    /// [`Error::Recipe`] with both figures, and a micro-batch and a batch size that fit.
     pub(super) fn require_memory(&self, methods: &[String], context: &Context) -> Result<()> {
-        if device::name(&context.device) != "cpu" {
-            return Ok(());
-        }
-        let Some(Memory { total, .. }) = memory::machine() else {
+        let total = match device::name(&context.device).as_str() {
+            "cpu" => memory::machine().map(|Memory { total, .. }| total),
+            _ => device::own_memory(&context.device),
+        };
+        let Some(total) = total else {
             return Ok(());
         };
         for name in methods {
@@ -66,12 +75,21 @@ impl Experiment {
             0..4 => String::new(),
             count => format!("; {} fits", 1 << count.ilog2()),
         };
+        let at_once = match method.plan().micro_batch {
+            Some(most) if most < batch => format!(" in micro-batches of {most}"),
+            _ => String::new(),
+        };
         let problem = format!(
-            "expected to take {} of memory with batches of {batch}, this machine has {}",
+            "expected to take {} of memory with batches of {batch}{at_once}, this device has {}",
             in_words(expected),
             in_words(total)
         );
-        let hint = format!("choose a smaller plan.batch_size{fitting}, data.size or encoder.width");
+        let smaller =
+            format!("choose a smaller plan.batch_size{fitting}, data.size or encoder.width");
+        let hint = match self.fitting_micro_batch(method, total) {
+            Some(most) => format!("--micro-batch {most} fits, and takes longer; or {smaller}"),
+            None => smaller,
+        };
         Ok(Error::recipe(format!("pretrain.{name}"), problem, hint))
     }
 
@@ -83,7 +101,7 @@ impl Experiment {
         let expected = self.expected_memory(method)?;
         if device::name(&context.device) == "cpu" && expected > available {
             let text = format!(
-                "expected to take {} of memory, {} are free: a smaller plan.batch_size takes less",
+                "expected to take {} of memory, {} are free: --micro-batch or a smaller plan.batch_size takes less",
                 in_words(expected),
                 in_words(available)
             );

@@ -7,6 +7,12 @@ pub mod layer;
 pub mod model;
 pub mod norm;
 pub mod resnet;
+mod shards;
+
+#[cfg(all(test, feature = "flex"))]
+pub(crate) use engine::tests::Turn;
+#[cfg(test)]
+pub(crate) use shards::in_one_graph;
 
 pub use average::{moving_average, unshared};
 pub(crate) use engine::weights_replaced;
@@ -19,3 +25,4 @@ pub use layer::{Conv, Linear};
 pub use model::{Backbone, Classifier};
 pub use norm::{BatchNorm, Mode, Route, RouteNorm, Statistics};
 pub use resnet::{Depth, Encoder, EncoderConfig, Normalize, Stem};
+pub use shards::{Deferred, Shards};

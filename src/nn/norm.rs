@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::average::unshared;
 use super::engine;
+use super::shards::{Deferred, Shards};
 use crate::error::{Error, Result, nearest};
 
 const MOMENTUM: f64 = 0.1;
@@ -65,17 +66,68 @@ pub enum Mode<'a> {
     Eval,
     /// The batch's; the running ones are left alone (attacks in training mode).
     Batch,
-    /// The batch's, collected for [`Statistics::absorb_into`].
+    /// The batch's, collected for [`Statistics::absorb_into`]. Where the batch is cut into shards, encoders take those of
+    /// each shard, and what is collected is their mean.
     Train(&'a mut Statistics),
 }
 
-/// Batch statistics seen in a training step, in the order of the forward passes.
+/// What a training step collects in its forward passes, in their order: batch statistics, and, where batches are cut
+/// into shards, the passes whose way back is still to be gone.
 #[derive(Default)]
 pub struct Statistics {
     seen: HashMap<ParamId, Vec<Tensor<1>>>,
+    shards: Shards,
+    deferred: Vec<Deferred>,
 }
 
 impl Statistics {
+    /// For a step whose batch passes the encoder in these shards.
+    pub fn in_shards(shards: Shards) -> Self {
+        Self {
+            shards,
+            ..Self::default()
+        }
+    }
+
+    /// The cut of the batch.
+    pub fn shards(&self) -> Shards {
+        self.shards
+    }
+
+    /// Keeps a pass whose way back is still to be gone.
+    pub(super) fn defer(&mut self, pass: Deferred) {
+        self.deferred.push(pass);
+    }
+
+    /// Takes the passes whose way back is still to be gone.
+    pub fn take_deferred(&mut self) -> Vec<Deferred> {
+        std::mem::take(&mut self.deferred)
+    }
+
+    /// Adds the statistics of one view from those of its shards: their means, weighted by the numbers of images.
+    pub(super) fn push_means(&mut self, of_shards: Vec<Self>) {
+        let sizes: Vec<f64> = (self.shards.ranges().iter())
+            .map(|images| images.len() as f64)
+            .collect();
+        let all: f64 = sizes.iter().sum();
+        let mut means: HashMap<ParamId, Vec<Tensor<1>>> = HashMap::new();
+        for (of_shard, size) in of_shards.into_iter().zip(sizes) {
+            for (id, values) in of_shard.seen {
+                let parts = values.into_iter().map(|value| value * (size / all));
+                match means.remove(&id) {
+                    None => means.insert(id, parts.collect()),
+                    Some(sums) => {
+                        let sums = sums.into_iter().zip(parts);
+                        means.insert(id, sums.map(|(sum, part)| sum + part).collect())
+                    }
+                };
+            }
+        }
+        for (id, values) in means {
+            self.seen.entry(id).or_default().extend(values);
+        }
+    }
+
     fn push(&mut self, running: &Param<Tensor<1>>, value: Tensor<1>) {
         self.seen.entry(running.id).or_default().push(value.inner());
     }

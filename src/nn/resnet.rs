@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::engine;
 use super::layer::Conv;
-use super::norm::{BatchNorm, Mode, Route, RouteNorm};
+use super::norm::{BatchNorm, Mode, Route, RouteNorm, Statistics};
+use super::shards::{Deferred, Shards, leaf, share_one_graph};
 
 /// The usual depths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -442,9 +443,48 @@ impl Encoder {
         self.normalize.as_ref()
     }
 
+    /// Images to features; in [`Mode::Train`] by the statistics' shards, which leave the way back of each to later.
+    ///
     /// # Shapes
     /// `[batch, channels, height, width]` in [0, 1] to `[batch, features]`.
     pub fn features(&self, images: Tensor<4>, route: Route, mode: &mut Mode) -> Tensor<2> {
+        match mode {
+            Mode::Train(statistics) if statistics.shards() != Shards::Whole => {
+                self.features_in_shards(images, route, statistics)
+            }
+            _ => self.pass(images, route, mode),
+        }
+    }
+
+    /// Features of all shards, as a leaf of the loss's graph where gradients of the weights are tracked.
+    fn features_in_shards(
+        &self,
+        images: Tensor<4>,
+        route: Route,
+        statistics: &mut Statistics,
+    ) -> Tensor<2> {
+        let is_tracked = self.conv1.weight.val().is_autodiff();
+        let later = is_tracked && !share_one_graph();
+        let first = if later { self.valid() } else { self.clone() };
+        let mut of_shards = Vec::new();
+        let features = statistics.shards().map(images.clone(), |images| {
+            let mut own = Statistics::default();
+            let features = first.pass(images, route, &mut Mode::Train(&mut own));
+            of_shards.push(own);
+            features
+        });
+        statistics.push_means(of_shards);
+        if !later {
+            return features;
+        }
+        let (features, encoder) = (leaf(features), self.clone());
+        let again = move |images| encoder.pass(images, route, &mut Mode::Batch);
+        statistics.defer(Deferred::new(images, features.clone(), again));
+        features
+    }
+
+    /// One forward pass of all images.
+    fn pass(&self, images: Tensor<4>, route: Route, mode: &mut Mode) -> Tensor<2> {
         let images = Normalize::apply(self.normalize.as_ref(), images);
         let x = self.conv1.forward(engine::inside(images));
         let x = self.bn1.forward(x, None, true, route, mode);

@@ -14,7 +14,7 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Method, Trained, Trainer, ViewAttack, frozen_embedding};
+use super::{Method, Trained, Trainer, ViewAttack, frozen_features};
 use crate::check::Check;
 use crate::data::Images;
 use crate::data::augment::Strong;
@@ -87,6 +87,13 @@ impl Method for AclSettings {
         }
     }
 
+    fn stacked(&self) -> usize {
+        match self.streams {
+            Streams::AdversarialStandard => 1,
+            Streams::Dual | Streams::AdversarialAdversarial => 2,
+        }
+    }
+
     fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
         let (inputs, step_size) = (trainer.inputs, self.attack_step_size.as_ref());
         let objective = Acl {
@@ -115,16 +122,18 @@ impl Objective for Acl<'_> {
             to_tensor(view, step.device)
         };
         let views = [view(), view()];
-        let temperature = settings.temperature;
+        let (temperature, shards) = (settings.temperature, step.shards());
         let mut mode = Mode::Train(step.statistics);
 
         if settings.streams == Streams::AdversarialStandard {
             let [first, second] = views;
-            let target = frozen_embedding(step.detached, Route::Normal)(second.clone());
+            let clean = frozen_features(step.detached, Route::Normal);
+            let project = |z| step.detached.project(z, &mut Mode::Eval);
+            let target = project(shards.map(second.clone(), clean));
             let fixed = FixedViews::new(vec![target], temperature);
-            let embed = frozen_embedding(step.detached, Route::Pgd);
-            let loss = |x| fixed.contrastive(embed(x));
-            let attacked = self.attack.maximize(loss, &first, step.rng);
+            let features = frozen_features(step.detached, Route::Pgd);
+            let gradient = shards.gradient_of(features, |z| fixed.contrastive(project(z)));
+            let attacked = self.attack.maximize(gradient, &first, step.rng);
             let [adversarial, one] = step.tracked.forward(attacked, Route::Pgd, &mut mode);
             let [clean, other] = (step.tracked).forward(second.clone(), Route::Normal, &mut mode);
             step.seen.add(&first, [adversarial]);
@@ -135,8 +144,10 @@ impl Objective for Acl<'_> {
             };
         }
         let both = Tensor::cat(views.to_vec(), 0);
-        let loss = joint_loss(step.detached, temperature);
-        let attacked = self.attack.maximize(loss, &both, step.rng);
+        // BatchNorm does not mix images in evaluation mode, so both views can be one batch.
+        let features = frozen_features(step.detached, Route::Pgd);
+        let gradient = shards.gradient_of(features, joint_loss(step.detached, temperature));
+        let attacked = self.attack.maximize(gradient, &both, step.rng);
         // Both views of a stream are one batch, so that BatchNorm's statistics are of both.
         let mut stream = |both, route| {
             let [features, projections] = step.tracked.forward(both, route, &mut mode);
@@ -159,11 +170,10 @@ impl Objective for Acl<'_> {
     }
 }
 
-/// The contrastive loss of two views, concatenated along the batch, on the route `pgd` in
-/// evaluation mode.
-///
-/// BatchNorm does not mix images in that mode, so both views can be one batch.
-pub(crate) fn joint_loss(model: &Backbone, temperature: f64) -> impl Fn(Tensor<4>) -> Tensor<1> {
-    let embed = frozen_embedding(model, Route::Pgd);
-    move |both| contrastive(embed(both).chunk(2, 0), temperature)
+/// The contrastive loss of the features of two views, concatenated along the batch, in evaluation mode.
+pub(crate) fn joint_loss(model: &Backbone, temperature: f64) -> impl Fn(Tensor<2>) -> Tensor<1> {
+    move |both| {
+        let projections = model.project(both, &mut Mode::Eval);
+        contrastive(projections.chunk(2, 0), temperature)
+    }
 }

@@ -136,19 +136,12 @@ pub struct AdvCl<'a> {
     high_frequency: Option<HighFrequency>,
 }
 
-/// The pseudo-label term of a view (equation 5): mean cross-entropy over the cluster heads.
+/// The pseudo-label term of a view's features (equation 5): mean cross-entropy over the cluster heads.
 pub fn cluster_term(
     model: &Backbone,
-    view: Tensor<4>,
+    features: &Tensor<2>,
     labels: &[Tensor<1, Int>],
-    mode: &mut Mode,
 ) -> Tensor<1> {
-    let features = model.encoder.features(view, Route::PgdCe, mode);
-    cluster_loss(model, &features, labels)
-}
-
-/// The pseudo-label term of a view's features.
-fn cluster_loss(model: &Backbone, features: &Tensor<2>, labels: &[Tensor<1, Int>]) -> Tensor<1> {
     mean_cross_entropy(model.cluster_logits(features), labels)
 }
 
@@ -184,6 +177,7 @@ impl Objective for AdvCl<'_> {
             weak,
             ..
         } = self.settings;
+        let shards = step.shards();
         let (rng, indices) = (step.rng, step.indices);
         let mut mode = Mode::Train(step.statistics);
 
@@ -216,11 +210,16 @@ impl Objective for AdvCl<'_> {
         let fixed = clean.iter().cloned().map(Tensor::inner).collect();
         let fixed = FixedViews::new(fixed, *temperature);
 
-        let loss = |x| fixed.contrastive(step.detached.embed(x, Route::Pgd, &mut Mode::Batch));
-        let x_cl = self.attack.maximize(loss, &original, rng);
+        let detached = step.detached;
+        let features =
+            |route| move |x: Tensor<4>| (detached.encoder).features(x, route, &mut Mode::Batch);
+        let loss = |z| fixed.contrastive(detached.project(z, &mut Mode::Batch));
+        let gradient = shards.gradient_of(features(Route::Pgd), loss);
+        let x_cl = self.attack.maximize(gradient, &original, rng);
         let x_ce = (!labels.is_empty()).then(|| {
-            let loss = |x| cluster_term(step.detached, x, &labels, &mut Mode::Batch);
-            self.attack.maximize(loss, &original, rng)
+            let loss = |z| cluster_term(detached, &z, &labels);
+            let gradient = shards.gradient_of(features(Route::PgdCe), loss);
+            self.attack.maximize(gradient, &original, rng)
         });
 
         let mut views = clean;
@@ -236,7 +235,7 @@ impl Objective for AdvCl<'_> {
             };
         };
         let features = (step.tracked.encoder).features(x_ce, Route::PgdCe, &mut mode);
-        let cluster = cluster_loss(step.tracked, &features, &labels);
+        let cluster = cluster_term(step.tracked, &features, &labels);
         from_original.push(features);
         step.seen.add(&original, from_original);
         Loss {

@@ -72,6 +72,10 @@ impl Method for DeaclSettings {
         2
     }
 
+    fn stacked(&self) -> usize {
+        2
+    }
+
     fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
         let (inputs, step_size) = (trainer.inputs, self.attack_step_size.as_ref());
         let teacher = inputs.source.expect("the method names a source");
@@ -114,11 +118,13 @@ impl Objective for Deacl<'_> {
         let settings = self.settings;
         let images = settings.weak.apply(self.images, step.indices, step.rng);
         let images = to_tensor(images, step.device);
-        let teacher = self.teacher.features(images.clone());
+        let shards = step.shards();
+        let teacher = shards.map(images.clone(), |x| self.teacher.features(x));
 
         let student = FrozenEncoder::new(&step.detached.encoder, Route::Normal);
-        let loss = |x| attack_loss(student.features(x), teacher.clone());
-        let attacked = self.attack.maximize(loss, &images, step.rng);
+        let loss = |z| attack_loss(z, teacher.clone());
+        let gradient = shards.gradient_of(|x| student.features(x), loss);
+        let attacked = self.attack.maximize(gradient, &images, step.rng);
 
         let mut mode = Mode::Train(step.statistics);
         let encoder = &step.tracked.encoder;

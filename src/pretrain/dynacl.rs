@@ -16,7 +16,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{HasEncoder, Method, Trained, Trainer, ViewAttack, frozen_embedding};
+use super::{HasEncoder, Method, Trained, Trainer, ViewAttack, frozen_features};
 use crate::check::Check;
 use crate::data::Images;
 use crate::data::augment::{Jitter, Strong};
@@ -135,6 +135,11 @@ impl Method for DynAclSettings {
         2
     }
 
+    // Those that are attacked together.
+    fn stacked(&self) -> usize {
+        2
+    }
+
     fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
         let (inputs, step_size) = (trainer.inputs, self.attack_step_size.as_ref());
         let objective = DynAcl {
@@ -195,17 +200,24 @@ impl Objective for DynAcl<'_> {
         let (first, second) = (view(), view());
         let unattacked = first.clone();
 
-        let online = frozen_embedding(&step.detached.online, Route::Pgd);
-        let average = frozen_embedding(&step.detached.average, Route::Pgd);
+        let WithAverage { online, average } = step.detached;
+        let features = [online, average].map(|model| frozen_features(model, Route::Pgd));
         let count = first.dims()[0];
         // BatchNorm does not mix images in evaluation mode, so the attack may change both views as
         // one batch.
-        let loss = |x: Tensor<4>| {
-            let (first, second) = (x.clone().narrow(0, 0, count), x.narrow(0, count, count));
-            contrastive(vec![online(first), average(second)], temperature)
+        let both_features = |both: Tensor<4>| {
+            let views = both.chunk(2, 0).into_iter();
+            let each = views.zip(&features).map(|(view, features)| features(view));
+            Tensor::cat(each.collect(), 0)
         };
+        let loss = |both: Tensor<2>| {
+            let views = both.chunk(2, 0).into_iter().zip([online, average]);
+            let views = views.map(|(view, model)| model.project(view, &mut Mode::Eval));
+            contrastive(views.collect(), temperature)
+        };
+        let gradient = step.shards().gradient_of(both_features, loss);
         let both = Tensor::cat(vec![first.clone(), second.clone()], 0);
-        let attacked = self.attack.maximize(loss, &both, step.rng);
+        let attacked = self.attack.maximize(gradient, &both, step.rng);
 
         let mut mode = Mode::Train(step.statistics);
         let mut stream = |first, second, route| {

@@ -1,7 +1,7 @@
 //! Estimate of the memory that pretraining takes.
 
 use super::Method;
-use crate::nn::EncoderConfig;
+use crate::nn::{EncoderConfig, Shards};
 
 /// Share by which the estimate may be off, either way; see RESULTS.md.
 pub const MARGIN: f64 = 0.3;
@@ -15,21 +15,41 @@ const WORKED_ON: f64 = 3.5;
 /// Copies of every weight: kept, tracked, gradient, momentum, and what the kernels pack of them for either direction.
 const COPIES: f64 = 10.0;
 
-/// Peak memory in bytes of pretraining an encoder by `method` on `images` images of `[channels, height, width]`, where
-/// `held` bytes of pixels are in memory. For the CPU: intermediate results of all forward passes that one step keeps, weights
-/// with their gradients and momentum, pixels. The constants were fitted to measured runs.
-pub fn peak(
+/// Copies of every weight beside those with micro-batches: sums of gradients, of a shard and of all.
+const SUMS: f64 = 2.0;
+/// Copies of a batch's pixels beside the views that are kept with micro-batches: what augmentation and attack work on.
+const PICTURES: f64 = 6.0;
+
+/// Peak memory in bytes of pretraining an encoder by `method` on images of `[channels, height, width]`, where `held` bytes of
+/// pixels are in memory. For the CPU: intermediate results of all forward passes that one step keeps, weights with their
+/// gradients and momentum, pixels. The constants were fitted to measured runs.
+pub fn peak(method: &dyn Method, encoder: &EncoderConfig, shape: [usize; 3], held: usize) -> u64 {
+    peak_with(method, method.plan().micro_batch, encoder, shape, held)
+}
+
+/// [`peak`] with other micro-batches than the plan's: one pass of one of them is kept at a time, and the views of the batch.
+pub fn peak_with(
     method: &dyn Method,
+    micro_batch: Option<usize>,
     encoder: &EncoderConfig,
     [channels, height, width]: [usize; 3],
     held: usize,
 ) -> u64 {
-    let batch = method.plan().batch_size as f64;
-    let kept = encoder.kept_values(channels, [height, width]) as f64;
+    let batch = method.plan().batch_size;
+    let kept = KEPT * encoder.kept_values(channels, [height, width]) as f64;
+    let worked_on = WORKED_ON * encoder.largest_values([height, width]) as f64;
     let weights = encoder.values(channels, method.routes()) as f64;
-    let largest = encoder.largest_values([height, width]) as f64;
-    let each = KEPT * kept * method.passes() as f64 + WORKED_ON * largest;
-    let values = batch * each + COPIES * weights;
+    let passes = method.passes() as f64;
+    let values = match micro_batch {
+        None => batch as f64 * (kept * passes + worked_on) + COPIES * weights,
+        Some(most) => {
+            let shards = Shards::new(batch, Some(most)).ranges();
+            let largest = shards.iter().map(|images| images.len()).max();
+            let at_once = (largest.unwrap_or(batch) * method.stacked()) as f64;
+            let pictures = (passes + PICTURES) * (channels * height * width) as f64;
+            at_once * (kept + worked_on) + batch as f64 * pictures + (COPIES + SUMS) * weights
+        }
+    };
     (PROGRAM + 4.0 * values + held as f64) as u64
 }
 

@@ -13,6 +13,8 @@ pub mod deacl;
 pub mod dynacl;
 pub mod dynacl_plus_plus;
 pub mod memory;
+#[cfg(all(test, feature = "flex"))]
+mod micro_tests;
 mod pull;
 mod registry;
 pub mod rocl;
@@ -29,7 +31,7 @@ use crate::attack::{Ball, Pgd};
 use crate::check::Check;
 use crate::data::Images;
 use crate::error::Result;
-use crate::nn::{Backbone, FrozenEncoder, Mode, Route};
+use crate::nn::{Backbone, FrozenEncoder, Route};
 use crate::pixels::Pixels;
 use crate::train::Plan;
 
@@ -104,6 +106,11 @@ pub trait Method {
     /// Number of forward passes of a batch whose intermediate results are kept at once: those of its loss.
     fn passes(&self) -> usize;
 
+    /// Largest number of views of an image that pass an encoder together.
+    fn stacked(&self) -> usize {
+        1
+    }
+
     /// The BatchNorm branch that downstream tasks use.
     fn route(&self) -> Route {
         Route::Normal
@@ -132,20 +139,21 @@ impl ViewAttack {
         }
     }
 
-    /// The views attacked through `loss`, from a random start; see [`Pgd::maximize`].
+    /// The views attacked along `gradient`, from a random start; [`Shards::gradient_of`](crate::nn::Shards::gradient_of) makes such a function.
     pub(crate) fn maximize(
         &self,
-        loss: impl FnMut(Tensor<4>) -> Tensor<1>,
+        gradient: impl FnMut(Tensor<4>) -> Tensor<4>,
         views: &Tensor<4>,
         rng: &mut ChaCha8Rng,
     ) -> Tensor<4> {
-        self.pgd.maximize(loss, views, self.ball, rng)
+        let start = self.ball.random_start(views, rng);
+        self.pgd.ascend(gradient, start, views, self.ball)
     }
 }
 
-/// The function from images to projections in evaluation mode, with BatchNorm folded into the
-/// weights; for attacks on a network whose statistics are fixed.
-pub(crate) fn frozen_embedding(model: &Backbone, route: Route) -> impl Fn(Tensor<4>) -> Tensor<2> {
+/// The function from images to features in evaluation mode, with BatchNorm folded into the weights; for attacks on a
+/// network whose statistics are fixed.
+pub(crate) fn frozen_features(model: &Backbone, route: Route) -> impl Fn(Tensor<4>) -> Tensor<2> {
     let encoder = FrozenEncoder::new(&model.encoder, route);
-    move |images| model.project(encoder.features(images), &mut Mode::Eval)
+    move |images| encoder.features(images)
 }

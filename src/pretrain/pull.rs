@@ -43,13 +43,16 @@ impl<O: Objective> Objective for Pulled<'_, O> {
         let Some((start, weight)) = &self.start else {
             return self.objective.loss(step);
         };
-        let mut seen = Seen::wanted();
+        let (mut seen, shards) = (Seen::wanted(), step.shards());
         let Loss { total, mut parts } = self.objective.loss(Step {
             seen: &mut seen,
             ..step
         });
         let groups = seen.into_groups().into_iter();
-        let groups = groups.map(|(clean, views)| (start.features(clean), views));
+        let groups = groups.map(|(clean, views)| {
+            let held = shards.map(clean, |clean| start.features(clean));
+            (held, views)
+        });
         let Some(term) = pull_term(groups.collect()) else {
             return Loss { total, parts };
         };

@@ -15,7 +15,7 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Method, Trained, Trainer, ViewAttack, frozen_embedding};
+use super::{Method, Trained, Trainer, ViewAttack, frozen_features};
 use crate::check::Check;
 use crate::data::Images;
 use crate::data::augment::Strong;
@@ -69,6 +69,10 @@ impl Method for RoclSettings {
         5
     }
 
+    fn stacked(&self) -> usize {
+        3
+    }
+
     fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
         let (inputs, step_size) = (trainer.inputs, self.attack_step_size.as_ref());
         let objective = Rocl {
@@ -98,10 +102,13 @@ impl Objective for Rocl<'_> {
         };
         let (first, target) = (view(), view());
         let temperature = settings.temperature;
-        let embed = frozen_embedding(step.detached, Route::Normal);
-        let fixed = FixedViews::new(vec![embed(target.clone())], temperature);
-        let loss = |x| fixed.contrastive(embed(x));
-        let attacked = self.attack.maximize(loss, &first, step.rng);
+        let shards = step.shards();
+        let features = frozen_features(step.detached, Route::Normal);
+        let project = |z| step.detached.project(z, &mut Mode::Eval);
+        let fixed = project(shards.map(target.clone(), &features));
+        let fixed = FixedViews::new(vec![fixed], temperature);
+        let gradient = shards.gradient_of(features, |z| fixed.contrastive(project(z)));
+        let attacked = self.attack.maximize(gradient, &first, step.rng);
 
         let mut mode = Mode::Train(step.statistics);
         let mut term = |views: Vec<Tensor<4>>| {

@@ -39,6 +39,7 @@ pub fn full() -> Recipe {
             "checkpoint.minutes = 5.0",
             "pretrain.acl.init = './weights.safetensors'",
             "pretrain.acl.pull = 0.5",
+            "pretrain.acl.plan.micro_batch = 10",
             "evaluate.attack = 'autoattack'",
             "evaluate.attack_limit = 10",
             "evaluate.measure_limit = 10",

@@ -16,7 +16,7 @@ use crate::cluster::ClusterSettings;
 use crate::data::{self, Channels, Damaged, Fit, Interpolation, Reading, Size};
 use crate::error::{Error, Result, nearest};
 use crate::files;
-use crate::finetune::Finetune;
+use crate::finetune::{Finetune, Trains};
 use crate::nn::{EncoderConfig, Precision};
 use crate::pixels::Pixels;
 use crate::pretrain::Pretrain;
@@ -423,6 +423,22 @@ impl Recipe {
         self.sources()
             .filter(move |source| !embedded(source))
             .chain(self.files())
+    }
+
+    /// Overrides that let at most `most` images pass an encoder at once: a `micro_batch` for every plan that trains one by
+    /// larger batches.
+    pub fn micro_batches(&self, most: usize) -> Vec<String> {
+        let pretrain = self.pretrain.entries().iter();
+        let pretrain = pretrain.map(|entry| ("pretrain", &entry.name, entry.method().plan()));
+        let finetune = self.finetune.entries().iter().filter_map(|entry| {
+            let plan = entry.settings.plan.as_ref()?;
+            (entry.trains() == Trains::Everything).then_some(("finetune", &entry.name, plan))
+        });
+        pretrain
+            .chain(finetune)
+            .filter(|(_, _, plan)| plan.batch_size > most)
+            .map(|(table, name, _)| format!("{table}.{name:?}.plan.micro_batch = {most}"))
+            .collect()
     }
 
     /// Text of the recipe, every key written out.

@@ -301,6 +301,26 @@ impl Model {
         weights::serialize(path, &tensors, &metadata)
     }
 
+    /// [`Model::load`] of a model for images of this shape: `[channels, height, width]`.
+    ///
+    /// # Errors
+    /// As there; [`Error::Model`] for a model of other images.
+    pub fn load_for(
+        path: &Path,
+        [channels, height, width]: [usize; 3],
+        device: &Device,
+    ) -> Result<Self> {
+        let model = Self::load(path, device)?;
+        let found = (model.info.channels, model.info.image_size);
+        let expected = (channels, [height, width]);
+        if found != expected {
+            let problem = format!("expected a model of images {expected:?}, found {found:?}");
+            let hint = "name a model of images of the same channels and size";
+            return Err(Error::model(path, problem, hint));
+        }
+        Ok(model)
+    }
+
     /// Reads a model file, strictly.
     ///
     /// # Errors

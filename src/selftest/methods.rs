@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::loss::{BASE_TEMPERATURE, FixedViews, contrastive};
 use crate::nn::{Backbone, Mode, Route, moving_average};
 use crate::pretrain::dynacl::DynAclSettings;
-use crate::pretrain::{acl, deacl, frozen_embedding, rocl};
+use crate::pretrain::{acl, deacl, frozen_features, rocl};
 use crate::tensor::to_vec;
 use crate::train::{Optimizer, Plan, Schedule, Sgd, named_gradients};
 use crate::weights;
@@ -82,8 +82,9 @@ impl Setting {
 pub fn acl(file: &mut Golden) -> Result<()> {
     let setting = Setting::read(file)?;
     let (temperature, scale) = (setting.temperature, setting.scale);
+    let features = frozen_features(&setting.model, Route::Pgd);
     let objective = acl::joint_loss(&setting.model, temperature);
-    setting.compare_attack(file, 2, |x| objective(x) * scale)?;
+    setting.compare_attack(file, 2, |x| objective(features(x)) * scale)?;
 
     let tracked = setting.model.clone().train();
     let steps = setting.steps;
@@ -121,7 +122,8 @@ pub fn rocl(file: &mut Golden) -> Result<()> {
     let setting = Setting::read(file)?;
     let (temperature, scale) = (setting.temperature, setting.scale);
     let [first, target] = setting.views.clone();
-    let embed = frozen_embedding(&setting.model, Route::Normal);
+    let features = frozen_features(&setting.model, Route::Normal);
+    let embed = |x| setting.model.project(features(x), &mut Mode::Eval);
     let fixed = FixedViews::new(vec![embed(target.clone())], temperature);
     // Each anchor of a pair has one positive, so the sum over positives is the mean.
     setting.compare_attack(file, 1, |x| fixed.contrastive(embed(x)) * scale)?;
@@ -235,6 +237,7 @@ pub fn dynacl(file: &mut Golden) -> Result<()> {
                 weight_decay: 0.0,
                 optimizer: Optimizer::Sgd,
                 stretched: Vec::new(),
+                micro_batch: None,
             },
             temperature: 0.5,
             period,

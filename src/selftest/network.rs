@@ -186,7 +186,10 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
     let heads = counts.len() as f64;
     // The golden attack maximizes the sum over the heads, which has the mean's direction.
     let objective_cl = |x| fixed.contrastive(model.embed(x, Route::Pgd, &mut Mode::Batch)) * scale;
-    let objective_ce = |x| cluster_term(&model, x, &labels, &mut Mode::Batch) * heads;
+    let objective_ce = |x| {
+        let features = (model.encoder).features(x, Route::PgdCe, &mut Mode::Batch);
+        cluster_term(&model, &features, &labels) * heads
+    };
 
     let objectives: [(&str, &dyn Fn(Tensor<4>) -> Tensor<1>); 2] =
         [("cl", &objective_cl), ("ce", &objective_ce)];

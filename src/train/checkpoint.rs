@@ -9,7 +9,8 @@ use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::Loss;
-use super::sgd::{Plan, Sgd, ids};
+use super::gradients::ids;
+use super::sgd::{Plan, Sgd};
 use crate::error::{Error, Result, first_difference};
 use crate::session::Event;
 use crate::tensor::to_vec;

@@ -1,140 +1,24 @@
 //! The one training loop. It knows an [`Objective`], never which.
 
 mod checkpoint;
+mod gradients;
+mod objective;
 mod sgd;
+mod step;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use burn::module::Module;
-use burn::tensor::{Device, Tensor};
-use rand::rngs::ChaCha8Rng;
-
 use crate::error::{Error, Result};
-use crate::nn::{self, Statistics};
 use crate::session::{Context, Event};
-use crate::{device, random};
+use crate::{device, nn, random};
 
 pub use checkpoint::{Checkpoint, LastEpoch, Position, Resume};
-pub use sgd::{Optimizer, Plan, Schedule, Sgd, named_gradients};
-
-/// Features of a step's views, for a term that is added to the loss of any objective on an encoder.
-#[derive(Default)]
-pub struct Seen {
-    wanted: bool,
-    groups: Vec<(Tensor<4>, Vec<Tensor<2>>)>,
-}
-
-impl Seen {
-    /// Collects features; the default passes over them.
-    pub fn wanted() -> Self {
-        Self {
-            wanted: true,
-            groups: Vec::new(),
-        }
-    }
-
-    /// Takes the features of views, with gradients, of which all were `clean` before an attack or a filter, or are that
-    /// still.
-    ///
-    /// # Shapes
-    /// `clean` `[batch, channels, height, width]`, each of `views` `[batch, features]`.
-    pub fn add(&mut self, clean: &Tensor<4>, views: impl IntoIterator<Item = Tensor<2>>) {
-        if self.wanted {
-            let views = views.into_iter().collect();
-            self.groups.push((clean.clone(), views));
-        }
-    }
-
-    /// Clean images, and the features of their views.
-    pub fn into_groups(self) -> Vec<(Tensor<4>, Vec<Tensor<2>>)> {
-        self.groups
-    }
-}
-
-/// What a training step is given.
-pub struct Step<'a, M> {
-    /// The model that tracks gradients of its weights; the loss is computed with it.
-    pub tracked: &'a M,
-    /// The same weights without autodiff, for attacks, which need no gradient of the weights.
-    pub detached: &'a M,
-    /// Which images.
-    pub indices: &'a [usize],
-    /// Counted from 0.
-    pub epoch: usize,
-    /// This step's generator.
-    pub rng: &'a mut ChaCha8Rng,
-    /// Where tensors live.
-    pub device: &'a Device,
-    /// Takes the batch statistics that the running ones shall follow.
-    pub statistics: &'a mut Statistics,
-    /// Takes the features of the views.
-    pub seen: &'a mut Seen,
-}
-
-/// A loss and its named parts, each `[1]`.
-pub struct Loss {
-    /// What is differentiated.
-    pub total: Tensor<1>,
-    /// For people and logs.
-    pub parts: Vec<(&'static str, Tensor<1>)>,
-}
-
-/// A way to train a model: it owns its images, its views and its attack.
-pub trait Objective {
-    /// What is trained.
-    type Model: Module;
-    /// The loss of one batch.
-    fn loss(&self, step: Step<Self::Model>) -> Loss;
-
-    /// Named figures of the model after an epoch, counted from 0, for the log; `stage` is the stage's name.
-    ///
-    /// # Errors
-    /// [`Error::Interrupted`] when asked to stop.
-    fn after_epoch(
-        &self,
-        _stage: &str,
-        _model: &Self::Model,
-        _epoch: usize,
-        _context: &mut Context,
-    ) -> Result<Vec<(&'static str, f32)>> {
-        Ok(Vec::new())
-    }
-
-    /// Changes the model beside what gradients do: after the loss, before the update.
-    fn before_update(&self, model: Self::Model) -> Self::Model {
-        model
-    }
-}
-
-/// One step: the loss of a batch, its gradients, the update of weights and of running statistics.
-pub fn update<O: Objective>(
-    objective: &O,
-    model: O::Model,
-    sgd: &mut Sgd,
-    lr: f64,
-    indices: &[usize],
-    (epoch, device): (usize, &Device),
-    rng: &mut ChaCha8Rng,
-) -> (O::Model, Loss) {
-    let mut statistics = Statistics::default();
-    let tracked = model.clone().train();
-    let loss = objective.loss(Step {
-        tracked: &tracked,
-        detached: &model,
-        indices,
-        epoch,
-        rng,
-        device,
-        statistics: &mut statistics,
-        seen: &mut Seen::default(),
-    });
-    let gradients = loss.total.backward();
-    let model = objective.before_update(model);
-    let model = sgd.step(lr, model, &tracked, &gradients);
-    (statistics.absorb_into(model), loss)
-}
+pub use gradients::{WeightGradients, named_gradients};
+pub use objective::{Loss, Objective, Seen, Step};
+pub use sgd::{Optimizer, Plan, Schedule, Sgd};
+pub use step::{Batch, Differentiated, differentiate, update};
 
 /// Trains `model` on `images` images by `plan`, from the checkpoint where there is one.
 ///
@@ -226,10 +110,14 @@ pub fn fit<O: Objective>(
             let mut rng = random::generator(context.seed, &format!("{stage}/step"), count);
             let progress = epoch as f64 + step as f64 / steps as f64;
             lr = plan.rate(progress);
-            let indices = &order[step * plan.batch_size..(step + 1) * plan.batch_size];
+            let batch = Batch {
+                indices: &order[step * plan.batch_size..(step + 1) * plan.batch_size],
+                epoch,
+                micro_batch: plan.micro_batch,
+                device: &context.device,
+            };
             let loss;
-            let at = (epoch, &context.device);
-            (model, loss) = update(objective, model, &mut sgd, lr, indices, at, &mut rng);
+            (model, loss) = update(objective, model, &mut sgd, lr, batch, &mut rng);
 
             // Reading a value waits for the device. A GPU has the next step to work on by then, while this thread makes the
             // views of the one after it; the CPU has nothing else to do.

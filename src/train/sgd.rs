@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{Gradients, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::gradients::WeightGradients;
 use crate::nn;
-use crate::tensor::to_vec;
-use crate::weights;
 
 /// Stochastic gradient descent with momentum and L2 weight decay, in PyTorch's form.
 ///
@@ -58,15 +57,15 @@ impl Sgd {
     /// Updates those parameters of `model` that have a gradient in `tracked`, the same model with
     /// autodiff.
     pub fn step<M: Module>(&mut self, lr: f64, model: M, tracked: &M, gradients: &Gradients) -> M {
-        let mut found = Collect {
-            gradients,
-            by_id: HashMap::new(),
-        };
-        tracked.visit(&mut found);
+        self.apply(lr, model, WeightGradients::of(tracked, gradients))
+    }
+
+    /// Updates those parameters of `model` that have a gradient.
+    pub fn apply<M: Module>(&mut self, lr: f64, model: M, gradients: WeightGradients) -> M {
         let mut update = Update {
             sgd: self,
             lr,
-            gradients: found.by_id,
+            gradients: gradients.by_id,
             convolutions: false,
         };
         let model = model.map(&mut update);
@@ -75,19 +74,6 @@ impl Sgd {
             nn::weights_replaced();
         }
         model
-    }
-}
-
-struct Collect<'a> {
-    gradients: &'a Gradients,
-    by_id: HashMap<ParamId, Tensor<1>>,
-}
-
-impl ModuleVisitor for Collect<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = param.val().grad(self.gradients) {
-            self.by_id.insert(param.id, gradient.reshape([-1]));
-        }
     }
 }
 
@@ -118,32 +104,6 @@ impl ModuleMapper for Update<'_> {
             (weight - velocity * self.lr).reshape(shape)
         })
     }
-}
-
-/// The gradients of those parameters that have one, by the parameters' published names.
-pub fn named_gradients<M: Module>(tracked: &M, gradients: &Gradients) -> HashMap<String, Vec<f32>> {
-    let mut found = Collect {
-        gradients,
-        by_id: HashMap::new(),
-    };
-    tracked.visit(&mut found);
-    let take = |(name, id): (String, ParamId)| Some((name, to_vec(found.by_id.remove(&id)?)));
-    ids(tracked).into_iter().filter_map(take).collect()
-}
-
-/// The parameters' identities, by their published names.
-pub(super) fn ids<M: Module>(model: &M) -> HashMap<String, ParamId> {
-    struct Ids(Vec<ParamId>);
-    impl ModuleVisitor for Ids {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.0.push(param.id);
-        }
-    }
-    let mut found = Ids(Vec::new());
-    model.visit(&mut found);
-    let mut names = Vec::new();
-    weights::visit(model, |name, _, _| names.push(name));
-    names.into_iter().zip(found.0).collect()
 }
 
 /// Schedule of the learning rate.
@@ -234,6 +194,13 @@ pub struct Plan {
     pub epochs: usize,
     /// Images in a step; the images that remain in an epoch are left out.
     pub batch_size: usize,
+    /// Most images of a batch that pass the encoder at once; all of them by default.
+    ///
+    /// Less memory and the gradient of the whole batch's loss, for more time: features are computed in parts, then again
+    /// for the way back (GradCache; Gao et al., 2021). BatchNorm sees each part for itself, and its running statistics
+    /// follow the mean of the parts', so results are not those without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_batch: Option<usize>,
     /// Largest learning rate of the schedule.
     pub lr: f64,
     /// Schedule of the learning rate.

@@ -7,6 +7,7 @@ mod bad_input;
 mod bad_models;
 mod bad_runs;
 mod begun;
+mod bench_recipe;
 mod cache;
 mod cli;
 mod compare;

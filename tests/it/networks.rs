@@ -81,6 +81,7 @@ pub fn plan(epochs: usize, lr: f64) -> Plan {
         weight_decay: 1e-4,
         optimizer: Optimizer::Sgd,
         stretched: Vec::new(),
+        micro_batch: None,
     }
 }
 

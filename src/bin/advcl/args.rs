@@ -90,6 +90,9 @@ pub struct Shared {
     /// Say more: accuracy by class, every checked quantity
     #[arg(short, long, global = true, display_order = 104)]
     pub verbose: bool,
+    /// Of the command: `MicroBatchArg`.
+    #[arg(skip)]
+    pub micro_batch: Option<usize>,
     /// Say nothing but results and errors
     #[arg(
         short,
@@ -159,7 +162,7 @@ pub enum Command {
     Pretrain(Pretrain),
     /// Cluster the standard encoder's features into pseudo-labels
     #[command(after_help = "Example: advcl cluster --run runs/a")]
-    Cluster(Run),
+    Cluster(Cluster),
     /// Make a classifier of each encoder in each of the recipe's modes, or of one in one
     #[command(after_help = "Example: advcl finetune --method advcl --mode slf --run runs/a")]
     Finetune(Finetune),
@@ -332,8 +335,26 @@ impl StaleArg {
     }
 }
 
+#[derive(Args, Clone, Copy)]
+pub struct MicroBatchArg {
+    /// Let at most N images pass an encoder at once in training: less memory, more time; sets plan.micro_batch wherever
+    /// plan.batch_size is larger
+    #[arg(long, value_name = "N")]
+    pub micro_batch: Option<usize>,
+}
+
 #[derive(Args)]
 pub struct Run {
+    #[command(flatten)]
+    pub recipe: RecipeArg,
+    #[command(flatten)]
+    pub stale: StaleArg,
+    #[command(flatten)]
+    pub micro: MicroBatchArg,
+}
+
+#[derive(Args)]
+pub struct Cluster {
     #[command(flatten)]
     pub recipe: RecipeArg,
     #[command(flatten)]
@@ -346,6 +367,8 @@ pub struct Pretrain {
     pub stage: Stage,
     #[command(flatten)]
     pub stale: StaleArg,
+    #[command(flatten)]
+    pub micro: MicroBatchArg,
 }
 
 #[derive(Args)]
@@ -354,6 +377,8 @@ pub struct Finetune {
     pub row: Row,
     #[command(flatten)]
     pub stale: StaleArg,
+    #[command(flatten)]
+    pub micro: MicroBatchArg,
 }
 
 #[derive(Args)]
@@ -596,6 +621,8 @@ pub struct Compare {
     pub recipe: RecipeArg,
     #[command(flatten)]
     pub stale: StaleArg,
+    #[command(flatten)]
+    pub micro: MicroBatchArg,
     /// How the tables are printed; all but text are written to the run folder too
     #[arg(long, value_enum)]
     pub format: Option<Format>,
@@ -728,12 +755,32 @@ pub enum Bench {
     /// Time the CPU kernels, layer by layer, in GFLOP/s, and the fastest matrix product
     #[command(after_help = "Example: advcl bench kernels --width 16 --batch 64")]
     Kernels(BenchSetup),
-    /// Time whole AdvCL steps (5 attack steps, K = 2, 10, 50, 100, 500) in images per second
-    #[command(after_help = "Example: advcl bench step --width 16 --batch 64")]
-    Step(BenchSetup),
+    /// Time a recipe's own training steps, with peak memory; without one, AdvCL's (5 attack steps, K = 2, 10, 50, 100, 500)
+    #[command(
+        after_help = "Example: advcl bench step quickstart --method advcl --micro-batch 32\n\n\
+        On random images: advcl bench step --width 16 --batch 64"
+    )]
+    Step(BenchStep),
     /// Time clean and PGD-20 predictions of a frozen encoder with a head in images per second
     #[command(after_help = "Example: advcl bench evaluate --width 16 --batch 64")]
     Evaluate(BenchSetup),
+}
+
+#[derive(Args)]
+pub struct BenchStep {
+    /// A shipped recipe's name, a file, or a run folder: its images are read, and a few of its steps taken
+    #[arg(conflicts_with_all = ["width", "batch", "size", "channels", "stem"])]
+    pub recipe: Option<String>,
+    /// Only this pretraining method of the recipe
+    #[arg(long, requires = "recipe")]
+    pub method: Option<String>,
+    /// Only this finetuning mode of the recipe, one that trains the encoder
+    #[arg(long, requires = "recipe", conflicts_with = "method")]
+    pub mode: Option<String>,
+    #[command(flatten)]
+    pub micro: MicroBatchArg,
+    #[command(flatten)]
+    pub setup: BenchSetup,
 }
 
 /// Sizes of a benchmark. The encoder is a ResNet-18; weights and images are random.
@@ -827,6 +874,23 @@ pub struct Inspect {
     /// Rows of the contact sheet
     #[arg(long, default_value_t = 10)]
     pub rows: usize,
+}
+
+impl Command {
+    /// Most images that shall pass an encoder at once, where the command trains and was told.
+    pub fn micro_batch(&self) -> Option<usize> {
+        let micro = match self {
+            Self::Run(what) => what.micro,
+            Self::Pretrain(what) => what.micro,
+            Self::Finetune(what) => what.micro,
+            Self::Compare(what) => what.micro,
+            Self::Bench {
+                what: Bench::Step(what),
+            } => what.micro,
+            _ => return None,
+        };
+        micro.micro_batch
+    }
 }
 
 impl Shared {

@@ -1,5 +1,7 @@
 //! `advcl bench`: benchmarks, as tables or JSON.
 
+mod recipe;
+
 use advcl::bench::{self, BatchNormSpeed, GemmPeak, KernelSpeeds, LayerSpeed, Setup, Timing};
 use advcl::{Error, device, nn};
 use anyhow::Result;
@@ -12,12 +14,19 @@ use crate::table::pairs;
 pub fn bench(what: &Bench, shared: &Shared) -> Result<()> {
     match what {
         Bench::Kernels(setup) => kernels(&timed(setup), shared),
-        Bench::Step(setup) => {
-            let device = device::open(&shared.device)?;
-            let outcome =
-                nn::with_precision(shared.precision(), || bench::step(&timed(setup), &device))?;
-            timing("step", &outcome, shared)
-        }
+        Bench::Step(what) => match &what.recipe {
+            Some(name) => recipe::steps(name, what, shared),
+            None => {
+                let device = device::open(&shared.device)?;
+                let setup = Setup {
+                    micro_batch: shared.micro_batch,
+                    ..timed(&what.setup)
+                };
+                let outcome =
+                    nn::with_precision(shared.precision(), || bench::step(&setup, &device))?;
+                timing("step", &outcome, shared)
+            }
+        },
         Bench::Evaluate(setup) => {
             let outcome = bench::evaluate(&timed(setup), &device::open(&shared.device)?)?;
             timing("clean and PGD-20", &outcome, shared)
@@ -29,6 +38,7 @@ fn timed(setup: &BenchSetup) -> Setup {
     Setup {
         width: setup.width,
         batch: setup.batch,
+        micro_batch: None,
         size: setup.size,
         channels: setup.channels,
         stem: setup.stem,
@@ -162,17 +172,24 @@ fn norm_row(speed: &BatchNormSpeed) -> Vec<String> {
     ]
 }
 
-fn timing_text(what: &str, outcome: &Timing, device: &str) -> String {
-    let uses = match nn::cpu_kernels() {
+/// A device, and how it computes: "cpu: avx2, winograd, 2 threads".
+fn device_text(device: &str, threads: usize) -> String {
+    match nn::cpu_kernels() {
         Some(kernels) if device.starts_with("cpu") => {
-            let uses = uses_text(kernels.instructions, kernels.algorithm(), outcome.threads);
+            let uses = uses_text(kernels.instructions, kernels.algorithm(), threads);
             format!("{device}: {uses}")
         }
         _ => device.to_owned(),
-    };
-    let memory = outcome
-        .peak_memory_mib
-        .map_or("–".to_owned(), |mib| format!("{mib:.0} MiB"));
+    }
+}
+
+fn mib_text(mib: Option<f64>) -> String {
+    mib.map_or("–".to_owned(), |mib| format!("{mib:.0} MiB"))
+}
+
+fn timing_text(what: &str, outcome: &Timing, device: &str) -> String {
+    let uses = device_text(device, outcome.threads);
+    let memory = mib_text(outcome.peak_memory_mib);
     let rows = [
         (
             "model",

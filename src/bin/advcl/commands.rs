@@ -31,6 +31,7 @@ use crate::{signals, table};
 
 pub fn dispatch(cli: &Cli) -> Result<()> {
     let mut shared = cli.shared.clone().with_options();
+    shared.micro_batch = cli.command.micro_batch();
     use_device(&mut shared)?;
     let shared = &shared;
     // Winograd is off by about 1e-5: fine for training, not for the last digit.
@@ -105,7 +106,7 @@ fn pretrain(what: &args::Pretrain, shared: &Shared) -> Result<()> {
     print_paths(&made, shared)
 }
 
-fn cluster(what: &args::Run, shared: &Shared) -> Result<()> {
+fn cluster(what: &args::Cluster, shared: &Shared) -> Result<()> {
     let access = Access {
         begun: true,
         purpose: Purpose::Train,

@@ -43,21 +43,40 @@ pub fn source<'a>(arg: &'a args::RecipeArg, shared: &'a Shared) -> Source<'a> {
 
 /// Reads the recipe of a command, and finds the run folder.
 pub fn resolve(arg: &args::RecipeArg, shared: &Shared) -> Result<(Recipe, PathBuf)> {
-    let (recipe, usual) = match source(arg, shared) {
+    let source = source(arg, shared);
+    let mut recipe = read(&source, &shared.set)?;
+    if let Some(most) = shared.micro_batch {
+        if most == 0 {
+            let problem = "expected 2 or more images, found 0";
+            let hint = "BatchNorm needs 2; leave the option out for whole batches";
+            return Err(Error::input("--micro-batch", problem, hint).into());
+        }
+        // Which tables there are is known with the recipe.
+        let set = [shared.set.clone(), recipe.micro_batches(most)].concat();
+        recipe = read(&source, &set)?;
+    }
+    let usual = match source {
         Source::Folder(folder) => {
-            let found = FolderRecipe::load(folder, &shared.set)?;
-            let recipe = found.expect("it has one").recipe;
             require_images(folder, &recipe)?;
-            (recipe, folder.to_path_buf())
+            folder.to_path_buf()
         }
         Source::Named(name) => {
             let stem = Path::new(name).file_stem();
             let stem = stem.map_or(name.to_owned(), |stem| stem.display().to_string());
-            let recipe = Recipe::load(name, &shared.set)?;
-            (recipe, Path::new("runs").join(stem))
+            Path::new("runs").join(stem)
         }
     };
     Ok((recipe, shared.run.clone().unwrap_or(usual)))
+}
+
+fn read(source: &Source, overrides: &[String]) -> Result<Recipe> {
+    Ok(match source {
+        Source::Folder(folder) => {
+            let found = FolderRecipe::load(folder, overrides)?;
+            found.expect("it has one").recipe
+        }
+        Source::Named(name) => Recipe::load(name, overrides)?,
+    })
 }
 
 /// Work that a command does in a run folder.

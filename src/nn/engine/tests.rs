@@ -31,12 +31,12 @@ const KINK: f64 = 1e-4;
 static TURN: Mutex<()> = Mutex::new(());
 
 /// Leaves the program's defaults behind, also when a test fails.
-pub(in crate::nn) struct Turn {
+pub(crate) struct Turn {
     _held: MutexGuard<'static, ()>,
 }
 
 impl Turn {
-    pub(in crate::nn) fn take() -> Self {
+    pub(crate) fn take() -> Self {
         Self {
             _held: TURN.lock().unwrap_or_else(PoisonError::into_inner),
         }

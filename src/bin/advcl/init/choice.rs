@@ -37,7 +37,6 @@ pub struct Choice {
     pub background: bool,
     /// Share of the training images that is kept for testing.
     pub test_share: Option<f64>,
-    pub classes: usize,
     /// Whether there are labels to learn from.
     pub labeled: bool,
     /// Images for pretraining, and for testing.
@@ -105,7 +104,6 @@ impl Choice {
             channels,
             background,
             test_share,
-            classes: scan.classes.len(),
             labeled,
             images,
             tested: tested + scan.images[1],

@@ -86,7 +86,7 @@ pub fn init(what: &args::Init, shared: &Shared) -> Result<()> {
     };
     let (_, recipe) = write(&choice, &heading)?;
     status("measuring a few steps of pretraining");
-    let measured = measure::measure(&recipe, &choice, &device)?;
+    let measured = measure::measure(&recipe, &device)?;
     let budget = what.budget.as_secs_f64();
     choice.epochs = choice.epochs_within(budget, &measured);
     let seconds = choice.seconds(&measured);
