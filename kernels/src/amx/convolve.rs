@@ -43,7 +43,7 @@ pub(super) fn convolve<T: Tiles>(
     }
     let width = packed.depth;
     let cells = |images: usize| plan.strips.count * plan.rows(images, SIDE) * width;
-    let at_once = images.unwrap_or_else(|| images_at_once(batch, cells(1) * size_of::<f32>()));
+    let at_once = images.unwrap_or_else(|| images_at_once(batch, cells(batch)));
     let shared = Shared::uninit(&mut result);
     for first in (0..batch).step_by(at_once) {
         let images = (first, batch.min(first + at_once));

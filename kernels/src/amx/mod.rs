@@ -18,8 +18,8 @@
 //! Rounding reads each value of the source once (4 bytes) and writes two bytes, which stay in the
 //! caches: images are taken in groups of at most 8 MiB. Each position of the kernel reads these two
 //! bytes again for each 32 columns, from the nearest caches where a task's rows fit there. The
-//! result is written once, as f32, with the epilogue. No sums over pixels leave the tiles; those of
-//! the weight's gradient do, after every 512 rows or more.
+//! result is written once, as f32, with the epilogue. Sums stay in tiles until they are complete;
+//! only those of the weight's gradient are stored and loaded again, after every 512 rows or more.
 //!
 //! # What was run
 //! The algorithm is written once, over [`tiles::Tiles`]. Its tests run everywhere with tiles in
@@ -56,15 +56,16 @@ pub(crate) const FEWEST: usize = 16;
 /// Bytes of rounded activations at a time, so that they stay in the caches.
 const SCRATCH: usize = 8 << 20;
 
-/// The number of images that are computed at a time, if each takes `bytes`.
-///
-/// All multiples of 16 where that is possible: the tiles' rows then begin at cache lines.
-fn images_at_once(batch: usize, bytes: usize) -> usize {
-    let fitting = SCRATCH / bytes.max(1);
-    match fitting {
-        _ if fitting >= batch => batch,
-        0..16 => fitting.max(1),
-        _ => fitting / 16 * 16,
+/// The number of images that are computed at a time, if all together take `cells` of 4 bytes. A
+/// multiple of 16 where that is possible.
+fn images_at_once(batch: usize, cells: usize) -> usize {
+    let bytes = cells * size_of::<f32>();
+    if bytes <= SCRATCH {
+        return batch.max(1);
+    }
+    match batch * SCRATCH / bytes {
+        fitting @ 0..16 => fitting.max(1),
+        fitting => fitting / 16 * 16,
     }
 }
 

@@ -57,12 +57,11 @@ fn permitted() -> bool {
     false
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux", not(miri)))]
 mod tests {
     use super::*;
 
     #[test]
-    #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
     fn the_system_answers_whether_the_processor_has_tiles_or_not() {
         let (tiles, permitted) = (has_tiles(), permitted());
         assert!(

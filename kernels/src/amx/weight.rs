@@ -64,8 +64,8 @@ pub(super) fn weight_gradient<T: Tiles>(
     let plan = Plan::new(conv, Pass::Forward);
     let batch = conv.input.batch;
     let at_once = images.unwrap_or_else(|| {
-        let (x, dy) = Layout::new(conv, &plan, 1).cells;
-        images_at_once(batch, (x + dy) * size_of::<f32>())
+        let (x, dy) = Layout::new(conv, &plan, batch).cells;
+        images_at_once(batch, x + dy)
     });
     let mut parts = Parts::new(conv, &plan);
     for first in (0..batch).step_by(at_once) {
