@@ -60,7 +60,7 @@ fn adapters_by(api: Backend) -> Vec<Found> {
             DeviceType::DiscreteGpu => ("discrete", DeviceKind::DiscreteGpu(next(0))),
             DeviceType::IntegratedGpu => ("integrated", DeviceKind::IntegratedGpu(next(1))),
             DeviceType::VirtualGpu => ("virtual", DeviceKind::VirtualGpu(next(2))),
-            DeviceType::Cpu => (Adapter::SOFTWARE, DeviceKind::Cpu),
+            DeviceType::Cpu => ("software", DeviceKind::Cpu),
             DeviceType::Other => ("other", DeviceKind::DefaultDevice),
         };
         Found {

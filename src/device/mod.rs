@@ -1,6 +1,6 @@
 //! Names of compute devices: "cpu", "gpu", "gpu:1", "cuda:1", ….
 
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "_wgpu")]
 mod gpu;
 
 use std::path::Path;
@@ -32,13 +32,9 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    #[cfg(feature = "wgpu")]
-    const SOFTWARE: &str = "software";
-
     /// Whether it is the CPU behind a GPU's interface.
-    #[cfg(feature = "wgpu")]
-    fn is_software(&self) -> bool {
-        self.kind == Self::SOFTWARE
+    pub fn is_software(&self) -> bool {
+        self.kind == "software"
     }
 }
 
@@ -46,7 +42,7 @@ impl Adapter {
 pub fn compiled_in() -> Vec<&'static str> {
     let all = [
         ("cpu", cfg!(feature = "flex")),
-        ("gpu", cfg!(feature = "wgpu")),
+        ("gpu", cfg!(feature = "_wgpu")),
         ("vulkan", cfg!(feature = "vulkan")),
         ("metal", cfg!(feature = "metal")),
         ("cuda", cfg!(feature = "cuda")),
@@ -60,18 +56,19 @@ pub fn compiled_in() -> Vec<&'static str> {
 
 /// What GPUs have in this build: "autotune, fusion, …", or none without a GPU's feature.
 pub fn gpu_build() -> Option<&'static str> {
-    let kept = cfg!(feature = "keep-tuning");
-    cfg!(feature = "_gpu").then_some(match kept {
-        true => "autotune (kept), fusion, fused BatchNorm",
-        false => "autotune (in each process), fusion, fused BatchNorm",
+    let tuned = cfg!(any(feature = "wgpu", feature = "cuda", feature = "rocm"));
+    cfg!(feature = "_gpu").then_some(match (tuned, cfg!(feature = "keep-tuning")) {
+        (true, true) => "autotune (kept), fusion, fused BatchNorm",
+        (true, false) => "autotune (in each process), fusion, fused BatchNorm",
+        (false, _) => "fusion, fused BatchNorm",
     })
 }
 
 /// GPUs, and drivers that play one, that a build with the feature `wgpu` finds; the order is that of their numbers.
 pub fn adapters() -> Vec<Adapter> {
-    #[cfg(feature = "wgpu")]
+    #[cfg(feature = "_wgpu")]
     return gpu::adapters();
-    #[cfg(not(feature = "wgpu"))]
+    #[cfg(not(feature = "_wgpu"))]
     Vec::new()
 }
 
@@ -84,21 +81,31 @@ pub fn own_memory(device: &Device) -> Option<u64> {
     adapter.memory_mib.map(|mib| mib << 20)
 }
 
-/// Keeps in a folder which kernels were the fastest on this machine's GPUs; to be called before a device is opened. Without
-/// it they are kept where CubeCL's own settings say.
-pub fn keep_choices(folder: &Path) {
+/// Settings of CubeCL for the device of this name; to be called before one is opened. What its users set in files or
+/// variables of their own stays, but for this: which kernels were the fastest is kept in `folder`, where it is kept, and a
+/// driver that plays a GPU is not measured for long, because no speed can be had there.
+pub fn prepare(name: &str, folder: Option<&Path>) {
     #[cfg(feature = "_gpu")]
     {
+        use burn_cubecl::cubecl::config::autotune::AutotuneLevel;
         use burn_cubecl::cubecl::config::cache::CacheConfig;
         use burn_cubecl::cubecl::config::{CubeClRuntimeConfig, RuntimeConfig as _};
         let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
-        if matches!(config.environment.path, CacheConfig::Target) {
+        if let (CacheConfig::Target, Some(folder)) = (&config.environment.path, folder) {
             config.environment.path = CacheConfig::Directory(folder.to_path_buf());
+        }
+        let adapters = adapters();
+        let adapter = adapters.iter().find(|adapter| adapter.device == name);
+        if adapter.is_some_and(Adapter::is_software) {
+            config.autotune.level = AutotuneLevel::Minimal;
+            let bench = &mut config.autotune.bench;
+            (bench.min_samples, bench.max_samples) = (1, 1);
+            bench.short_circuit_samples = 1;
         }
         CubeClRuntimeConfig::try_set(config);
     }
     #[cfg(not(feature = "_gpu"))]
-    let _ = folder;
+    let _ = (name, folder);
 }
 
 /// Name of a device in files and reports: "cpu", or the GPU's own behind its runtime's.
@@ -123,7 +130,7 @@ pub fn resolve(name: &str) -> Result<String> {
     if name != "auto" {
         return Ok(name.to_owned());
     }
-    #[cfg(feature = "wgpu")]
+    #[cfg(feature = "_wgpu")]
     if let Some(index) = gpu::first_gpu() {
         return Ok(format!("gpu:{index}"));
     }
@@ -167,12 +174,12 @@ pub fn open(name: &str) -> Result<Device> {
         let problem = "there is one CPU device; it uses all cores".to_owned();
         return Err(refuse(problem, "use --device cpu".to_owned()));
     }
-    #[cfg(feature = "wgpu")]
+    #[cfg(feature = "_wgpu")]
     use burn::tensor::wgpu::WgpuBackend;
     match backend {
         #[cfg(feature = "flex")]
         "cpu" => Ok(Device::flex()),
-        #[cfg(feature = "wgpu")]
+        #[cfg(feature = "_wgpu")]
         "gpu" | "wgpu" => gpu::open(name, index, WgpuBackend::Auto),
         #[cfg(feature = "vulkan")]
         "vulkan" => gpu::open(name, index, WgpuBackend::Vulkan),

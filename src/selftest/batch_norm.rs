@@ -58,7 +58,7 @@ impl Case {
         let (x, weight, bias) = (draw(count, 8.0), draw(shape[3], 1.5), draw(shape[3], 0.0));
         let residual = add.then(|| draw(count, 0.0));
         let dy = draw(count, 0.0);
-        let relu = add || shape[3] % 2 == 0;
+        let relu = add || shape[3].is_multiple_of(2);
         let mut case = Self {
             shape,
             x,

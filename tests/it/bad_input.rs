@@ -114,11 +114,12 @@ fn wrong_arguments() {
     transcript.check("wrong_arguments");
 }
 
-#[cfg(not(feature = "vulkan"))]
+#[cfg(not(feature = "wgpu"))]
 #[test]
 fn a_device_that_is_not_compiled_in() {
     let folder = folder();
     let mut transcript = Transcript::new(folder.path());
     transcript.refuse("run tiny.toml --device vulkan");
+    transcript.refuse("run tiny.toml --device gpu");
     transcript.check("a_device_that_is_not_compiled_in");
 }

@@ -190,9 +190,8 @@ fn use_device(shared: &mut Shared) -> Result<()> {
         print_status(&format!("device: {}{name}", shared.device));
     }
     if !shared.device.starts_with("cpu") {
-        if let Some(folder) = cache::folder() {
-            device::keep_choices(&folder.join("gpu"));
-        }
+        let folder = cache::folder().map(|folder| folder.join("gpu"));
+        device::prepare(&shared.device, folder.as_deref());
         signals::watch_driver(&shared.device);
     }
     Ok(())
