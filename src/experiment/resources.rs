@@ -110,3 +110,54 @@ impl Experiment {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Recipe;
+
+    #[test]
+    fn a_refusal_names_a_micro_batch_that_fits() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let set = [
+            "encoder = { depth = 10, width = 16, stem = 'cifar' }",
+            "pretrain.simclr.plan.batch_size = 256",
+        ];
+        let recipe = Recipe::load("smoke", &set.map(str::to_owned)).expect("a recipe");
+        let method = recipe
+            .pretrain
+            .require("simclr")
+            .expect("a method")
+            .method();
+        let experiment = Experiment::open(recipe.clone(), folder.path()).expect("an experiment");
+        let expected = experiment.expected_memory("simclr").expect("a method");
+        let hint = |total: u64| {
+            let error = experiment.refused("simclr", expected, total);
+            let error = error.expect("a method");
+            error.hint().expect("a hint").to_owned()
+        };
+        let total = expected / 2;
+        let most = experiment
+            .fitting_micro_batch(method, total)
+            .expect("one fits");
+        assert!(
+            hint(total).starts_with(&format!("--micro-batch {most} fits, and takes longer; or ")),
+            "{}",
+            hint(total)
+        );
+        let shape = experiment.data.pretraining.train.images.shape();
+        let within = |most| {
+            peak_with(
+                method,
+                Some(most),
+                &recipe.encoder,
+                shape,
+                experiment.data.memory(),
+            ) as f64
+        };
+        assert!(within(most) <= SUGGESTED * total as f64);
+        assert!(within(2 * most) > SUGGESTED * total as f64);
+        // The weights alone are more.
+        assert!(hint(1_000_000).starts_with("choose a smaller plan.batch_size"));
+    }
+}

@@ -83,4 +83,23 @@ mod tests {
             assert!(off.abs() <= MARGIN, "{name}: {found:.0} for {measured}");
         }
     }
+
+    #[test]
+    fn micro_batches_take_less_the_smaller_they_are() {
+        let set = ["encoder = { depth = 18, width = 64, stem = 'cifar' }".to_owned()];
+        let recipe = Recipe::load("compare-quick", &set).expect("a recipe");
+        for entry in recipe.pretrain.entries() {
+            let method = entry.method();
+            let within =
+                |micro_batch| peak_with(method, micro_batch, &recipe.encoder, [3, 32, 32], 0);
+            let whole = within(None);
+            assert_eq!(whole, peak(method, &recipe.encoder, [3, 32, 32], 0));
+            let batch = method.plan().batch_size;
+            let halves = (1..=3).map(|power| within(Some(batch >> power)));
+            let halves: Vec<u64> = std::iter::once(whole).chain(halves).collect();
+            let falling = halves.is_sorted_by(|before, after| after < before);
+            assert!(falling, "{}: {halves:?}", entry.name);
+            assert!(halves[3] < whole / 2, "{}: {halves:?}", entry.name);
+        }
+    }
 }

@@ -755,7 +755,7 @@ pub enum Bench {
     /// Time the CPU kernels, layer by layer, in GFLOP/s, and the fastest matrix product
     #[command(after_help = "Example: advcl bench kernels --width 16 --batch 64")]
     Kernels(BenchSetup),
-    /// Time a recipe's own training steps, with peak memory; without one, AdvCL's (5 attack steps, K = 2, 10, 50, 100, 500)
+    /// Time a recipe's own training steps, with peak memory; without a recipe, AdvCL's
     #[command(
         after_help = "Example: advcl bench step quickstart --method advcl --micro-batch 32\n\n\
         On random images: advcl bench step --width 16 --batch 64"
