@@ -61,6 +61,9 @@ pub(super) unsafe fn product(a: *const u16, b: *const u16) -> [f32; SIDE] {
                 b.add(pair * DEPTH).cast::<[[u16; 2]; SIDE]>().read(),
             )
         };
+        if cfg!(miri) && a == [0; 2] {
+            continue; // most of an interpreter's time would go into padding
+        }
         // A product of two bf16 is exact in f32, so the additions alone round, as in the
         // instruction's fused operations.
         for ((first, second), b) in first.iter_mut().zip(&mut second).zip(b) {
