@@ -28,9 +28,8 @@ export VK_ICD_FILENAMES VK_DRIVER_FILES="$VK_ICD_FILENAMES" XDG_RUNTIME_DIR="$PW
 started=$SECONDS
 say() { echo "check_gpu: $((SECONDS - started)) s: $*"; }
 fail() { say "FAILED: $*" && exit 1; }
-cpu=target/release/advcl
-[ -x "$cpu" ] || cargo build --release
-cp "$cpu" "$work/cpu"
+cargo build --release
+cp target/release/advcl "$work/cpu"
 cpu="$work/cpu"
 # In the usual folder: half of what it needs is compiled already. Without the CPU's own operations, which nothing here would use.
 feature=_wgpu

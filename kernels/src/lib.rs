@@ -26,6 +26,7 @@ mod element;
 mod epilogue;
 mod memory;
 mod packed;
+mod permission;
 mod pool;
 mod rows;
 mod settings;

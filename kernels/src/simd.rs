@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use pulp::{Scalar256b, WithSimd};
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-use crate::amx;
+use crate::permission;
 
 /// An instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub fn available() -> Vec<Isa> {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         if pulp::x86::V4::try_new().is_some() {
-            if amx::usable() {
+            if permission::usable() {
                 found.push(Isa::Amx);
             }
             found.push(Isa::Avx512);

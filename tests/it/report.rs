@@ -298,7 +298,7 @@ fn folders_that_are_no_run_are_refused() {
         "report run --method advlc",
         "report run --mode aff",
         "report run --set seed=9",
-        "report run --device gpu",
+        "report run --device quantum",
         "report run -o empty",
         "report run -o nowhere/page.html",
     ] {

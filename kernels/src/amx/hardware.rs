@@ -2,8 +2,8 @@
 
 use std::marker::PhantomData;
 
-use super::permission::usable;
 use super::tiles::{Sum, Tiles};
+use crate::permission::usable;
 
 /// The processor's tiles, configured for this thread until it is dropped.
 pub(super) struct Hardware {

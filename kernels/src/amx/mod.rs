@@ -33,7 +33,6 @@ mod convolve;
 mod emulated;
 mod hardware;
 mod pack;
-mod permission;
 mod plan;
 mod strips;
 #[cfg(test)]
@@ -45,10 +44,11 @@ mod weight;
 
 use crate::epilogue::PreparedEpilogue;
 use crate::packed::Packed;
+#[cfg(test)]
+use crate::permission::usable;
 use crate::shape::Convolution;
 
 pub(crate) use pack::{depth, pack};
-pub(crate) use permission::usable;
 
 /// The fewest channels whose sums are worth a tile's 32, half of which are zeros then.
 pub(crate) const FEWEST: usize = 16;

@@ -8,10 +8,11 @@ use super::emulated::Emulated;
 use super::hardware::Hardware;
 use super::plan::Plan;
 use super::tiles::Tiles;
-use super::{convolve, usable, weight};
+use super::{convolve, weight};
 use crate::element::{Element, Half};
 use crate::epilogue::{Epilogue, PreparedEpilogue};
 use crate::packed::{Method, Packed};
+use crate::permission::usable;
 use crate::shape::{Activation, Convolution, Pass};
 use definition::{error, noise, products};
 

@@ -36,7 +36,7 @@ pub struct Shared {
     /// Run folder [default: runs/RECIPE]; running again resumes
     #[arg(long, value_name = "DIR", global = true, display_order = 100)]
     pub run: Option<PathBuf>,
-    /// Compute device: cpu, gpu, gpu:1, auto, cuda, … (advcl info)
+    /// Compute device: cpu, gpu, gpu:1, auto, cuda, …
     #[arg(long, default_value = "cpu", global = true, display_order = 101)]
     pub device: String,
     /// CPU kernels: auto (the best), amx, avx512, avx2, neon, portable
