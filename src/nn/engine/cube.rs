@@ -31,10 +31,8 @@ const CUBES: usize = 1024;
 /// Rows of a channel that a unit should have to itself at least.
 const ROWS_OF_A_UNIT: usize = 8;
 
-/// The sum of `value` over the units of a column; every unit gets it.
-///
-/// # Panics
-/// Never; `lanes` is a power of two, and all units of the cube call it.
+/// The sum of `value` over the units of a column, which every unit gets. All units of the cube call it together; `lanes` is a
+/// power of two.
 #[cube]
 fn column_sum(
     shared: &mut Shared<[f32]>,
