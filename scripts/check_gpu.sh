@@ -3,8 +3,10 @@
 # AutoAttack, runs that go from the CPU to the GPU and back. Debian or Ubuntu; packages are installed where they lack, which needs
 # root.
 #
-#   scripts/check_gpu.sh [--tuned]
+#   scripts/check_gpu.sh [--tuned | --all]
 #
+# Without an option: names of devices, and the golden vectors inside the program. --all goes on with vectors of another size, every
+# method with AutoAttack, and runs across devices.
 # The usual build measures which kernels are the fastest when they are first used. That takes the software driver minutes for a
 # few shapes, and what is fast there says nothing about GPUs, so this check does without; --tuned builds with it and runs the
 # golden vectors alone.
@@ -49,7 +51,7 @@ say "device names"
 
 "$advcl" selftest --device gpu:0
 say "golden vectors inside the program"
-[ "$feature" = _wgpu ] || exit 0
+[ "${1:-}" = --all ] || exit 0
 "$advcl" selftest --device gpu:0 golden/gray28
 say "golden vectors of another size"
 
