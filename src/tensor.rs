@@ -30,6 +30,17 @@ pub fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
         .expect("a float tensor is readable as f32")
 }
 
+/// Gradient of `objective`, which returns `[1]`, with respect to its argument; zero where it does not depend on it. Neither the
+/// argument's own graph nor the result's is kept.
+pub fn gradient<const D: usize>(
+    objective: &mut impl FnMut(Tensor<D>) -> Tensor<1>,
+    x: Tensor<D>,
+) -> Tensor<D> {
+    let x = x.inner().autodiff().require_grad();
+    let gradients = objective(x.clone()).backward();
+    x.grad(&gradients).unwrap_or_else(|| x.inner().zeros_like())
+}
+
 /// Rows divided by their Euclidean lengths; PyTorch's `normalize` keeps a length at 1e-12 or more.
 ///
 /// # Shapes

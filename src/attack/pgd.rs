@@ -10,6 +10,7 @@ use super::{AttackResult, Ball, Progress, Victim, select};
 use crate::error::Result;
 use crate::loss::cross_entropy_each;
 use crate::pixels::Pixels;
+pub use crate::tensor::gradient;
 
 /// Number and size of PGD's steps.
 ///
@@ -132,13 +133,6 @@ impl Attacker {
             pgd: Pgd::new(steps, step_size, ball),
         }
     }
-}
-
-/// Gradient of `objective` with respect to its images; zero where it does not depend on them.
-pub fn gradient(objective: &mut impl FnMut(Tensor<4>) -> Tensor<1>, x: Tensor<4>) -> Tensor<4> {
-    let x = x.inner().autodiff().require_grad();
-    let gradients = objective(x.clone()).backward();
-    x.grad(&gradients).unwrap_or_else(|| x.inner().zeros_like())
 }
 
 /// PGD on a classifier's cross-entropy, by one rule for random numbers: they come from the seed, the number of the restart

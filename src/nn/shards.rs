@@ -11,6 +11,8 @@ use std::ops::Range;
 
 use burn::tensor::{Gradients, Tensor};
 
+use crate::tensor::gradient;
+
 /// Cut of a batch into shards: ranges of its images, whose views pass the encoder together.
 ///
 /// Several views of a batch may be stacked into one pass: rows `0..batch` are the first view of all images,
@@ -30,7 +32,7 @@ pub enum Shards {
 }
 
 impl Shards {
-    /// As few shards of a batch as there can be with at most `micro_batch` images each; the whole without one.
+    /// Cuts a batch into as few shards as there can be with at most `micro_batch` images each; without one, not at all.
     pub fn new(batch: usize, micro_batch: Option<usize>) -> Self {
         match micro_batch {
             None => Self::Whole,
@@ -116,19 +118,15 @@ impl Shards {
         loss: impl Fn(Tensor<2>) -> Tensor<1>,
     ) -> impl Fn(Tensor<4>) -> Tensor<4> {
         move |images| {
-            let images = images.inner();
             if self == Self::Whole || share_one_graph() {
-                let leaf = leaf(images);
-                let found = self.map(leaf.clone(), &features);
-                return gradient_or_zero(&leaf, &loss(found).backward());
+                return gradient(&mut |x| loss(self.map(x, &features)), images);
             }
-            let found = leaf(self.map(images.clone(), &features));
-            let wanted = gradient_or_zero(&found, &loss(found.clone()).backward());
+            let images = images.inner();
+            let wanted = gradient(&mut |z| loss(z), self.map(images.clone(), &features));
             let parts = self.ranges().into_iter().map(|shard| {
-                let leaf = leaf(self.part(&images, &shard));
-                let found = features(leaf.clone());
-                let gradients = towards(found, self.part(&wanted, &shard)).backward();
-                gradient_or_zero(&leaf, &gradients)
+                let wanted = self.part(&wanted, &shard);
+                let back = &mut |x| towards(features(x), wanted.clone());
+                gradient(back, self.part(&images, &shard))
             });
             self.joined(parts.collect())
         }
@@ -167,11 +165,6 @@ fn concatenated<const D: usize>(mut parts: Vec<Tensor<D>>) -> Tensor<D> {
 /// The beginning of a graph, whose gradient is kept.
 pub(super) fn leaf<const D: usize>(values: Tensor<D>) -> Tensor<D> {
     values.inner().autodiff().require_grad()
-}
-
-fn gradient_or_zero<const D: usize>(of: &Tensor<D>, gradients: &Gradients) -> Tensor<D> {
-    of.grad(gradients)
-        .unwrap_or_else(|| of.clone().inner().zeros_like())
 }
 
 /// A number whose gradient with respect to the features is `gradient`.
