@@ -117,7 +117,7 @@ pub enum Error {
     DeviceFailed {
         /// Name as written.
         device: String,
-        /// What its runtime said.
+        /// Message of its runtime.
         problem: String,
         /// Way out.
         hint: String,

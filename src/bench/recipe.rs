@@ -172,9 +172,8 @@ impl RecipeSteps<'_> {
             batch_size: plan.batch_size.min(data.train.images.len()),
             ..plan.clone()
         };
-        let needed = (self.runs + 1).div_ceil((data.train.images.len() / plan.batch_size).max(1));
         let longer = Plan {
-            epochs: plan.epochs.max(needed),
+            epochs: self.epochs(plan, data),
             ..plan.clone()
         };
         let (device, classes) = (&context.device, data.classes.len());
@@ -219,15 +218,20 @@ impl RecipeSteps<'_> {
         Err(Error::input("--runs", problem, "5 are usual"))
     }
 
+    /// Epochs of the plan, or as many as have the steps to measure.
+    fn epochs(&self, plan: &Plan, data: &Dataset) -> usize {
+        let steps = (data.train.images.len() / plan.batch_size).max(1);
+        plan.epochs.max((self.runs + 1).div_ceil(steps))
+    }
+
     /// The recipe with as many epochs of a method as there are steps to measure, where its plan has fewer.
     fn longer(&self, tables: &str, name: &str, plan: &Plan, data: &Dataset) -> Result<Recipe> {
-        let steps = (data.train.images.len() / plan.batch_size).max(1);
-        let epochs = plan.epochs.max((self.runs + 1).div_ceil(steps));
+        let epochs = self.epochs(plan, data);
         let set = format!("{tables}.{name:?}.plan.epochs = {epochs}");
         Recipe::parse("bench", &self.recipe.to_toml(), &[set])
     }
 
-    /// As many images as the steps need; all of them for a method that needs more to be possible.
+    /// The first images, as many as the steps need; all of them for a method that needs more to be possible.
     fn enough(&self, train: &Split, method: &dyn Method) -> Split {
         let wanted = method.plan().batch_size.saturating_mul(self.runs + 1);
         let all: Vec<usize> = (0..train.images.len()).collect();

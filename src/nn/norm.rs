@@ -81,7 +81,7 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// For a step whose batch passes the encoder in these shards.
+    /// Statistics of a step whose batch passes the encoder in these shards.
     pub fn in_shards(shards: Shards) -> Self {
         Self {
             shards,

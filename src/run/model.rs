@@ -304,7 +304,7 @@ impl Model {
     /// [`Model::load`] of a model for images of this shape: `[channels, height, width]`.
     ///
     /// # Errors
-    /// As there; [`Error::Model`] for a model of other images.
+    /// Those of [`Model::load`]; [`Error::Model`] for a model of other images.
     pub fn load_for(
         path: &Path,
         [channels, height, width]: [usize; 3],

@@ -90,7 +90,7 @@ pub struct Shared {
     /// Say more: accuracy by class, every checked quantity
     #[arg(short, long, global = true, display_order = 104)]
     pub verbose: bool,
-    /// Of the command: `MicroBatchArg`.
+    /// Most images that pass an encoder at once; from the command's `MicroBatchArg`.
     #[arg(skip)]
     pub micro_batch: Option<usize>,
     /// Say nothing but results and errors
@@ -894,6 +894,11 @@ impl Command {
 }
 
 impl Shared {
+    /// Whether the CPU was named as the device.
+    pub fn on_cpu(&self) -> bool {
+        self.device.split(':').next() == Some("cpu")
+    }
+
     /// The precision that was asked for.
     pub fn precision(&self) -> nn::Precision {
         match self.precision {

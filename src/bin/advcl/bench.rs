@@ -48,7 +48,7 @@ fn timed(setup: &BenchSetup) -> Setup {
 
 fn kernels(setup: &Setup, shared: &Shared) -> Result<()> {
     device::open(&shared.device)?;
-    if shared.device.split(':').next() != Some("cpu") {
+    if !shared.on_cpu() {
         return Err(Error::Device {
             name: shared.device.clone(),
             problem: "bench kernels times the CPU kernels only".to_owned(),

@@ -189,7 +189,7 @@ fn use_device(shared: &mut Shared) -> Result<()> {
         let name = adapter.map_or(String::new(), |adapter| format!(" ({})", adapter.name));
         print_status(&format!("device: {}{name}", shared.device));
     }
-    if !shared.device.starts_with("cpu") {
+    if !shared.on_cpu() {
         let folder = cache::folder().map(|folder| folder.join("gpu"));
         device::prepare(&shared.device, folder.as_deref());
         signals::watch_driver(&shared.device);

@@ -101,8 +101,7 @@ fn main() -> ExitCode {
 /// Carries out the command. What a GPU's runtime cannot do, for want of memory for example, comes as a panic of the operation
 /// that reads its result: an error of the machine, told as one.
 fn outcome(cli: &args::Cli) -> anyhow::Result<()> {
-    let device = &cli.shared.device;
-    if device == "cpu" {
+    if cli.shared.on_cpu() {
         return commands::dispatch(cli);
     }
     // Told below, with the place.
@@ -124,7 +123,7 @@ fn outcome(cli: &args::Cli) -> anyhow::Result<()> {
             false => "advcl selftest with the same --device tells what works there; --device cpu computes without it",
         };
         Err(advcl::Error::DeviceFailed {
-            device: device.clone(),
+            device: cli.shared.device.clone(),
             problem: format!("{said} ({})", PLACE.take()),
             hint: hint.to_owned(),
         }

@@ -145,7 +145,7 @@ pub fn with_experiment<T>(
 
 /// Memory in bytes that each of the recipe's encoders is expected to take; none on a GPU, which has its own.
 fn expected_memory(experiment: &Experiment, shared: &Shared) -> advcl::Result<Vec<(String, u64)>> {
-    if shared.device.split(':').next() != Some("cpu") {
+    if !shared.on_cpu() {
         return Ok(Vec::new());
     }
     let methods = experiment.methods(None)?.into_iter();

@@ -395,7 +395,7 @@ impl Order {
         Self { axes, back }
     }
 
-    /// As memory has it, without gaps: copied where it is in another order.
+    /// The activation as memory has it, without gaps: copied where it is in another order.
     fn inside(&self, x: CubeTensor) -> CubeTensor {
         into_contiguous(permute(x, &self.axes))
     }
