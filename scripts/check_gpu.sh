@@ -5,8 +5,8 @@
 #
 #   scripts/check_gpu.sh [--tuned | --all]
 #
-# Without an option: names of devices, and the golden vectors inside the program. --all goes on with vectors of another size, every
-# method with AutoAttack, and runs across devices.
+# Without an option: names of devices, the golden vectors inside the program, and the recipe smoke, whose checks of soundness must
+# hold. --all goes on with vectors of another size, every method with AutoAttack, and runs across devices.
 # The usual build measures which kernels are the fastest when they are first used. That takes the software driver minutes for a
 # few shapes, and what is fast there says nothing about GPUs, so this check does without; --tuned builds with it and runs the
 # golden vectors alone.
@@ -48,6 +48,13 @@ say "device names"
 
 "$advcl" selftest --device gpu:0
 say "golden vectors inside the program"
+[ "${1:-}" != --tuned ] || exit 0
+# Images of one channel, trained and attacked: every adversarial example is in its ball.
+"$advcl" run smoke --run "$work/smoke" --device gpu:0 --quiet
+"$advcl" evaluate "$work/smoke" --attack pgd --limit 32 --device gpu:0 --quiet >"$work/log"
+cat "$work/log"
+grep -q '^soundness: \([0-9]*\) of \1 hold$' "$work/log" || fail "soundness checks that do not hold"
+say "smoke, with its checks of soundness"
 [ "${1:-}" = --all ] || exit 0
 source scripts/outside_python.sh
 source scripts/tiny_runs.sh

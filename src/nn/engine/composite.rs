@@ -39,7 +39,17 @@ pub(super) fn conv_data<B: Backend>(
 ) -> FloatTensor<B> {
     let options = options(&w.shape(), stride);
     let (x, dy) = (B::float_permute(x, &TURN), B::float_permute(dy, &TURN));
-    B::float_permute(B::conv2d_x_backward(x, w, dy, options), &TURN)
+    let dx = B::conv2d_x_backward(x, w, dy, options);
+    let shape = dx.shape();
+    // A convolution leaves the channels innermost. If there is one alone, two axes have stride 1, and Burn's fused operations
+    // (burn-cubecl-fusion 0.22.1) may then read values in steps along the wrong one: pixels of other places. Named anew, the
+    // same memory has one such axis.
+    let dx = if shape[1] == 1 {
+        B::float_reshape(B::float_permute(dx, &[0, 2, 3, 1]), shape)
+    } else {
+        dx
+    };
+    B::float_permute(dx, &TURN)
 }
 
 pub(super) fn conv_weight<B: Backend>(
