@@ -1,6 +1,8 @@
 //! Losses of classifiers: on clean images, on adversarial ones (PGD), or on both (TRADES).
 //! Supervised pretraining and all finetuning share them.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::rngs::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -73,7 +75,7 @@ impl Criterion {
     /// `images` `[batch, channels, height, width]`, `targets` `[batch, classes]`: probabilities.
     pub fn loss(
         &self,
-        detached: impl Fn(Tensor<4>) -> Tensor<2>,
+        detached: impl Fn(Tensor<4>) -> Tensor<2> + Sync,
         mut tracked: impl FnMut(Tensor<4>) -> Tensor<2>,
         (images, targets): (Tensor<4>, Tensor<2>),
         (ball, shards): (Ball, Shards),
@@ -150,11 +152,16 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// Images and targets of a batch; `indices` are positions in `chosen`.
-    pub fn batch(&self, indices: &[usize], rng: &mut ChaCha8Rng) -> (Tensor<4>, Tensor<2>) {
+    /// Images and targets of a batch; `indices` are positions in `chosen`. Views are made at the places `own` alone.
+    pub fn batch(
+        &self,
+        indices: &[usize],
+        own: Range<usize>,
+        rng: &mut ChaCha8Rng,
+    ) -> (Tensor<4>, Tensor<2>) {
         let chosen: Vec<usize> = indices.iter().map(|&i| self.chosen[i]).collect();
         let batch = match &self.augment {
-            Some(weak) => weak.apply(self.images, &chosen, rng),
+            Some(weak) => weak.apply_at(own, self.images, &chosen, rng),
             None => self.images.batch(&chosen),
         };
         let device = self.targets.device();
@@ -191,7 +198,7 @@ impl Objective for EndToEnd<'_> {
     type Model = Classifier;
 
     fn loss(&self, step: Step<Classifier>) -> Loss {
-        let batch = self.task.batch(step.indices, step.rng);
+        let batch = self.task.batch(step.indices, step.own(), step.rng);
         let clean = batch.0.clone();
         let within = (self.task.ball, step.shards());
         let mut mode = Mode::Train(step.statistics);

@@ -152,6 +152,20 @@ pub enum Error {
         /// Run folder.
         path: PathBuf,
     },
+    /// Processes that were started together and cannot work together.
+    #[error("ranks: {problem}")]
+    Ranks {
+        /// Problem, with expected and found.
+        problem: String,
+        /// Way out.
+        hint: String,
+    },
+    /// An error of another of the processes that were started together, which tells it.
+    #[error("rank {rank} failed, and tells why")]
+    OtherRank {
+        /// Its number.
+        rank: usize,
+    },
     /// Rows of a comparison that could not be computed; each was reported as it failed.
     #[error("{failed} rows failed")]
     Rows {
@@ -304,6 +318,7 @@ impl Error {
             | Self::Run { hint, .. }
             | Self::Output { hint, .. }
             | Self::Input { hint, .. }
+            | Self::Ranks { hint, .. }
             | Self::DeviceFailed { hint, .. }
             | Self::Device { hint, .. } => (!hint.is_empty()).then_some(hint),
             Self::Io { source, .. } => match source.kind() {
@@ -324,6 +339,7 @@ impl Error {
             Self::Logits { .. } => Some(
                 "weights that are not finite, or huge, cause that: look at the classifier's training, and make it again with --replace",
             ),
+            Self::OtherRank { .. } => None,
             Self::Rows { .. } => Some(
                 "the other rows are kept: fix what is reported above and run the same command again",
             ),

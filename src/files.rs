@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::random;
+use crate::{random, ranks};
 
 /// Largest text file in bytes that is read: a recipe, the results of a classifier. Far above any real
 /// one.
@@ -141,7 +141,25 @@ fn kind_of(kind: fs::FileType) -> &'static str {
 /// # Errors
 /// [`Error::Io`].
 pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
+    changing(path, || write_here(path, content))
+}
+
+/// As [`write_atomic`], by the rank that calls it, which alone has this file.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn write_here(path: &Path, content: &[u8]) -> Result<()> {
     write_whole(path, content, true).map_err(Error::io("write", path))
+}
+
+/// Changes a file or folder, on the first rank for all.
+///
+/// # Errors
+/// As [`ranks::first`].
+pub fn changing(path: &Path, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    // Its name alone: temporary folders of ranks differ.
+    let name = path.file_name().unwrap_or_default();
+    ranks::first(&name.to_string_lossy(), work)
 }
 
 /// Writes a whole file that must not be there, as [`write_atomic`]; what appeared there meanwhile stays as it is.
@@ -149,7 +167,9 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
 /// # Errors
 /// [`Error::Io`], of the kind `AlreadyExists` where it is there.
 pub fn write_new(path: &Path, content: &[u8]) -> Result<()> {
-    write_whole(path, content, false).map_err(Error::io("write", path))
+    changing(path, || {
+        write_whole(path, content, false).map_err(Error::io("write", path))
+    })
 }
 
 fn write_whole(path: &Path, content: &[u8], replace: bool) -> io::Result<()> {
@@ -283,12 +303,12 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 pub fn write_output(path: &Path, content: &[u8]) -> Result<()> {
     match Place::of(path)? {
         Place::File(real) => write_atomic(&real, content),
-        Place::Through => {
+        Place::Through => changing(path, || {
             let opened = File::options().append(true).open(path);
             opened
                 .and_then(|mut file| file.write_all(content))
                 .map_err(Error::io("write", path))
-        }
+        }),
     }
 }
 

@@ -14,9 +14,10 @@ use crate::data::Images;
 use crate::error::Result;
 use crate::loss::soft_cross_entropy;
 use crate::nn::{Classifier, Encoder, FrozenEncoder, Linear, Route};
+use crate::ranks;
 use crate::session::Context;
 use crate::tables::{self, Registered, Tables};
-use crate::tensor::{label_tensor, to_tensor};
+use crate::tensor::{label_tensor, rows_of_all_ranks, to_tensor};
 use crate::train::{Loss, Objective, Plan, Step};
 
 pub use class_weights::ClassWeights;
@@ -268,16 +269,16 @@ pub fn features(
     context: &mut Context,
 ) -> Result<Tensor<2>> {
     let encoder = FrozenEncoder::new(encoder, route);
-    let indices: Vec<usize> = (0..images.len()).collect();
+    let indices: Vec<usize> = ranks::own_batches(images.len(), batch_size).collect();
     let mut features = Vec::new();
     let mut done = 0;
     for chunk in indices.chunks(batch_size) {
         let batch = to_tensor(images.batch(chunk), &context.device);
         features.push(encoder.features(batch));
-        done += chunk.len();
+        done = (done + chunk.len() * ranks::count()).min(images.len());
         context.progress(&format!("{stage}/features"), done, images.len(), "images")?;
     }
-    Ok(Tensor::cat(features, 0))
+    Ok(rows_of_all_ranks(features, &context.device))
 }
 
 /// Computes a classifier's probabilities for all images, `[images, classes]`, on the context's
@@ -329,6 +330,10 @@ impl<'a> HeadOnly<'a> {
 impl Objective for HeadOnly<'_> {
     type Model = Linear;
 
+    fn encodes(&self) -> bool {
+        self.cached.is_none()
+    }
+
     fn loss(&self, step: Step<Linear>) -> Loss {
         if let Some(all) = &self.cached {
             let device: Device = all.device();
@@ -339,7 +344,7 @@ impl Objective for HeadOnly<'_> {
                 parts: Vec::new(),
             };
         }
-        let batch = self.task.batch(step.indices, step.rng);
+        let batch = self.task.batch(step.indices, step.own(), step.rng);
         let shards = step.shards();
         let features = |x| self.encoder.features(x);
         let detached = |x| step.detached.forward(features(x));

@@ -85,6 +85,7 @@
 //! | `wgpu` | GPUs of any vendor, by Vulkan, Metal or DirectX 12 |
 //! | `vulkan`, `metal`, `cuda`, `rocm` | GPUs in special builds |
 //! | `keep-tuning` | the fastest kernels of a GPU, kept from one run to the next |
+//! | `mpi` | many processes and machines, by MPI |
 //! | `cli` (default) | the program `advcl`; a library can do without: `default-features = false, features = ["flex"]` |
 //!
 //! `ARCHITECTURE.md` in the repository describes the code for those who change it.
@@ -125,6 +126,8 @@ pub mod pretrain;
 pub mod preview;
 pub mod probe;
 pub mod random;
+#[doc(hidden)] // for the program
+pub mod ranks;
 pub mod recipe;
 #[doc(hidden)] // for the program
 pub mod report;

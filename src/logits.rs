@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::error::{Error, Result};
+use crate::ranks;
 use crate::tensor::to_vec;
 
 /// Logits read from the device, one row an image.
@@ -40,6 +41,18 @@ impl LogitRows {
     pub fn extend(&mut self, other: Self) {
         self.classes = other.classes;
         self.values.extend(other.values);
+    }
+
+    /// Rows of all ranks, one rank's after the other's.
+    pub(crate) fn of_all_ranks(self) -> Self {
+        if ranks::count() == 1 {
+            return self;
+        }
+        let classes = ranks::gather_each("classes", self.classes);
+        Self {
+            classes: classes.into_iter().max().unwrap_or(0),
+            values: ranks::gather("logits", &self.values),
+        }
     }
 
     /// Predicted class of each image: that of the largest logit.

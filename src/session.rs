@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::device;
 use crate::error::{Error, Result};
-use crate::nn::Precision;
+use crate::nn::{Precision, Sharding};
 
 /// Event of training or evaluation, for people and logs.
 #[derive(Clone, Debug, Serialize)]
@@ -117,6 +117,8 @@ pub struct Context<'a> {
     pub seed: u64,
     /// Precision of the convolutions in pretraining. Finetuning and evaluation are f32 always.
     pub precision: Precision,
+    /// How training batches are cut.
+    pub shards: Sharding,
     /// Flag that asks to stop, as Ctrl-C does.
     pub stop: &'a AtomicBool,
     /// Observer of every event.
@@ -140,6 +142,7 @@ impl<'a> Context<'a> {
             device,
             seed: 0,
             precision: Precision::default(),
+            shards: Sharding::default(),
             stop: &NEVER,
             observe: Box::new(|_| ()),
             logged: &no_log,
@@ -189,6 +192,7 @@ impl<'a> Context<'a> {
             device: self.device.clone(),
             seed: self.seed,
             precision: self.precision,
+            shards: self.shards,
             stop: self.stop,
             logged: self.logged,
             observe: Box::new(move |event| {

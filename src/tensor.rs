@@ -2,6 +2,8 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use crate::ranks;
+
 /// A batch on the host: `[batch, channels, height, width]`, f32 in [0, 1], row-major.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
@@ -39,6 +41,25 @@ pub fn gradient<const D: usize>(
     let x = x.inner().autodiff().require_grad();
     let gradients = objective(x.clone()).backward();
     x.grad(&gradients).unwrap_or_else(|| x.inner().zeros_like())
+}
+
+/// Rows that each rank has parts of, all of them: one rank's after the other's.
+///
+/// # Shapes
+/// Parts `[rows, values]`, of one width; ranks may have none.
+pub fn rows_of_all_ranks(own: Vec<Tensor<2>>, device: &Device) -> Tensor<2> {
+    if ranks::count() == 1 {
+        return Tensor::cat(own, 0);
+    }
+    let width = own.first().map_or(0, |part| part.dims()[1]);
+    let width = ranks::gather_each("width", width)
+        .into_iter()
+        .max()
+        .unwrap_or(0);
+    let own: Vec<f32> = own.into_iter().flat_map(to_vec).collect();
+    let values = ranks::gather("rows", &own);
+    let rows = values.len() / width.max(1);
+    Tensor::from_data(TensorData::new(values, [rows, width]), device)
 }
 
 /// Rows divided by their Euclidean lengths; PyTorch's `normalize` keeps a length at 1e-12 or more.

@@ -4,6 +4,7 @@
 //! convolutional neural networks" (CVPR 2020); a view of contrastive pretraining in AdvCL (Fan et
 //! al., NeurIPS 2021, section 4).
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -80,16 +81,31 @@ impl HighFrequency {
     /// # Panics
     /// If the images have another size than the filter.
     pub fn apply(&self, batch: &Batch) -> Batch {
+        self.apply_at(0..batch.shape[0], batch)
+    }
+
+    /// As [`HighFrequency::apply`], but makes only the views at the places `own` of the batch; the other rows are zeros.
+    ///
+    /// # Panics
+    /// If the images have another size than the filter.
+    pub fn apply_at(&self, own: Range<usize>, batch: &Batch) -> Batch {
         assert_eq!(
             batch.shape[2..],
             [self.height, self.width],
             "images of another size than the filter's"
         );
-        let mut data = batch.data.clone();
+        let plane = self.gain.len().max(1);
+        let pair = 2 * plane;
+        // Pairs are the same whoever makes them, so that the views have the same bits.
+        let values = |images: usize| images * batch.shape[1] * plane;
+        let end = values(own.end).next_multiple_of(pair).min(batch.data.len());
+        let own = values(own.start) / pair * pair..end;
+        let mut data = vec![0.0; batch.data.len()];
+        data[own.clone()].copy_from_slice(&batch.data[own.clone()]);
         // One complex transform filters two real planes, as real and imaginary part: the gain is
         // real and even, so it acts on both separately.
-        let pair = 2 * self.gain.len().max(1);
-        data.par_chunks_mut(pair)
+        data[own]
+            .par_chunks_mut(pair)
             .with_min_len(8)
             .for_each_init(Scratch::default, |scratch, planes| {
                 self.filter(planes, scratch)

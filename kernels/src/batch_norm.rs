@@ -30,6 +30,70 @@ pub struct BatchNormGradients {
     pub bias: Vec<f32>,
 }
 
+/// What a part of a batch adds to a BatchNorm over the whole: its number of rows, and two values of each channel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PartSums {
+    /// Number of rows.
+    pub rows: f64,
+    /// Forward the mean; backward the sum of the gradient.
+    pub first: Vec<f64>,
+    /// Forward the sum of the squared distances from the mean; backward the sum of the gradient times the distance.
+    pub second: Vec<f64>,
+}
+
+/// Function from the sums of a part to those of the whole batch, of which other threads or processes have the rest: joined by
+/// [`joined_moments`] forward and by [`joined_sums`] backward.
+pub type Join<'a> = &'a dyn Fn(Direction, PartSums) -> PartSums;
+
+/// Pass of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the input to the output.
+    Forward,
+    /// From the gradient of the output to that of the input.
+    Backward,
+}
+
+/// Joins sums of all parts, in their order.
+///
+/// # Panics
+/// For no parts.
+pub fn join(direction: Direction, parts: Vec<PartSums>) -> PartSums {
+    let join = match direction {
+        Direction::Forward => joined_moments,
+        Direction::Backward => joined_sums,
+    };
+    parts.into_iter().reduce(join).expect("at least one part")
+}
+
+/// Means and squared distances of two parts together (Chan, Golub, LeVeque: "Updating Formulae and a Pairwise Algorithm for
+/// Computing Sample Variances", 1979).
+fn joined_moments(a: PartSums, b: PartSums) -> PartSums {
+    let rows = a.rows + b.rows;
+    let apart = a.first.iter().zip(&b.first).map(|(a, b)| b - a);
+    let apart: Vec<f64> = apart.collect();
+    let mean = a.first.iter().zip(&apart);
+    let squares = a.second.iter().zip(&b.second).zip(&apart);
+    PartSums {
+        rows,
+        first: mean
+            .map(|(mean, apart)| mean + apart * b.rows / rows)
+            .collect(),
+        second: squares
+            .map(|((x, y), apart)| x + y + apart * apart * a.rows * b.rows / rows)
+            .collect(),
+    }
+}
+
+fn joined_sums(a: PartSums, b: PartSums) -> PartSums {
+    let add = |a: Vec<f64>, b: Vec<f64>| a.iter().zip(b).map(|(a, b)| a + b).collect();
+    PartSums {
+        rows: a.rows + b.rows,
+        first: add(a.first, b.first),
+        second: add(a.second, b.second),
+    }
+}
+
 fn as_f32(values: &[f64]) -> Vec<f32> {
     values.iter().map(|&value| value as f32).collect()
 }
@@ -46,6 +110,22 @@ pub fn batch_norm(
     residual: Option<&[f32]>,
     relu: bool,
     epsilon: f64,
+) -> BatchNormOutput {
+    batch_norm_of_part(x, weight, bias, residual, relu, epsilon, None)
+}
+
+/// [`batch_norm`] of a part of the batch, with the statistics of the whole where `join` finds them.
+///
+/// # Panics
+/// As [`batch_norm`].
+pub fn batch_norm_of_part(
+    x: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    residual: Option<&[f32]>,
+    relu: bool,
+    epsilon: f64,
+    join: Option<Join>,
 ) -> BatchNormOutput {
     let channels = weight.len();
     assert_eq!(bias.len(), channels, "weight and bias differ in length");
@@ -70,6 +150,20 @@ pub fn batch_norm(
         let value = squares[c] / rows - offset * offset;
         // Not max(0), which would replace NaN.
         var[c] = if value < 0.0 { 0.0 } else { value };
+    }
+    if let Some(join) = join {
+        let whole = join(
+            Direction::Forward,
+            PartSums {
+                rows,
+                first: mean,
+                second: var.iter().map(|var| var * rows).collect(),
+            },
+        );
+        mean = whole.first;
+        var = (whole.second.iter())
+            .map(|squares| squares / whole.rows)
+            .collect();
     }
     let (centre, var) = (as_f32(&mean), as_f32(&var));
     let scale = scales(weight, &var, epsilon);
@@ -125,21 +219,33 @@ impl BatchNormState<'_> {
         (sums, products): (Vec<f64>, Vec<f64>),
         rows: f64,
         epsilon: f64,
+        join: Option<Join>,
     ) -> (BatchNormGradients, [Vec<f32>; 3]) {
+        let part = PartSums {
+            rows,
+            first: sums,
+            second: products,
+        };
+        // The parameters' gradients are the part's; the input's depends on the whole batch.
+        let (sums, products) = (&part.first, &part.second);
+        let whole = match join {
+            None => part.clone(),
+            Some(join) => join(Direction::Backward, part.clone()),
+        };
         let inverse: Vec<f64> = (self.var.iter())
             .map(|&v| 1.0 / (f64::from(v) + epsilon).sqrt())
             .collect();
         let channel = |c: usize| {
             let a = f64::from(self.weight[c]) * inverse[c];
-            let b = -a * inverse[c] * inverse[c] * products[c] / rows;
-            [a, b, -a * sums[c] / rows]
+            let b = -a * inverse[c] * inverse[c] * whole.second[c] / whole.rows;
+            [a, b, -a * whole.first[c] / whole.rows]
         };
         let constants: Vec<[f64; 3]> = (0..inverse.len()).map(channel).collect();
         let weight = products.iter().zip(&inverse).map(|(p, i)| (p * i) as f32);
         (
             BatchNormGradients {
                 weight: weight.collect(),
-                bias: as_f32(&sums),
+                bias: as_f32(sums),
             },
             [0, 1, 2].map(|i| constants.iter().map(|k| k[i] as f32).collect()),
         )
@@ -161,6 +267,21 @@ pub fn batch_norm_backward(
     relu: bool,
     epsilon: f64,
 ) -> BatchNormGradients {
+    batch_norm_backward_of_part(dy, x, state, relu, epsilon, None)
+}
+
+/// [`batch_norm_backward`] of a part of the batch, which was normalised with the statistics of the whole.
+///
+/// # Panics
+/// As [`batch_norm_backward`].
+pub fn batch_norm_backward_of_part(
+    dy: &mut [f32],
+    x: &[f32],
+    state: BatchNormState,
+    relu: bool,
+    epsilon: f64,
+    join: Option<Join>,
+) -> BatchNormGradients {
     let channels = state.check();
     check_rows(dy, x, channels);
     let scale = scales(state.weight, state.var, epsilon);
@@ -176,7 +297,7 @@ pub fn batch_norm_backward(
         at,
         mask,
     });
-    let (gradients, [a, b, c]) = state.finish(sums, rows(x, channels), epsilon);
+    let (gradients, [a, b, c]) = state.finish(sums, rows(x, channels), epsilon, join);
     input_gradient(x, [&a, &b, &c, state.mean], gradient, gradient, mask);
     gradients
 }
@@ -193,6 +314,21 @@ pub fn batch_norm_add_backward(
     state: BatchNormState,
     epsilon: f64,
 ) -> (Vec<f32>, BatchNormGradients) {
+    batch_norm_add_backward_of_part(dy, x, y, state, epsilon, None)
+}
+
+/// [`batch_norm_add_backward`] of a part of the batch, which was normalised with the statistics of the whole.
+///
+/// # Panics
+/// As [`batch_norm_add_backward`].
+pub fn batch_norm_add_backward_of_part(
+    dy: &mut [f32],
+    x: &[f32],
+    y: &[f32],
+    state: BatchNormState,
+    epsilon: f64,
+    join: Option<Join>,
+) -> (Vec<f32>, BatchNormGradients) {
     let channels = state.check();
     check_rows(dy, x, channels);
     check_rows(dy, y, channels);
@@ -205,7 +341,7 @@ pub fn batch_norm_add_backward(
         at,
         mask: ReluMask::Output(y),
     });
-    let (gradients, [a, b, c]) = state.finish(sums, rows(x, channels), epsilon);
+    let (gradients, [a, b, c]) = state.finish(sums, rows(x, channels), epsilon, join);
     let mut dx = Box::<[f32]>::new_uninit_slice(x.len());
     let result = Shared::uninit(&mut dx);
     let constants = [&a[..], &b, &c, state.mean];

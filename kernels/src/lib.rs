@@ -39,8 +39,9 @@ mod winograd;
 
 pub use affine::{affine, affine_backward, relu_backward};
 pub use batch_norm::{
-    BatchNormGradients, BatchNormOutput, BatchNormState, batch_norm, batch_norm_add_backward,
-    batch_norm_backward,
+    BatchNormGradients, BatchNormOutput, BatchNormState, Direction, Join, PartSums, batch_norm,
+    batch_norm_add_backward, batch_norm_add_backward_of_part, batch_norm_backward,
+    batch_norm_backward_of_part, batch_norm_of_part, join,
 };
 pub use convolution::{backward_data, backward_weight, convolve, convolve_with_epilogue, forward};
 pub use epilogue::Epilogue;

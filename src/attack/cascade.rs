@@ -2,9 +2,12 @@
 
 use std::collections::HashSet;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Attack, AttackResult, AttackTally, Progress, Suite, Victim, in_stage};
 use crate::error::Result;
 use crate::logits::finite_predictions;
+use crate::ranks;
 
 /// A batch of images that one attack of a suite is to be run on.
 pub(crate) struct Job<'a> {
@@ -23,6 +26,7 @@ pub(crate) struct Job<'a> {
 }
 
 /// Result of a [`Job`].
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct JobResult {
     /// Indices of the broken images.
     pub broken: Vec<usize>,
@@ -31,7 +35,8 @@ pub(crate) struct JobResult {
 }
 
 /// Runs the attacks of a suite one after the other on the images at `correct`, each on those that the ones before it left.
-/// `run` attacks one batch. Returns the counts of each attack and the images that all attacks left.
+/// `run` attacks one batch; ranks take batches by turns. Returns the counts of each attack and the images that all attacks
+/// left.
 pub(crate) fn run_suite(
     suite: &Suite,
     correct: &[usize],
@@ -48,7 +53,9 @@ pub(crate) fn run_suite(
             seconds: 0.0,
         };
         let mut broken = Vec::new();
-        for (batch, indices) in left.chunks(batch_size).enumerate() {
+        let batches = left.chunks(batch_size).enumerate();
+        let own = batches.filter(|(batch, _)| batch % ranks::count() == ranks::own());
+        let results = own.map(|(batch, indices)| {
             let result = run(&Job {
                 number,
                 attack,
@@ -57,6 +64,12 @@ pub(crate) fn run_suite(
                 done: batch * batch_size,
                 total: left.len(),
             })?;
+            Ok((batch, result))
+        });
+        let results = results.collect::<Result<Vec<_>>>()?;
+        let mut results = ranks::gather_each("attacked batches", results).concat();
+        results.sort_by_key(|(batch, _)| *batch);
+        for (_, result) in results {
             broken.extend(result.broken);
             tally.seconds += result.seconds;
         }

@@ -5,11 +5,12 @@ use std::time::Instant;
 use burn::tensor::Tensor;
 
 use super::{
-    AttackKind, AttackResult, AttackTally, Ball, JobResult, PerImage, Suite, Tally, Victim,
+    AttackKind, AttackResult, AttackTally, Ball, Job, JobResult, PerImage, Suite, Tally, Victim,
     run_confirmed, run_suite, select,
 };
 use crate::error::{Error, Result};
 use crate::logits::finite_predictions;
+use crate::ranks;
 
 /// Options of [`evaluate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +145,8 @@ pub fn evaluate(
         })?;
     }
     let mut examples = Examples::new(images.clone());
-    let (attacks, robust) = run_suite(suite, &correct, options.batch_size, |job| {
+    // The images are this process's own.
+    let mut attacked = |job: &Job| {
         let started = Instant::now();
         let (batch, batch_labels) = (select(&images, job.indices), labels_of(job.indices));
         let victim = Victim {
@@ -172,7 +174,9 @@ pub fn evaluate(
             broken: examples.add(job.indices, result),
             seconds: started.elapsed().as_secs_f64(),
         })
-    })?;
+    };
+    let (attacks, robust) =
+        ranks::alone(|| run_suite(suite, &correct, options.batch_size, &mut attacked))?;
     Ok(SuiteOutcome {
         per_image: PerImage::new(count, &all, &correct, &robust),
         attacks,

@@ -310,6 +310,7 @@ impl RecipeSteps<'_> {
                 .stopped_by(&enough)
                 .observed(observe);
             inner.precision = self.recipe.precision;
+            inner.shards = self.recipe.sharding();
             work(&mut inner)
         };
         match done {

@@ -9,7 +9,8 @@ use super::layers::{Layer, Passes, resnet18};
 use super::machine::{GemmPeak, gemm_peak, peak_memory_mib, seconds};
 use crate::data::Images;
 use crate::error::{Error, Result};
-use crate::nn::{Depth, EncoderConfig, Stem};
+use crate::nn::{Depth, EncoderConfig, Sharding, Stem};
+use crate::ranks;
 
 /// Sizes of a benchmark with a ResNet-18.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct Setup {
     pub batch: usize,
     /// Most images of a training step that pass the encoder at once; all of them without it.
     pub micro_batch: Option<usize>,
+    /// How the batch is cut.
+    pub sharding: Sharding,
     /// Height and width of the images, in pixels.
     pub size: usize,
     /// Channels of the images: 1 or 3.
@@ -60,6 +63,8 @@ pub struct Timing {
     pub peak_memory_mib: Option<f64>,
     /// Threads of the operations on the CPU.
     pub threads: usize,
+    /// Bytes that this process sends to others in a run, in MiB; none where it is alone.
+    pub sent_mib: Option<f64>,
 }
 
 impl Setup {
@@ -140,7 +145,9 @@ impl Setup {
         mut work: impl FnMut(),
     ) -> Timing {
         work();
+        let before = ranks::sent();
         let seconds: Vec<f64> = (0..self.runs).map(|_| seconds(&mut work)).collect();
+        let sent = (ranks::sent() - before) as f64 / self.runs as f64;
         // Read before the matrix products, which do not belong to the measurement.
         let peak_memory_mib = peak_memory_mib();
         let gemm = gemm_peak(device);
@@ -160,6 +167,7 @@ impl Setup {
             gemm,
             peak_memory_mib,
             threads: rayon::current_num_threads(),
+            sent_mib: (ranks::count() > 1).then_some(sent / f64::from(1 << 20)),
         }
     }
 }

@@ -7,11 +7,11 @@ use super::setup::{Setup, Timing};
 use crate::attack::{Ball, Norm};
 use crate::cluster::PseudoLabels;
 use crate::error::Result;
-use crate::nn::{Backbone, Route};
+use crate::nn::{Backbone, Route, Shards};
 use crate::pretrain::advcl::{AdvCl, AdvClSettings};
 use crate::random;
 use crate::tensor::to_vec;
-use crate::train::{Batch, Optimizer, Plan, Schedule, Sgd, update};
+use crate::train::{Batch, Optimizer, Plan, Schedule, Sgd, require_ranks, update};
 
 /// Numbers of clusters in the AdvCL paper.
 const COUNTS: [usize; 5] = [2, 10, 50, 100, 500];
@@ -26,6 +26,7 @@ pub fn step(setup: &Setup, device: &Device) -> Result<Timing> {
     // The contrastive loss needs other images as negatives.
     setup.check("bench step", 2)?;
     setup.check_micro_batch()?;
+    require_ranks(setup.sharding.count)?;
     let batch = setup.batch;
     let mut rng = random::generator(0, "bench", 0);
     let images = setup.images(&mut rng);
@@ -86,7 +87,7 @@ pub fn step(setup: &Setup, device: &Device) -> Result<Timing> {
         let batch = Batch {
             indices: &indices,
             epoch: 0,
-            micro_batch: setup.micro_batch,
+            shards: Shards::new(setup.batch, setup.sharding, setup.micro_batch),
             device,
         };
         let (model, loss) = update(&objective, model, &mut sgd, lr, batch, &mut rng);

@@ -6,7 +6,12 @@ use burn::tensor::{Tensor, TensorData};
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
+use crate::ranks;
 use crate::tensor::to_vec;
+
+/// Points whose distances are computed together. A point's do not depend on it, as far as a row of a product of matrices
+/// depends on its factors alone.
+const BLOCK: usize = 1 << 12;
 
 /// Effort of a clustering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +79,7 @@ impl Points {
     ) -> Option<Clustering> {
         let (mut labels, mut inertia) = self.assign(&centres);
         for _ in 0..iterations {
-            if stop.load(Ordering::Relaxed) {
+            if ranks::any("clustering", stop.load(Ordering::Relaxed)) {
                 return None;
             }
             self.move_to_means(&mut centres, &labels);
@@ -145,24 +150,27 @@ impl Points {
     fn assign(&self, centres: &[f32]) -> (Vec<usize>, f64) {
         let count = centres.len() / self.dimensions;
         let data = TensorData::new(centres.to_vec(), [count, self.dimensions]);
-        let centre_tensor = Tensor::<2>::from_data(data, &self.tensor.device());
-        let products = to_vec(self.tensor.clone().matmul(centre_tensor.transpose()));
+        let centre_tensor = Tensor::<2>::from_data(data, &self.tensor.device()).transpose();
         let squares: Vec<f32> = centres.chunks(self.dimensions).map(square).collect();
-        let mut inertia = 0.0;
-        let nearest = |(row, own): (&[f32], &f32)| {
-            // |x - c|² = |x|² - 2 x·c + |c|²; the first term is the same for all centres.
-            let score = |k: &usize| squares[*k] - 2.0 * row[*k];
-            let best = (0..count).min_by(|a, b| score(a).total_cmp(&score(b)));
-            let best = best.expect("at least one centre");
-            inertia += f64::from((own + score(&best)).max(0.0));
-            best
-        };
-        let labels = products
-            .chunks(count)
-            .zip(&self.squares)
-            .map(nearest)
-            .collect();
-        (labels, inertia)
+        // By blocks of points, of which each rank has its part.
+        let own = ranks::own_batches(self.len(), BLOCK);
+        let (mut labels, mut distances) = (Vec::new(), Vec::new());
+        for start in own.clone().step_by(BLOCK) {
+            let rows = BLOCK.min(own.end - start);
+            let block = self.tensor.clone().narrow(0, start, rows);
+            let products = to_vec(block.matmul(centre_tensor.clone()));
+            for (row, own) in products.chunks(count).zip(&self.squares[start..]) {
+                // |x - c|² = |x|² - 2 x·c + |c|²; the first term is the same for all centres.
+                let score = |k: &usize| squares[*k] - 2.0 * row[*k];
+                let best = (0..count).min_by(|a, b| score(a).total_cmp(&score(b)));
+                let best = best.expect("at least one centre");
+                labels.push(best);
+                distances.push((own + score(&best)).max(0.0));
+            }
+        }
+        let distances = ranks::gather("distances", &distances);
+        let labels = ranks::gather_each("labels", labels).concat();
+        (labels, distances.into_iter().map(f64::from).sum())
     }
 
     /// Moves each centre to the mean of its points.

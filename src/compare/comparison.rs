@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Spread;
 use crate::evaluate::Attacked;
@@ -14,7 +14,7 @@ use crate::experiment::Outcome;
 pub const LEVEL: f64 = 0.05;
 
 /// A row that could not be computed.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FailedRow {
     /// Seed of the run.
     pub seed: u64,

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::experiment::{
-    Cell, Data, Experiment, FolderRecipe, Purpose, Sources, Stale, has_recipe, save_recipe,
+    Cell, Data, Experiment, FolderRecipe, Outcome, Purpose, Sources, Stale, has_recipe, save_recipe,
 };
+use crate::ranks;
 use crate::recipe::{Recipe, in_words};
 use crate::run::{About, FolderKind, Layout, layout};
 use crate::session::{Context, Event};
@@ -60,17 +61,67 @@ pub fn compare(
         let experiment = Experiment::with_data(own, data, folder_of(folder, seed))?;
         Ok::<_, Error>(experiment.with_stale(stale))
     };
-    // All folders are checked now: one of another recipe is better refused before hours of work.
-    for &seed in &seeds {
-        let experiment = open(seed)?;
-        experiment.check_ready(context)?;
-        experiment.remember(context)?;
+    // Ranks share every row where its batches have shards for them; otherwise each has seeds of its own.
+    let together = recipe.shards.is_multiple_of(ranks::count());
+    let check = || {
+        // All folders are checked now: one of another recipe is better refused before hours of work.
+        for &seed in &seeds {
+            let experiment = open(seed)?;
+            experiment.check_ready(context)?;
+            experiment.remember(context)?;
+        }
+        // From now on the folder knows what it is for.
+        save_recipe(&layout, recipe, about.clone())
+    };
+    match together {
+        true => check()?,
+        false => ranks::first("comparison", check)?,
     }
-    // From now on the folder knows what it is for.
-    save_recipe(&layout, recipe, about)?;
+    let rows = |seeds: &[u64], context: &mut Context, on_failure: &mut dyn FnMut(&FailedRow)| {
+        rows_of(recipe, folder, seeds, &open, context, on_failure)
+    };
+    let (mut outcomes, failures) = match together {
+        true => rows(&seeds, context, &mut on_failure)?,
+        false => {
+            let own = seeds.iter().skip(ranks::own()).step_by(ranks::count());
+            let own: Vec<u64> = own.copied().collect();
+            let found = ranks::alone(|| rows(&own, context, &mut on_failure));
+            // Whoever has stopped has saved; the others are waited for.
+            let failed = ranks::gather_each("rows", found.is_err());
+            let (outcomes, failures) = found?;
+            if let Some(rank) = failed.iter().position(|failed| *failed) {
+                return Err(Error::OtherRank { rank });
+            }
+            let failures = ranks::gather_each("failed rows", failures);
+            for failure in failures.iter().skip(1).flatten() {
+                on_failure(failure);
+            }
+            (
+                ranks::gather_each("rows", outcomes).concat(),
+                failures.concat(),
+            )
+        }
+    };
+    let place = |seed: u64| seeds.iter().position(|other| *other == seed);
+    outcomes.sort_by_key(|(seed, _)| place(*seed));
+    Ok(Comparison::new(recipe, &outcomes, failures))
+}
+
+/// Outcomes of rows, each with its seed, and the rows that could not be computed.
+type Rows = (Vec<(u64, Outcome)>, Vec<FailedRow>);
+
+/// Makes all rows of some seeds.
+fn rows_of(
+    recipe: &Recipe,
+    folder: &Path,
+    seeds: &[u64],
+    open: &dyn Fn(u64) -> Result<Experiment>,
+    context: &mut Context,
+    on_failure: &mut dyn FnMut(&FailedRow),
+) -> Result<Rows> {
     let mut outcomes = Vec::new();
     let mut failures = Vec::new();
-    for &seed in &seeds {
+    for &seed in seeds {
         (context.observe)(&Event::Seed {
             seed,
             folder: folder_of(folder, seed),
@@ -102,7 +153,7 @@ pub fn compare(
             }
         }
     }
-    Ok(Comparison::new(recipe, &outcomes, failures))
+    Ok((outcomes, failures))
 }
 
 /// Refuses seeds beside those of another recipe in the same folder: they would be averaged.

@@ -142,6 +142,22 @@ pub fn resolve(name: &str) -> Result<String> {
     })
 }
 
+/// The device of one of several processes on this machine, by a name without a number or by the first one's: each has a GPU of
+/// its own, as far as there are enough.
+pub fn of_local_rank(name: &str, local_rank: usize) -> String {
+    let backend = name.split(':').next().unwrap_or(name);
+    if backend == "cpu" {
+        return name.to_owned();
+    }
+    let real = adapters().into_iter().filter(|found| !found.is_software());
+    match real.count() {
+        // Another runtime counts them.
+        0 if backend != "gpu" && backend != "wgpu" => format!("{backend}:{local_rank}"),
+        0 => name.to_owned(),
+        count => format!("{backend}:{}", local_rank % count),
+    }
+}
+
 /// The device called `name`: a backend, for GPUs with an index after a colon as [`adapters`] counts them ("cuda" is "cuda:0").
 /// "gpu", also called "wgpu", is the first one that is no software driver; "auto" is that or else the CPU.
 ///

@@ -14,6 +14,7 @@ use crate::data::Images;
 use crate::error::{Error, Result};
 use crate::files::{self, write_atomic};
 use crate::logits::{LogitRows, require_finite};
+use crate::ranks;
 use crate::session::Context;
 use crate::weights;
 
@@ -87,6 +88,15 @@ impl Adversarial {
         self.images.extend(other.images);
     }
 
+    /// The examples of all ranks.
+    pub(super) fn of_all_ranks(self) -> Self {
+        Self {
+            indices: ranks::gather_each("indices", self.indices).concat(),
+            images: ranks::gather("examples", &self.images),
+            ..self
+        }
+    }
+
     /// Sorts the examples by index.
     pub fn sort(&mut self) {
         let mut order: Vec<usize> = (0..self.indices.len()).collect();
@@ -113,6 +123,15 @@ impl Adversarial {
     /// # Errors
     /// [`Error::Io`].
     pub fn save(&self, path: &Path, info: &ExamplesInfo) -> Result<()> {
+        write_atomic(path, &self.content(path, info)?)
+    }
+
+    /// As [`Adversarial::save`], by the rank that calls it.
+    pub(super) fn save_here(&self, path: &Path, info: &ExamplesInfo) -> Result<()> {
+        files::write_here(path, &self.content(path, info)?)
+    }
+
+    fn content(&self, path: &Path, info: &ExamplesInfo) -> Result<Vec<u8>> {
         let indices: Vec<u8> = self
             .indices
             .iter()
@@ -141,7 +160,7 @@ impl Adversarial {
                 path: path.to_path_buf(),
                 source: std::io::Error::other(error),
             })?;
-        write_atomic(path, &weights::with_checksum(content))
+        Ok(weights::with_checksum(content))
     }
 
     /// Whether a file holds adversarial examples, by its description.

@@ -7,6 +7,7 @@ use crate::attack::{Attacker, Ball, PerImage, Tally, Victim, in_stage, select};
 use crate::data::Split;
 use crate::error::Result;
 use crate::logits::LogitRows;
+use crate::ranks;
 use crate::session::Context;
 use crate::tensor::to_tensor;
 
@@ -47,6 +48,30 @@ impl<'a> StageProgress<'a> {
             self.done += batch.len();
             context.progress(self.name, self.done, self.total, "images")?;
         }
+        Ok(())
+    }
+
+    /// As [`StageProgress::by_batch`], but this rank works on its own part of the batches; the caller brings the results of
+    /// all ranks together. The other ranks are taken to be as far.
+    ///
+    /// # Errors
+    /// As [`StageProgress::by_batch`].
+    pub fn by_own_batch(
+        &mut self,
+        indices: &[usize],
+        batch_size: usize,
+        context: &mut Context,
+        mut work: impl FnMut(&[usize], &mut Context) -> Result<()>,
+    ) -> Result<()> {
+        let (before, own) = (self.done, ranks::own_batches(indices.len(), batch_size));
+        let mut done = 0;
+        for batch in indices[own].chunks(batch_size) {
+            work(batch, context)?;
+            done += batch.len() * ranks::count();
+            let done = before + done.min(indices.len());
+            context.progress(self.name, done, self.total, "images")?;
+        }
+        self.done = before + indices.len();
         Ok(())
     }
 }
@@ -169,13 +194,13 @@ impl Evaluator<'_> {
         mut images: impl FnMut(&[usize], &Context) -> Result<Tensor<4>>,
     ) -> Result<LogitRows> {
         let (mut all, name) = (LogitRows::default(), stage.name);
-        stage.by_batch(indices, self.batch_size, context, |batch, context| {
+        stage.by_own_batch(indices, self.batch_size, context, |batch, context| {
             let logits = LogitRows::read((self.logits)(images(batch, context)?));
             logits.require_finite(name, batch)?;
             all.extend(logits);
             Ok(())
         })?;
-        Ok(all)
+        Ok(all.of_all_ranks())
     }
 
     /// Predicted class of some version of the images at these indices; `images` makes it for a batch.
@@ -234,7 +259,7 @@ impl Evaluator<'_> {
 
         let mut robust = Vec::new();
         let mut stage = StageProgress::new(&attack, correct.len());
-        stage.by_batch(&correct, self.batch_size, context, |batch, context| {
+        stage.by_own_batch(&correct, self.batch_size, context, |batch, context| {
             let images = self.batch(batch, &context.device);
             let victim = self.victim(&images, attacker.ball, context.seed);
             let result = attacker.pgd.attack(&victim, 1, &mut |_| Ok(()));
@@ -246,6 +271,7 @@ impl Evaluator<'_> {
             robust.extend(left.map(|(index, _)| *index));
             Ok(())
         })?;
+        let robust = ranks::gather_each("robust images", robust).concat();
         let count = self.split.images.len();
         Ok(self.summed_up(PerImage::new(count, among, &correct, &robust)))
     }

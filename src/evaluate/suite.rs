@@ -137,6 +137,7 @@ impl SuiteRun<'_> {
             examples.extend(found);
             Ok(JobResult { broken, seconds })
         })?;
+        let mut examples = examples.of_all_ranks();
         examples.sort();
         let all = evaluator.split.images.len();
         let outcome = Attacked {
@@ -178,12 +179,13 @@ impl SuiteRun<'_> {
         }
         let seconds = started.elapsed().as_secs_f64();
         if let (Some(folder), Some(path)) = (self.folder, path) {
+            // Every rank keeps its own batches.
             std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
             let batch = BatchInfo {
                 tried: job.indices.to_vec(),
                 seconds,
             };
-            found.save(path, &self.info(Some(batch)))?;
+            found.save_here(path, &self.info(Some(batch)))?;
         }
         Ok((found, seconds))
     }

@@ -17,7 +17,7 @@ use crate::probe::Probe;
 use crate::recipe::{Artifact, CLUSTERED_METHOD, differences, from_text, in_words, title, to_text};
 use crate::run::{MODEL_FORMAT, Model, ModelInfo};
 use crate::session::Context;
-use crate::train::{Resume, Sittings};
+use crate::train::{self, Resume, Sittings};
 use crate::{files, random};
 
 impl Experiment {
@@ -30,6 +30,7 @@ impl Experiment {
     /// missing.
     pub fn pretrain(&self, method: Option<&str>, context: &mut Context) -> Result<()> {
         let methods = self.methods(method)?;
+        train::require_ranks(self.recipe.shards)?;
         self.require_labels_of(&methods)?;
         self.require_permission(&[], &methods)?;
         self.require_memory(&methods, context)?;

@@ -18,7 +18,7 @@ use crate::files;
 use crate::nn::{Classifier, Mode};
 use crate::recipe::{Artifact, CLASSIFIER, to_text};
 use crate::run::layout::ATTACK_PIECES;
-use crate::run::{Model, ModelInfo, Results, require_inside};
+use crate::run::{Model, ModelInfo, Results, Run, require_inside};
 use crate::session::{Context, Event};
 
 /// Classifier of a row as it is evaluated: from its file, whatever the recipe says about training.
@@ -299,12 +299,13 @@ impl Experiment {
             }
         };
         // Also what a process left that was killed right after keeping the outcome.
-        if pieces.exists() {
-            std::fs::remove_dir_all(&pieces).map_err(Error::io("remove", &pieces))?;
-        }
+        Run::remove(&pieces)?;
         if let Some(parent) = pieces.parent() {
-            // Other suites may be unfinished: their pieces stay.
-            let _ = std::fs::remove_dir(parent);
+            files::changing(parent, || {
+                // Other suites may be unfinished: their pieces stay.
+                let _ = std::fs::remove_dir(parent);
+                Ok(())
+            })?;
         }
         Ok(Some(attacked))
     }

@@ -24,9 +24,11 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::nn;
+use crate::ranks;
 use crate::recipe::{Artifact, Fingerprints, Recipe, title};
 use crate::run::{About, FolderKind, Layout, Model, Run};
 use crate::session::Context;
+use crate::train;
 
 pub use checkup::{CheckedFile, FileState, check};
 pub use data::{Data, Purpose, Sources};
@@ -119,10 +121,15 @@ impl Experiment {
     /// Whatever is wrong with the folder.
     pub fn with_data(recipe: Recipe, data: Data, folder: impl AsRef<Path>) -> Result<Self> {
         let fingerprints = fingerprints(&recipe, &data)?;
+        ranks::require_same("program", env!("CARGO_PKG_VERSION"))?;
+        ranks::require_same("recipe", &recipe.to_toml())?;
+        ranks::require_same("set of images", &format!("{fingerprints:#?}"))?;
         // A folder of a later version, or of a comparison, is refused before anything is written into it.
         About::require(&Layout::new(folder.as_ref()), FolderKind::Run)?;
         let run = Run::open(folder.as_ref())?;
-        kept::remove_finished_pieces(run.layout())?;
+        ranks::first("finished attacks", || {
+            kept::remove_finished_pieces(run.layout())
+        })?;
         Ok(Self {
             run,
             fingerprints,
@@ -162,6 +169,7 @@ impl Experiment {
         let logged = context.watched(|event| self.run.log(event));
         let mut inner = logged.with_seed(self.recipe.seed).logged_by(&has_logged);
         inner.precision = self.recipe.precision;
+        inner.shards = self.recipe.sharding();
         let done = work(&mut inner);
         drop(inner);
         let done = done.map_err(|error| match error {
@@ -248,6 +256,7 @@ impl Experiment {
     /// run that cannot be learnt from or begun at; [`Error::Run`] for stale results that took long, where nobody said what to do with
     /// them.
     pub fn check_ready(&self, context: &Context) -> Result<()> {
+        train::require_ranks(self.recipe.shards)?;
         self.require_labels()?;
         self.attacked_images()?;
         let methods = self.methods(None)?;

@@ -8,6 +8,7 @@ pub mod model;
 pub mod norm;
 pub mod resnet;
 mod shards;
+mod side_by_side;
 
 #[cfg(all(test, feature = "flex"))]
 pub(crate) use engine::tests::Turn;
@@ -25,4 +26,4 @@ pub use layer::{Conv, Linear};
 pub use model::{Backbone, Classifier};
 pub use norm::{BatchNorm, Mode, Route, RouteNorm, Statistics};
 pub use resnet::{Depth, Encoder, EncoderConfig, Normalize, Stem};
-pub use shards::{Deferred, Shards};
+pub use shards::{BatchNormOver, Deferred, Sharding, Shards};

@@ -5,15 +5,19 @@
 //! the reader's back, and a forward pass changes nothing.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::average::unshared;
 use super::engine;
 use super::shards::{Deferred, Shards};
+use super::side_by_side;
 use crate::error::{Error, Result, nearest};
+use crate::ranks;
+use crate::tensor::to_vec;
 
 const MOMENTUM: f64 = 0.1;
 
@@ -76,6 +80,8 @@ pub enum Mode<'a> {
 #[derive(Default)]
 pub struct Statistics {
     seen: HashMap<ParamId, Vec<Tensor<1>>>,
+    /// In the order in which they were met first, which is the same on all ranks.
+    met: Vec<ParamId>,
     shards: Shards,
     deferred: Vec<Deferred>,
 }
@@ -104,38 +110,70 @@ impl Statistics {
         std::mem::take(&mut self.deferred)
     }
 
-    /// Adds the statistics of one view from those of its shards: their means, weighted by the numbers of images.
+    /// Adds the statistics of one view from those of this rank's shards of it: the means over all shards, weighted by the
+    /// numbers of images.
     pub(super) fn push_means(&mut self, of_shards: Vec<Self>) {
-        let sizes: Vec<f64> = (self.shards.ranges().iter())
-            .map(|images| images.len() as f64)
-            .collect();
-        let all: f64 = sizes.iter().sum();
-        let mut means: HashMap<ParamId, Vec<Tensor<1>>> = HashMap::new();
-        for (of_shard, size) in of_shards.into_iter().zip(sizes) {
-            for (id, values) in of_shard.seen {
-                let parts = values.into_iter().map(|value| value * (size / all));
-                match means.remove(&id) {
-                    None => means.insert(id, parts.collect()),
-                    Some(sums) => {
-                        let sums = sums.into_iter().zip(parts);
-                        means.insert(id, sums.map(|(sum, part)| sum + part).collect())
-                    }
-                };
-            }
-        }
-        for (id, values) in means {
-            self.seen.entry(id).or_default().extend(values);
+        let Some(first) = of_shards.first() else {
+            return;
+        };
+        let sizes = |ranges: Vec<Range<usize>>| -> Vec<f64> {
+            ranges.iter().map(|images| images.len() as f64).collect()
+        };
+        let all: f64 = sizes(self.shards.ranges()).iter().sum();
+        let own = sizes(self.shards.own_ranges());
+        let shares = of_shards.iter().zip(own).map(|(of_shard, size)| {
+            let values = of_shard.met.iter().flat_map(|id| &of_shard.seen[id]);
+            let share = |value: &Tensor<1>| value.clone() * (size / all);
+            values.map(share).collect::<Vec<_>>()
+        });
+        let shares: Vec<Vec<Tensor<1>>> = shares.collect();
+        let mut means = summed(shares).into_iter();
+        for id in &first.met {
+            let of_view: Vec<_> = means.by_ref().take(first.seen[id].len()).collect();
+            of_view.into_iter().for_each(|value| self.put(*id, value));
         }
     }
 
     fn push(&mut self, running: &Param<Tensor<1>>, value: Tensor<1>) {
-        self.seen.entry(running.id).or_default().push(value.inner());
+        self.put(running.id, value.inner());
+    }
+
+    fn put(&mut self, id: ParamId, value: Tensor<1>) {
+        if !self.seen.contains_key(&id) {
+            self.met.push(id);
+        }
+        self.seen.entry(id).or_default().push(value);
     }
 
     /// Moves the module's running statistics a tenth of the way to each batch's, as PyTorch does at momentum .1.
     pub fn absorb_into<M: Module>(mut self, module: M) -> M {
         module.map(&mut self)
     }
+}
+
+/// Sums over the shards of all ranks, in the order of the shards.
+fn summed(of_shards: Vec<Vec<Tensor<1>>>) -> Vec<Tensor<1>> {
+    if ranks::count() == 1 {
+        let plus = |sums: Vec<Tensor<1>>, more: Vec<Tensor<1>>| {
+            let pairs = sums.into_iter().zip(more);
+            pairs.map(|(sum, more)| sum + more).collect()
+        };
+        return of_shards.into_iter().reduce(plus).unwrap_or_default();
+    }
+    let (device, lengths): (_, Vec<usize>) = {
+        let first = &of_shards[0];
+        let lengths = first.iter().map(|value| value.dims()[0]).collect();
+        (first[0].device(), lengths)
+    };
+    let flat = |values| to_vec(Tensor::cat(values, 0));
+    let sums = ranks::sum_in_order("statistics", of_shards.into_iter().map(flat).collect());
+    let mut rest = &sums[..];
+    let take = |length| {
+        let (values, after) = rest.split_at(length);
+        rest = after;
+        Tensor::from_data(TensorData::new(values.to_vec(), [length]), &device)
+    };
+    lengths.into_iter().map(take).collect()
 }
 
 impl ModuleMapper for Statistics {
@@ -208,7 +246,7 @@ impl BatchNorm {
         let (weight, bias) = (self.weight.val(), self.bias.val());
         let (y, mean, var) = engine::norm(x, weight, bias, residual, relu);
         if let Mode::Train(statistics) = mode {
-            let count = (height * width * batch) as f64;
+            let count = side_by_side::rows_of_all(height * width * batch);
             statistics.push(&self.running_mean, mean);
             // A single value has no unbiased variance: keep the biased one, zero.
             let unbiased = count / (count - 1.0).max(1.0);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::engine;
 use super::layer::Conv;
 use super::norm::{BatchNorm, Mode, Route, RouteNorm, Statistics};
-use super::shards::{Deferred, Shards, leaf, share_one_graph};
+use super::shards::{Deferred, Shards, Way, leaf, share_one_graph};
 
 /// The usual depths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -464,27 +464,40 @@ impl Encoder {
         statistics: &mut Statistics,
     ) -> Tensor<2> {
         let is_tracked = self.conv1.weight.val().is_autodiff();
-        let later = is_tracked && !share_one_graph();
-        let first = if later { self.valid() } else { self.clone() };
-        let mut of_shards = Vec::new();
-        let features = statistics.shards().map(images.clone(), |images| {
-            let mut own = Statistics::default();
-            let features = first.pass(images, route, &mut Mode::Train(&mut own));
-            of_shards.push(own);
-            features
+        let (shards, later) = (statistics.shards(), is_tracked && !share_one_graph());
+        let again = later && shards.again();
+        let passed = shards.each_own(|_, own| {
+            let mut seen = Statistics::default();
+            let encoder = match () {
+                () if again => self.valid(),
+                // Weights of its own: a graph that shares a node with another thread's cannot be gone back at the same time.
+                () if later && shards.is_together() => self.valid().train(),
+                () => self.clone(),
+            };
+            let images = shards.part(&images, own);
+            let features = encoder.pass(images, route, &mut Mode::Train(&mut seen));
+            (features, (encoder, seen))
         });
+        let (kept, others): (Vec<Tensor<2>>, Vec<_>) = passed.into_iter().unzip();
+        let (encoders, of_shards): (Vec<Self>, _) = others.into_iter().unzip();
         statistics.push_means(of_shards);
+        let views = shards.views(images.dims()[0]);
         if !later {
-            return features;
+            return shards.joined(views, kept);
         }
-        let (features, encoder) = (leaf(features), self.clone());
-        let again = move |images| encoder.pass(images, route, &mut Mode::Batch);
-        statistics.defer(Deferred::new(images, features.clone(), again));
+        let features = kept.iter().cloned().map(Tensor::inner).collect();
+        let features = leaf(shards.joined(views, features));
+        let way = if again {
+            Way::Again(Box::new((self.clone(), images.inner(), route)))
+        } else {
+            Way::Kept(encoders.into_iter().zip(kept).collect())
+        };
+        statistics.defer(Deferred::new(features.clone(), way));
         features
     }
 
     /// One forward pass of all images.
-    fn pass(&self, images: Tensor<4>, route: Route, mode: &mut Mode) -> Tensor<2> {
+    pub(super) fn pass(&self, images: Tensor<4>, route: Route, mode: &mut Mode) -> Tensor<2> {
         let images = Normalize::apply(self.normalize.as_ref(), images);
         let x = self.conv1.forward(engine::inside(images));
         let x = self.bn1.forward(x, None, true, route, mode);

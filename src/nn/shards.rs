@@ -4,14 +4,24 @@
 //! encoder computed on the way to them. So features are computed shard by shard without a graph, the loss is
 //! differentiated with respect to the features, and then each shard passes the encoder again, now with a graph, through
 //! which its part of that gradient goes back: GradCache (Gao, Zhang, Han, Callan: "Scaling Deep Contrastive Learning Batch
-//! Size under Memory Limited Setup", RepL4NLP 2021). The gradient is that of the whole batch's loss; BatchNorm alone sees
-//! each shard for itself.
+//! Size under Memory Limited Setup", RepL4NLP 2021). Where there is memory for it, the first pass has a graph and there is no
+//! second one. The gradient is that of the whole batch's loss; BatchNorm alone sees each shard for itself.
+//!
+//! The shards of a batch may be on several ranks ([`crate::ranks`]). Every rank has the features of all images, and with them
+//! the same loss; images, and what the encoder computes on the way, it has of its own shards alone. In tensors of images the
+//! other rows are of no meaning.
 
 use std::ops::Range;
 
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{Gradients, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
 
-use crate::tensor::gradient;
+use super::norm::{Mode, Route};
+use super::resnet::Encoder;
+use super::side_by_side;
+
+use crate::ranks;
+use crate::tensor::{gradient, to_vec};
 
 /// Cut of a batch into shards: ranges of its images, whose views pass the encoder together.
 ///
@@ -28,27 +38,150 @@ pub enum Shards {
         batch: usize,
         /// Number of shards.
         count: usize,
+        /// How the shards pass the encoder.
+        passes: Passes,
     },
 }
 
+/// How shards pass an encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passes {
+    /// One after the other, each with its own graph and its own BatchNorm.
+    Once,
+    /// One after the other, and a second time for the way back, so that one at a time is in memory.
+    Twice,
+    /// Side by side, with one BatchNorm over all of them.
+    Together,
+}
+
+/// What BatchNorm's statistics are of, in a batch that is cut into shards.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchNormOver {
+    /// Each shard by itself, as PyTorch's `DataParallel` and `DistributedDataParallel` do.
+    #[default]
+    Shard,
+    /// The whole batch, as `SyncBatchNorm` does: what one process without shards computes, to rounding. On the CPU alone.
+    Global,
+}
+
+/// How training batches are cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sharding {
+    /// Shards of a batch.
+    pub count: usize,
+    /// What BatchNorm's statistics are of.
+    pub batchnorm: BatchNormOver,
+}
+
+impl Default for Sharding {
+    fn default() -> Self {
+        Self {
+            count: 1,
+            batchnorm: BatchNormOver::default(),
+        }
+    }
+}
+
 impl Shards {
-    /// Cuts a batch into as few shards as there can be with at most `micro_batch` images each; without one, not at all.
-    pub fn new(batch: usize, micro_batch: Option<usize>) -> Self {
+    /// Cuts a batch into `shards`, and each of them into as few as there can be with at most `micro_batch` images each;
+    /// one shard without a `micro_batch` is the whole.
+    pub fn new(batch: usize, sharding: Sharding, micro_batch: Option<usize>) -> Self {
+        let shards = sharding.count.max(1);
+        let largest = batch.div_ceil(shards);
         match micro_batch {
-            None => Self::Whole,
+            None if shards == 1 => Self::Whole,
+            None => Self::Cut {
+                batch,
+                count: shards,
+                passes: match sharding.batchnorm {
+                    BatchNormOver::Shard => Passes::Once,
+                    BatchNormOver::Global => Passes::Together,
+                },
+            },
             Some(most) => Self::Cut {
                 batch,
-                count: batch.div_ceil(most.max(1)).max(1),
+                count: shards * largest.div_ceil(most.max(1)).max(1),
+                passes: Passes::Twice,
             },
         }
     }
 
     /// The shards' ranges of the batch's images, in order; none of the whole.
     pub fn ranges(self) -> Vec<Range<usize>> {
+        self.ranges_of(|count| 0..count)
+    }
+
+    /// The ranges of the shards that this rank has.
+    pub fn own_ranges(self) -> Vec<Range<usize>> {
+        self.ranges_of(ranks::own_part)
+    }
+
+    fn ranges_of(self, shards: impl Fn(usize) -> Range<usize>) -> Vec<Range<usize>> {
         match self {
             Self::Whole => Vec::new(),
-            Self::Cut { batch, count } => (0..count)
+            Self::Cut { batch, count, .. } => shards(count)
                 .map(|shard| shard * batch / count..(shard + 1) * batch / count)
+                .collect(),
+        }
+    }
+
+    /// The images of a batch that this rank has.
+    pub fn own_images(self, batch: usize) -> Range<usize> {
+        match (self.own_ranges().first(), self.own_ranges().last()) {
+            (Some(first), Some(last)) => first.start..last.end,
+            _ => 0..batch,
+        }
+    }
+
+    /// Number of shards; 1 for the whole.
+    pub fn count(self) -> usize {
+        match self {
+            Self::Whole => 1,
+            Self::Cut { count, .. } => count,
+        }
+    }
+
+    /// Whether shards pass the encoder a second time.
+    pub(super) fn again(self) -> bool {
+        matches!(
+            self,
+            Self::Cut {
+                passes: Passes::Twice,
+                ..
+            }
+        )
+    }
+
+    /// Whether shards pass side by side, with one BatchNorm.
+    pub(super) fn is_together(self) -> bool {
+        matches!(
+            self,
+            Self::Cut {
+                passes: Passes::Together,
+                ..
+            }
+        )
+    }
+
+    /// Does `work` for each of the own shards, given its place among them and its images.
+    pub fn each_own<T: Send>(self, work: impl Fn(usize, &Range<usize>) -> T + Sync) -> Vec<T> {
+        let own = self.own_ranges();
+        match self {
+            Self::Cut {
+                passes: Passes::Together,
+                batch,
+                ..
+            } => {
+                let images: Vec<usize> = own.iter().map(ExactSizeIterator::len).collect();
+                side_by_side::each(&images, batch, |place| work(place, &own[place]))
+            }
+            _ => own
+                .iter()
+                .enumerate()
+                .map(|(place, images)| work(place, images))
                 .collect(),
         }
     }
@@ -57,7 +190,7 @@ impl Shards {
     ///
     /// # Panics
     /// Where the rows are not those of whole views.
-    fn part<const D: usize>(self, rows: &Tensor<D>, images: &Range<usize>) -> Tensor<D> {
+    pub(super) fn part<const D: usize>(self, rows: &Tensor<D>, images: &Range<usize>) -> Tensor<D> {
         let views = self.views(rows.dims()[0]);
         let batch = rows.dims()[0] / views;
         let of_view = |view| {
@@ -68,7 +201,7 @@ impl Shards {
     }
 
     /// Number of views in so many rows.
-    fn views(self, rows: usize) -> usize {
+    pub(super) fn views(self, rows: usize) -> usize {
         match self {
             Self::Whole => 1,
             Self::Cut { batch, .. } => {
@@ -78,14 +211,60 @@ impl Shards {
         }
     }
 
-    /// Rows of all shards in the order of the batch, view after view.
-    fn joined<const D: usize>(self, parts: Vec<Tensor<D>>) -> Tensor<D> {
-        let views = self.views(parts.iter().map(|part| part.dims()[0]).sum());
+    /// Rows of all shards in the order of the batch, view after view; `parts` are those of this rank.
+    pub(super) fn joined<const D: usize>(self, views: usize, parts: Vec<Tensor<D>>) -> Tensor<D> {
+        let of_all = match ranks::count() {
+            1 => parts,
+            _ => self.gathered(views, parts),
+        };
         let of_view = |view| {
-            parts.iter().map(move |part| {
+            of_all.iter().map(move |part| {
                 let images = part.dims()[0] / views;
                 part.clone().narrow(0, view * images, images)
             })
+        };
+        concatenated((0..views).flat_map(of_view).collect())
+    }
+
+    /// The parts of all ranks, without gradients.
+    fn gathered<const D: usize>(self, views: usize, own: Vec<Tensor<D>>) -> Vec<Tensor<D>> {
+        let (device, row) = (own[0].device(), own[0].dims());
+        let of_own: Vec<f32> = own
+            .into_iter()
+            .map(Tensor::inner)
+            .flat_map(to_vec)
+            .collect();
+        let values = ranks::gather("features", &of_own);
+        let width: usize = row[1..].iter().product();
+        let mut rest = &values[..];
+        let parts = self.ranges().into_iter().map(|images| {
+            let mut shape = row;
+            shape[0] = views * images.len();
+            let (part, after) = rest.split_at(shape[0] * width);
+            rest = after;
+            Tensor::from_data(TensorData::new(part.to_vec(), shape), &device)
+        });
+        parts.collect()
+    }
+
+    /// Rows of the own shards in the order of the batch, view after view, and zeros in the others.
+    fn own_rows<const D: usize>(self, views: usize, parts: Vec<Tensor<D>>) -> Tensor<D> {
+        let (Self::Cut { batch, .. }, false) = (self, ranks::count() == 1) else {
+            return self.joined(views, parts);
+        };
+        let own = self.own_images(batch);
+        let zeros = |images: usize| {
+            let mut shape = parts[0].dims();
+            shape[0] = images;
+            (images > 0).then(|| Tensor::zeros(shape, &parts[0].device()))
+        };
+        let of_view = |view| {
+            let parts = parts.iter().map(move |part| {
+                let images = part.dims()[0] / views;
+                part.clone().narrow(0, view * images, images)
+            });
+            let before = zeros(own.start).into_iter();
+            before.chain(parts).chain(zeros(batch - own.end))
         };
         concatenated((0..views).flat_map(of_view).collect())
     }
@@ -94,14 +273,13 @@ impl Shards {
     pub fn map<const D: usize, const E: usize>(
         self,
         rows: Tensor<D>,
-        mut compute: impl FnMut(Tensor<D>) -> Tensor<E>,
+        compute: impl Fn(Tensor<D>) -> Tensor<E> + Sync,
     ) -> Tensor<E> {
         match self {
             Self::Whole => compute(rows),
             Self::Cut { .. } => {
-                let parts = self.ranges().into_iter();
-                let parts = parts.map(|images| compute(self.part(&rows, &images)));
-                self.joined(parts.collect())
+                let parts = self.each_own(|_, images| compute(self.part(&rows, images)));
+                self.joined(self.views(rows.dims()[0]), parts)
             }
         }
     }
@@ -114,7 +292,7 @@ impl Shards {
     /// `[rows, channels, height, width]`, kept; features `[rows, any]`, the loss `[1]`.
     pub fn gradient_of(
         self,
-        features: impl Fn(Tensor<4>) -> Tensor<2>,
+        features: impl Fn(Tensor<4>) -> Tensor<2> + Sync,
         loss: impl Fn(Tensor<2>) -> Tensor<1>,
     ) -> impl Fn(Tensor<4>) -> Tensor<4> {
         move |images| {
@@ -122,13 +300,29 @@ impl Shards {
                 return gradient(&mut |x| loss(self.map(x, &features)), images);
             }
             let images = images.inner();
-            let wanted = gradient(&mut |z| loss(z), self.map(images.clone(), &features));
-            let parts = self.ranges().into_iter().map(|shard| {
-                let wanted = self.part(&wanted, &shard);
-                let back = &mut |x| towards(features(x), wanted.clone());
-                gradient(back, self.part(&images, &shard))
+            let views = self.views(images.dims()[0]);
+            if self.again() {
+                let wanted = gradient(&mut |z| loss(z), self.map(images.clone(), &features));
+                let parts = self.each_own(|_, shard| {
+                    let wanted = self.part(&wanted, shard);
+                    let back = &mut |x| towards(features(x), wanted.clone());
+                    gradient(back, self.part(&images, shard))
+                });
+                return self.own_rows(views, parts);
+            }
+            let passes = self.each_own(|_, shard| {
+                let x = leaf(self.part(&images, shard));
+                (x.clone(), features(x))
             });
-            self.joined(parts.collect())
+            let of_shards = passes.iter().map(|(_, z)| z.clone().inner()).collect();
+            let wanted = gradient(&mut |z| loss(z), self.joined(views, of_shards));
+            let parts = self.each_own(|place, shard| {
+                let (x, z) = &passes[place];
+                let gradients = towards(z.clone(), self.part(&wanted, shard)).backward();
+                let gradient = x.grad(&gradients);
+                gradient.unwrap_or_else(|| x.clone().inner().zeros_like())
+            });
+            self.own_rows(views, parts)
         }
     }
 }
@@ -174,39 +368,54 @@ fn towards(features: Tensor<2>, gradient: Tensor<2>) -> Tensor<1> {
 
 /// Forward pass of a view whose way back is still to be gone, shard by shard.
 pub struct Deferred {
-    /// What passed the encoder.
-    images: Tensor<4>,
     /// What came out, as the beginning of the loss's graph.
     features: Tensor<2>,
-    /// The encoder, with gradients of its weights.
-    encoder: Box<dyn Fn(Tensor<4>) -> Tensor<2>>,
+    way: Way,
+}
+
+/// How the gradients of the weights are found from those of the features.
+pub(super) enum Way {
+    /// By another pass of these images through the encoder, with gradients of its weights.
+    Again(Box<(Encoder, Tensor<4>, Route)>),
+    /// By the graphs of the own shards, each with the encoder whose weights are in it.
+    Kept(Vec<(Encoder, Tensor<2>)>),
 }
 
 impl Deferred {
-    /// A pass of `images`, of which `features` is the leaf that the loss is computed from.
-    pub(super) fn new(
-        images: Tensor<4>,
-        features: Tensor<2>,
-        encoder: impl Fn(Tensor<4>) -> Tensor<2> + 'static,
-    ) -> Self {
-        Self {
-            images: images.inner(),
-            features,
-            encoder: Box::new(encoder),
+    /// A pass of which `features` is the leaf that the loss is computed from.
+    pub(super) fn new(features: Tensor<2>, way: Way) -> Self {
+        Self { features, way }
+    }
+
+    /// The gradient of the loss with respect to the features; none where it does not depend on them.
+    pub fn wanted(&self, of_loss: &Gradients) -> Option<Tensor<2>> {
+        self.features.grad(of_loss)
+    }
+
+    /// The encoder whose weights get gradients by way of the `place`-th of the own shards.
+    pub fn encoder(&self, place: usize) -> &Encoder {
+        match &self.way {
+            Way::Again(again) => &again.0,
+            Way::Kept(shards) => &shards[place].0,
         }
     }
 
-    /// Gradients of the encoder's weights by way of one shard, given those of the loss; none where the loss does not
-    /// depend on the features.
+    /// Gradients of the encoder's weights by way of the `place`-th of the own shards, which has these images, given the
+    /// gradient of all features. To be asked once for each shard.
     pub fn backward(
         &self,
         shards: Shards,
-        images: &Range<usize>,
-        of_loss: &Gradients,
-    ) -> Option<Gradients> {
-        let gradient = self.features.grad(of_loss)?;
-        let features = (self.encoder)(shards.part(&self.images, images));
-        Some(towards(features, shards.part(&gradient, images)).backward())
+        (place, images): (usize, &Range<usize>),
+        wanted: &Tensor<2>,
+    ) -> Gradients {
+        let features = match &self.way {
+            Way::Again(again) => {
+                let (encoder, all, route) = &**again;
+                encoder.pass(shards.part(all, images), *route, &mut Mode::Batch)
+            }
+            Way::Kept(kept) => kept[place].1.clone(),
+        };
+        towards(features, shards.part(wanted, images)).backward()
     }
 }
 
@@ -222,6 +431,13 @@ mod tests {
         device::open("cpu").expect("the CPU")
     }
 
+    fn of(count: usize) -> Sharding {
+        Sharding {
+            count,
+            ..Sharding::default()
+        }
+    }
+
     /// Rows that count up from 0.
     fn rows(count: usize, width: usize) -> Tensor<2> {
         let values: Vec<f32> = (0..count * width).map(|value| value as f32).collect();
@@ -231,7 +447,7 @@ mod tests {
     #[test]
     fn shards_are_few_and_nearly_equal_and_have_every_image_once() {
         for (batch, most) in [(10, 4), (9, 4), (8, 4), (5, 5), (3, 8), (7, 1), (2, 2)] {
-            let ranges = Shards::new(batch, Some(most)).ranges();
+            let ranges = Shards::new(batch, Sharding::default(), Some(most)).ranges();
             assert_eq!(ranges.len(), batch.div_ceil(most));
             let all: Vec<usize> = ranges.iter().cloned().flatten().collect();
             assert_eq!(all, (0..batch).collect::<Vec<_>>());
@@ -240,20 +456,32 @@ mod tests {
             assert!(largest <= Some(most.min(batch)), "{ranges:?}");
             assert!(least.map(|least| least + 1) >= largest, "{ranges:?}");
         }
-        assert_eq!(Shards::new(8, None), Shards::Whole);
+        assert_eq!(Shards::new(8, Sharding::default(), None), Shards::Whole);
+        let cut = |shards, most| Shards::new(16, of(shards), most).count();
+        assert_eq!(
+            [
+                cut(4, None),
+                cut(4, Some(8)),
+                cut(4, Some(3)),
+                cut(1, Some(8))
+            ],
+            [4, 4, 8, 2]
+        );
     }
 
     #[test]
     fn a_shard_has_every_stacked_view_of_its_images_and_joining_restores_the_order() {
-        let shards = Shards::new(5, Some(2));
+        let shards = Shards::new(5, Sharding::default(), Some(2));
         for views in 1..=3 {
             let all = rows(5 * views, 2);
-            let mut seen: Vec<Vec<usize>> = Vec::new();
+            let seen = std::sync::Mutex::new(Vec::new());
             let joined = shards.map(all.clone(), |part| {
                 let firsts: Vec<f32> = to_vec(part.clone().narrow(1, 0, 1));
-                seen.push(firsts.iter().map(|value| *value as usize / 2).collect());
+                let rows: Vec<usize> = firsts.iter().map(|value| *value as usize / 2).collect();
+                seen.lock().expect("no panic").push(rows);
                 part * 3.0
             });
+            let seen = seen.into_inner().expect("no panic");
             let expected: Vec<Vec<usize>> = (shards.ranges().into_iter())
                 .map(|images| {
                     let of_view = |view| images.clone().map(move |image| view * 5 + image);
@@ -276,14 +504,21 @@ mod tests {
         let loss = |z: Tensor<2>| z.clone().matmul(z.transpose()).cos().mean();
         let whole = to_vec(Shards::Whole.gradient_of(features, loss)(images.clone()));
         assert!(whole.iter().any(|value| value.abs() > 1e-3));
-        for (batch, most) in [(10, 10), (10, 4), (5, 2), (5, 1)] {
-            let cut = Shards::new(batch, Some(most)).gradient_of(features, loss);
+        for (batch, shards, most) in [
+            (10, 1, Some(10)),
+            (10, 1, Some(4)),
+            (5, 1, Some(2)),
+            (5, 1, Some(1)),
+            (10, 2, None),
+            (5, 5, None),
+        ] {
+            let cut = Shards::new(batch, of(shards), most).gradient_of(features, loss);
             for (found, expected) in to_vec(cut(images.clone())).into_iter().zip(&whole) {
                 assert!((found - expected).abs() < 1e-6, "{found} for {expected}");
             }
         }
         let constant = |z: Tensor<2>| (z * 0.0).sum();
-        let none = Shards::new(10, Some(3)).gradient_of(features, constant)(images);
+        let none = Shards::new(10, of(1), Some(3)).gradient_of(features, constant)(images);
         assert!(to_vec(none).iter().all(|value| *value == 0.0));
     }
 }

@@ -116,9 +116,10 @@ impl Objective for Acl<'_> {
     type Model = Backbone;
 
     fn loss(&self, step: Step<Backbone>) -> Loss {
-        let settings = self.settings;
+        let (settings, own) = (self.settings, step.own());
         let mut view = || {
-            let view = settings.strong.apply(self.images, step.indices, step.rng);
+            let (strong, own) = (&settings.strong, own.clone());
+            let view = strong.apply_at(own, self.images, step.indices, step.rng);
             to_tensor(view, step.device)
         };
         let views = [view(), view()];

@@ -177,15 +177,16 @@ impl Objective for AdvCl<'_> {
             weak,
             ..
         } = self.settings;
-        let shards = step.shards();
+        let (shards, own) = (step.shards(), step.own());
         let (rng, indices) = (step.rng, step.indices);
         let mut mode = Mode::Train(step.statistics);
 
-        let original = weak.apply(self.images, indices, rng);
+        let original = weak.apply_at(own.clone(), self.images, indices, rng);
         let strong: Vec<Batch> = (0..self.settings.strong_views)
-            .map(|_| strong.apply(self.images, indices, rng))
+            .map(|_| strong.apply_at(own.clone(), self.images, indices, rng))
             .collect();
-        let filtered = self.high_frequency.as_ref().map(|f| f.apply(&original));
+        let filter = self.high_frequency.as_ref();
+        let filtered = filter.map(|filter| filter.apply_at(own, &original));
         let original = to_tensor(original, step.device);
         let labels = self.labels.batch(indices, step.device);
 

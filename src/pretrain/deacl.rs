@@ -115,8 +115,9 @@ impl Objective for Deacl<'_> {
     type Model = Backbone;
 
     fn loss(&self, step: Step<Backbone>) -> Loss {
-        let settings = self.settings;
-        let images = settings.weak.apply(self.images, step.indices, step.rng);
+        let (settings, own) = (self.settings, step.own());
+        let weak = &settings.weak;
+        let images = weak.apply_at(own, self.images, step.indices, step.rng);
         let images = to_tensor(images, step.device);
         let shards = step.shards();
         let teacher = shards.map(images.clone(), |x| self.teacher.features(x));

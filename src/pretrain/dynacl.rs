@@ -190,12 +190,10 @@ impl Objective for DynAcl<'_> {
 
     fn loss(&self, step: Step<WithAverage>) -> Loss {
         let (settings, temperature) = (self.settings, self.settings.temperature);
-        let strong = settings.strong_at(step.epoch);
+        let (strong, own) = (settings.strong_at(step.epoch), step.own());
         let mut view = || {
-            to_tensor(
-                strong.apply(self.images, step.indices, step.rng),
-                step.device,
-            )
+            let view = strong.apply_at(own.clone(), self.images, step.indices, step.rng);
+            to_tensor(view, step.device)
         };
         let (first, second) = (view(), view());
         let unattacked = first.clone();

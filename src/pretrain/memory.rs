@@ -1,7 +1,8 @@
 //! Estimate of the memory that pretraining takes.
 
 use super::Method;
-use crate::nn::{EncoderConfig, Shards};
+use crate::nn::{EncoderConfig, Sharding, Shards};
+use crate::ranks;
 
 /// Share by which the estimate may be off, either way; see RESULTS.md.
 pub const MARGIN: f64 = 0.3;
@@ -35,7 +36,8 @@ pub fn peak_with(
     [channels, height, width]: [usize; 3],
     held: usize,
 ) -> u64 {
-    let batch = method.plan().batch_size;
+    // Ranks share a batch.
+    let batch = method.plan().batch_size.div_ceil(ranks::count());
     let kept = KEPT * encoder.kept_values(channels, [height, width]) as f64;
     let worked_on = WORKED_ON * encoder.largest_values([height, width]) as f64;
     let weights = encoder.values(channels, method.routes()) as f64;
@@ -43,7 +45,7 @@ pub fn peak_with(
     let values = match micro_batch {
         None => batch as f64 * (kept * passes + worked_on) + COPIES * weights,
         Some(most) => {
-            let shards = Shards::new(batch, Some(most)).ranges();
+            let shards = Shards::new(batch, Sharding::default(), Some(most)).ranges();
             let largest = shards.iter().map(|images| images.len()).max();
             let at_once = (largest.unwrap_or(batch) * method.stacked()) as f64;
             let pictures = (passes + PICTURES) * (channels * height * width) as f64;

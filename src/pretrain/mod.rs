@@ -153,7 +153,10 @@ impl ViewAttack {
 
 /// The function from images to features in evaluation mode, with BatchNorm folded into the weights; for attacks on a
 /// network whose statistics are fixed.
-pub(crate) fn frozen_features(model: &Backbone, route: Route) -> impl Fn(Tensor<4>) -> Tensor<2> {
+pub(crate) fn frozen_features(
+    model: &Backbone,
+    route: Route,
+) -> impl Fn(Tensor<4>) -> Tensor<2> + Sync + use<> {
     let encoder = FrozenEncoder::new(&model.encoder, route);
     move |images| encoder.features(images)
 }

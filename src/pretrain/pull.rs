@@ -67,6 +67,10 @@ impl<O: Objective> Objective for Pulled<'_, O> {
         self.objective.before_update(model)
     }
 
+    fn encodes(&self) -> bool {
+        self.objective.encodes()
+    }
+
     fn after_epoch(
         &self,
         stage: &str,

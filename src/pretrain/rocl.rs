@@ -95,9 +95,10 @@ impl Objective for Rocl<'_> {
     type Model = Backbone;
 
     fn loss(&self, step: Step<Backbone>) -> Loss {
-        let settings = self.settings;
+        let (settings, own) = (self.settings, step.own());
         let mut view = || {
-            let view = settings.strong.apply(self.images, step.indices, step.rng);
+            let (strong, own) = (&settings.strong, own.clone());
+            let view = strong.apply_at(own, self.images, step.indices, step.rng);
             to_tensor(view, step.device)
         };
         let (first, target) = (view(), view());

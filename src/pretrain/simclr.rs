@@ -68,12 +68,11 @@ impl Objective for SimClr<'_> {
     type Model = Backbone;
 
     fn loss(&self, step: Step<Backbone>) -> Loss {
+        let own = step.own();
         let mut mode = Mode::Train(step.statistics);
         let mut embed = || {
-            let view = self
-                .settings
-                .strong
-                .apply(self.images, step.indices, step.rng);
+            let strong = &self.settings.strong;
+            let view = strong.apply_at(own.clone(), self.images, step.indices, step.rng);
             let view = to_tensor(view, step.device);
             let [features, projections] =
                 step.tracked.forward(view.clone(), Route::Normal, &mut mode);

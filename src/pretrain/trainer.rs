@@ -293,6 +293,10 @@ where
         self.objective.before_update(model)
     }
 
+    fn encodes(&self) -> bool {
+        self.objective.encodes()
+    }
+
     fn after_epoch(
         &self,
         stage: &str,

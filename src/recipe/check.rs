@@ -9,6 +9,7 @@ use crate::attack::Norm;
 use crate::check::Check;
 use crate::data::{self, Dataset, Images};
 use crate::error::{Error, Result, nearest};
+use crate::nn::BatchNormOver;
 use crate::pixels::Pixels;
 use crate::pretrain::Entry;
 
@@ -83,6 +84,7 @@ impl Recipe {
         for entry in self.finetune.entries() {
             entry.check(&check.within("finetune", &entry.name))?;
         }
+        self.check_shards(&check)?;
         check.at_least_one("evaluate.batch_size", self.evaluate.batch_size)?;
         check.at_least_one("evaluate.steps", self.evaluate.steps)?;
         if let Some(limit) = self.evaluate.measure_limit {
@@ -119,6 +121,27 @@ impl Recipe {
             }
             if let Some((problem, hint)) = beyond(norm, value, farthest) {
                 return check.refuse(&key, problem, hint);
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses more shards than there are pairs of images in a batch: BatchNorm has no variance in a shard of one.
+    fn check_shards(&self, check: &Check) -> Result<()> {
+        check.at_least_one("shards", self.shards)?;
+        for (table, name, plan) in self.encoder_plans() {
+            if self.shards > 1 && plan.batch_size / 2 < self.shards {
+                let problem = format!(
+                    "{} shards of {} images, which is {table}.{name}.plan.batch_size: expected 2 images a shard at least",
+                    self.shards, plan.batch_size
+                );
+                return check.refuse("shards", problem, "take fewer shards or larger batches");
+            }
+            if self.batchnorm == BatchNormOver::Global && plan.micro_batch.is_some() {
+                let problem = format!(
+                    "\"global\" and {table}.{name}.plan.micro_batch: BatchNorm over the whole batch wants all of it in memory"
+                );
+                return check.refuse("batchnorm", problem, "leave one of the two out");
             }
         }
         Ok(())

@@ -217,7 +217,15 @@ fn pick(whole: &Table, artifact: Artifact, facts: Facts) -> Table {
         Artifact::PseudoLabels => {
             remove_all(
                 &mut picked,
-                &["finetune", "evaluate", "pretrain", "encoder", "precision"],
+                &[
+                    "finetune",
+                    "evaluate",
+                    "pretrain",
+                    "encoder",
+                    "precision",
+                    "shards",
+                    "batchnorm",
+                ],
             );
         }
         Artifact::Classifier(mode) => {
@@ -235,7 +243,15 @@ fn pick(whole: &Table, artifact: Artifact, facts: Facts) -> Table {
         Artifact::Pgd | Artifact::Suite | Artifact::Measure(_) => {
             remove_all(
                 &mut picked,
-                &["finetune", "pretrain", "cluster", "encoder", "precision"],
+                &[
+                    "finetune",
+                    "pretrain",
+                    "cluster",
+                    "encoder",
+                    "precision",
+                    "shards",
+                    "batchnorm",
+                ],
             );
             let more: &[&str] = match artifact {
                 Artifact::Suite => &["steps", "step_size", "measure_limit"],

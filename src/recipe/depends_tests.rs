@@ -36,6 +36,8 @@ pub fn full() -> Recipe {
             "downstream = { source = 'fashion-mnist-12k', train_limit = 90, test_limit = 20, convert_channels = true }",
             "probe = { every = 1, neighbours = 5 }",
             "precision = 'bf16'",
+            "shards = 2",
+            "batchnorm = 'global'",
             "checkpoint.minutes = 5.0",
             "pretrain.acl.init = './weights.safetensors'",
             "pretrain.acl.pull = 0.5",

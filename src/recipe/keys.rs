@@ -373,8 +373,8 @@ mod tests {
             ("evaluate.stps", "did you mean \"steps\"?"),
             ("step_size", "did you mean \"evaluate.step_size\"?"),
             ("evaluate.xyz", "known: split, batch_size, "),
-            ("zzz", "known: seed, precision, data, "),
-            ("", "known: seed, precision, data, "),
+            ("zzz", "known: seed, precision, shards, batchnorm, data, "),
+            ("", "known: seed, precision, shards, batchnorm, data, "),
         ] {
             let error = below(unknown).expect_err(unknown);
             let hint = error.hint().unwrap_or_default();

@@ -17,10 +17,11 @@ use crate::data::{self, Channels, Damaged, Fit, Interpolation, Reading, Size};
 use crate::error::{Error, Result, nearest};
 use crate::files;
 use crate::finetune::{Finetune, Trains};
-use crate::nn::{EncoderConfig, Precision};
+use crate::nn::{BatchNormOver, EncoderConfig, Precision, Sharding};
 use crate::pixels::Pixels;
 use crate::pretrain::Pretrain;
 use crate::probe::ProbeSettings;
+use crate::train::Plan;
 
 pub use crate::tables::{Entry, Tables};
 pub use check::is_path;
@@ -108,6 +109,13 @@ pub struct Recipe {
     /// Precision of the products in pretraining's convolutions: `f32`, or `bf16` where the processor has it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub precision: Precision,
+    /// Shards of every training batch: any number of ranks of MPI that divides it computes the same bits.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[schemars(extend("default" = 1))]
+    pub shards: usize,
+    /// What BatchNorm's statistics are of where batches have shards: each `shard` for itself, or `global`, the whole batch.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub batchnorm: BatchNormOver,
     /// Which images.
     pub data: Data,
     /// The network.
@@ -297,6 +305,14 @@ fn is_yes(value: &bool) -> bool {
     *value
 }
 
+fn one() -> usize {
+    1
+}
+
+fn is_one(value: &usize) -> bool {
+    *value == 1
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -428,17 +444,33 @@ impl Recipe {
     /// Overrides that let at most `most` images pass an encoder at once: a `micro_batch` for every plan that trains one by
     /// larger batches.
     pub fn micro_batches(&self, most: usize) -> Vec<String> {
-        let pretrain = self.pretrain.entries().iter();
-        let pretrain = pretrain.map(|entry| ("pretrain", &entry.name, entry.method().plan()));
-        let finetune = self.finetune.entries().iter().filter_map(|entry| {
-            let plan = entry.settings.plan.as_ref()?;
-            (entry.trains() == Trains::Everything).then_some(("finetune", &entry.name, plan))
-        });
-        pretrain
-            .chain(finetune)
+        self.encoder_plans()
             .filter(|(_, _, plan)| plan.batch_size > most)
             .map(|(table, name, _)| format!("{table}.{name:?}.plan.micro_batch = {most}"))
             .collect()
+    }
+
+    /// Plans by which encoders are trained, each with its table's parent and name.
+    pub(crate) fn encoder_plans(&self) -> impl Iterator<Item = (&'static str, &str, &Plan)> {
+        let pretrain = self.pretrain.entries().iter();
+        let pretrain = pretrain.map(|entry| {
+            let plan = entry.method().plan();
+            ("pretrain", entry.name.as_str(), plan)
+        });
+        let finetune = self.finetune.entries().iter().filter_map(|entry| {
+            let plan = entry.settings.plan.as_ref()?;
+            let everything = entry.trains() == Trains::Everything;
+            everything.then_some(("finetune", entry.name.as_str(), plan))
+        });
+        pretrain.chain(finetune)
+    }
+
+    /// How training batches are cut.
+    pub fn sharding(&self) -> Sharding {
+        Sharding {
+            count: self.shards,
+            batchnorm: self.batchnorm,
+        }
     }
 
     /// Text of the recipe, every key written out.

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::files;
 use crate::session::Event;
+use crate::{files, ranks};
 
 pub use about::{About, FORMAT, FolderKind, Place};
 pub use layout::Layout;
@@ -41,6 +41,16 @@ impl Run {
     /// [`Error::Run`] where another process works in it; [`Error::Io`]; [`Error::Format`] where something
     /// else stands in the place of the lock or the log.
     pub fn open(path: &Path) -> Result<Self> {
+        let mut opened = None;
+        ranks::first("run folder", || {
+            opened = Some(Self::open_here(path)?);
+            Ok(())
+        })?;
+        require_shared(path)?;
+        Ok(opened.unwrap_or_else(|| Self::read_only(path)))
+    }
+
+    fn open_here(path: &Path) -> Result<Self> {
         let layout = Layout::new(path);
         fs::create_dir_all(path).map_err(Error::io("create", path))?;
         let lock = files::open_own(&layout.lock())?;
@@ -90,6 +100,19 @@ impl Run {
         fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
         require_inside(self.path(), &path)?;
         Ok(path)
+    }
+
+    /// Removes a folder of a stage with what is in it, as far as it is there.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn remove(path: &Path) -> Result<()> {
+        files::changing(path, || match fs::remove_dir_all(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", path)(error))
+            }
+            _ => Ok(()),
+        })
     }
 
     /// Appends an event to the log; steps and progress within a stage are for people, not for the log. A line
@@ -154,6 +177,33 @@ impl Run {
             let asked = losses.iter().map(|(name, loss)| (name, Some(*loss)));
             line.epoch == epoch && logged.eq(asked)
         })
+    }
+}
+
+/// Refuses a run folder that is not the same one for all ranks.
+fn require_shared(path: &Path) -> Result<()> {
+    if ranks::count() == 1 {
+        return Ok(());
+    }
+    // A name that no folder of an earlier run has.
+    let mark = ranks::told("mark", || format!(".ranks-{}", std::process::id()));
+    let mark = path.join(mark);
+    files::changing(&mark, || {
+        fs::write(&mark, "").map_err(Error::io("write", &mark))
+    })?;
+    let seen = ranks::gather_each("mark seen", mark.exists());
+    files::changing(&mark, || {
+        fs::remove_file(&mark).map_err(Error::io("remove", &mark))
+    })?;
+    match seen.iter().position(|seen| !seen) {
+        None => Ok(()),
+        Some(rank) => Err(Error::Ranks {
+            problem: format!(
+                "rank {rank} does not see what rank 0 writes to {}",
+                path.display()
+            ),
+            hint: "name a folder with --run that all machines share".to_owned(),
+        }),
     }
 }
 

@@ -7,6 +7,7 @@ mod boxes;
 mod golden;
 mod methods;
 mod network;
+mod shards;
 mod step;
 
 use std::path::{Path, PathBuf};
@@ -51,6 +52,7 @@ checks! {
     "imagenet_stem", network::encoder, true;
     "advcl_step", network::advcl_step, true;
     "pgd20", network::pgd20, true;
+    "shards", shards::shards, true;
     "kmeans", step::kmeans, false;
     "transforms", step::transforms, false;
     "acl", methods::acl, true;

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{Gradients, Tensor, TensorData};
 
+use crate::ranks;
 use crate::tensor::to_vec;
 use crate::weights;
 
@@ -49,6 +50,33 @@ impl WeightGradients {
         self
     }
 
+    /// The sum over all shards of all ranks, in the order of the shards; `own` are those of this rank's. Ranks name the
+    /// parameters each in its own way: `model` has them in one order.
+    pub fn sum_of_all<M: Module>(model: &M, own: Vec<Self>) -> Self {
+        let Some(first) = own.first() else {
+            return Self::default();
+        };
+        let found = Ids::of(model).into_iter();
+        let found = found.filter_map(|id| Some((id, first.by_id.get(&id)?.clone())));
+        let (order, like): (Vec<ParamId>, Vec<Tensor<1>>) = found.unzip();
+        let flat = |mut of_shard: Self| -> Vec<f32> {
+            let values = order.iter().map(|id| of_shard.by_id.remove(id));
+            let values = values.map(|values| to_vec(values.expect("every shard has the same")));
+            values.flatten().collect()
+        };
+        let sum = ranks::sum_in_order("gradients", own.into_iter().map(flat).collect());
+        let mut rest = &sum[..];
+        let by_id = order.into_iter().zip(like).map(|(id, like)| {
+            let (values, after) = rest.split_at(like.dims()[0]);
+            rest = after;
+            let data = TensorData::new(values.to_vec(), [values.len()]);
+            (id, Tensor::from_data(data, &like.device()))
+        });
+        Self {
+            by_id: by_id.collect(),
+        }
+    }
+
     /// Their values by the parameters' published names.
     pub fn named<M: Module>(mut self, model: &M) -> HashMap<String, Vec<f32>> {
         let take = |(name, id): (String, ParamId)| Some((name, to_vec(self.by_id.remove(&id)?)));
@@ -63,15 +91,25 @@ pub fn named_gradients<M: Module>(tracked: &M, gradients: &Gradients) -> HashMap
 
 /// The parameters' identities, by their published names.
 pub(super) fn ids<M: Module>(model: &M) -> HashMap<String, ParamId> {
-    struct Ids(Vec<ParamId>);
-    impl ModuleVisitor for Ids {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.0.push(param.id);
-        }
-    }
-    let mut found = Ids(Vec::new());
-    model.visit(&mut found);
     let mut names = Vec::new();
     weights::visit(model, |name, _, _| names.push(name));
-    names.into_iter().zip(found.0).collect()
+    names.into_iter().zip(Ids::of(model)).collect()
+}
+
+/// Identities of a model's parameters.
+struct Ids(Vec<ParamId>);
+
+impl Ids {
+    /// In the order of the model.
+    fn of<M: Module>(model: &M) -> Vec<ParamId> {
+        let mut found = Self(Vec::new());
+        model.visit(&mut found);
+        found.0
+    }
+}
+
+impl ModuleVisitor for Ids {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.0.push(param.id);
+    }
 }

@@ -11,8 +11,9 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::error::{Error, Result};
+use crate::nn::{BatchNormOver, Shards};
 use crate::session::{Context, Event};
-use crate::{device, nn, random};
+use crate::{device, nn, random, ranks};
 
 pub use checkpoint::{Checkpoint, LastEpoch, Position, Resume};
 pub use gradients::{WeightGradients, named_gradients};
@@ -49,6 +50,18 @@ pub fn fit<O: Objective>(
     let (first_epoch, mut first_step) = (position.epoch, position.step);
     let arithmetic = nn::arithmetic(&context.device, context.precision);
     let on_cpu = device::name(&context.device) == "cpu";
+    let shards = Shards::new(plan.batch_size, context.shards, plan.micro_batch);
+    if objective.encodes() {
+        require_ranks(shards.count())?;
+        if context.shards.batchnorm == BatchNormOver::Global && !on_cpu {
+            let problem = "\"global\" is computed on the CPU alone";
+            return Err(Error::recipe(
+                "batchnorm",
+                problem,
+                "\"shard\" works on every device",
+            ));
+        }
+    }
     if (first_epoch, first_step) != (0, 0) && first_epoch < plan.epochs {
         let mut text = format!(
             "continuing at epoch {} of {}, step {}",
@@ -68,7 +81,7 @@ pub fn fit<O: Objective>(
     // An earlier process was killed after it had saved the epoch and before it could log it.
     if first_step == 0
         && let Some(last) = &position.last
-        && !(context.logged)(stage, first_epoch, &last.losses)
+        && !ranks::told("log", || (context.logged)(stage, first_epoch, &last.losses))
     {
         let figures =
             objective.after_epoch(stage, &model, first_epoch - 1, &mut context.unstopped())?;
@@ -113,7 +126,7 @@ pub fn fit<O: Objective>(
             let batch = Batch {
                 indices: &order[step * plan.batch_size..(step + 1) * plan.batch_size],
                 epoch,
-                micro_batch: plan.micro_batch,
+                shards,
                 device: &context.device,
             };
             let loss;
@@ -125,9 +138,10 @@ pub fn fit<O: Objective>(
             for (loss, step) in due.into_iter().chain(unread.take_if(|_| on_cpu)) {
                 read(loss, step, &mut position, context)?;
             }
-            let stopped = context.stop.load(Ordering::Relaxed);
+            let due = saved.elapsed() >= checkpoint.interval;
+            let [stopped, due] = agreed(context, due);
             // The last step's checkpoint is the epoch's.
-            if step + 1 < steps && (stopped || saved.elapsed() >= checkpoint.interval) {
+            if step + 1 < steps && (stopped || due) {
                 if let Some((loss, step)) = unread.take() {
                     read(loss, step, &mut position, context)?;
                 }
@@ -159,7 +173,7 @@ pub fn fit<O: Objective>(
         };
         position.last = Some(last.clone());
         checkpoint.save(&model, &sgd, &position, steps)?;
-        let stopped = context.stop.load(Ordering::Relaxed);
+        let [stopped, _] = agreed(context, false);
         // A wish to stop waits for the epoch's figures, so that its line in the log is whole.
         let figures = objective.after_epoch(stage, &model, epoch, &mut context.unstopped())?;
         (context.observe)(&last.event(stage, epoch + 1, plan, images, figures));
@@ -173,6 +187,34 @@ pub fn fit<O: Objective>(
         arithmetic: position.arithmetic,
     };
     Ok((model, sittings))
+}
+
+/// Whether anyone asked to stop, and whether a checkpoint is due: the same on all ranks.
+fn agreed(context: &Context, due: bool) -> [bool; 2] {
+    let stopped = context.stop.load(Ordering::Relaxed);
+    let all = ranks::gather_each("step", [stopped, due]);
+    let any = |which: usize| all.iter().any(|own| own[which]);
+    [any(0), any(1)]
+}
+
+/// Refuses ranks that cannot have equally many shards each.
+///
+/// # Errors
+/// [`Error::Ranks`].
+pub fn require_ranks(shards: usize) -> Result<()> {
+    let count = ranks::count();
+    if shards.is_multiple_of(count) {
+        return Ok(());
+    }
+    let problem = match shards {
+        1 => format!("{count} of them, and batches that are not cut into shards"),
+        _ => format!("{count} of them, and batches of {shards} shards: expected as many for each"),
+    };
+    let hint = format!(
+        "--shards {} cuts them for {count} ranks, and for any number that divides it; results are those of that number of shards",
+        shards.next_multiple_of(count)
+    );
+    Err(Error::Ranks { problem, hint })
 }
 
 /// What all sittings of a training came to.

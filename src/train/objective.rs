@@ -1,5 +1,7 @@
 //! What is trained: a loss on a model.
 
+use std::ops::Range;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use rand::rngs::ChaCha8Rng;
@@ -67,6 +69,11 @@ impl<M> Step<'_, M> {
     pub fn shards(&self) -> Shards {
         self.statistics.shards()
     }
+
+    /// Places of the images that this rank is to make, out of the batch; the rows of the others are of no meaning.
+    pub fn own(&self) -> Range<usize> {
+        self.shards().own_images(self.indices.len())
+    }
 }
 
 /// A loss and its named parts, each `[1]`.
@@ -96,6 +103,11 @@ pub trait Objective {
         _context: &mut Context,
     ) -> Result<Vec<(&'static str, f32)>> {
         Ok(Vec::new())
+    }
+
+    /// Whether images pass an encoder in a step, so that ranks can share its work.
+    fn encodes(&self) -> bool {
+        true
     }
 
     /// Changes the model beside what gradients do: after the loss, before the update.

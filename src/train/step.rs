@@ -1,13 +1,14 @@
 //! One step: the loss of a batch, its gradients, the update.
 
 use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use rand::rngs::ChaCha8Rng;
 
 use super::gradients::WeightGradients;
 use super::objective::{Loss, Objective, Seen, Step};
 use super::sgd::Sgd;
-use crate::nn::{Shards, Statistics};
+use crate::nn::{Deferred, Shards, Statistics};
+use crate::ranks;
 
 /// Images of a step, and how they are computed.
 #[derive(Clone, Copy)]
@@ -16,8 +17,8 @@ pub struct Batch<'a> {
     pub indices: &'a [usize],
     /// Counted from 0.
     pub epoch: usize,
-    /// Most images that pass an encoder at once; all of them without it.
-    pub micro_batch: Option<usize>,
+    /// How the images are cut for the encoder.
+    pub shards: Shards,
     /// Where tensors live.
     pub device: &'a Device,
 }
@@ -34,16 +35,16 @@ pub struct Differentiated {
 
 /// The loss of a batch and its gradients.
 ///
-/// In micro-batches the loss is computed of features that are the beginning of its graph. Then every shard of the batch
-/// passes the encoder again, view after view, and the gradients of the weights are summed: within a shard first, then over
-/// the shards, in their order. That is the order in which several machines with a shard each could sum them.
+/// Where the batch is cut, the loss is computed of features that are the beginning of its graph. Then its gradient goes back
+/// through every shard, view after view, and the gradients of the weights are summed: within a shard first, then over the
+/// shards, in their order, wherever they are.
 pub fn differentiate<O: Objective>(
     objective: &O,
     model: &O::Model,
     batch: Batch,
     rng: &mut ChaCha8Rng,
 ) -> Differentiated {
-    let shards = Shards::new(batch.indices.len(), batch.micro_batch);
+    let shards = batch.shards;
     let mut statistics = Statistics::in_shards(shards);
     let tracked = model.clone().train();
     let loss = objective.loss(Step {
@@ -57,19 +58,29 @@ pub fn differentiate<O: Objective>(
         seen: &mut Seen::default(),
     });
     let of_loss = loss.total.backward();
-    let mut gradients = WeightGradients::of(&tracked, &of_loss);
+    let of_heads = WeightGradients::of(&tracked, &of_loss);
     let passes = statistics.take_deferred();
-    for images in shards.ranges() {
-        let of_passes = passes
-            .iter()
-            .filter_map(|pass| pass.backward(shards, &images, &of_loss))
-            .map(|found| WeightGradients::of(&tracked, &found));
-        let of_shard = of_passes.fold(WeightGradients::default(), WeightGradients::plus);
-        gradients = gradients.plus(of_shard);
-    }
+    let passes: Vec<(Deferred, Tensor<2>)> = (passes.into_iter())
+        .filter_map(|pass| pass.wanted(&of_loss).map(|wanted| (pass, wanted)))
+        .collect();
+    let of_shards = shards.each_own(|place, images| {
+        let passes = passes.iter();
+        let found = passes.map(|(pass, wanted)| pass.backward(shards, (place, images), wanted));
+        found.collect::<Vec<_>>()
+    });
+    let of_shards = of_shards.into_iter().enumerate().map(|(place, of_passes)| {
+        let of_passes = of_passes.iter().zip(&passes);
+        let of_passes =
+            of_passes.map(|(found, (pass, _))| WeightGradients::of(pass.encoder(place), found));
+        of_passes.fold(WeightGradients::default(), WeightGradients::plus)
+    });
+    let of_encoder = match ranks::count() {
+        1 => of_shards.fold(WeightGradients::default(), WeightGradients::plus),
+        _ => WeightGradients::sum_of_all(&tracked, of_shards.collect()),
+    };
     Differentiated {
         loss,
-        gradients,
+        gradients: of_heads.plus(of_encoder),
         statistics,
     }
 }

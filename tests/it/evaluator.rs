@@ -86,6 +86,7 @@ fn figures(
 ) -> Figures {
     let stop = AtomicBool::new(false);
     let context = &mut Context {
+        shards: Default::default(),
         device: device(),
         seed: 3,
         precision: Precision::F32,

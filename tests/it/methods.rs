@@ -124,6 +124,7 @@ fn make(folder: &Path, name: &str, set: &[String], stopping: bool) -> Vec<String
             _ => {}
         };
         let mut context = Context {
+            shards: Default::default(),
             device: device(),
             seed: 3,
             precision: Default::default(),

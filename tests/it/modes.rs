@@ -183,6 +183,7 @@ fn sittings(recipe: &Recipe, run: &Path, stops: &[usize]) -> Vec<u8> {
             }
         };
         let mut context = Context {
+            shards: Default::default(),
             device: device(),
             seed: 3,
             precision: Default::default(),

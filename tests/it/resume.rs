@@ -61,6 +61,7 @@ fn sit<O: Objective>(
         _ => {}
     };
     let mut context = Context {
+        shards: Default::default(),
         device: device(),
         seed: 7,
         precision: Default::default(),
@@ -201,6 +202,7 @@ fn a_process_that_is_killed_anywhere_loses_no_more_than_an_interval() {
             _ => {}
         };
         let mut context = Context {
+            shards: Default::default(),
             device: device(),
             seed: 7,
             precision: Default::default(),
@@ -314,6 +316,7 @@ fn classifier_on_a_frozen_encoder() {
     ] {
         let (stop, mut observe) = (AtomicBool::new(false), |_: &_| {});
         let mut context = Context {
+            shards: Default::default(),
             device: device(),
             seed: 7,
             precision: Default::default(),

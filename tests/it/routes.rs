@@ -128,6 +128,7 @@ fn advcl_uses_the_routes_that_the_paper_says() {
         let objective = AdvCl::new(&images, &settings, &labels, ball);
         let (stop, mut observe) = (AtomicBool::new(false), |_: &_| {});
         let mut context = Context {
+            shards: Default::default(),
             device: device(),
             seed: 1,
             precision: Default::default(),
@@ -173,6 +174,7 @@ fn finetuning_leaves_the_encoder_bit_for_bit() {
             Experiment::open(recipe, folder.path().join("run")).expect("an experiment");
         let (stop, mut observe) = (AtomicBool::new(false), |_: &_| {});
         let mut context = Context {
+            shards: Default::default(),
             device: device(),
             seed: 3,
             precision: Default::default(),

@@ -87,6 +87,7 @@ fn examine(
         attacker: Attacker::new(ball, 20, None),
     };
     let mut context = Context {
+        shards: Default::default(),
         device: device(),
         seed: 0,
         precision: Precision::F32,

@@ -131,6 +131,7 @@ fn what_a_recipe_says_is_what_is_trained() {
     let experiment = Experiment::open(recipe, folder.path()).expect("an experiment");
     let (stop, mut observe) = (AtomicBool::new(false), |_: &_| {});
     let mut context = Context {
+        shards: Default::default(),
         device: device(),
         seed: 3,
         precision: Default::default(),

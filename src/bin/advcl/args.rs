@@ -8,6 +8,7 @@ use advcl::experiment::{Stale, Strategy};
 use advcl::export;
 use advcl::files::expand_home;
 use advcl::nn::{self, Route, Stem};
+use advcl::ranks;
 use advcl::recipe::Threat;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -66,6 +67,9 @@ pub struct Shared {
     /// Precision of the convolutions in pretraining
     #[arg(long, value_enum, value_name = "P", global = true, display_order = 101)]
     pub precision: Option<PrecisionName>,
+    /// Cut training batches into N shards, for N ranks of MPI or a number that divides it; sets the recipe's shards
+    #[arg(long, value_name = "N", global = true, display_order = 101)]
+    pub shards: Option<usize>,
     /// Keep decoded images in files: auto (large sets), always, never
     #[arg(
         long,
@@ -877,6 +881,24 @@ pub struct Inspect {
 }
 
 impl Command {
+    /// Whether ranks share its work; the first one does everything else.
+    pub fn is_shared(&self) -> bool {
+        matches!(
+            self,
+            Self::Run(_)
+                | Self::Pretrain(_)
+                | Self::Cluster(_)
+                | Self::Finetune(_)
+                | Self::Evaluate(_)
+                | Self::Compare(_)
+                | Self::Embed(_)
+                | Self::Selftest { .. }
+                | Self::Bench {
+                    what: Bench::Step(_)
+                }
+        )
+    }
+
     /// Most images that shall pass an encoder at once, where the command trains and was told.
     pub fn micro_batch(&self) -> Option<usize> {
         let micro = match self {
@@ -894,6 +916,11 @@ impl Command {
 }
 
 impl Shared {
+    /// Shards of a batch that no recipe cuts: as many as there are ranks unless the option says otherwise.
+    pub fn shards(&self) -> usize {
+        self.shards.unwrap_or_else(ranks::count)
+    }
+
     /// Whether the CPU was named as the device.
     pub fn on_cpu(&self) -> bool {
         self.device.split(':').next() == Some("cpu")
@@ -913,7 +940,9 @@ impl Shared {
             PrecisionName::F32 => "precision = 'f32'",
             PrecisionName::Bf16 => "precision = 'bf16'",
         });
-        self.set.splice(..0, precision.map(str::to_owned));
+        let shards = self.shards.map(|shards| format!("shards = {shards}"));
+        let options = precision.map(str::to_owned).into_iter().chain(shards);
+        self.set.splice(..0, options);
         // After an equals sign a shell expands nothing.
         let expanded = |run: PathBuf| match run.to_str() {
             Some(text) => PathBuf::from(expand_home(text)),

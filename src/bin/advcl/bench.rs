@@ -3,7 +3,8 @@
 mod recipe;
 
 use advcl::bench::{self, BatchNormSpeed, GemmPeak, KernelSpeeds, LayerSpeed, Setup, Timing};
-use advcl::{Error, device, nn};
+use advcl::nn::Sharding;
+use advcl::{Error, device, nn, ranks};
 use anyhow::Result;
 
 use crate::args::{Bench, BenchSetup, Shared};
@@ -20,6 +21,10 @@ pub fn bench(what: &Bench, shared: &Shared) -> Result<()> {
                 let device = device::open(&shared.device)?;
                 let setup = Setup {
                     micro_batch: shared.micro_batch,
+                    sharding: Sharding {
+                        count: shared.shards(),
+                        ..Sharding::default()
+                    },
                     ..timed(&what.setup)
                 };
                 let outcome =
@@ -39,6 +44,7 @@ fn timed(setup: &BenchSetup) -> Setup {
         width: setup.width,
         batch: setup.batch,
         micro_batch: None,
+        sharding: Sharding::default(),
         size: setup.size,
         channels: setup.channels,
         stem: setup.stem,
@@ -219,5 +225,14 @@ fn timing_text(what: &str, outcome: &Timing, device: &str) -> String {
         ("GEMM peak", gemm_text(&outcome.gemm)),
         ("peak memory", memory),
     ];
-    pairs(&rows.map(|(name, value)| (name.to_owned(), value)))
+    let sent = outcome.sent_mib.map(|sent| {
+        let count = ranks::count();
+        (
+            "ranks",
+            format!("{count}; this one sends {sent:.2} MiB a {what}"),
+        )
+    });
+    let rows = rows.into_iter().chain(sent);
+    let rows: Vec<_> = rows.map(|(name, value)| (name.to_owned(), value)).collect();
+    pairs(&rows)
 }

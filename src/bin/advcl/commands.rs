@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use advcl::experiment::{Purpose, Stale};
-use advcl::{device, nn, selftest};
+use advcl::ranks::Launched;
+use advcl::{device, nn, ranks, selftest};
 use anyhow::Result;
 
 use crate::adversarial::show;
@@ -29,7 +30,18 @@ use crate::report::report;
 use crate::session::{Access, check_names, with_experiment, with_rows};
 use crate::{signals, table};
 
+/// Carries out the command, on all ranks together or on the first one.
 pub fn dispatch(cli: &Cli) -> Result<()> {
+    if cli.command.is_shared() {
+        return carry_out(cli);
+    }
+    match ranks::speaks() {
+        true => ranks::alone(|| carry_out(cli)),
+        false => Ok(()),
+    }
+}
+
+fn carry_out(cli: &Cli) -> Result<()> {
     let mut shared = cli.shared.clone().with_options();
     shared.micro_batch = cli.command.micro_batch();
     use_device(&mut shared)?;
@@ -182,7 +194,13 @@ fn selftest(dirs: &[PathBuf], shared: &Shared) -> Result<()> {
 /// driver ends the program.
 fn use_device(shared: &mut Shared) -> Result<()> {
     let asked = std::mem::take(&mut shared.device);
-    shared.device = device::resolve(&asked)?;
+    let resolved = device::resolve(&asked)?;
+    shared.device = match Launched::found() {
+        Some(launched) if !asked.contains(':') => {
+            device::of_local_rank(&resolved, launched.local_rank)
+        }
+        _ => resolved,
+    };
     if shared.device != asked && !shared.quiet {
         let adapters = device::adapters();
         let adapter = adapters.iter().find(|found| found.device == shared.device);

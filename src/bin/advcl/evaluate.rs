@@ -9,7 +9,9 @@ use std::path::Path;
 use advcl::Error;
 use advcl::attack::Suite;
 use advcl::evaluate::measures::Measure;
+use advcl::evaluate::rounded::Pictured;
 use advcl::experiment::{Cell, Purpose, Stale, Summary, has_recipe};
+use advcl::ranks;
 use advcl::run::layout;
 use anyhow::Result;
 
@@ -110,7 +112,7 @@ pub fn evaluate(what: &args::Evaluate, shared: &Shared) -> Result<()> {
         Ok(summary)
     })?;
     if let (Some(output), Some(pictured)) = (&output, &pictured) {
-        output.write(pictured, &shared)?;
+        write_once(output, pictured, &shared)?;
     }
     print_summary(&summary, &shared)?;
     // Tables of earlier days are in the JSON and in the report.
@@ -120,6 +122,14 @@ pub fn evaluate(what: &args::Evaluate, shared: &Shared) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Writes adversarial examples, on the first rank.
+fn write_once(output: &ExamplesOutput, pictured: &Pictured, shared: &Shared) -> Result<()> {
+    match ranks::speaks() {
+        true => ranks::alone(|| output.write(pictured, shared)),
+        false => Ok(()),
+    }
 }
 
 /// The recipe's key for `--attack NAME`, or for a list of names.

@@ -32,10 +32,12 @@ mod table;
 mod tensorboard;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
+use advcl::ranks::{self, Connection, Launched};
 use clap::Parser;
 use output::printable;
-use progress::print_status;
+use progress::{print_for_all, print_status};
 
 /// Keeps large buffers in the heap. glibc maps and unmaps each of them otherwise, and a training step spends a fifth
 /// of its time in page faults. Measured against mimalloc, which is between the two.
@@ -66,12 +68,50 @@ fn release_memory() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn release_memory() {}
 
+/// Number of threads that compute; none for as many as there are cores. Processes of one machine share its cores.
+fn threads(launched: Option<Launched>) -> Option<usize> {
+    let launched = launched.filter(|launched| launched.local_ranks > 1)?;
+    if std::env::var_os("RAYON_NUM_THREADS").is_some() {
+        return None;
+    }
+    Some((release_cores() / launched.local_ranks).max(1))
+}
+
+/// Number of the machine's cores. A launcher that bound this process to a single one, as Open MPI does to two processes unasked, is
+/// overruled: it leaves the others idle.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+fn release_cores() -> usize {
+    let may_use = std::thread::available_parallelism().map_or(1, usize::from);
+    // SAFETY: asks for a number.
+    let all = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    let all = usize::try_from(all).unwrap_or(1).max(may_use);
+    if may_use > 2 {
+        return may_use;
+    }
+    // SAFETY: a set of bits, filled by the calls; where they fail nothing is changed.
+    unsafe {
+        let mut every: libc::cpu_set_t = std::mem::zeroed();
+        for core in 0..all.min(libc::CPU_SETSIZE as usize) {
+            libc::CPU_SET(core, &mut every);
+        }
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const every);
+    }
+    std::thread::available_parallelism().map_or(may_use, usize::from)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn release_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Runs `work` on one of the threads that compute. A thread outside would go to sleep and be woken at each of the some
 /// hundred parallel loops of a training step; inside, it takes its share of the loop and goes on.
-fn inside_the_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+fn inside_the_pool<R: Send>(threads: Option<usize>, work: impl FnOnce() -> R + Send) -> R {
     // The main thread's usual stack, which everything was written for. A pool of our own: one that Rayon failed to start for
     // all could not be started again.
-    let pool = rayon::ThreadPoolBuilder::new().stack_size(8 << 20).build();
+    let pool = rayon::ThreadPoolBuilder::new().stack_size(8 << 20);
+    let pool = pool.num_threads(threads.unwrap_or(0)).build();
     let pool = pool.or_else(|error| {
         // A limit of the machine. One thread, this one, is there in any case.
         print_status(&format!("computing with one thread: {error}"));
@@ -86,8 +126,31 @@ fn inside_the_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 
 fn main() -> ExitCode {
     tune_allocator();
-    let cli = args::Cli::parse();
-    let code = match inside_the_pool(|| outcome(&cli)) {
+    let launched = Launched::found();
+    let _connection = match Connection::open(launched) {
+        Ok(connection) => connection,
+        Err(error) => {
+            if launched.is_none_or(|launched| launched.rank == 0) {
+                tell(&error.into());
+            }
+            return ExitCode::from(2);
+        }
+    };
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(said) => {
+            if ranks::speaks() {
+                let _ = said.print();
+            }
+            return ExitCode::from(said.exit_code() as u8);
+        }
+    };
+    let work = || inside_the_pool(threads(launched), || outcome(&cli));
+    let done = match ranks::all() {
+        1 => work(),
+        _ => together(work),
+    };
+    let code = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tell(&error);
@@ -96,6 +159,42 @@ fn main() -> ExitCode {
     };
     signals::ending();
     code
+}
+
+/// Does this rank's part of the work of several. Whoever fails ends all of them; the first one tells it where all fail alike.
+fn together(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    /// Time that the first rank has to tell an error that all have.
+    const FIRST: Duration = Duration::from_secs(2);
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !ranks::speaks() {
+            std::thread::sleep(FIRST);
+        }
+        usual(panic);
+    }));
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    let code = match &done {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => {
+            if !ranks::speaks() {
+                std::thread::sleep(FIRST);
+            }
+            // Another one tells it, and ends this one before it comes here.
+            if matches!(error.downcast_ref(), Some(advcl::Error::OtherRank { .. })) {
+                std::thread::sleep(5 * FIRST);
+            }
+            if !ranks::speaks() {
+                print_for_all(&format!("rank {}:", ranks::place()));
+            }
+            tell(error);
+            exit_code(error)
+        }
+        Err(_) => 101,
+    };
+    signals::ending();
+    ranks::end_all(code);
+    // Where nothing ends it.
+    std::process::exit(i32::from(code))
 }
 
 /// Carries out the command. What a GPU's runtime cannot do, for want of memory for example, comes as a panic of the operation
@@ -150,13 +249,13 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 
 /// The headline, its causes, and what to do about it.
 fn tell(error: &anyhow::Error) {
-    print_status(&format!("error: {}", printable(&error.to_string())));
+    print_for_all(&format!("error: {}", printable(&error.to_string())));
     let mut said = error.to_string();
     for cause in error.chain().skip(1) {
         // Some of our messages end with their cause's already.
         let cause = cause.to_string();
         if !said.contains(&cause) {
-            print_status(&format!("caused by: {}", printable(&cause)));
+            print_for_all(&format!("caused by: {}", printable(&cause)));
             said = cause;
         }
     }
@@ -164,6 +263,6 @@ fn tell(error: &anyhow::Error) {
         .downcast_ref::<advcl::Error>()
         .and_then(advcl::Error::hint)
     {
-        print_status(&format!("hint: {}", printable(hint)));
+        print_for_all(&format!("hint: {}", printable(hint)));
     }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::io::Write;
 use std::path::PathBuf;
 
+use advcl::ranks;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
@@ -65,6 +66,9 @@ pub fn print(text: &str) -> Result<()> {
 
 /// Writes text for programs to standard output; a closed pipe is no error.
 pub fn print_exactly(text: &str) -> Result<()> {
+    if !ranks::speaks() {
+        return Ok(());
+    }
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to stdout")

@@ -5,12 +5,20 @@ use std::time::{Duration, Instant};
 
 use crate::output::{harmless, printable, shortened};
 use advcl::memory::in_words;
+use advcl::ranks;
 use advcl::session::Event;
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Prints a line to stderr. Unlike `eprintln!`, it does not panic when the reader is gone (`2>&1 |
 /// head`).
 pub fn print_status(line: &str) {
+    if ranks::speaks() {
+        print_for_all(line);
+    }
+}
+
+/// As [`print_status`], on whichever rank it is.
+pub fn print_for_all(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", shortened(&harmless(line)));
 }
 
@@ -40,7 +48,7 @@ struct Pace {
 impl Progress {
     pub fn new(quiet: bool) -> Self {
         Self {
-            quiet,
+            quiet: quiet || !ranks::speaks(),
             bar: None,
             memory: Vec::new(),
             pace: None,

@@ -9,7 +9,7 @@ use advcl::experiment::{
 use advcl::recipe::Recipe;
 use advcl::run::{Layout, require_inside};
 use advcl::session::{Context, Event};
-use advcl::{Error, device};
+use advcl::{Error, device, nn, ranks};
 use anyhow::Result;
 
 use crate::args::{self, Shared};
@@ -119,6 +119,7 @@ pub fn with_experiment<T>(
             print_status(&format!("data: {}", printable(note)));
         }
     }
+    say_who_computes();
     listen()?;
     let mut progress =
         Progress::new(shared.quiet).with_memory(expected_memory(&experiment, shared)?);
@@ -141,6 +142,30 @@ pub fn with_experiment<T>(
         ));
     }
     Ok(outcome)
+}
+
+/// Says how many ranks there are, and where their results may differ in the last bits from those of one.
+fn say_who_computes() {
+    let count = ranks::count();
+    if count == 1 {
+        return;
+    }
+    let instructions = nn::cpu_kernels().map_or("", |kernels| kernels.instructions);
+    let all = ranks::gather_each("processors", instructions.to_owned());
+    let threads = rayon::current_num_threads();
+    print_status(&format!("{count} ranks, {threads} threads on the first"));
+    if let Some(rank) = all.iter().position(|other| *other != all[0]) {
+        print_status(&format!(
+            "rank {rank} computes with {}, rank 0 with {}: the last bits depend on how many ranks there are; --cpu-kernels {} makes them the same",
+            all[rank],
+            all[0],
+            if all.iter().any(|set| set == "avx2") {
+                "avx2"
+            } else {
+                "portable"
+            }
+        ));
+    }
 }
 
 /// Memory in bytes that each of the recipe's encoders is expected to take; none on a GPU, which has its own.
@@ -178,7 +203,9 @@ pub fn tensorboard(folder: &Path, shared: &Shared) -> advcl::Result<Option<Tenso
         }
         TensorBoard::create(&events)
     };
-    shared.tensorboard.then(create).transpose()
+    (shared.tensorboard && ranks::speaks())
+        .then(create)
+        .transpose()
 }
 
 /// Refuses names that the recipe does not have, before there is a run folder.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use advcl::ranks;
 use anyhow::{Context as _, Result};
 
 use crate::progress::print_status;
@@ -22,8 +23,30 @@ pub fn listen() -> Result<()> {
     })
     .context("cannot listen for Ctrl-C")?;
     ignore(&ignored);
+    if ranks::all() > 1 {
+        listen_to_launcher();
+    }
     Ok(())
 }
+
+/// Makes SIGUSR1 ask to stop too: launchers pass it on and wait, whereas they kill a second after every other signal.
+#[cfg(unix)]
+#[allow(unsafe_code)]
+fn listen_to_launcher() {
+    extern "C" fn on_signal(_signal: libc::c_int) {
+        STOP.store(true, Ordering::Relaxed);
+    }
+    // SAFETY: the handler sets a flag; the structure is of plain numbers.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_signal as *const () as usize;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut());
+    }
+}
+
+#[cfg(not(unix))]
+fn listen_to_launcher() {}
 
 /// Signals that stop the program and are ignored now.
 #[cfg(unix)]

@@ -1,6 +1,7 @@
 //! Functions that both augmentations share: random draws, checks of settings, parallel batches.
 
 use std::fmt::Debug;
+use std::ops::Range;
 
 use rand::{Rng, RngExt};
 use rayon::prelude::*;
@@ -38,8 +39,10 @@ pub(super) fn uniform(rng: &mut impl Rng, low: f32, high: f32) -> f32 {
     low + (high - low) * rng.random::<f32>()
 }
 
-/// Fills a batch in parallel: calls `make(parameters, image as f32, view, resizer)` for each index.
+/// Fills a batch in parallel: calls `make(parameters, image as f32, view, resizer)` for each index at the places `own`; the
+/// other rows are zeros.
 pub(super) fn views<P: Sync>(
+    own: Range<usize>,
     images: &Images,
     indices: &[usize],
     parameters: &[P],
@@ -47,8 +50,9 @@ pub(super) fn views<P: Sync>(
 ) -> Batch {
     let len = images.image_len();
     let mut data = vec![0.0; indices.len() * len];
-    data.par_chunks_exact_mut(len.max(1))
-        .zip(indices.par_iter().zip(parameters))
+    data[own.start * len..own.end * len]
+        .par_chunks_exact_mut(len.max(1))
+        .zip(indices[own.clone()].par_iter().zip(&parameters[own]))
         .with_min_len(16)
         .for_each_init(
             || (Vec::with_capacity(len), Resizer::default()),

@@ -1,5 +1,7 @@
 //! Strong augmentation of SimCLR: random resized crop, flip, colour jitter, grayscale.
 
+use std::ops::Range;
+
 use rand::{RngExt, rngs::ChaCha8Rng};
 use serde::{Deserialize, Serialize};
 
@@ -89,6 +91,18 @@ impl Strong {
     /// # Panics
     /// If an index is out of range, and possibly with settings that [`Strong::check`] refuses.
     pub fn apply(&self, images: &Images, indices: &[usize], rng: &mut ChaCha8Rng) -> Batch {
+        self.apply_at(0..indices.len(), images, indices, rng)
+    }
+
+    /// As [`Strong::apply`], with the same random numbers, but makes only the views at the places `own` of the batch; the other
+    /// rows are zeros.
+    pub fn apply_at(
+        &self,
+        own: Range<usize>,
+        images: &Images,
+        indices: &[usize],
+        rng: &mut ChaCha8Rng,
+    ) -> Batch {
         let shape = images.shape();
         let parameters: Vec<_> = (indices.iter())
             .map(|_| {
@@ -99,6 +113,7 @@ impl Strong {
             })
             .collect();
         views(
+            own,
             images,
             indices,
             &parameters,

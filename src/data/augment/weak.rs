@@ -1,5 +1,7 @@
 //! Weak augmentation of supervised training: random crop with zero padding, flip.
 
+use std::ops::Range;
+
 use rand::{RngExt, rngs::ChaCha8Rng};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +33,17 @@ impl Weak {
     /// Makes one weak view of each image at `indices`. Shapes, order of draws and panics are those
     /// of [`Strong::apply`](super::Strong::apply).
     pub fn apply(&self, images: &Images, indices: &[usize], rng: &mut ChaCha8Rng) -> Batch {
+        self.apply_at(0..indices.len(), images, indices, rng)
+    }
+
+    /// As [`Strong::apply_at`](super::Strong::apply_at).
+    pub fn apply_at(
+        &self,
+        own: Range<usize>,
+        images: &Images,
+        indices: &[usize],
+        rng: &mut ChaCha8Rng,
+    ) -> Batch {
         let shape = images.shape();
         let parameters: Vec<_> = (indices.iter())
             .map(|_| {
@@ -39,19 +52,25 @@ impl Weak {
                 (top, left, chance(rng, self.flip))
             })
             .collect();
-        views(images, indices, &parameters, |drawn, image, view, _| {
-            let &(top, left, flip) = drawn;
-            let window = Window {
-                top,
-                left,
-                height: images.height,
-                width: images.width,
-            };
-            pad_crop_into(image, shape, self.padding, window, view);
-            if flip {
-                hflip(view, images.width);
-            }
-        })
+        views(
+            own,
+            images,
+            indices,
+            &parameters,
+            |drawn, image, view, _| {
+                let &(top, left, flip) = drawn;
+                let window = Window {
+                    top,
+                    left,
+                    height: images.height,
+                    width: images.width,
+                };
+                pad_crop_into(image, shape, self.padding, window, view);
+                if flip {
+                    hflip(view, images.width);
+                }
+            },
+        )
     }
 
     /// Refuses invalid settings in one sentence: the key, what is expected, what was found.

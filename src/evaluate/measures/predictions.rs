@@ -7,7 +7,9 @@ use crate::error::Result;
 use crate::evaluate::StageProgress;
 use crate::logits::{LogitRows, finite_predictions, probabilities};
 use crate::probe::Known;
+use crate::ranks;
 use crate::session::Context;
+use crate::tensor::rows_of_all_ranks;
 
 /// Neighbours that vote on the class of a feature.
 pub const NEIGHBOURS: usize = 20;
@@ -39,7 +41,7 @@ impl MeasuredClassifier<'_> {
         let name = format!("{}/{kind}", self.name);
         let mut stage = StageProgress::new(&name, self.among.len());
         let (mut features, mut all) = (Vec::new(), LogitRows::default());
-        stage.by_batch(self.among, self.batch_size, context, |batch, context| {
+        stage.by_own_batch(self.among, self.batch_size, context, |batch, context| {
             let images = if attacked {
                 self.attacked(batch, context)
             } else {
@@ -52,9 +54,11 @@ impl MeasuredClassifier<'_> {
             all.extend(logits);
             Ok(())
         })?;
+        let all = all.of_all_ranks();
+        let features = rows_of_all_ranks(features, &context.device);
         let confident = |(class, logits): (usize, &[f32])| (class, probabilities(logits)[class]);
         Ok(Predictions {
-            features: Tensor::cat(features, 0),
+            features,
             predicted: all
                 .predictions()
                 .into_iter()
@@ -137,7 +141,7 @@ pub fn transfer(
     };
     let mut correct = vec![0; others.len()];
     let mut stage = StageProgress::new(&name, first.among.len());
-    stage.by_batch(first.among, first.batch_size, context, |batch, context| {
+    stage.by_own_batch(first.among, first.batch_size, context, |batch, context| {
         let images = match source {
             Some(source) => source.attacked(batch, context),
             None => first.images(batch, context),
@@ -152,7 +156,10 @@ pub fn transfer(
         }
         Ok(())
     })?;
-    Ok(correct)
+    let of_ranks = ranks::gather_each("correct images", correct).into_iter();
+    let add =
+        |sums: Vec<usize>, more: Vec<usize>| sums.iter().zip(more).map(|(a, b)| a + b).collect();
+    Ok(of_ranks.reduce(add).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The CPU's operations: `advcl-kernels` on Flex tensors, f32.
 
 use advcl_kernels::{
-    self as kernels, Activation, BatchNormOutput, BatchNormState, Convolution, Epilogue, Pass,
+    self as kernels, Activation, BatchNormOutput, BatchNormState, Convolution, Direction, Epilogue,
+    PartSums, Pass,
 };
 use burn::backend::{Bytes, DType, Flex, TensorMetadata};
 use burn::tensor::Shape;
@@ -10,6 +11,7 @@ use burn_flex::{FlexTensor, Layout};
 use super::packs::packed;
 use super::{CpuKernels, EPSILON, EngineOps, Normed, Precision};
 use crate::error::{Error, Result, nearest};
+use crate::nn::side_by_side;
 
 pub(super) fn in_use() -> CpuKernels {
     let isa = kernels::detected();
@@ -74,6 +76,23 @@ macro_rules! values {
 pub(super) fn tensor(values: Vec<f32>, shape: &[usize]) -> FlexTensor {
     let layout = Layout::contiguous(Shape::from(shape.to_vec()));
     FlexTensor::new(Bytes::from_elems(values), layout, DType::F32)
+}
+
+/// How this thread's shard of a batch is normalised with the others, where it is.
+fn joined() -> Option<Box<dyn Fn(Direction, PartSums) -> PartSums>> {
+    let meeting = side_by_side::meeting()?;
+    Some(Box::new(move |direction, own: PartSums| {
+        let channels = own.first.len();
+        let mut numbers = vec![own.rows];
+        numbers.extend(own.first.into_iter().chain(own.second));
+        let all = meeting.all(numbers);
+        let part = |numbers: &Vec<f64>| PartSums {
+            rows: numbers[0],
+            first: numbers[1..=channels].to_vec(),
+            second: numbers[1 + channels..].to_vec(),
+        };
+        kernels::join(direction, all.iter().map(part).collect())
+    }))
 }
 
 /// The same values, contiguous and alone in their storage: written in place where nobody else holds them.
@@ -244,7 +263,7 @@ impl EngineOps for Flex {
         let shape = dims::<4>(&x);
         values!(x, weight, bias);
         normed(
-            kernels::batch_norm(x, weight, bias, None, relu, EPSILON),
+            kernels::batch_norm_of_part(x, weight, bias, None, relu, EPSILON, joined().as_deref()),
             &shape,
         )
     }
@@ -258,7 +277,15 @@ impl EngineOps for Flex {
         let shape = dims::<4>(&x);
         values!(x, weight, bias, residual);
         normed(
-            kernels::batch_norm(x, weight, bias, Some(residual), true, EPSILON),
+            kernels::batch_norm_of_part(
+                x,
+                weight,
+                bias,
+                Some(residual),
+                true,
+                EPSILON,
+                joined().as_deref(),
+            ),
             &shape,
         )
     }
@@ -283,7 +310,9 @@ impl EngineOps for Flex {
             shift,
         };
         // In place where nobody else holds the gradient; else Flex copies it first.
-        let out = kernels::batch_norm_backward(dy.storage_mut(), x, state, relu, EPSILON);
+        let (dy_values, join) = (dy.storage_mut(), joined());
+        let join = join.as_deref();
+        let out = kernels::batch_norm_backward_of_part(dy_values, x, state, relu, EPSILON, join);
         (
             dy,
             tensor(out.weight, &channels),
@@ -309,7 +338,10 @@ impl EngineOps for Flex {
             var,
             shift,
         };
-        let (dx, out) = kernels::batch_norm_add_backward(dy.storage_mut(), x, y, state, EPSILON);
+        let (dy_values, join) = (dy.storage_mut(), joined());
+        let join = join.as_deref();
+        let (dx, out) =
+            kernels::batch_norm_add_backward_of_part(dy_values, x, y, state, EPSILON, join);
         (
             tensor(dx, &shape),
             tensor(out.weight, &channels),

@@ -13,8 +13,8 @@ use advcl::files::check_output;
 use advcl::nn::FrozenEncoder;
 use advcl::run::Model;
 use advcl::session::Context;
-use advcl::tensor::{to_tensor, to_vec, unit_rows};
-use advcl::{Error, device};
+use advcl::tensor::{Batch, to_tensor, to_vec, unit_rows};
+use advcl::{Error, device, ranks};
 use anyhow::Result;
 use serde::Serialize;
 
@@ -157,6 +157,15 @@ impl Embedder {
         Ok(set)
     }
 
+    /// Features of a batch, `[images, features]`, row-major.
+    fn features_of(&self, images: Batch) -> Vec<f32> {
+        let features = self.encoder.features(to_tensor(images, &self.device));
+        to_vec(match self.normalized {
+            true => unit_rows(features),
+            false => features,
+        })
+    }
+
     /// The features of one part of the images; `progress` is how many are before it, and how many there are.
     fn of_images(
         &self,
@@ -168,14 +177,15 @@ impl Embedder {
     ) -> Result<()> {
         let indices: Vec<usize> = (0..images.len()).collect();
         let mut done = before;
-        for batch in indices.chunks(predicted_at_once(self.shape)) {
-            let mut features = self
-                .encoder
-                .features(to_tensor(images.batch(batch), &self.device));
-            if self.normalized {
-                features = unit_rows(features);
-            }
-            let features = to_vec(features);
+        // Every rank has a part of each of these.
+        let at_once = predicted_at_once(self.shape) * ranks::count();
+        for batch in indices.chunks(at_once) {
+            let own = &batch[ranks::own_part(batch.len())];
+            let features = match own.is_empty() {
+                true => Vec::new(),
+                false => self.features_of(images.batch(own)),
+            };
+            let features = ranks::gather("features", &features);
             let origins: Vec<Origin> = batch.iter().map(|&i| origin(i)).collect();
             let rows = features.chunks_exact(self.features).zip(&origins);
             for (row, origin) in rows {
@@ -190,6 +200,19 @@ impl Embedder {
             done += batch.len();
             context.progress("embed", done, total, "images")?;
         }
+        Ok(())
+    }
+}
+
+/// Nothing, on ranks that do not write.
+struct Nowhere;
+
+impl FeaturesFile for Nowhere {
+    fn add(&mut self, _: &[Origin], _: &[f32]) -> Result<()> {
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
         Ok(())
     }
 }
@@ -232,13 +255,16 @@ pub fn embed(what: &args::Embed, shared: &Shared) -> Result<()> {
     let device = device::open(&shared.device)?;
     listen()?;
     let embedder = Embedder::load(&what.model, what.normalize, device)?;
-    let mut output = kind.create(&what.output, embedder.features)?;
+    let mut output = match ranks::speaks() {
+        true => kind.create(&what.output, embedder.features)?,
+        false => Box::new(Nowhere),
+    };
     let mut count = 0;
     let (failed, files) = embedder.each(&what.images, shared, |origins, features| {
         count += origins.len();
         output.add(&origins, &features)
     })?;
-    output.finish()?;
+    ranks::alone(|| output.finish())?;
     if shared.json {
         print_json(&serde_json::json!({
             "files": made, "images": count, "features": embedder.features, "failed": failed,

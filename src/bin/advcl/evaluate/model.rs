@@ -161,7 +161,7 @@ pub fn evaluate(what: &args::Evaluate, source: &str, shared: &Shared) -> Result<
         false => print(&text_of(&report))?,
     }
     match (&output, &pictured) {
-        (Some(output), Some(pictured)) => output.write(pictured, shared),
+        (Some(output), Some(pictured)) => super::write_once(output, pictured, shared),
         _ => Ok(()),
     }
 }
