@@ -76,9 +76,9 @@ book: build
 keys: build
     docs/book/make_keys.sh
 
-# Tests of the Python module; needs torch, safetensors, numpy, pytest
+# Types and tests of the Python module
 test-python: build
-    ADVCL="$PWD/{{ advcl }}" python3 -m pytest -q python/tests
+    scripts/check_python.sh
 
 # What other people's programs see: TensorBoard, PyTorch, onnxruntime, Chromium
 outside:
