@@ -1,4 +1,4 @@
-"""Holds exported models against `advcl predict`: by onnxruntime, by torchvision's ResNets and by python/advcl.py.
+"""Holds exported models against `advcl predict`: by onnxruntime, by torchvision's ResNets and by advcl.load (python/advcl/).
 
     python scripts/check_export.py ADVCL WORK RUN/METHOD/MODE…
 
@@ -68,9 +68,9 @@ def check(model, name, pixels, logits, features, figures):
         own_logits = None if logits is None else net(images).numpy()
     if features is None:
         features = own_features
-    compare(f"{name}: features by advcl.py", features, own_features)
+    compare(f"{name}: features by advcl.load", features, own_features)
     if logits is not None:
-        compare(f"{name}: logits by advcl.py", logits, own_logits)
+        compare(f"{name}: logits by advcl.load", logits, own_logits)
     outputs = [(["--features"], "features", features)] + ([([], "logits", logits)] if logits is not None else [])
     for options, output, expected in outputs:
         stem = f"{name}-{output}"
@@ -104,7 +104,7 @@ def check(model, name, pixels, logits, features, figures):
         again = ours.load(file)
         with torch.no_grad():
             found = again(images) if output == "logits" else again.features(images)
-        compare(f"{stem}: one branch, by advcl.py", expected, found.numpy())
+        compare(f"{stem}: one branch, by advcl.load", expected, found.numpy())
         if output == "logits":
             compare(f"{stem}: one branch, by advcl predict", expected, predict(file, pixels, net.classes))
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# That exported models are what they say: by onnxruntime, by torchvision's ResNets and by python/advcl.py, against `advcl predict`.
+# That exported models are what they say: by onnxruntime, by torchvision's ResNets and by advcl.load (python/advcl/), against `advcl predict`.
 # Installs what it needs below target/.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -82,6 +82,7 @@ pub struct MethodTable {
     pub start: StartSettings,
 }
 
+// ANCHOR: methods
 methods! {
     simclr::SimClrSettings, SimClr, "simclr", "SimCLR",
         "two augmented views, no attack: the standard encoder, and the source of pseudo-labels";
@@ -105,6 +106,7 @@ methods! {
     trades::TradesSettings, Trades, "trades", "TRADES",
         "accuracy and robustness weighed, with all labels, end to end: a ceiling (Zhang et al., ICML 2019)";
 }
+// ANCHOR_END: methods
 
 /// The encoders to make: the tables below `[pretrain]`, in the order in which a run makes them.
 pub type Pretrain = Tables<MethodTable>;

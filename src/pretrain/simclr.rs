@@ -16,6 +16,8 @@ use crate::nn::{Backbone, Mode, Route};
 use crate::tensor::to_tensor;
 use crate::train::{Loss, Objective, Plan, Step};
 
+// The book shows what is between ANCHORs: docs/book/src/adding-a-method.md.
+// ANCHOR: settings
 /// Keys of a table `[pretrain.simclr]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -28,7 +30,9 @@ pub struct SimClrSettings {
     #[serde(default)]
     pub strong: Strong,
 }
+// ANCHOR_END: settings
 
+// ANCHOR: method
 impl Method for SimClrSettings {
     fn plan(&self) -> &Plan {
         &self.plan
@@ -55,7 +59,9 @@ impl Method for SimClrSettings {
         trainer.train_backbone(self, &[], &objective)
     }
 }
+// ANCHOR_END: method
 
+// ANCHOR: objective
 /// Objective: the contrastive loss of two views.
 pub struct SimClr<'a> {
     /// Training images.
@@ -86,3 +92,4 @@ impl Objective for SimClr<'_> {
         }
     }
 }
+// ANCHOR_END: objective

@@ -88,6 +88,7 @@ macro_rules! methods {
     };
 }
 
+// ANCHOR: methods
 methods! {
     simclr: "simclr", [], untrained [];
     advcl: "advcl", ["contrastive", "cluster"], untrained [];
@@ -103,6 +104,7 @@ methods! {
     adversarial_training: "adversarial-training", [], untrained [];
     trades: "trades", ["natural", "robust"], untrained [];
 }
+// ANCHOR_END: methods
 
 /// Makes an encoder and those that it needs, by a recipe that is changed by `set`; if `stopping`, it
 /// stops after each step of this method and goes on. Returns the parts of the last epoch's loss.
