@@ -27,13 +27,11 @@ export VK_ICD_FILENAMES VK_DRIVER_FILES="$VK_ICD_FILENAMES" XDG_RUNTIME_DIR="$PW
 started=$SECONDS
 say() { echo "check_gpu: $((SECONDS - started)) s: $*"; }
 fail() { say "FAILED: $*" && exit 1; }
-cargo build --release
-cp target/release/advcl "$work/cpu"
-cpu="$work/cpu"
-# In the usual folder: half of what it needs is compiled already. Without the CPU's own operations, which nothing here would use.
+# In the usual folder: half of what it needs is compiled already. With MPI, so that scripts/check_mpi.sh needs no build of its own.
 feature=_wgpu
 [ "${1:-}" != --tuned ] || feature=wgpu
-cargo build --release --no-default-features --features "cli,$feature"
+scripts/install_mpi.sh
+cargo build --release --features "$feature,mpi"
 cp target/release/advcl "$work/advcl"
 advcl="$work/advcl"
 say "built"
@@ -55,6 +53,14 @@ say "golden vectors inside the program"
 cat "$work/log"
 grep -q '^soundness: \([0-9]*\) of \1 hold$' "$work/log" || fail "soundness checks that do not hold"
 say "smoke, with its checks of soundness"
+
+# Two ranks on it, against one that has both shards.
+shards=(pretrain smoke --method simclr --shards 2 --set pretrain.simclr.plan.epochs=1 --device gpu:0 --quiet --run)
+"$advcl" "${shards[@]}" "$work/one"
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+timeout 300 mpirun --oversubscribe -n 2 "$advcl" "${shards[@]}" "$work/two" || fail "two ranks"
+cmp "$work"/{one,two}/simclr/model.safetensors || fail "two ranks compute something else than one"
+say "two ranks"
 [ "${1:-}" = --all ] || exit 0
 source scripts/outside_python.sh
 source scripts/tiny_runs.sh
@@ -78,10 +84,10 @@ until_epoch() { # EPOCH PROGRAM…
     wait "$pid" || true
 }
 plan=(--set data.train_limit=512 --set pretrain.simclr.plan.epochs=6)
-"$cpu" pretrain smoke --method simclr "${plan[@]}" --run "$work/alone" --quiet
-until_epoch 1 "$cpu"
+"$advcl" pretrain smoke --method simclr "${plan[@]}" --run "$work/alone" --quiet
+until_epoch 1 "$advcl"
 until_epoch 3 "$advcl" --device gpu:0
-"$cpu" pretrain smoke --method simclr "${plan[@]}" --run "$work/across" 2>"$work/log"
+"$advcl" pretrain smoke --method simclr "${plan[@]}" --run "$work/across" 2>"$work/log"
 cat "$work/log"
 grep -q 'not bit for bit' "$work/log" || fail "the run was not on both devices"
 "$venv/bin/python" scripts/compare_weights.py "$work"/{alone,across}/simclr/model.safetensors 1e-2

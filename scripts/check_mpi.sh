@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/tiny_runs.sh
 scripts/install_mpi.sh
-ADVCL="${1:-}"
+ADVCL="${1:+$(realpath "$1")}"
 if [ -z "$ADVCL" ]; then
     cargo build --release --features mpi
     ADVCL="$PWD/target/release/advcl"
@@ -123,4 +123,9 @@ code=0
 timeout 60 mpirun -n 1 ./advcl run recipe.toml --set shards=2 --run refused : -n 1 ./advcl run recipe.toml --set shards=2 --run elsewhere \
     >/dev/null 2>errors || code=$?
 [ "$code" = 2 ] && grep -q 'rank 1 does not see what rank 0 writes' errors || fail "two folders: exit code $code"
+# An error of one rank alone: told by it, and the end of the other, which waits for it.
+code=0
+timeout 60 mpirun -n 1 ./advcl run recipe.toml --set shards=2 --run alone : -n 1 ./advcl run recipe.toml --set shards=2 --run alone --device tpu \
+    >/dev/null 2>errors || code=$?
+[ "$code" = 2 ] && grep -q '^rank 1:' errors && [ "$(grep -c '^error: device' errors)" = 1 ] || fail "an error of rank 1: exit code $code"
 say "what cannot be is refused"

@@ -64,6 +64,7 @@ pub struct Timing {
     /// Threads of the operations on the CPU.
     pub threads: usize,
     /// Bytes that this process sends to others in a run, in MiB; none where it is alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub sent_mib: Option<f64>,
 }
 

@@ -142,11 +142,14 @@ pub fn resolve(name: &str) -> Result<String> {
     })
 }
 
+/// Names of backends, whether compiled in or not.
+const KNOWN: [&str; 7] = ["cpu", "gpu", "wgpu", "vulkan", "metal", "cuda", "rocm"];
+
 /// The device of one of several processes on this machine, by a name without a number or by the first one's: each has a GPU of
 /// its own, as far as there are enough.
 pub fn of_local_rank(name: &str, local_rank: usize) -> String {
     let backend = name.split(':').next().unwrap_or(name);
-    if backend == "cpu" {
+    if backend == "cpu" || !KNOWN.contains(&backend) {
         return name.to_owned();
     }
     let real = adapters().into_iter().filter(|found| !found.is_software());
@@ -174,8 +177,7 @@ pub fn open(name: &str) -> Result<Device> {
         problem,
         hint,
     };
-    let known = ["cpu", "gpu", "wgpu", "vulkan", "metal", "cuda", "rocm"];
-    if !known.contains(&backend) {
+    if !KNOWN.contains(&backend) {
         let hint = nearest(backend, compiled_in());
         return Err(refuse("no such device".to_owned(), hint));
     }

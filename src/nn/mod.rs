@@ -1,6 +1,7 @@
 //! The encoder and its heads, with field names that are the published weights' names.
 
 mod average;
+mod by_id;
 mod engine;
 pub mod frozen;
 pub mod layer;
@@ -16,6 +17,7 @@ pub(crate) use engine::tests::Turn;
 pub(crate) use shards::in_one_graph;
 
 pub use average::{moving_average, unshared};
+pub use by_id::gradients_by_id;
 pub(crate) use engine::weights_replaced;
 pub use engine::{
     CpuKernels, Precision, arithmetic, choose_cpu_kernels, cpu_kernels, has_bf16, instruction_sets,

@@ -5,10 +5,11 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::rngs::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::by_id::gradients_by_id;
 use super::engine;
 use super::layer::Conv;
 use super::norm::{BatchNorm, Mode, Route, RouteNorm, Statistics};
-use super::shards::{Deferred, Shards, Way, leaf, share_one_graph};
+use super::shards::{Deferred, Shards, WayBack, leaf, share_one_graph, towards};
 
 /// The usual depths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -487,17 +488,26 @@ impl Encoder {
         }
         let features = kept.iter().cloned().map(Tensor::inner).collect();
         let features = leaf(shards.joined(views, features));
-        let way = if again {
-            Way::Again(Box::new((self.clone(), images.inner(), route)))
+        let encoder = self.clone();
+        let way: WayBack = if again {
+            let images = images.inner();
+            Box::new(move |_, own, wanted| {
+                let images = shards.part(&images, own);
+                let features = encoder.pass(images, route, &mut Mode::Batch);
+                gradients_by_id(&encoder, &towards(features, wanted).backward())
+            })
         } else {
-            Way::Kept(encoders.into_iter().zip(kept).collect())
+            Box::new(move |place, _, wanted| {
+                let (encoder, features) = (&encoders[place], kept[place].clone());
+                gradients_by_id(encoder, &towards(features, wanted).backward())
+            })
         };
         statistics.defer(Deferred::new(features.clone(), way));
         features
     }
 
     /// One forward pass of all images.
-    pub(super) fn pass(&self, images: Tensor<4>, route: Route, mode: &mut Mode) -> Tensor<2> {
+    fn pass(&self, images: Tensor<4>, route: Route, mode: &mut Mode) -> Tensor<2> {
         let images = Normalize::apply(self.normalize.as_ref(), images);
         let x = self.conv1.forward(engine::inside(images));
         let x = self.bn1.forward(x, None, true, route, mode);

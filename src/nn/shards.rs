@@ -11,13 +11,13 @@
 //! the same loss; images, and what the encoder computes on the way, it has of its own shards alone. In tensors of images the
 //! other rows are of no meaning.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
+use burn::module::ParamId;
 use burn::tensor::{Gradients, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::norm::{Mode, Route};
-use super::resnet::Encoder;
 use super::side_by_side;
 
 use crate::ranks;
@@ -362,42 +362,31 @@ pub(super) fn leaf<const D: usize>(values: Tensor<D>) -> Tensor<D> {
 }
 
 /// A number whose gradient with respect to the features is `gradient`.
-fn towards(features: Tensor<2>, gradient: Tensor<2>) -> Tensor<1> {
+pub(super) fn towards(features: Tensor<2>, gradient: Tensor<2>) -> Tensor<1> {
     (features * gradient.autodiff()).sum()
 }
+
+/// Gradients of an encoder's weights by way of one of the own shards, given the shard's place among them, its images and the
+/// gradient of its features.
+pub(super) type WayBack =
+    Box<dyn Fn(usize, &Range<usize>, Tensor<2>) -> HashMap<ParamId, Tensor<1>> + Send + Sync>;
 
 /// Forward pass of a view whose way back is still to be gone, shard by shard.
 pub struct Deferred {
     /// What came out, as the beginning of the loss's graph.
     features: Tensor<2>,
-    way: Way,
-}
-
-/// How the gradients of the weights are found from those of the features.
-pub(super) enum Way {
-    /// By another pass of these images through the encoder, with gradients of its weights.
-    Again(Box<(Encoder, Tensor<4>, Route)>),
-    /// By the graphs of the own shards, each with the encoder whose weights are in it.
-    Kept(Vec<(Encoder, Tensor<2>)>),
+    way: WayBack,
 }
 
 impl Deferred {
     /// A pass of which `features` is the leaf that the loss is computed from.
-    pub(super) fn new(features: Tensor<2>, way: Way) -> Self {
+    pub(super) fn new(features: Tensor<2>, way: WayBack) -> Self {
         Self { features, way }
     }
 
     /// The gradient of the loss with respect to the features; none where it does not depend on them.
     pub fn wanted(&self, of_loss: &Gradients) -> Option<Tensor<2>> {
         self.features.grad(of_loss)
-    }
-
-    /// The encoder whose weights get gradients by way of the `place`-th of the own shards.
-    pub fn encoder(&self, place: usize) -> &Encoder {
-        match &self.way {
-            Way::Again(again) => &again.0,
-            Way::Kept(shards) => &shards[place].0,
-        }
     }
 
     /// Gradients of the encoder's weights by way of the `place`-th of the own shards, which has these images, given the
@@ -407,15 +396,8 @@ impl Deferred {
         shards: Shards,
         (place, images): (usize, &Range<usize>),
         wanted: &Tensor<2>,
-    ) -> Gradients {
-        let features = match &self.way {
-            Way::Again(again) => {
-                let (encoder, all, route) = &**again;
-                encoder.pass(shards.part(all, images), *route, &mut Mode::Batch)
-            }
-            Way::Kept(kept) => kept[place].1.clone(),
-        };
-        towards(features, shards.part(wanted, images)).backward()
+    ) -> HashMap<ParamId, Tensor<1>> {
+        (self.way)(place, images, shards.part(wanted, images))
     }
 }
 

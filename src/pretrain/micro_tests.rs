@@ -10,7 +10,9 @@ use super::{Inputs, METHODS, Pretrain, Stage, Start, Trainer};
 use crate::attack::{Ball, Norm};
 use crate::cluster::PseudoLabels;
 use crate::data::{Images, Reading, Split};
-use crate::nn::{Backbone, Depth, EncoderConfig, Route, Stem, Turn, in_one_graph};
+use crate::nn::{
+    Backbone, BatchNormOver, Depth, EncoderConfig, Route, Sharding, Stem, Turn, in_one_graph,
+};
 use crate::run::{MODEL_FORMAT, Model, ModelInfo};
 use crate::session::Context;
 use crate::train::Resume;
@@ -83,6 +85,10 @@ fn step(name: &str, micro_batch: Option<usize>) -> Stepped {
 }
 
 fn pulled_step(name: &str, micro_batch: Option<usize>, pull: f64) -> Stepped {
+    cut_step(name, micro_batch, pull, Sharding::default())
+}
+
+fn cut_step(name: &str, micro_batch: Option<usize>, pull: f64, shards: Sharding) -> Stepped {
     let device = device::open("cpu").expect("the CPU");
     let mut rng = random::generator(7, "micro", 0);
     let mut pixels = vec![0; BATCH * 3 * SIDE * SIDE];
@@ -160,6 +166,7 @@ fn pulled_step(name: &str, micro_batch: Option<usize>, pull: f64) -> Stepped {
         interval: Duration::MAX,
     };
     let mut context = Context::new(device.clone());
+    context.shards = shards;
     let trained = method.pretrain(&mut Trainer::new(stage, inputs, &mut context));
     trained.expect(name);
     let (tensors, _) = weights::load(&folder.path().join("checkpoint.safetensors"))
@@ -230,6 +237,28 @@ fn micro_batches_have_the_gradients_of_one_graph(name: &str) {
     );
 }
 
+fn shards_have_the_gradients_of_what_they_are_parts_of(name: &str) {
+    let _turn = Turn::take();
+    let cut = |batchnorm| {
+        let sharding = Sharding {
+            count: 2,
+            batchnorm,
+        };
+        cut_step(name, None, 0.5, sharding)
+    };
+    // Kept in memory or computed again.
+    let (kept, again) = (cut(BatchNormOver::Shard), step(name, Some(BATCH / 2)));
+    let apart = distance(&kept.gradients, &again.gradients);
+    assert!(apart < ROUNDING, "two shards: {apart:.1e}");
+    assert!(distance(&kept.running, &again.running) < ROUNDING);
+    // With one BatchNorm over both of them nothing tells that there are two.
+    let (together, whole) = (cut(BatchNormOver::Global), step(name, None));
+    let apart = distance(&together.gradients, &whole.gradients);
+    assert!(apart < ROUNDING, "one BatchNorm: {apart:.1e}");
+    let apart = distance(&together.running, &whole.running);
+    assert!(apart < ROUNDING, "its statistics: {apart:.1e}");
+}
+
 macro_rules! methods {
     ($($test:ident: $name:literal;)*) => {
         const TESTED: &[&str] = &[$($name),*];
@@ -237,6 +266,7 @@ macro_rules! methods {
             #[test]
             fn $test() {
                 micro_batches_have_the_gradients_of_one_graph($name);
+                shards_have_the_gradients_of_what_they_are_parts_of($name);
             }
         )*
     };

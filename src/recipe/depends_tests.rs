@@ -37,7 +37,6 @@ pub fn full() -> Recipe {
             "probe = { every = 1, neighbours = 5 }",
             "precision = 'bf16'",
             "shards = 2",
-            "batchnorm = 'global'",
             "checkpoint.minutes = 5.0",
             "pretrain.acl.init = './weights.safetensors'",
             "pretrain.acl.pull = 0.5",

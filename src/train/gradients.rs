@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Gradients, Tensor, TensorData};
 
+use crate::nn::gradients_by_id;
 use crate::ranks;
 use crate::tensor::to_vec;
 use crate::weights;
@@ -15,27 +16,16 @@ pub struct WeightGradients {
     pub(super) by_id: HashMap<ParamId, Tensor<1>>,
 }
 
+impl From<HashMap<ParamId, Tensor<1>>> for WeightGradients {
+    fn from(by_id: HashMap<ParamId, Tensor<1>>) -> Self {
+        Self { by_id }
+    }
+}
+
 impl WeightGradients {
     /// Those of `tracked`, a model with autodiff, among the gradients of a backward pass.
     pub fn of<M: Module>(tracked: &M, gradients: &Gradients) -> Self {
-        struct Collect<'a> {
-            gradients: &'a Gradients,
-            found: WeightGradients,
-        }
-        impl ModuleVisitor for Collect<'_> {
-            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                if let Some(gradient) = param.val().grad(self.gradients) {
-                    let gradient = gradient.reshape([-1]);
-                    self.found.by_id.insert(param.id, gradient);
-                }
-            }
-        }
-        let mut collect = Collect {
-            gradients,
-            found: Self::default(),
-        };
-        tracked.visit(&mut collect);
-        collect.found
+        gradients_by_id(tracked, gradients).into()
     }
 
     /// The sum with the gradients of another part of the loss.

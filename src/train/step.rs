@@ -68,10 +68,8 @@ pub fn differentiate<O: Objective>(
         let found = passes.map(|(pass, wanted)| pass.backward(shards, (place, images), wanted));
         found.collect::<Vec<_>>()
     });
-    let of_shards = of_shards.into_iter().enumerate().map(|(place, of_passes)| {
-        let of_passes = of_passes.iter().zip(&passes);
-        let of_passes =
-            of_passes.map(|(found, (pass, _))| WeightGradients::of(pass.encoder(place), found));
+    let of_shards = of_shards.into_iter().map(|of_passes| {
+        let of_passes = of_passes.into_iter().map(WeightGradients::from);
         of_passes.fold(WeightGradients::default(), WeightGradients::plus)
     });
     let of_encoder = match ranks::count() {

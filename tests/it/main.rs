@@ -30,6 +30,7 @@ mod own_images;
 mod own_output;
 mod page;
 mod parity;
+mod ranks;
 mod recipe_keys;
 mod recipes;
 mod report;

@@ -19,7 +19,8 @@ const CHECKS: [&str; 8] = [
 ];
 
 /// Checks of another first layer, the other methods and the attacks: embedded only.
-const EMBEDDED_ONLY: [&str; 10] = [
+const EMBEDDED_ONLY: [&str; 11] = [
+    "shards",
     "batch_norm",
     "imagenet_stem",
     "acl",

@@ -67,7 +67,7 @@ pub struct Shared {
     /// Precision of the convolutions in pretraining
     #[arg(long, value_enum, value_name = "P", global = true, display_order = 101)]
     pub precision: Option<PrecisionName>,
-    /// Cut training batches into N shards, for N ranks of MPI or a number that divides it; sets the recipe's shards
+    /// Shards of training batches, for ranks of MPI; sets the key
     #[arg(long, value_name = "N", global = true, display_order = 101)]
     pub shards: Option<usize>,
     /// Keep decoded images in files: auto (large sets), always, never

@@ -1,0 +1,1 @@
+advcl/network.py
