@@ -270,6 +270,25 @@ pub enum Command {
         #[command(subcommand)]
         what: CacheCommand,
     },
+    /// Print completions for a shell
+    #[command(
+        after_help = "Example: advcl completions bash > ~/.local/share/bash-completion/completions/advcl\n\n\
+        zsh: into a folder of $fpath, as _advcl; fish: into ~/.config/fish/completions, as advcl.fish"
+    )]
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write the pages of all commands to a folder
+    #[command(after_help = "Example: advcl man ~/.local/share/man/man1")]
+    Man {
+        /// Folder for the pages, advcl.1, advcl-run.1, …; pages of an earlier call are replaced
+        dir: Option<PathBuf>,
+    },
+    /// Options that every command takes
+    #[command(hide = true)]
+    Options,
 }
 
 #[derive(Subcommand)]
@@ -692,7 +711,7 @@ pub struct Embed {
     /// Image files, folders of them, or data sets; `-` reads a list from standard input, a path a line
     #[arg(required = true)]
     pub images: Vec<PathBuf>,
-    /// File to write: .npy (with the paths in FILE.paths.csv), .csv or .parquet
+    /// File to write: NAME.npy (with the paths in NAME.paths.csv), .csv or .parquet
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// Scale the features of each image to length 1
