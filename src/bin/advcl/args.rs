@@ -183,7 +183,9 @@ pub enum Command {
     #[command(after_help = "Example: advcl fork runs/a runs/b --set 'threat.radius = \"8/255\"'")]
     Fork(Fork),
     /// All methods and modes of a recipe, over several seeds
-    #[command(after_help = "Example: advcl compare compare-quick --format md")]
+    #[command(
+        after_help = "Example: advcl compare compare-quick --method advcl,acl --seeds 0,1,2 --format md"
+    )]
     Compare(Compare),
     /// A page to look at, of one run or several side by side; or their tables
     #[command(after_help = "Example: advcl report runs/quickstart -o report.html")]
@@ -646,6 +648,12 @@ pub struct Compare {
     pub stale: StaleArg,
     #[command(flatten)]
     pub micro: MicroBatchArg,
+    /// Only these pretraining methods, tables of the recipe; the tables are printed, and written to no file
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub method: Vec<String>,
+    /// These seeds, a run each; the same as --set 'compare.seeds = [LIST]'
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub seeds: Vec<u64>,
     /// How the tables are printed; all but text are written to the run folder too
     #[arg(long, value_enum)]
     pub format: Option<Format>,
