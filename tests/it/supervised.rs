@@ -312,7 +312,9 @@ fn without_labels_it_is_refused_before_any_work_and_the_others_are_not() {
     ] {
         transcript.refuse_after_a_start(&command);
     }
-    let without = format!("pretrain {mixed} --set data.unlabeled=[] --method {METHOD}");
+    // As the hint says.
+    let apart = mixed.replace("--run mixed", "--run apart");
+    let without = format!("pretrain {apart} --set data.unlabeled=[] --method {METHOD}");
     advcl(path, &without).expect(0);
     transcript.check("a_supervised_method_without_labels");
 }

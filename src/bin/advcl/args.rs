@@ -190,6 +190,9 @@ pub enum Command {
     /// A page to look at, of one run or several side by side; or their tables
     #[command(after_help = "Example: advcl report runs/quickstart -o report.html")]
     Report(Report),
+    /// Watch a run grow in a browser: a small server of this machine
+    #[command(after_help = "Example: advcl watch runs/quickstart")]
+    Watch(Watch),
     /// Predict class probabilities for images
     #[command(
         after_help = "Example: advcl predict runs/quickstart/advcl/slf photo.png more-photos/"
@@ -692,6 +695,19 @@ pub enum ReportFormat {
     Md,
     Json,
     Csv,
+}
+
+#[derive(Args)]
+pub struct Watch {
+    /// Run folder, or folder of a comparison
+    #[arg(value_name = "RUN")]
+    pub folder: Option<PathBuf>,
+    /// Port of the server; 0 takes one that is free
+    #[arg(long, default_value_t = 8765)]
+    pub port: u16,
+    /// Address of the server; any other than this machine's own shows the run to whoever reaches it
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub address: std::net::IpAddr,
 }
 
 #[derive(Args)]

@@ -31,6 +31,7 @@ mod session;
 mod signals;
 mod table;
 mod tensorboard;
+mod watch;
 
 use std::process::ExitCode;
 use std::time::Duration;
