@@ -78,7 +78,8 @@ def check_formulas(page, text):
 @functools.cache
 def help_of(*subcommand):
     """Subcommands and options of a command."""
-    text = advcl(*subcommand, "--help")
+    # Options that every command takes have a page of their own.
+    text = advcl(*subcommand, "--help") + "\n" + advcl("help", "options")
     commands = re.search(r"(?ms)^Commands:\n(.*?)\n\n", text)
     commands = re.findall(r"(?m)^  ([a-z-]+) ", commands[1]) if commands else []
     lines = re.findall(r"(?m)^ +(-\w)?(?:, )?(--[a-z-]+)?", text)

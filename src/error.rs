@@ -62,10 +62,10 @@ pub enum Error {
         /// Way out.
         hint: String,
     },
-    /// Weights or a checkpoint that do not belong to the model at hand.
+    /// Weights, a checkpoint or adversarial examples that do not belong to what is at hand.
     #[error("{}: {problem}", path.display())]
     Model {
-        /// Weights file.
+        /// The file.
         path: PathBuf,
         /// Difference: expected and found.
         problem: String,

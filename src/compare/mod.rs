@@ -18,9 +18,9 @@ use crate::session::{Context, Event};
 
 pub use comparison::{
     ComparedAccuracy, Comparison, ComparisonRow, DifferenceVerdict, FailedRow, FinetuningGap,
-    LEVEL, MethodDifference, RowFinding, same_suite, suites,
+    LEVEL, MethodDifference, Power, RowFinding, same_suite, suites,
 };
-pub use statistics::{Spread, holm, paired};
+pub use statistics::{POWER, Spread, detectable, holm, paired};
 
 /// The run folder of a seed.
 pub fn folder_of(folder: &Path, seed: u64) -> PathBuf {
@@ -30,6 +30,8 @@ pub fn folder_of(folder: &Path, seed: u64) -> PathBuf {
 /// Runs `recipe` for each of its seeds, in folders below `folder`, and compares the results.
 /// Existing results are not computed again. A row that fails is reported, and the others continue.
 ///
+/// Rows are those of `methods`, or of all where none is named; what they learn from is made too.
+///
 /// `device` is the device's name, for the log; `on_failure` is called with each failure as it
 /// happens.
 ///
@@ -38,6 +40,7 @@ pub fn folder_of(folder: &Path, seed: u64) -> PathBuf {
 /// computed.
 pub fn compare(
     recipe: &Recipe,
+    methods: &[String],
     folder: &Path,
     device: &str,
     stale: Stale,
@@ -45,6 +48,9 @@ pub fn compare(
     mut on_failure: impl FnMut(&FailedRow),
 ) -> Result<Comparison> {
     let seeds = recipe.seeds();
+    for name in methods {
+        recipe.pretrain.require(name)?;
+    }
     let layout = Layout::new(folder);
     let about = About::require(&layout, FolderKind::Comparison)?;
     let about = about.unwrap_or_else(|| About::new(FolderKind::Comparison, device, recipe.seed));
@@ -78,7 +84,7 @@ pub fn compare(
         false => ranks::first("comparison", check)?,
     }
     let rows = |seeds: &[u64], context: &mut Context, on_failure: &mut dyn FnMut(&FailedRow)| {
-        rows_of(recipe, folder, seeds, &open, context, on_failure)
+        rows_of(recipe, methods, folder, seeds, &open, context, on_failure)
     };
     let (mut outcomes, failures) = match together {
         true => rows(&seeds, context, &mut on_failure)?,
@@ -104,7 +110,7 @@ pub fn compare(
     };
     let place = |seed: u64| seeds.iter().position(|other| *other == seed);
     outcomes.sort_by_key(|(seed, _)| place(*seed));
-    Ok(Comparison::new(recipe, &outcomes, failures))
+    Ok(Comparison::of_methods(recipe, methods, &outcomes, failures))
 }
 
 /// Outcomes of rows, each with its seed, and the rows that could not be computed.
@@ -113,6 +119,7 @@ type Rows = (Vec<(u64, Outcome)>, Vec<FailedRow>);
 /// Makes all rows of some seeds.
 fn rows_of(
     recipe: &Recipe,
+    methods: &[String],
     folder: &Path,
     seeds: &[u64],
     open: &dyn Fn(u64) -> Result<Experiment>,
@@ -138,7 +145,9 @@ fn rows_of(
             on_failure(&failure);
             failures.push(failure);
         };
-        for entry in recipe.pretrain.entries() {
+        let chosen = |name: &String| methods.is_empty() || methods.contains(name);
+        let entries = recipe.pretrain.entries().iter();
+        for entry in entries.filter(|entry| chosen(&entry.name)) {
             let cells = experiment.cells(Some(&entry.name), None)?;
             let encoder = row_outcome(experiment.prepare_row(&entry.name, context))?;
             for cell in &cells {

@@ -1,7 +1,7 @@
 //! Means, deviations, and whether a difference exceeds the noise of the seeds.
 
 use serde::Serialize;
-use statrs::distribution::{ContinuousCDF, StudentsT};
+use statrs::distribution::{ChiSquared, ContinuousCDF, Normal, StudentsT};
 
 /// Mean and standard deviation of values.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -40,6 +40,41 @@ pub fn paired(differences: &[f64]) -> Option<f64> {
     let error = deviation.filter(|deviation| *deviation > 0.0)? / (count as f64).sqrt();
     let t = StudentsT::new(0.0, 1.0, (count - 1) as f64).ok()?;
     Some(2.0 * t.sf((mean / error).abs()))
+}
+
+/// Share of the comparisons in which a difference of [`detectable`] size is shown.
+pub const POWER: f64 = 0.8;
+
+/// Smallest true difference that the test of [`paired`] shows at `level` in four of five comparisons ([`POWER`]), where the differences
+/// of `count` pairs deviate by `deviation`. From the noncentral t distribution: t is a normal number around the difference over its
+/// error, divided by the root of a χ² number over its degrees of freedom, which is averaged over. None for fewer than two pairs.
+pub fn detectable(deviation: f64, count: usize, level: f64) -> Option<f64> {
+    /// Points by which the distribution of the deviation is averaged over.
+    const POINTS: usize = 400;
+    let freedom = count.checked_sub(1).filter(|freedom| *freedom > 0)? as f64;
+    let t = StudentsT::new(0.0, 1.0, freedom).ok()?;
+    let critical = t.inverse_cdf(1.0 - level / 2.0);
+    let (squares, normal) = (ChiSquared::new(freedom).ok()?, Normal::new(0.0, 1.0).ok()?);
+    let bounds: Vec<f64> = (0..POINTS)
+        .map(|i| (i as f64 + 0.5) / POINTS as f64)
+        .map(|share| critical * (squares.inverse_cdf(share) / freedom).sqrt())
+        .collect();
+    let power = |shift: f64| {
+        let beyond = |bound: &f64| normal.cdf(shift - bound) + normal.cdf(-shift - bound);
+        bounds.iter().map(beyond).sum::<f64>() / POINTS as f64
+    };
+    let (mut low, mut high) = (0.0, 1.0);
+    while power(high) < POWER {
+        (low, high) = (high, 2.0 * high);
+    }
+    for _ in 0..50 {
+        let middle = (low + high) / 2.0;
+        match power(middle) < POWER {
+            true => low = middle,
+            false => high = middle,
+        }
+    }
+    Some(high * deviation / (count as f64).sqrt())
 }
 
 /// Corrects p-values for multiple tests (Holm, 1979): each is multiplied by the number of those
@@ -85,6 +120,19 @@ mod tests {
         assert_eq!(paired(&[-1.0, -2.0, -3.0]), Some(three));
         assert_eq!(paired(&[2.0]), None);
         assert_eq!(paired(&[2.0, 2.0, 2.0]), None);
+    }
+
+    #[test]
+    fn what_can_be_shown_is_what_tables_of_power_say() {
+        // Cohen's d of a paired t-test at 5 % with a power of 80 %: 1.0 takes 10 pairs, 0.5 takes 34.
+        for (count, low, high) in [(10, 0.98, 1.0), (34, 0.485, 0.5), (3, 3.1, 3.4)] {
+            let found = detectable(1.0, count, 0.05).expect("pairs");
+            assert!((low..high).contains(&found), "{count}: {found}");
+            let twice = detectable(2.0, count, 0.05).expect("pairs");
+            assert!((twice - 2.0 * found).abs() < 1e-9);
+            assert!(detectable(1.0, count, 0.01).expect("pairs") > found);
+        }
+        assert_eq!(detectable(1.0, 1, 0.05), None);
     }
 
     #[test]

@@ -3,9 +3,9 @@
 
 use super::comparison::{
     ComparedAccuracy, Comparison, ComparisonRow, FailedRow, FinetuningGap, LEVEL, MethodDifference,
-    RowFinding, same_suite, suites,
+    Power, RowFinding, same_suite, suites,
 };
-use super::{Spread, holm, paired};
+use super::{Spread, detectable, holm, paired};
 use crate::evaluate::Attacked;
 use crate::evaluate::soundness::{Soundness, Verdict};
 use crate::experiment::Outcome;
@@ -15,6 +15,17 @@ use crate::recipe::Recipe;
 impl Comparison {
     /// Compares outcomes of this recipe, each with its seed.
     pub fn new(recipe: &Recipe, outcomes: &[(u64, Outcome)], failures: Vec<FailedRow>) -> Self {
+        Self::of_methods(recipe, &[], outcomes, failures)
+    }
+
+    /// Compares outcomes of some of the recipe's methods; of all where none is named. Where the recipe's baseline is not among them,
+    /// the others are held against the first of them.
+    pub fn of_methods(
+        recipe: &Recipe,
+        methods: &[String],
+        outcomes: &[(u64, Outcome)],
+        failures: Vec<FailedRow>,
+    ) -> Self {
         let keys = keys(recipe, outcomes);
         let of = |method: &str, finetuning: &str| of(outcomes, method, finetuning);
         let suite = compared_suite(recipe, outcomes);
@@ -31,7 +42,12 @@ impl Comparison {
             })
         };
         let entries = recipe.pretrain.entries().iter();
-        let baseline = recipe.baseline();
+        // Of some of the methods: the first of them, where the recipe's is not among them.
+        let chosen = |name: &&str| methods.is_empty() || methods.iter().any(|own| own == name);
+        let baseline = recipe.baseline().filter(chosen);
+        let baseline = baseline.or(methods.first().map(String::as_str));
+        let differences =
+            baseline.map_or(Vec::new(), |name| differences(name, &keys, outcomes, suite));
         let findings = |verdict| findings(outcomes, verdict);
         Self {
             checks: rows.iter().map(|row| row.checks).sum(),
@@ -43,8 +59,8 @@ impl Comparison {
             rows,
             gaps: entries.filter_map(|entry| gap(&entry.name)).collect(),
             baseline: baseline.map(str::to_owned),
-            differences: baseline
-                .map_or(Vec::new(), |name| differences(name, &keys, outcomes, suite)),
+            power: power(&differences),
+            differences,
             warnings: findings(Verdict::Warns),
             not_checked: findings(Verdict::NotChecked),
             failures,
@@ -137,6 +153,29 @@ fn differences(
         difference.significant = p_corrected.is_some_and(|p| p < LEVEL);
     }
     differences
+}
+
+/// What the tests of these differences can show, for each accuracy.
+fn power(differences: &[MethodDifference]) -> Vec<Power> {
+    let tests = differences.iter().filter(|d| d.p.is_some()).count();
+    let of = |measure: ComparedAccuracy| {
+        let tested = differences
+            .iter()
+            .filter(|d| d.measure == measure && d.p.is_some());
+        let squares = tested
+            .clone()
+            .filter_map(|d| Some(d.points.deviation?.powi(2)));
+        let deviation = (squares.sum::<f64>() / tested.clone().count() as f64).sqrt();
+        let seeds = tested.map(|d| d.points.count).min()?;
+        Some(Power {
+            measure,
+            seeds,
+            deviation,
+            points: detectable(deviation, seeds, LEVEL)?,
+            points_corrected: detectable(deviation, seeds, LEVEL / tests as f64)?,
+        })
+    };
+    ComparedAccuracy::ALL.into_iter().filter_map(of).collect()
 }
 
 /// The checks with this outcome, row by row.
@@ -260,10 +299,25 @@ mod tests {
         assert_eq!(robust.verdict(), DifferenceVerdict::Lower);
         assert_eq!(clean.measure, ComparedAccuracy::Clean);
         assert_eq!(clean.verdict(), DifferenceVerdict::NotShown);
+        let [of_robust, of_clean] = &found.power[..] else {
+            panic!("of two accuracies: {:?}", found.power);
+        };
+        assert_eq!((of_robust.seeds, of_clean.seeds), (4, 4));
+        let measured = robust.points.deviation.expect("four seeds");
+        assert!((of_robust.deviation - measured).abs() < 1e-9);
+        assert!(of_robust.points < 5.05 && of_robust.points < of_robust.points_corrected);
+        // Some of the methods: the first of them in the baseline's place.
+        let simclr = ["simclr".to_owned()];
+        let found = Comparison::of_methods(&recipe, &simclr, &outcomes, Vec::new());
+        assert_eq!(found.baseline.as_deref(), Some("simclr"));
+        let both = ["simclr".to_owned(), "advcl".to_owned()];
+        let found = Comparison::of_methods(&recipe, &both, &outcomes, Vec::new());
+        assert_eq!(found.baseline.as_deref(), Some("advcl"));
         // One seed tests nothing.
         let found = Comparison::new(&recipe, &outcomes[..2], Vec::new());
         for difference in &found.differences {
             assert_eq!(difference.verdict(), DifferenceVerdict::Unknown);
         }
+        assert!(found.power.is_empty());
     }
 }

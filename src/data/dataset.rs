@@ -9,6 +9,10 @@ use crate::error::{Error, Result};
 /// A sentence about a data set with labels and without test images.
 pub(super) const NO_TEST: &str = "no test images (data.test_share keeps some for it)";
 
+/// A sentence about an archive whose only images are named test images.
+pub(crate) const TEST_ALONE: &str =
+    "there are test images alone: they are taken for the images of the data set";
+
 /// A sentence about images for tests, where images without labels are asked for.
 pub(super) fn not_used(count: usize) -> Option<String> {
     match count {

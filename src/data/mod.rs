@@ -58,6 +58,7 @@ use archive::Store;
 use cache::Slot;
 pub use cache::{CachedFile, cached_files, remove_cached};
 pub use class_names::{class_list, class_name, read_class_names};
+pub(crate) use dataset::TEST_ALONE;
 pub use dataset::{Dataset, Split};
 pub use decode::MAX_SIDE;
 pub use filename::names_a_set;

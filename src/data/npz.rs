@@ -14,7 +14,7 @@ use zip::result::ZipError;
 
 use super::archive::Store;
 use super::class_names::{CLASS_FILE, class_names_beside};
-use super::dataset::{Dataset, Split};
+use super::dataset::{Dataset, Split, TEST_ALONE};
 use super::entry::Entry;
 use super::filename::is_junk;
 use super::images::Images;
@@ -98,12 +98,22 @@ pub(super) fn load(path: &Path) -> Result<Dataset> {
             "numpy.savez(FILE, train_images=…, train_labels=…, test_images=…, test_labels=…)",
         ));
     };
+    // An archive of a single split is one set of images, whatever its name is.
+    let has = |split: &[&str; 2]| split.iter().any(|name| there(name));
+    let mut notes = Vec::new();
+    let [train, val, test] = match (has(&train), has(&val), has(&test)) {
+        (false, true, false) => [val, ["", ""], ["", ""]],
+        (false, false, true) => {
+            notes.push(TEST_ALONE.to_owned());
+            [test, ["", ""], ["", ""]]
+        }
+        _ => [train, val, test],
+    };
     let labeled = there(train[1]);
     let train = npz.split(train, labeled)?;
-    let mut others = [val, test].into_iter().map(|names| {
-        let is_there = names.iter().any(|name| there(name));
-        is_there.then(|| npz.split(names, labeled)).transpose()
-    });
+    let mut others = [val, test]
+        .into_iter()
+        .map(|names| has(&names).then(|| npz.split(names, labeled)).transpose());
     let mut next = || others.next().expect("two splits");
     let (val, test) = (next()?, next()?);
     // As in folders: validation images serve as test images where there are no others.
@@ -120,7 +130,7 @@ pub(super) fn load(path: &Path) -> Result<Dataset> {
         classes,
         test: test.unwrap_or_else(|| train.select(&[])),
         train,
-        notes: Vec::new(),
+        notes,
         val,
         reading: Default::default(),
     })

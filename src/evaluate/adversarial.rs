@@ -279,8 +279,8 @@ impl Verification {
 /// indices of the images that the run evaluates: the file must count the same ones.
 ///
 /// # Errors
-/// [`Error::Format`] for examples of other images: another size, an index out of range or twice, other images evaluated;
-/// [`Error::Interrupted`].
+/// [`Error::Format`] for examples of other images: another size, an index out of range or twice; [`Error::Model`] where the
+/// file counts other images; [`Error::Interrupted`].
 pub fn verify(
     (path, examples, info): (&Path, &Adversarial, &ExamplesInfo),
     evaluator: &Evaluator,
@@ -431,14 +431,21 @@ fn check_among(path: &Path, info: &ExamplesInfo, expected: &[usize]) -> Result<(
     if !others.is_empty() {
         found.push(named("are not evaluated by the run", &others));
     }
-    let expected = format!(
-        "the {} images that this run evaluates under its recipe's attack_limit and split",
-        expected.len()
+    let problem = format!(
+        "expected examples among the {} images that this run attacks (its attack_limit, split and images), found some among {}",
+        expected.len(),
+        found.join(", ")
     );
-    Err(Error::format(
-        path,
-        "the evaluated images",
-        expected,
-        found.join(", "),
-    ))
+    let hint = "verify them with the recipe that they were made with: --set changes a key";
+    Err(Error::model(path, problem, hint))
+}
+
+/// Whether examples count the images of `expected`, in whatever order.
+pub(crate) fn counts_these(info: &ExamplesInfo, expected: &[usize]) -> bool {
+    let sorted = |indices: &[usize]| {
+        let mut indices = indices.to_vec();
+        indices.sort_unstable();
+        indices
+    };
+    sorted(&info.among) == sorted(expected)
 }

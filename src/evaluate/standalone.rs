@@ -61,7 +61,7 @@ impl TestImages {
         // What becomes of images in training does not matter here.
         let mut notes = data.notes;
         notes.retain(|note| !note.contains("data.test_share") && !note.contains("evaluate.split"));
-        if part == "all" {
+        if part == "all" && !notes.iter().any(|note| note == data::TEST_ALONE) {
             let count = split.images.len();
             notes.push(format!(
                 "no test images: all {count} are evaluated, which says nothing where the model was trained on them"

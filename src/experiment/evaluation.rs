@@ -344,9 +344,17 @@ impl Experiment {
     /// # Errors
     /// [`Error::Recipe`] for more than there are.
     pub(super) fn attacked_images(&self) -> Result<Vec<usize>> {
+        self.images_within(self.recipe.evaluate.attack_limit)
+    }
+
+    /// Places of the images that attacks get within a limit of their number.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] for more than there are.
+    pub(super) fn images_within(&self, limit: Option<usize>) -> Result<Vec<usize>> {
         let (judged, classes) = (&self.data.judged, self.data.target().classes.len());
         let count = judged.images.len();
-        match self.recipe.evaluate.attack_limit {
+        match limit {
             None => Ok((0..count).collect()),
             Some(limit) if (1..=count).contains(&limit) => {
                 Ok(judged.limited(classes, limit, self.recipe.seed))

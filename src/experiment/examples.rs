@@ -100,11 +100,30 @@ impl Experiment {
         }
     }
 
+    /// Refuses examples that were made with another `evaluate.attack_limit` than the recipe's, with the one that fits. Other
+    /// images for any other reason are left to the check of the examples.
+    fn require_limit(&self, path: &Path, about: &ExamplesInfo, images: usize) -> Result<()> {
+        let theirs = about.among.len();
+        if theirs == images {
+            return Ok(());
+        }
+        let limited = self.images_within(Some(theirs));
+        if !limited.is_ok_and(|limited| adversarial::counts_these(about, &limited)) {
+            return Ok(());
+        }
+        let problem = format!(
+            "expected examples among the {images} images that this recipe attacks, found some among {theirs}: they were made with another evaluate.attack_limit"
+        );
+        let hint =
+            format!("--set 'evaluate.attack_limit = {theirs}' verifies them as they were made");
+        Err(Error::model(path, problem, hint))
+    }
+
     /// Checks stored adversarial examples against the row that their file names, with this recipe's threat model.
     ///
     /// # Errors
-    /// [`Error::Format`] for a file that is none, or of other images; [`Error::Recipe`] for a row that the recipe does not
-    /// have; [`Error::Run`] when there is no classifier.
+    /// [`Error::Format`] for a file that is none, or of other images; [`Error::Model`] for one that counts others than the recipe
+    /// attacks; [`Error::Recipe`] for a row that the recipe does not have; [`Error::Run`] when there is no classifier.
     pub fn verify(&self, path: &Path, context: &mut Context) -> Result<Verification> {
         let (examples, about) = Adversarial::load(path)?;
         let cell = self.cell_of(&about)?;
@@ -114,6 +133,8 @@ impl Experiment {
         let evaluator = self.evaluator(&subject, &stage, &logits);
         let (stored, ball) = ((path, &examples, &about), self.recipe.threat.ball());
         let among = self.attacked_images()?;
+        adversarial::check_indices(path, &examples, &about, &subject.split.images)?;
+        self.require_limit(path, &about, among.len())?;
         let found = self.enter(context, |context| {
             adversarial::verify(stored, &evaluator, &among, ball, context)
         })?;

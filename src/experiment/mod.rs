@@ -200,12 +200,21 @@ impl Experiment {
     /// Refuses data without the labels that one of `methods` learns from, before the work on any of them.
     ///
     /// # Errors
-    /// [`Error::Data`]; [`Error::Recipe`] for a method that the recipe does not have.
+    /// [`Error::Data`]; [`Error::Recipe`] for a method that the recipe does not have, and for images without labels beside it.
     fn require_labels_of(&self, methods: &[String]) -> Result<()> {
         for name in methods {
-            if self.recipe.pretrain.require(name)?.method().supervised() {
-                self.require_training_labels(&self.data.pretraining)?;
+            if !self.recipe.pretrain.require(name)?.method().supervised() {
+                continue;
             }
+            if !self.recipe.data.unlabeled.is_empty() {
+                let problem = format!(
+                    "{name} learns from labels, and the images of data.unlabeled ({}) have none",
+                    self.recipe.data.unlabeled.join(", ")
+                );
+                let hint = "--set 'data.unlabeled = []' trains on the labeled images alone (in a run folder of its own); or leave the method's table out";
+                return Err(Error::recipe(format!("pretrain.{name}"), problem, hint));
+            }
+            self.require_training_labels(&self.data.pretraining)?;
         }
         Ok(())
     }

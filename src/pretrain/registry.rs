@@ -120,6 +120,12 @@ impl Entry {
         self.settings.method.method()
     }
 
+    /// Temperature of its contrastive loss; none of a method without such a loss.
+    pub fn temperature(&self) -> Option<f64> {
+        let settings = serde_json::to_value(&self.settings.method).ok()?;
+        settings.get("temperature")?.as_f64()
+    }
+
     /// Beginning of its training.
     pub fn start(&self) -> &StartSettings {
         &self.settings.start

@@ -113,6 +113,15 @@ fn a_comparison_goes_on_after_a_failure_and_computes_nothing_twice() {
         let kept = get(path.join(format!("other/comparison.{format}")));
         assert_eq!(String::from_utf8_lossy(&kept), answer.stdout);
     }
+    // Some of the methods and seeds, of what is there: nothing is computed, and no file of the whole is replaced.
+    let before = contents(&path.join("other"));
+    let some = "compare fewer.toml --run other --seeds 1,2 --method supervised --method simclr";
+    let answer = advcl(path, some).expect(0);
+    transcript.add_without_numbers(&answer);
+    assert!(before == contents(&path.join("other")), "{answer}");
+    assert!(!answer.stdout.contains("ACL"), "{answer}");
+    transcript.refuse("compare fewer.toml --run other --method simcrl");
+    transcript.refuse("compare fewer.toml --run other --seeds 1,1");
     transcript.check("a_comparison");
 }
 

@@ -172,6 +172,23 @@ fn wrong_adversarial_examples_are_found_or_refused() {
     ] {
         transcript.refuse_after_a_start(&format!("evaluate run --verify {name}"));
     }
+    // Whole and valid, of fewer or more images than the recipe attacks; the hint is what helps.
+    let few = "--set evaluate.attack_limit=10";
+    advcl(
+        path,
+        &format!("{ROW} --attack pgd {few} --save-adversarial few.safetensors"),
+    )
+    .expect(0);
+    for (name, other, same) in [("found", few, ""), ("few", "", few)] {
+        let verify = format!("evaluate run --verify {name}.safetensors");
+        let refused = transcript.refuse_after_a_start(&format!("{verify} {other}"));
+        let images = if same.is_empty() { 20 } else { 10 };
+        let hint = format!("--set 'evaluate.attack_limit = {images}'");
+        assert!(refused.stderr.contains(&hint), "{refused}");
+        advcl(path, &format!("{verify} {same}")).expect(0);
+        let hinted = format!("{verify} --set evaluate.attack_limit={images}");
+        advcl(path, &hinted).expect(0);
+    }
     transcript.check("wrong_adversarial_examples");
     assert_eq!(about.norm, Norm::Linf);
 }

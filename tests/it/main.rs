@@ -46,6 +46,7 @@ mod tools;
 mod transcript;
 mod transfer;
 mod unbalanced;
+mod watch;
 
 use files::{contents, copy, get, png, put, without_checksum};
 use harness::{Answer, advcl, answer, command_line, program};

@@ -300,6 +300,22 @@ fn without_labels_it_is_refused_before_any_work_and_the_others_are_not() {
         advcl(path, &format!("{step} {recipe}")).expect(0);
     }
     transcript.refuse_after_a_start(&format!("pretrain --run run --method {METHOD}"));
+    // Labeled images beside others without labels: no method may take the latter for labeled ones.
+    for i in 0..64u8 {
+        let file = path.join(format!("more/{i:02}.png"));
+        put(file, png(28, &[i * 4; 784]));
+    }
+    let mixed = "supervised.toml --run mixed --set data.unlabeled=['more']";
+    for command in [
+        format!("run {mixed}"),
+        format!("pretrain {mixed} --method {METHOD}"),
+    ] {
+        transcript.refuse_after_a_start(&command);
+    }
+    // As the hint says.
+    let apart = mixed.replace("--run mixed", "--run apart");
+    let without = format!("pretrain {apart} --set data.unlabeled=[] --method {METHOD}");
+    advcl(path, &without).expect(0);
     transcript.check("a_supervised_method_without_labels");
 }
 

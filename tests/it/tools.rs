@@ -10,7 +10,7 @@ use advcl::nn::Stem;
 use advcl::pretrain::METHODS;
 use advcl::recipe::{Recipe, SHIPPED};
 
-use crate::{Transcript, advcl, folder, folder_after, put};
+use crate::{Transcript, advcl, folder, folder_after, get, put};
 
 #[test]
 fn a_printed_recipe_is_read_as_the_same() {
@@ -298,6 +298,21 @@ fn every_help_is_short_and_has_an_example() {
     let mut transcript = Transcript::new(folder.path());
     let count = add_help(&mut transcript, "");
     assert!(count >= 18, "only {count} commands were found");
+    let options = transcript.run("help options", 0);
+    assert_eq!(
+        options.stdout,
+        advcl(folder.path(), "options").expect(0).stdout
+    );
+    for name in ["--run", "--set", "--device", "--verbose"] {
+        let line = |line: &str| line.contains(&format!("{name} "));
+        assert!(options.stdout.lines().any(line), "{name}");
+        let own = advcl(folder.path(), "finetune --help").expect(0);
+        let own = own
+            .stdout
+            .lines()
+            .filter(|line| !line.contains("help options"));
+        assert!(!own.clone().any(line), "{name} has a page of its own");
+    }
     transcript.check("help");
     // No arguments: the same help, but not as a success.
     let bare = advcl(folder.path(), "").expect(2);
@@ -305,6 +320,49 @@ fn every_help_is_short_and_has_an_example() {
     assert_eq!(bare.stderr, help.stdout);
     let version = advcl(folder.path(), "--version").expect(0).stdout;
     assert_eq!(version, format!("advcl {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn completions_for_every_shell() {
+    let folder = folder();
+    let path = folder.path();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = advcl(path, &format!("completions {shell}")).expect(0);
+        for word in ["label-next", "save-adversarial", "tensorboard"] {
+            assert!(script.stdout.contains(word), "{shell}: {word}");
+        }
+        put(path.join(shell), script.stdout.as_bytes());
+    }
+    // Asked as a user's shell asks, where there is one.
+    let ask = "source ./bash; COMP_WORDS=(advcl eval); COMP_CWORD=1; _advcl advcl eval advcl; echo ${COMPREPLY[@]}";
+    let asked = std::process::Command::new("bash")
+        .args(["--norc", "-c", ask])
+        .current_dir(path)
+        .output();
+    if let Ok(asked) = asked {
+        let said = String::from_utf8_lossy(&asked.stdout);
+        assert_eq!(said.trim(), "evaluate", "{asked:?}");
+    }
+}
+
+#[test]
+fn manual_pages() {
+    let folder = folder();
+    let path = folder.path();
+    let mut transcript = Transcript::new(path);
+    transcript.run("man", 0);
+    let listed = transcript.run("man pages", 0).stdout;
+    assert_eq!(listed, advcl(path, "man pages").expect(0).stdout);
+    let whole = advcl(path, "man").expect(0).stdout;
+    assert_eq!(get(path.join("pages/advcl.1")), whole.as_bytes());
+    let page = get(path.join("pages/advcl-evaluate.1"));
+    let page = String::from_utf8(page).expect("UTF-8");
+    for words in ["\\-\\-verify", "\\-\\-set", "advcl evaluate runs/a"] {
+        assert!(page.contains(words), "{words} in {page}");
+    }
+    put(path.join("other/advcl.1"), b"words");
+    transcript.refuse("man other");
+    transcript.check("manual_pages");
 }
 
 #[test]

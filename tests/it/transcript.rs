@@ -151,8 +151,10 @@ impl<'a> Transcript<'a> {
     /// Runs a command that must be refused, though it may have begun a run folder, and adds its
     /// answer.
     #[track_caller]
-    pub fn refuse_after_a_start(&mut self, args: &str) {
-        self.add(&refused(self.folder, args, Files::MayBeAdded));
+    pub fn refuse_after_a_start(&mut self, args: &str) -> Answer {
+        let answer = refused(self.folder, args, Files::MayBeAdded);
+        self.add(&answer);
+        answer
     }
 
     /// Compares with the snapshot of this name.

@@ -183,11 +183,16 @@ pub enum Command {
     #[command(after_help = "Example: advcl fork runs/a runs/b --set 'threat.radius = \"8/255\"'")]
     Fork(Fork),
     /// All methods and modes of a recipe, over several seeds
-    #[command(after_help = "Example: advcl compare compare-quick --format md")]
+    #[command(
+        after_help = "Example: advcl compare compare-quick --method advcl,acl --seeds 0,1,2 --format md"
+    )]
     Compare(Compare),
     /// A page to look at, of one run or several side by side; or their tables
     #[command(after_help = "Example: advcl report runs/quickstart -o report.html")]
     Report(Report),
+    /// Watch a run grow in a browser: a small server of this machine
+    #[command(after_help = "Example: advcl watch runs/quickstart")]
+    Watch(Watch),
     /// Predict class probabilities for images
     #[command(
         after_help = "Example: advcl predict runs/quickstart/advcl/slf photo.png more-photos/"
@@ -270,6 +275,25 @@ pub enum Command {
         #[command(subcommand)]
         what: CacheCommand,
     },
+    /// Print completions for a shell
+    #[command(
+        after_help = "Example: advcl completions bash > ~/.local/share/bash-completion/completions/advcl\n\n\
+        zsh: into a folder of $fpath, as _advcl; fish: into ~/.config/fish/completions, as advcl.fish"
+    )]
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write the pages of all commands to a folder
+    #[command(after_help = "Example: advcl man ~/.local/share/man/man1")]
+    Man {
+        /// Folder for the pages, advcl.1, advcl-run.1, …; pages of an earlier call are replaced
+        dir: Option<PathBuf>,
+    },
+    /// Options that every command takes
+    #[command(hide = true)]
+    Options,
 }
 
 #[derive(Subcommand)]
@@ -627,6 +651,12 @@ pub struct Compare {
     pub stale: StaleArg,
     #[command(flatten)]
     pub micro: MicroBatchArg,
+    /// Only these pretraining methods, tables of the recipe; the tables are printed, and written to no file
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub method: Vec<String>,
+    /// These seeds, a run each; the same as --set 'compare.seeds = [LIST]'
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub seeds: Vec<u64>,
     /// How the tables are printed; all but text are written to the run folder too
     #[arg(long, value_enum)]
     pub format: Option<Format>,
@@ -668,6 +698,19 @@ pub enum ReportFormat {
 }
 
 #[derive(Args)]
+pub struct Watch {
+    /// Run folder, or folder of a comparison
+    #[arg(value_name = "RUN")]
+    pub folder: Option<PathBuf>,
+    /// Port of the server; 0 takes one that is free
+    #[arg(long, default_value_t = 8765)]
+    pub port: u16,
+    /// Address of the server; any other than this machine's own shows the run to whoever reaches it
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub address: std::net::IpAddr,
+}
+
+#[derive(Args)]
 pub struct Predict {
     /// model.safetensors of a run folder, or the folder that holds it
     pub model: PathBuf,
@@ -692,7 +735,7 @@ pub struct Embed {
     /// Image files, folders of them, or data sets; `-` reads a list from standard input, a path a line
     #[arg(required = true)]
     pub images: Vec<PathBuf>,
-    /// File to write: .npy (with the paths in FILE.paths.csv), .csv or .parquet
+    /// File to write: NAME.npy (with the paths in NAME.paths.csv), .csv or .parquet
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// Scale the features of each image to length 1

@@ -28,7 +28,8 @@ use crate::progress::print_status;
 use crate::recipe::recipe;
 use crate::report::report;
 use crate::session::{Access, check_names, with_experiment, with_rows};
-use crate::{signals, table};
+use crate::watch::watch;
+use crate::{command_line, signals, table};
 
 /// Carries out the command, on all ranks together or on the first one.
 pub fn dispatch(cli: &Cli) -> Result<()> {
@@ -71,6 +72,7 @@ fn carry_out(cli: &Cli) -> Result<()> {
             what: args::AdversarialCommand::Show(what),
         } => show(what, shared),
         Command::Report(what) => report(what, shared),
+        Command::Watch(what) => watch(what, shared),
         Command::Import(what) => import(what, shared),
         Command::Embed(what) => embed(what, shared),
         Command::Duplicates(what) => duplicates(what, shared),
@@ -86,6 +88,9 @@ fn carry_out(cli: &Cli) -> Result<()> {
             what: args::DataCommand::Inspect(what),
         } => inspect(what, shared),
         Command::Cache { what } => cache(what, shared),
+        Command::Completions { shell } => command_line::completions(*shell),
+        Command::Man { dir } => command_line::man(dir.as_deref(), shared),
+        Command::Options => command_line::options(),
     }
 }
 

@@ -9,7 +9,7 @@ use advcl::{Error, device, files};
 use anyhow::{Context as _, Result};
 
 use crate::args::{self, Format, Shared};
-use crate::format::comparison::{note, soundness, tables};
+use crate::format::comparison::{differences, note, power, sentences, soundness, tables};
 use crate::format::{Table, printable};
 use crate::output::{print, print_json};
 use crate::progress::{Progress, print_status};
@@ -18,6 +18,11 @@ use crate::signals::{STOP, listen};
 
 pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
     let device = device::open(&shared.device)?;
+    let mut shared = shared.clone();
+    if !what.seeds.is_empty() {
+        shared.set.push(format!("compare.seeds = {:?}", what.seeds));
+    }
+    let shared = &shared;
     let begun = shared.run.as_deref().is_some_and(has_recipe);
     let usual = (!begun).then(|| "compare-quick".to_owned());
     let arg = args::RecipeArg {
@@ -25,7 +30,7 @@ pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
     };
     let (recipe, folder) = resolve(&arg, shared)?;
     listen()?;
-    let mut progress = Progress::new(shared.quiet);
+    let mut progress = Progress::new(shared.quiet).of_recipe(&recipe, shared.verbose);
     let mut board = None;
     let observe = |event: &Event| {
         progress.on_event(event);
@@ -44,12 +49,30 @@ pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
         ));
     };
     let device = &shared.device;
-    let outcome = carry_out(&recipe, &folder, device, stale, &mut context, on_failure);
+    let mut methods: Vec<String> = Vec::new();
+    for name in &what.method {
+        if !methods.contains(name) {
+            methods.push(name.clone());
+        }
+    }
+    let outcome = carry_out(
+        &recipe,
+        &methods,
+        &folder,
+        device,
+        stale,
+        &mut context,
+        on_failure,
+    );
     drop(context);
     progress.finish();
     let outcome = outcome?;
-    save(&outcome, &folder)?;
-    if !shared.quiet {
+    // The files are of the whole recipe, which nobody should find replaced by a part.
+    let whole = methods.is_empty();
+    if whole {
+        save(&outcome, &folder)?;
+    }
+    if whole && !shared.quiet {
         print_status(&format!(
             "tables: {}/comparison.md, .csv, .json",
             folder.display()
@@ -83,11 +106,18 @@ fn save(outcome: &Comparison, folder: &Path) -> Result<()> {
 
 /// Joins the tables with their titles and the notes about them.
 fn document(outcome: &Comparison, table: impl Fn(&str, &Table) -> String) -> String {
-    let mut parts: Vec<String> = tables(outcome)
-        .iter()
-        .map(|(title, rows)| table(&printable(title), rows))
-        .collect();
-    parts.insert(1.min(parts.len()), format!("{}\n", note(outcome)));
+    let mut parts = Vec::new();
+    for (title, rows) in tables(outcome) {
+        parts.push(table(&printable(&title), &rows));
+        if parts.len() == 1 {
+            parts.push(format!("{}\n", note(outcome)));
+        }
+        // What the tests say, behind their table.
+        if title == differences(outcome).0 {
+            let sentences = sentences(outcome).into_iter().chain(power(outcome));
+            parts.extend(sentences.map(|sentence| format!("{sentence}\n")));
+        }
+    }
     parts.extend(soundness(outcome).map(|line| line + "\n"));
     parts.join("\n")
 }

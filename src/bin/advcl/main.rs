@@ -6,6 +6,7 @@ mod attack;
 mod bench;
 mod cache;
 mod check;
+mod command_line;
 mod commands;
 mod compare;
 mod duration;
@@ -30,14 +31,14 @@ mod session;
 mod signals;
 mod table;
 mod tensorboard;
+mod watch;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use advcl::ranks::{self, Connection, Launched};
-use clap::Parser;
-use output::printable;
-use progress::{print_for_all, print_status};
+use output::{Colour, printable};
+use progress::{print_for_all, print_headed, print_status};
 
 /// Keeps large buffers in the heap. glibc maps and unmaps each of them otherwise, and a training step spends a fifth
 /// of its time in page faults. Measured against mimalloc, which is between the two.
@@ -136,7 +137,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let cli = match args::Cli::try_parse() {
+    let cli = match command_line::parse() {
         Ok(cli) => cli,
         Err(said) => {
             if ranks::speaks() {
@@ -249,7 +250,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 
 /// The headline, its causes, and what to do about it.
 fn tell(error: &anyhow::Error) {
-    print_for_all(&format!("error: {}", printable(&error.to_string())));
+    print_headed("error", Colour::Red, &printable(&error.to_string()));
     let mut said = error.to_string();
     for cause in error.chain().skip(1) {
         // Some of our messages end with their cause's already.
@@ -263,6 +264,6 @@ fn tell(error: &anyhow::Error) {
         .downcast_ref::<advcl::Error>()
         .and_then(advcl::Error::hint)
     {
-        print_for_all(&format!("hint: {}", printable(hint)));
+        print_headed("hint", Colour::Green, &printable(hint));
     }
 }

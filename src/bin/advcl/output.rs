@@ -1,7 +1,7 @@
 //! Results on standard output: text, or JSON for programs.
 
 use std::borrow::Cow;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use advcl::ranks;
@@ -59,9 +59,63 @@ pub fn shortened(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{start} … ({left} characters left out) … {end}"))
 }
 
+/// Colours of words on a terminal. What they say is said by the words too.
+#[derive(Clone, Copy)]
+pub enum Colour {
+    Red,
+    Green,
+}
+
+impl Colour {
+    /// End of every style.
+    pub const END: &str = "\u{1b}[0m";
+    /// Bold, in the terminal's own colour.
+    const BOLD: &str = "\u{1b}[1m";
+
+    /// Beginning of bold words of this colour.
+    pub fn start(self) -> &'static str {
+        match self {
+            Self::Red => "\u{1b}[1;31m",
+            Self::Green => "\u{1b}[1;32m",
+        }
+    }
+}
+
+/// Whether a stream is a terminal that shows colours, and the user wants them: see no-color.org. Windows' old console shows the codes
+/// instead; its successor names itself.
+pub fn has_colours(stream: &impl IsTerminal) -> bool {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let able = set("TERM").is_none_or(|name| name != "dumb");
+    let able = able && (!cfg!(windows) || set("WT_SESSION").is_some());
+    able && set("NO_COLOR").is_none() && stream.is_terminal()
+}
+
+/// Marks around words that are bold on a terminal; [`printable`] escapes them where they come from others.
+const BOLD: [char; 2] = ['\u{2}', '\u{3}'];
+
+/// A line that is bold where standard output shows that.
+pub fn bold(line: &str) -> Cow<'_, str> {
+    match has_colours(&std::io::stdout()) {
+        true => Cow::Owned(format!("{}{line}{}", BOLD[0], BOLD[1])),
+        false => Cow::Borrowed(line),
+    }
+}
+
+/// Text for a terminal with the marks of [`bold`] as what it obeys, and nothing else that it would.
+fn styled(text: &str) -> String {
+    let text = escaped(text, |c| {
+        is_obeyed(c) && !matches!(c, '\n' | '\t') && !BOLD.contains(&c)
+    });
+    text.replace(BOLD[0], Colour::BOLD)
+        .replace(BOLD[1], Colour::END)
+}
+
 /// Writes text for people to standard output; a closed pipe is no error.
 pub fn print(text: &str) -> Result<()> {
-    print_exactly(&harmless(text))
+    match has_colours(&std::io::stdout()) {
+        true => print_exactly(&styled(text)),
+        false => print_exactly(&harmless(text)),
+    }
 }
 
 /// Writes text for programs to standard output; a closed pipe is no error.
@@ -104,6 +158,18 @@ mod tests {
         );
         assert_eq!(printable("a\nb"), "a\\nb");
         assert_eq!(harmless("\u{202e}gnp.exe\u{9b}"), "\\u{202e}gnp.exe\\u{9b}");
+    }
+
+    #[test]
+    fn heads_are_bold_and_nothing_else_is_obeyed() {
+        let [on, off] = BOLD;
+        assert_eq!(
+            styled(&format!("{on}name  n{off}\na\u{1b}[31m  1\n")),
+            "\u{1b}[1mname  n\u{1b}[0m\na\\u{1b}[31m  1\n"
+        );
+        // Not in a terminal: as any other character.
+        assert_eq!(harmless(&on.to_string()), "\\u{2}");
+        assert_eq!(printable(&off.to_string()), "\\u{3}");
     }
 
     #[test]

@@ -121,8 +121,9 @@ pub fn with_experiment<T>(
     }
     say_who_computes();
     listen()?;
-    let mut progress =
-        Progress::new(shared.quiet).with_memory(expected_memory(&experiment, shared)?);
+    let mut progress = Progress::new(shared.quiet)
+        .with_memory(expected_memory(&experiment, shared)?)
+        .of_recipe(&experiment.recipe, shared.verbose);
     let mut board = tensorboard(&folder, shared)?;
     let outcome = {
         let observe = |event: &Event| {

@@ -3,6 +3,7 @@ use std::io::Write;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
+use super::super::dataset::TEST_ALONE;
 use super::super::fixtures::{load_path, put, refused};
 use super::super::{Damaged, Reading, load_unlabeled};
 
@@ -134,6 +135,26 @@ fn validation_images_serve_as_test_images_and_labels_may_be_ignored() {
     let (_dir, path) = archive(&members);
     let set = load_path(&path).unwrap();
     assert_eq!((set.test.labels, set.val), (vec![1, 0], None));
+    // Of a single split: the images of the data set, whatever their name.
+    for (first, name) in [(2, "val"), (4, "test")] {
+        let members = medmnist().split_off(first);
+        let (_dir, path) = archive(&members[..2]);
+        let set = load_path(&path).unwrap();
+        let labels = if name == "val" {
+            vec![1, 0]
+        } else {
+            vec![0, 1]
+        };
+        assert_eq!((set.train.labels, set.test.images.len()), (labels, 0));
+        assert_eq!(set.val, None);
+        let said = set.notes.contains(&TEST_ALONE.to_owned());
+        assert_eq!(said, name == "test", "{:?}", set.notes);
+    }
+    let (_dir, path) = archive(&medmnist()[2..]);
+    refused(
+        &path,
+        &["expected the array train_images beside the others"],
+    );
     let (_dir, path) = archive(&medmnist());
     let reading = Reading::default();
     let set = load_unlabeled(path.to_str().unwrap(), &reading, Damaged::Refuse).unwrap();

@@ -1,7 +1,7 @@
 //! The tables of a comparison, for the terminal, its files and the report.
 
 use advcl::compare::{
-    ComparedAccuracy, Comparison, ComparisonRow, LEVEL, MethodDifference, Spread,
+    ComparedAccuracy, Comparison, ComparisonRow, DifferenceVerdict, LEVEL, MethodDifference, Spread,
 };
 use advcl::{finetune, pretrain};
 
@@ -29,6 +29,16 @@ fn points(spread: &Spread) -> String {
     match spread.deviation {
         Some(deviation) => format!("{:.1} ± {deviation:.1}", spread.mean),
         None => format!("{:.1}", spread.mean),
+    }
+}
+
+/// A difference with its sign and deviation: "+4.1 ± 2.3", "−0.5 ± 1.0".
+fn signed(spread: &Spread) -> String {
+    let sign = if spread.mean < 0.0 { '−' } else { '+' };
+    let mean = spread.mean.abs();
+    match spread.deviation {
+        Some(deviation) => format!("{sign}{mean:.1} ± {deviation:.1}"),
+        None => format!("{sign}{mean:.1}"),
     }
 }
 
@@ -160,7 +170,7 @@ pub fn gaps(comparison: &Comparison) -> Titled {
 pub fn differences(comparison: &Comparison) -> Titled {
     let mut table = Table::new()
         .left("finetuning")
-        .left("method")
+        .left("difference")
         .left("accuracy")
         .right("points")
         .right("seeds")
@@ -170,25 +180,113 @@ pub fn differences(comparison: &Comparison) -> Titled {
     for difference in &comparison.differences {
         table.row(difference_cells(difference, comparison));
     }
-    let baseline = comparison.baseline.as_deref().map(pretrain::title);
     let title = format!(
-        "Difference from {}, paired by seed: two-sided t-test, Holm's correction over this table, level {LEVEL}",
-        baseline.unwrap_or_default()
+        "Differences from {}, paired by seed: two-sided t-test, Holm's correction over this table, level {LEVEL}",
+        baseline(comparison)
     );
     (title, table)
+}
+
+/// The method that the others are held against, as written for people.
+fn baseline(comparison: &Comparison) -> String {
+    let baseline = comparison.baseline.as_deref().map(pretrain::title);
+    baseline.unwrap_or_default()
+}
+
+/// A difference as it is taken: "ACL − AdvCL".
+fn difference_title(difference: &MethodDifference, comparison: &Comparison) -> String {
+    let method = pretrain::title(&difference.method);
+    format!("{method} − {}", baseline(comparison))
 }
 
 fn difference_cells(difference: &MethodDifference, comparison: &Comparison) -> Vec<String> {
     vec![
         finetune::title(&difference.finetuning),
-        pretrain::title(&difference.method),
+        difference_title(difference, comparison),
         accuracy_title(difference.measure, comparison),
-        points(&difference.points),
+        signed(&difference.points),
         difference.points.count.to_string(),
         probability(difference.p),
         probability(difference.p_corrected),
         difference.verdict().to_string(),
     ]
+}
+
+/// The results of the tests in sentences: each difference that is shown, or that none is.
+pub fn sentences(comparison: &Comparison) -> Vec<String> {
+    let baseline = match comparison.baseline.as_deref() {
+        Some(name) => pretrain::title(name),
+        None => return vec!["The recipe has no baseline to compare with.".to_owned()],
+    };
+    let all = &comparison.differences;
+    if all.is_empty() {
+        return vec![format!(
+            "No method is compared with the baseline, {baseline}."
+        )];
+    }
+    let tested = all.iter().filter(|difference| difference.p.is_some());
+    let tested = tested.count();
+    if tested == 0 {
+        let seeds = comparison.seeds.len();
+        return vec![format!(
+            "No difference from {baseline} can be tested with {seeds} seed(s): a test takes two or more that differ."
+        )];
+    }
+    let shown = |difference: &&MethodDifference| {
+        let verdict = difference.verdict();
+        matches!(
+            verdict,
+            DifferenceVerdict::Higher | DifferenceVerdict::Lower
+        )
+    };
+    let sentence = |difference: &MethodDifference| {
+        format!(
+            "{}, {}, {}: {} points over {} seeds, shown (corrected p = {})",
+            difference_title(difference, comparison),
+            finetune::title(&difference.finetuning),
+            accuracy_title(difference.measure, comparison),
+            signed(&difference.points),
+            difference.points.count,
+            probability(difference.p_corrected)
+        )
+    };
+    let mut sentences: Vec<String> = all.iter().filter(shown).map(sentence).collect();
+    let others = tested - sentences.len();
+    match (sentences.len(), others) {
+        (0, _) => sentences.push(format!(
+            "No difference from {baseline} is shown: none of {tested} tests is below the level after correction."
+        )),
+        (_, 0) => {}
+        (_, others) => sentences.push(format!("The other {others} tests show no difference.")),
+    }
+    sentences
+}
+
+/// What is paired in the tests, and how large a difference they can show; nothing where nothing was tested.
+pub fn power(comparison: &Comparison) -> Option<String> {
+    let first = comparison.power.first()?;
+    let tests = comparison.differences.iter().filter(|d| d.p.is_some());
+    let tests = tests.count();
+    let each = |points: fn(&advcl::compare::Power) -> f64| {
+        let each = comparison.power.iter().map(|power| {
+            let accuracy = accuracy_title(power.measure, comparison);
+            format!("{:.1} ({accuracy})", points(power))
+        });
+        each.collect::<Vec<_>>().join(", ")
+    };
+    let alone = each(|power| power.points);
+    let corrected = match tests {
+        1 => String::new(),
+        tests => format!(
+            "; after the correction for {tests} differences, of {}",
+            each(|power| power.points_corrected)
+        ),
+    };
+    Some(format!(
+        "Paired: both methods of a difference have the seed, the training images and the test images in common; the tests are over the seeds, not over single images.\n\
+        Power: {} seeds that deviate as these do can show, in four of five comparisons, differences of about so many points: {alone}{corrected}.",
+        first.seeds
+    ))
 }
 
 fn warnings(comparison: &Comparison) -> Titled {

@@ -1,6 +1,7 @@
 //! Tables of text cells, written for terminals, as Markdown, and as CSV.
 
 use super::printable;
+use crate::output::bold;
 
 /// The alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,14 +90,19 @@ impl Table {
         };
         let widths: Vec<usize> = (0..self.heads.len()).map(width).collect();
         let mut text = String::new();
-        for line in &lines {
+        for (row, line) in lines.iter().enumerate() {
             let cells = line.iter().zip(&widths).zip(&self.aligns);
             let cells = cells.map(|((cell, width), align)| match align {
                 Align::Left => format!("{cell:<width$}"),
                 Align::Right => format!("{cell:>width$}"),
             });
             let line: Vec<String> = cells.collect();
-            text += line.join("  ").trim_end();
+            let line = line.join("  ");
+            let line = line.trim_end();
+            match row == 0 && head.is_some() {
+                true => text += &bold(line),
+                false => text += line,
+            }
             text.push('\n');
         }
         text

@@ -124,9 +124,10 @@ fn table(report: &ReportPage) -> Markup {
     let radii = rows.iter().any(|row| row.radius != rows[0].radius);
     let seeds = rows.iter().any(|row| row.seeds > 1);
     html! {
-        div.scroll tabindex="0" role="region" aria-label="Accuracy of each classifier" {
-            table.headline {
-                caption { "Accuracy of each classifier" }
+        div {
+            p.caption { "Accuracy of each classifier" }
+            div.scroll tabindex="0" role="region" aria-label="Accuracy of each classifier" {
+            table.headline aria-label="Accuracy of each classifier" {
                 thead { tr {
                     th scope="col" { "classifier" }
                     th scope="col" { "clean" }
@@ -134,7 +135,7 @@ fn table(report: &ReportPage) -> Markup {
                     @for suite in &suites { th scope="col" { (suite) } }
                     @if radii { th scope="col" { "radius" } }
                     @if seeds { th scope="col" { "seeds" } }
-                    th scope="col" { "time" }
+                    th scope="col" { "time in all" }
                 } }
                 tbody {
                     @for row in rows {
@@ -152,7 +153,8 @@ fn table(report: &ReportPage) -> Markup {
                     }
                 }
             }
-            p.range { "Time: pretraining (with the pseudo-labels and encoders it learns from), finetuning and evaluation." }
+            }
+            p.range { "Time in all, minutes and seconds: pretraining (with the pseudo-labels and encoders it learns from), finetuning and evaluation." }
         }
     }
 }

@@ -3,7 +3,7 @@
 use advcl::evaluate::measures::Confusion;
 use maud::{Markup, html};
 
-use super::html::{count, figure, heat_cell, legend, percent, share, table};
+use super::html::{count, figure, heat, heat_cell, legend, percent, share, table};
 use super::model::{PICTURED, ReportPage, ShownClassifier};
 use super::plots::{Whisker, whiskers};
 use super::tables::class_figures;
@@ -25,7 +25,8 @@ pub fn classes(report: &ReportPage) -> Markup {
         @if !figures.is_empty() {
             (table("Balanced accuracy, the mean of the classes' accuracies, and the worst class (of several seeds: of the worst one)", &figures))
         }
-        div.grid { @for shown in report.shown.iter().take(PICTURED) { (by_class(shown)) } }
+        @let picked = picked(report);
+        div.grid { @for shown in report.shown.iter().take(PICTURED) { (by_class(shown, &picked)) } }
         details {
             summary { "Table: accuracy by class" }
             (table("Accuracy by class, clean and under PGD", &class_table(report)))
@@ -76,27 +77,40 @@ struct ClassAccuracy {
     robust: f64,
 }
 
+/// Classes that are drawn, in label order, the same for every classifier: all, or of many the most and the least robust ones.
+fn picked(report: &ReportPage) -> Vec<usize> {
+    let counts = |shown: &ShownClassifier| shown.row.outcome.accuracy.classes.len();
+    let most = report.shown.iter().map(counts).max().unwrap_or(0);
+    let robust = |class: usize| {
+        let tallies = report.shown.iter().filter_map(|shown| {
+            let tally = shown.row.outcome.accuracy.classes.get(class)?;
+            (tally.images > 0).then(|| tally.robust as f64 / tally.images as f64)
+        });
+        tallies.sum::<f64>()
+    };
+    let mut classes: Vec<usize> = (0..most).collect();
+    if most > MANY {
+        classes.sort_by(|&a, &b| robust(b).total_cmp(&robust(a)));
+        classes.drain(MANY / 2..most - MANY / 2);
+        classes.sort_unstable();
+    }
+    classes
+}
+
 /// Plot of how far the accuracy of each class falls.
-fn by_class(shown: &ShownClassifier) -> Markup {
+fn by_class(shown: &ShownClassifier, picked: &[usize]) -> Markup {
     let all = shown.row.outcome.accuracy.classes.iter().enumerate();
-    let mut classes: Vec<ClassAccuracy> = all
-        .filter(|(_, tally)| tally.images > 0)
+    let some = all
+        .clone()
+        .filter(|(class, tally)| tally.images > 0 && picked.contains(class));
+    let classes: Vec<ClassAccuracy> = some
         .map(|(class, tally)| ClassAccuracy {
             name: format!("{} ({} images)", shown.class(class), count(tally.images)),
             clean: tally.clean as f64 / tally.images as f64,
             robust: tally.robust as f64 / tally.images as f64,
         })
         .collect();
-    // The most robust first.
-    let order = |a: &ClassAccuracy, b: &ClassAccuracy| {
-        let robust = b.robust.total_cmp(&a.robust);
-        robust.then(b.clean.total_cmp(&a.clean))
-    };
-    classes.sort_by(order);
-    let left_out = classes.len().saturating_sub(MANY);
-    if left_out > 0 {
-        classes.drain(MANY / 2..classes.len() - MANY / 2);
-    }
+    let left_out = all.filter(|(_, tally)| tally.images > 0).count() - classes.len();
     let words = classes
         .iter()
         .map(|c| format!("{} {} and {}", c.name, percent(c.clean), percent(c.robust)));
@@ -138,10 +152,7 @@ fn confusion(shown: &ShownClassifier, kind: &str, matrix: &Confusion) -> Markup 
         return frequent(shown, &caption, matrix);
     }
     html! {
-        figure {
-            div.scroll tabindex="0" role="region" aria-label=(caption) {
-                table.heat {
-                    caption { (caption) }
+        (heat(&caption, &html! {
                     thead { tr {
                         th scope="col" { "true \\ predicted" }
                         @for predicted in 0..classes { th scope="col" { span.tall { (shown.class(predicted)) } } }
@@ -161,9 +172,7 @@ fn confusion(shown: &ShownClassifier, kind: &str, matrix: &Confusion) -> Markup 
                             }
                         }
                     }
-                }
-            }
-        }
+        }))
     }
 }
 

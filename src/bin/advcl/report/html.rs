@@ -54,13 +54,26 @@ pub fn heat_cell(share: f64, images: usize, own: bool) -> Markup {
     }
 }
 
+/// A table in colours with its caption outside of the frame in which it scrolls.
+pub fn heat(caption: &str, content: &Markup) -> Markup {
+    html! {
+        figure {
+            figcaption { (caption) }
+            div.scroll tabindex="0" role="region" aria-label=(caption) {
+                table.heat aria-label=(caption) { (content) }
+            }
+        }
+    }
+}
+
 /// A table: caption, heads of its columns, rows whose first cell is their head.
 pub fn table(caption: &str, table: &Table) -> Markup {
     let words = |column: usize| column > 0 && table.aligns()[column] == Align::Left;
+    // The words stand outside of the frame that scrolls, or a narrow screen would cut them.
     html! {
+        p.caption { (caption) }
         div.scroll tabindex="0" role="region" aria-label=(caption) {
-            table {
-                caption { (caption) }
+            table aria-label=(caption) {
                 thead { tr {
                     @for (column, head) in table.heads().iter().enumerate() {
                         th.words[words(column)] scope="col" { (head) }
@@ -135,20 +148,23 @@ pub fn picture(values: &[f32], shape: [usize; 3], alt: &str) -> Markup {
         let pixel = (0..channels).map(|c| values[c * plane + at]);
         bytes.extend(pixel.map(|value| (value.clamp(0.0, 1.0) * 255.0).round() as u8));
     }
-    let kind = if channels == 3 {
-        ExtendedColorType::Rgb8
-    } else {
-        ExtendedColorType::L8
+    match png(&bytes, width, height) {
+        Some(uri) => html! { img src=(uri) alt=(alt) width=(width) height=(height); },
+        None => html! {},
+    }
+}
+
+/// Pixels in gray or colour, row by row, as an address of a PNG that holds it; none of an image without pixels.
+pub fn png(bytes: &[u8], width: usize, height: usize) -> Option<String> {
+    let kind = match bytes.len() == 3 * width * height {
+        true => ExtendedColorType::Rgb8,
+        false => ExtendedColorType::L8,
     };
     let mut png = Vec::new();
     let size = (width as u32, height as u32);
-    let written = PngEncoder::new(&mut png).write_image(&bytes, size.0, size.1, kind);
-    // Writing to memory fails for an image without pixels only.
-    if written.is_err() {
-        return html! {};
-    }
-    let uri = format!("data:image/png;base64,{}", STANDARD.encode(png));
-    html! { img src=(uri) alt=(alt) width=(width) height=(height); }
+    let written = PngEncoder::new(&mut png).write_image(bytes, size.0, size.1, kind);
+    written.ok()?;
+    Some(format!("data:image/png;base64,{}", STANDARD.encode(png)))
 }
 
 /// Every n-th pixel of every n-th row, with n such that a side has at most [`SIDE`].

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use super::curves::{Against, images, plot};
 use super::headline::title;
-use super::html::{count, figure, folded, heat_cell, legend, percent, table, with_range};
+use super::html::{count, figure, folded, heat, heat_cell, legend, percent, table, with_range};
 use super::model::{Measured, ReportPage, SectionBody};
 use super::plots::{Axis, PlotPoint, Series, lines};
 use crate::format::Table;
@@ -58,10 +58,7 @@ fn corruption_table(one: &Measured<&Vec<Corrupted>>) -> Markup {
         count(one.images)
     );
     html! {
-        figure {
-            div.scroll tabindex="0" role="region" aria-label=(caption) {
-                table.heat {
-                    caption { (caption) }
+        (heat(&caption, &html! {
                     thead { tr {
                         th scope="col" { "kind" }
                         @for severity in 1..=5 { th scope="col" { (severity) } }
@@ -76,9 +73,7 @@ fn corruption_table(one: &Measured<&Vec<Corrupted>>) -> Markup {
                             }
                         }
                     }
-                }
-            }
-        }
+        }))
     }
 }
 
@@ -193,10 +188,7 @@ pub fn transfer(report: &ReportPage) -> SectionBody {
         p { "Adversarial examples of one classifier, evaluated on the others. Where they fool another as well as that one's own do, its own attack was weak." }
         @for (run, transfer) in all {
             @let caption = format!("Accuracy in % of {}: {} images", run.name, count(transfer.images));
-            figure {
-                div.scroll tabindex="0" role="region" aria-label=(caption) {
-                    table.heat {
-                        caption { (caption) }
+            (heat(&caption, &html! {
                         thead { tr {
                             th scope="col" { "made on \\ evaluated on" }
                             @for classifier in &transfer.classifiers { th scope="col" { (name(classifier)) } }
@@ -215,9 +207,7 @@ pub fn transfer(report: &ReportPage) -> SectionBody {
                                 }
                             }
                         }
-                    }
-                }
-            }
+            }))
         }
     })
 }

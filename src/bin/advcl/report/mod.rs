@@ -15,9 +15,10 @@ mod repeat;
 mod tables;
 mod training;
 mod trust;
+mod words;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use advcl::compare::Comparison;
 use advcl::pretrain::MethodSettings;
@@ -34,7 +35,10 @@ use crate::output::{print_exactly, print_json};
 use crate::progress::{Progress, print_status};
 use crate::signals::{STOP, listen};
 use headline::{HeadlineRow, headline, run_name};
-use model::{PICTURED, Pictures, ReportPage, SIDE_BY_SIDE, ShownClassifier, ShownViews};
+pub use page::live_page;
+pub use training::panels as loss_panels;
+
+use model::{Facts, PICTURED, Pictures, ReportPage, SIDE_BY_SIDE, ShownClassifier, ShownViews};
 
 /// Name of the page unless another is given; an existing file of this name is not overwritten.
 const PAGE: &str = "report.html";
@@ -165,6 +169,7 @@ fn write_page(
     for run in &leads {
         opened.push(ReportData::open(run, &shared.set)?);
     }
+    let facts = facts(&opened);
     let observe = |event: &Event| progress.on_event(event);
     let mut context = Context::new(device).stopped_by(&STOP).observed(observe);
     let (mut shown, mut views) = (Vec::new(), Vec::new());
@@ -186,6 +191,7 @@ fn write_page(
         runs: &reported.runs,
         comparisons: &reported.comparisons,
         leads: &leads,
+        facts: &facts,
         rows,
         shown: &shown,
         views: &views,
@@ -199,6 +205,57 @@ fn write_page(
         print_status(&format!("report: {} ({size} kB)", path.display()));
     }
     Ok(())
+}
+
+/// The page of a run or a comparison so far, without what takes a model: pictures.
+pub fn page_of_figures(path: &Path) -> advcl::Result<String> {
+    let (runs, comparison) = advcl::report::read(path)?;
+    let comparisons: Vec<ReportedComparison> = comparison.into_iter().collect();
+    let leads: Vec<&ReportedRun> = runs.iter().take(1).collect();
+    let rows = headline(&runs);
+    let lead_rows = leads
+        .iter()
+        .flat_map(|run| run.rows.iter().map(move |row| (*run, row)));
+    let shown: Vec<ShownClassifier> = lead_rows
+        .map(|(run, row)| ShownClassifier {
+            label: headline::title(&row.outcome.method, &row.outcome.finetuning),
+            run,
+            row,
+            classes: &[],
+            pictures: None,
+            up_to_date: true,
+        })
+        .collect();
+    let facts = Facts {
+        held_out: vec![0; leads.len()],
+        ..Facts::default()
+    };
+    Ok(page::page(&ReportPage {
+        runs: &runs,
+        comparisons: &comparisons,
+        leads: &leads,
+        facts: &facts,
+        rows: &rows,
+        shown: &shown,
+        views: &[],
+    }))
+}
+
+/// Counts the images of the runs.
+fn facts(opened: &[ReportData]) -> Facts {
+    let Some(first) = opened.first() else {
+        return Facts::default();
+    };
+    let (target, held_out) = (first.data.target(), |data: &ReportData| {
+        let held_out = data.data.held_out.as_ref();
+        held_out.map_or(0, |split| split.images.len())
+    });
+    Facts {
+        training: first.data.pretraining.train.images.len(),
+        labeled: target.train.labels.len(),
+        classes: first.data.judged.counts(target.classes.len()),
+        held_out: opened.iter().map(held_out).collect(),
+    }
 }
 
 /// Adds the run's folder to an interruption: nothing in it was changed.

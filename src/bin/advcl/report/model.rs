@@ -24,6 +24,8 @@ pub struct ReportPage<'a> {
     pub comparisons: &'a [ReportedComparison],
     /// Runs that pictures and curves are of: of a comparison, the first seed.
     pub leads: &'a [&'a ReportedRun],
+    /// Images, labels, classes.
+    pub facts: &'a Facts,
     /// The headline's rows.
     pub rows: &'a [HeadlineRow],
     /// The classifiers of these runs.
@@ -31,6 +33,33 @@ pub struct ReportPage<'a> {
     /// Views of their pretraining.
     pub views: &'a [ShownViews<'a>],
 }
+
+/// What the first of the runs is made of.
+#[derive(Default)]
+pub struct Facts {
+    /// Images that encoders are pretrained on.
+    pub training: usize,
+    /// Training images with labels.
+    pub labeled: usize,
+    /// Evaluated images of each class.
+    pub classes: Vec<usize>,
+    /// Images that are held out of training, of each run with curves.
+    pub held_out: Vec<usize>,
+}
+
+impl Facts {
+    /// Accuracy of naming the most frequent class always; none without images.
+    pub fn chance(&self) -> Option<f64> {
+        let (all, most) = (
+            self.classes.iter().sum::<usize>(),
+            self.classes.iter().max()?,
+        );
+        (all > 0).then(|| *most as f64 / all as f64)
+    }
+}
+
+/// Number of classifiers from which their parts of a section are folded.
+pub const MANY: usize = 8;
 
 /// A classifier of one run.
 pub struct ShownClassifier<'a> {

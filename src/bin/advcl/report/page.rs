@@ -2,12 +2,15 @@
 
 use advcl::evaluate::soundness::SoundnessSummary;
 use advcl::recipe::SplitName;
+use advcl::report::ReportedRun;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::headline::run_name;
 use super::html::{count, percent};
-use super::model::{Missing, ReportPage, SectionBody, ShownClassifier, distinct};
-use super::{accuracy, classes, comparisons, curves, measured, pictures, repeat, training, trust};
+use super::model::{MANY, Missing, ReportPage, SectionBody, ShownClassifier, distinct};
+use super::{
+    accuracy, classes, comparisons, curves, measured, pictures, repeat, training, trust, words,
+};
 
 /// A section: its content, or the reason why it is missing.
 struct Section {
@@ -16,16 +19,22 @@ struct Section {
     body: SectionBody,
 }
 
+/// Sections that are never folded.
+const OPEN: [&str; 3] = ["words", "accuracy", "differences"];
+
 const STYLE: &str = include_str!("style.css");
 
 /// All sections in order.
 fn sections(report: &ReportPage) -> Vec<Section> {
     let section = |id, title, body| Section { id, title, body };
-    let mut sections = vec![section(
-        "accuracy",
-        "Clean and robust accuracy",
-        Ok(accuracy::accuracy(report)),
-    )];
+    let mut sections = vec![
+        section("words", "In words", Ok(words::words(report))),
+        section(
+            "accuracy",
+            "Clean and robust accuracy",
+            Ok(accuracy::accuracy(report)),
+        ),
+    ];
     if !report.comparisons.is_empty() {
         let body = Ok(comparisons::comparisons(report));
         sections.push(section("differences", "Differences and their tests", body));
@@ -68,6 +77,36 @@ fn sections(report: &ReportPage) -> Vec<Section> {
     sections
 }
 
+/// What every page has in its head: its title, and that nothing is fetched from anywhere, which the browser enforces.
+fn head(title: &str) -> Markup {
+    html! {
+        meta charset="utf-8";
+        meta name="viewport" content="width=device-width, initial-scale=1";
+        meta name="color-scheme" content="light dark";
+        meta name="generator" content=(concat!("advcl ", env!("CARGO_PKG_VERSION")));
+        meta http-equiv="Content-Security-Policy"
+            content="default-src 'none'; style-src 'unsafe-inline'; img-src data:";
+        link rel="icon" href="data:,";
+        title { (title) }
+        style { (PreEscaped(STYLE)) }
+    }
+}
+
+/// A page of `advcl watch`, which a browser loads again after so many seconds.
+pub fn live_page(title: &str, again: Option<usize>, body: &Markup) -> String {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                (head(title))
+                @if let Some(seconds) = again { meta http-equiv="refresh" content=(seconds); }
+            }
+            body { (body) }
+        }
+    };
+    page.into_string()
+}
+
 /// The whole page.
 pub fn page(report: &ReportPage) -> String {
     let sections = sections(report);
@@ -80,26 +119,20 @@ pub fn page(report: &ReportPage) -> String {
         (DOCTYPE)
         html lang="en" {
             head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                meta name="generator" content=(concat!("advcl ", env!("CARGO_PKG_VERSION")));
-                // Nothing is fetched from anywhere, and the browser enforces it.
-                meta http-equiv="Content-Security-Policy"
-                    content="default-src 'none'; style-src 'unsafe-inline'; img-src data:";
-                link rel="icon" href="data:,";
-                title { (title) " – advcl report" }
-                style { (PreEscaped(STYLE)) }
+                (head(&format!("{title} – advcl report")))
             }
             body {
-                a.skip href="#accuracy" { "Skip to the figures" }
+                a.skip href="#words" { "Skip to the figures" }
                 (header(report, &title, &sections))
                 main {
                     @for section in &sections {
                         @if let Ok(body) = &section.body {
                             section id=(section.id) aria-labelledby={ "h-" (section.id) } {
                                 h2 id={ "h-" (section.id) } { (section.title) }
-                                (body)
+                                // Of many rows the page would be endless: what comes after the figures is opened where it is wanted.
+                                @if report.shown.len() > MANY && !OPEN.contains(&section.id) {
+                                    details.part { summary { "Show: " (section.title) } (body) }
+                                } @else { (body) }
                             }
                         }
                     }
@@ -176,6 +209,12 @@ fn lede(report: &ReportPage, radii: &[String]) -> Markup {
     }
 }
 
+/// "ResNet-18, width 64".
+fn encoder(run: &ReportedRun) -> String {
+    let encoder = serde_json::to_value(&run.recipe.encoder).unwrap_or_default();
+    format!("ResNet-{}, width {}", encoder["depth"], encoder["width"])
+}
+
 fn header(report: &ReportPage, title: &str, sections: &[Section]) -> Markup {
     let sources = distinct(report.leads.iter().map(|run| {
         let target = run.recipe.downstream.as_ref().map(|d| &d.source);
@@ -188,6 +227,8 @@ fn header(report: &ReportPage, title: &str, sections: &[Section]) -> Markup {
         let note = run.machine.as_ref()?;
         Some(note["advcl_version"].as_str()?.to_owned())
     }));
+    let facts = report.facts;
+    let encoders = distinct(report.leads.iter().map(|run| encoder(run)));
     let findings = report.runs.iter().flat_map(|run| &run.rows);
     let findings = findings.filter_map(|row| row.outcome.soundness.as_ref());
     let findings = findings.flat_map(|soundness| &soundness.findings);
@@ -204,7 +245,12 @@ fn header(report: &ReportPage, title: &str, sections: &[Section]) -> Markup {
             p.lede { (lede(report, &radii)) }
             ul.facts aria-label="What was measured" {
                 li { span { "data " } (sources.join(", ")) }
+                @if facts.training > 0 { li { span { "training images " } (count(facts.training)) @if facts.labeled > 0 { ", " (count(facts.labeled)) " with labels" } } }
                 li { span { (images(report)) " " } (counts.join(", ")) }
+                @if let Some(chance) = facts.chance() {
+                    li { span { "always the most frequent of " (facts.classes.len()) " classes " } (percent(chance)) }
+                }
+                li { span { "encoder " } (encoders.join(", ")) }
                 li { span { "radius " } (radii.join(", ")) }
                 li { span { @if seeds.len() > 1 { "seeds " } @else { "seed " } } (seeds.join(", ")) }
                 @if verdicts.checks() > 0 { li { span { "soundness " } (verdicts) } }

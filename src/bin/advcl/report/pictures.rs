@@ -31,7 +31,7 @@ fn left_out(report: &ReportPage) -> Markup {
     }
 }
 
-/// Factor by which a perturbation is magnified, so that its largest value is black or white.
+/// Whole number by which a perturbation is magnified, so that its largest value is almost black or white.
 fn magnification(shown: &ShownClassifier, examples: &[Example]) -> f64 {
     let threat = &shown.run.recipe.threat;
     let largest = match threat.norm {
@@ -43,7 +43,10 @@ fn magnification(shown: &ShownClassifier, examples: &[Example]) -> f64 {
             f64::from(pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max))
         }
     };
-    if largest > 0.0 { 0.5 / largest } else { 1.0 }
+    match largest > 0.0 {
+        true => (0.5 / largest).floor().max(1.0),
+        false => 1.0,
+    }
 }
 
 /// Clean and adversarial images of every classifier.
@@ -102,7 +105,7 @@ fn card(shown: &ShownClassifier, example: &Example, times: f64) -> Markup {
         figure.example {
             div.trio {
                 div { (picture(&example.clean, example.shape, &alt("Clean version"))) "clean" }
-                div { (picture(&change, example.shape, &alt("Magnified perturbation"))) "change × " (format!("{times:.3}").trim_end_matches('0').trim_end_matches('.')) }
+                div { (picture(&change, example.shape, &alt("Magnified perturbation"))) "change × " (times) }
                 div { (picture(&example.attacked, example.shape, &alt("Attacked version"))) "attacked" }
             }
             figcaption {
@@ -158,9 +161,9 @@ pub fn views(report: &ReportPage) -> SectionBody {
         @for views in report.views {
             @let rows = views.columns.first().map_or(0, |(_, batch)| batch.shape[0]);
             figure {
+                figcaption { "Training images of " (run_name(views.run)) " and their views" }
                 div.scroll tabindex="0" role="region" aria-label="Views of pretraining" {
-                    table.views {
-                        caption { "Training images of " (run_name(views.run)) " and their views" }
+                    table.views aria-label="Views of pretraining" {
                         thead { tr { @for (name, _) in &views.columns { th scope="col" { (name) } } } }
                         tbody {
                             @for row in 0..rows {

@@ -6,12 +6,11 @@ use advcl::report::{ReportedComparison, ReportedRow, ReportedRun};
 use anyhow::Result;
 use serde::Serialize;
 
-use super::comparisons::shown_differences;
 use super::headline::{
     HeadlineAttack, HeadlineFigure, HeadlineRow, conditions, suite_titles, title,
 };
 use super::trust::verdict;
-use crate::format::comparison::{differences, gaps};
+use crate::format::comparison::{differences, gaps, power, sentences};
 use crate::format::{NONE, Table, by_class, clock, printable, share, suite_title};
 
 /// Everything that was measured.
@@ -67,8 +66,11 @@ pub fn markdown(
         let comparison = &reported.comparison;
         let name = printable(&reported.name);
         text += &format!("\n## {name}: differences and their tests\n\n");
-        for sentence in shown_differences(comparison) {
+        for sentence in sentences(comparison) {
             text += &format!("- {}\n", printable(&sentence));
+        }
+        for line in power(comparison).iter().flat_map(|text| text.lines()) {
+            text += &format!("\n{}\n", printable(line));
         }
         for (title, table) in [differences(comparison), gaps(comparison)] {
             if !table.is_empty() {

@@ -1,5 +1,6 @@
 //! Training curves.
 
+use advcl::loss::BASE_TEMPERATURE;
 use advcl::report::{LoggedEpoch, ReportedRun, TrainingStage};
 use advcl::{finetune, pretrain};
 use maud::{Markup, html};
@@ -8,7 +9,7 @@ use super::headline::run_name;
 use super::html::{figure, folded, legend};
 use super::model::{Missing, ReportPage, SIDE_BY_SIDE, SectionBody};
 use super::plots::{Axis, PlotPoint, Series, lines};
-use crate::format::{NONE, Table};
+use crate::format::{NONE, Table, interval};
 
 /// Rows of a table, at most.
 const ROWS: usize = 25;
@@ -23,20 +24,28 @@ struct TrainingCurve {
 enum CurveAxis {
     /// A loss, by its name.
     Loss(&'static str),
-    /// An accuracy.
-    Accuracy,
+    /// An accuracy on so many images.
+    Accuracy(usize),
 }
 
 /// The training curves of the first runs.
 pub fn curves(report: &ReportPage) -> SectionBody {
-    let runs = report.leads.iter().take(SIDE_BY_SIDE);
-    let mut blocks: Vec<_> = runs.map(|run| (run, figures_of(run))).collect();
+    let runs = report.leads.iter().zip(&report.facts.held_out);
+    let runs = runs.take(SIDE_BY_SIDE);
+    let mut blocks: Vec<_> = runs
+        .map(|(run, held_out)| (run, figures_of(run, *held_out)))
+        .collect();
     blocks.retain(|(_, figures)| !figures.is_empty());
     if blocks.is_empty() {
         return Err(Missing::because("the run's metrics.jsonl has no epochs"));
     }
     Ok(html! {
         p { "Losses are means over each epoch, of the augmented and attacked images that the optimizer saw." }
+        @if let Some(temperature) = temperature(report) {
+            p { "Contrastive losses are in nats times temperature / " (BASE_TEMPERATURE) ", as in AdvCL's released code: times "
+                (format!("{:.1}", temperature / BASE_TEMPERATURE)) " at a temperature of " (temperature)
+                ". They do not fall to 0, since other images are never perfectly far away, and those of different methods cannot be compared." }
+        }
         @if report.leads.len() > SIDE_BY_SIDE {
             p { "Shown for the first " (SIDE_BY_SIDE) " of " (report.leads.len()) " runs." }
         }
@@ -47,8 +56,17 @@ pub fn curves(report: &ReportPage) -> SectionBody {
     })
 }
 
+/// The first temperature of a contrastive loss.
+fn temperature(report: &ReportPage) -> Option<f64> {
+    let mut entries = report
+        .leads
+        .iter()
+        .flat_map(|run| run.recipe.pretrain.entries());
+    entries.find_map(|entry| entry.temperature())
+}
+
 /// A plot for each pretraining stage and each finetuning mode, and one of the probe.
-fn figures_of(run: &ReportedRun) -> Vec<Markup> {
+fn figures_of(run: &ReportedRun, held_out: usize) -> Vec<Markup> {
     let mut figures = Vec::new();
     let entries = run.recipe.finetune.entries();
     let mode_of = |stage: &TrainingStage| {
@@ -63,12 +81,7 @@ fn figures_of(run: &ReportedRun) -> Vec<Markup> {
         .iter()
         .partition(|stage| mode_of(stage).is_some());
     for stage in &pretrained {
-        let names = loss_names(stage).into_iter();
-        let all: Vec<TrainingCurve> = names
-            .map(|name| loss_curve(stage, &name, name.clone()))
-            .collect();
-        let title = named(stage, &stage.parts);
-        figures.extend(plot(&title, CurveAxis::Loss("pretraining loss"), &all));
+        figures.extend(panels(stage));
     }
     for entry in entries {
         let stages = finetuned
@@ -92,9 +105,24 @@ fn figures_of(run: &ReportedRun) -> Vec<Markup> {
         }
     };
     let probed: Vec<TrainingCurve> = pretrained.iter().map(probed).collect();
-    let title = "Nearest neighbours, held-out images";
-    figures.extend(plot(title, CurveAxis::Accuracy, &probed));
+    let title = format!("Nearest neighbours, {held_out} held-out images, 95 % intervals");
+    figures.extend(plot(&title, CurveAxis::Accuracy(held_out), &probed));
     figures
+}
+
+/// A plot for each loss of a stage: a total and its largest part would lie on each other.
+pub fn panels(stage: &TrainingStage) -> Vec<Markup> {
+    let names = loss_names(stage);
+    let title = named(stage, &stage.parts);
+    let panel = |name: &String| {
+        let title = match names.len() {
+            1 => title.clone(),
+            _ => format!("{title}: {name}"),
+        };
+        let curve = [loss_curve(stage, name, name.clone())];
+        plot(&title, CurveAxis::Loss("loss"), &curve)
+    };
+    names.iter().filter_map(panel).collect()
 }
 
 /// The method's title with parts of the stage's name.
@@ -136,14 +164,19 @@ fn plot(title: &str, measures: CurveAxis, all: &[TrainingCurve]) -> Option<Marku
     let points = || all.iter().flat_map(|curve| curve.points.iter());
     let x = Axis::whole("epoch", points().map(|point| point.0));
     let y = match measures {
-        CurveAxis::Accuracy => Axis::share("accuracy"),
+        CurveAxis::Accuracy(_) => Axis::share("accuracy"),
         CurveAxis::Loss(name) => Axis::around(name, points().map(|point| point.1)),
     };
     let series = all.iter().enumerate().map(|(style, curve)| {
         let point = |&(x, y): &(f64, f64)| PlotPoint {
             x,
             y,
-            interval: None,
+            interval: match measures {
+                CurveAxis::Accuracy(images) => {
+                    interval(y, images).map(|ends| (ends.low, ends.high))
+                }
+                CurveAxis::Loss(_) => None,
+            },
         };
         Series {
             style: Some(style),
@@ -164,7 +197,7 @@ fn plot(title: &str, measures: CurveAxis, all: &[TrainingCurve]) -> Option<Marku
     let svg = lines(&alt, x, y, &series);
     let names = all.iter().enumerate();
     let below = html! {
-        (legend(names.map(|(style, curve)| (style, curve.name.as_str()))))
+        @if all.len() > 1 { (legend(names.map(|(style, curve)| (style, curve.name.as_str())))) }
         (folded(&of, &curve_table(&all)))
     };
     Some(figure(html! { strong { (title) } }, svg, below))

@@ -119,7 +119,7 @@ fn attack_rows(attacked: &Attacked) -> Table {
         .right("images")
         .right("broken")
         .right("robust after it")
-        .right("time");
+        .right("its own time");
     let mut left = attacked.clean;
     rows.row([
         "none (clean)".to_owned(),

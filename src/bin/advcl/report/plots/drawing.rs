@@ -22,6 +22,9 @@ pub enum Anchor {
     End,
 }
 
+/// Opposite corners of a rectangle.
+pub type Corners = ((f64, f64), (f64, f64));
+
 /// Builder of a picture. Later shapes cover earlier ones. Positions are in the page's pixels, y
 /// downwards.
 #[derive(Default)]
@@ -46,14 +49,25 @@ impl Drawing {
         self.body += &shape.into_string();
     }
 
-    /// A filled rectangle between opposite corners, slightly larger so that there is no seam to the
-    /// next one.
-    pub fn cell(&mut self, a: (f64, f64), b: (f64, f64), fill: &str) {
+    /// Filled rectangles between opposite corners as one shape, so that there is no seam between them; each slightly larger, so that there is
+    /// none to other shapes either.
+    pub fn cells(&mut self, cells: &[Corners], fill: &str) {
+        let mut path = String::new();
+        for (a, b) in cells {
+            let (x, y) = (a.0.min(b.0) - 0.3, a.1.min(b.1) - 0.3);
+            let (width, height) = ((a.0 - b.0).abs() + 0.6, (a.1 - b.1).abs() + 0.6);
+            let [x, y, width, height] = [x, y, width, height].map(number);
+            path += &format!("M{x} {y}h{width}v{height}h-{width}z");
+        }
+        self.push(html! { path d=(path) fill=(fill) {} });
+    }
+
+    /// A picture of pixels between opposite corners; a whole one has no seams on paper.
+    pub fn pixels(&mut self, a: (f64, f64), b: (f64, f64), uri: &str) {
         let (x, y) = (number(a.0.min(b.0)), number(a.1.min(b.1)));
-        let side = |a: f64, b: f64| number((a - b).abs() + 0.4);
-        let (w, h) = (side(a.0, b.0), side(a.1, b.1));
+        let (w, h) = (number((a.0 - b.0).abs()), number((a.1 - b.1).abs()));
         self.push(html! {
-            rect x=(x) y=(y) width=(w) height=(h) fill=(fill) {}
+            image x=(x) y=(y) width=(w) height=(h) href=(uri) preserveAspectRatio="none" {}
         });
     }
 

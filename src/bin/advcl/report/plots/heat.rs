@@ -4,6 +4,7 @@ use maud::Markup;
 
 use super::axes::{Axis, Frame};
 use super::drawing::Drawing;
+use crate::report::html::png;
 
 /// Height of the plot: a square inside its axes.
 const HEIGHT: f64 = 392.0;
@@ -59,19 +60,18 @@ impl Heat<'_> {
         let frame = Frame::new(axis(x), axis(y), HEIGHT);
         let mut drawing = Drawing::default();
         frame.draw(&mut drawing);
-        for (row, &bottom) in self.values.iter().zip(self.at) {
-            let level = |value: &f32| (f64::from(*value) / self.most * LEVELS).clamp(0.0, LEVELS);
-            let levels: Vec<u32> = row.iter().map(|value| level(value) as u32).collect();
-            let mut start = 0;
-            for run in levels.chunk_by(|a, b| a == b) {
-                let [r, g, b] = viridis(f64::from(run[0]) / LEVELS);
-                let left = self.at[start] - half;
-                let right = self.at[start + run.len() - 1] + half;
-                start += run.len();
-                let corner = frame.place((left, bottom - half));
-                let opposite = frame.place((right, bottom + half));
-                drawing.cell(corner, opposite, &format!("rgb({r} {g} {b})"));
-            }
+        // The last row is the upmost.
+        let colours = self.values.iter().rev().flatten().flat_map(|value| {
+            let level = (f64::from(*value) / self.most * LEVELS).clamp(0.0, LEVELS);
+            viridis(level.floor() / LEVELS)
+        });
+        let side = self.at.len();
+        let ends = (
+            frame.place((first - half, first - half)),
+            frame.place((last + half, last + half)),
+        );
+        if let Some(uri) = png(&colours.collect::<Vec<u8>>(), side, side) {
+            drawing.pixels(ends.0, ends.1, &uri);
         }
         for part in 1..8 {
             let level = self.most * f64::from(part) / 8.0;

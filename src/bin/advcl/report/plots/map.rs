@@ -1,5 +1,7 @@
 //! Points on a plane, over the regions of their classes.
 
+use std::collections::BTreeMap;
+
 use maud::Markup;
 
 use super::axes::Frame;
@@ -28,6 +30,7 @@ pub fn map(alt: &str, anchors: &[Dot], dots: &[Dot], (x, y): ((f64, f64), (f64, 
     let frame = Frame::bare(x, y, HEIGHT);
     let mut regions = Drawing::default();
     let cell = |i: usize, (from, to): (f64, f64)| from + (to - from) * i as f64 / CELLS as f64;
+    let mut cells: BTreeMap<usize, Vec<_>> = BTreeMap::new();
     for row in 0..CELLS {
         let (bottom, top) = (cell(row, y), cell(row + 1, y));
         let style = |column: usize| {
@@ -40,8 +43,11 @@ pub fn map(alt: &str, anchors: &[Dot], dots: &[Dot], (x, y): ((f64, f64), (f64, 
             let corner = frame.place((cell(start, x), bottom));
             start += run.len();
             let opposite = frame.place((cell(start, x), top));
-            regions.cell(corner, opposite, &colour(run[0]));
+            cells.entry(run[0]).or_default().push((corner, opposite));
         }
+    }
+    for (style, cells) in &cells {
+        regions.cells(cells, &colour(*style));
     }
     let mut drawing = Drawing::default();
     drawing.translucent(regions, 0.16);

@@ -1,0 +1,95 @@
+//! `advcl watch`: pages about a run, from a server that changes nothing.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+use crate::{Transcript, advcl, contents, folder, folder_after, program, put};
+
+/// The server and its address, `127.0.0.1:PORT`.
+fn serve(folder: &Path, args: &str) -> (Child, String) {
+    let mut command = program(folder);
+    command.args(format!("watch {args} --port 0").split_whitespace());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program starts");
+    let mut line = String::new();
+    let out = child.stdout.take().expect("piped");
+    BufReader::new(out).read_line(&mut line).expect("a line");
+    let address = line.trim().trim_start_matches("http://");
+    (child, address.trim_end_matches('/').to_owned())
+}
+
+/// Status and content of an answer.
+fn ask(address: &str, method: &str, path: &str, host: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).expect("a server");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("a reader");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer");
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let code = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let content = answer
+        .split_once("\r\n\r\n")
+        .map_or("", |(_, content)| content);
+    (code.expect("a status"), content.to_owned())
+}
+
+#[test]
+fn a_run_is_watched_and_left_as_it_is() {
+    let folder = folder_after("run tiny.toml --run run");
+    let path = folder.path();
+    let before = contents(path);
+    let (mut child, address) = serve(path, "run");
+    let (code, page) = ask(&address, "GET", "/", &address);
+    assert_eq!(code, 200);
+    for words in ["simclr/slf", "2 of 2", "http-equiv=\"refresh\"", "<svg "] {
+        assert!(page.contains(words), "{words} in {page}");
+    }
+    let (code, page) = ask(&address, "GET", "/report", "localhost");
+    assert_eq!(code, 200);
+    crate::page::check_page(&page);
+    assert!(page.contains("Clean and robust accuracy"), "{page}");
+    assert_eq!(ask(&address, "HEAD", "/", &address), (200, String::new()));
+    assert_eq!(ask(&address, "GET", "/recipe.toml", &address).0, 404);
+    assert_eq!(ask(&address, "POST", "/", &address).0, 405);
+    // The name of a page of elsewhere that leads here.
+    assert_eq!(ask(&address, "GET", "/", "elsewhere.example").0, 403);
+    assert!(before == contents(path), "a file was changed");
+    end(&mut child);
+}
+
+/// Ends the server as Ctrl-C does.
+fn end(child: &mut Child) {
+    #[cfg(unix)]
+    {
+        crate::signals::signal(child, "-INT");
+        let status = child.wait().expect("a child of ours");
+        assert_eq!(status.code(), Some(0));
+    }
+    #[cfg(not(unix))]
+    child.kill().expect("a child of ours");
+}
+
+#[test]
+fn what_has_begun_is_watched_and_nothing_else() {
+    let folder = folder();
+    let path = folder.path();
+    let mut transcript = Transcript::new(path);
+    for args in ["watch", "watch nowhere", "watch ."] {
+        transcript.refuse(args);
+    }
+    transcript.check("folders_that_cannot_be_watched");
+    // Begun, without an epoch yet: what is there is shown.
+    advcl(path, "pretrain tiny.toml --method simclr --run run").expect(0);
+    put(path.join("run/metrics.jsonl"), b"");
+    let (mut child, address) = serve(path, "run");
+    let (code, page) = ask(&address, "GET", "/", &address);
+    assert!(
+        code == 200 && page.contains("No epoch has ended yet"),
+        "{page}"
+    );
+    let (code, page) = ask(&address, "GET", "/report", &address);
+    assert!(code == 404 && page.contains("No report yet"), "{page}");
+    end(&mut child);
+}
