@@ -71,19 +71,22 @@ pub fn table(caption: &str, table: &Table) -> Markup {
     let words = |column: usize| column > 0 && table.aligns()[column] == Align::Left;
     // The words stand outside of the frame that scrolls, or a narrow screen would cut them.
     html! {
-        p.caption { (caption) }
-        div.scroll tabindex="0" role="region" aria-label=(caption) {
-            table aria-label=(caption) {
-                thead { tr {
-                    @for (column, head) in table.heads().iter().enumerate() {
-                        th.words[words(column)] scope="col" { (head) }
-                    }
-                } }
-                tbody {
-                    @for row in table.rows() {
-                        tr {
-                            @for (column, cell) in row.iter().enumerate() {
-                                @if column == 0 { th scope="row" { (cell) } } @else { td.words[words(column)] { (cell) } }
+        // One element, since it may stand in a grid.
+        div {
+            p.caption { (caption) }
+            div.scroll tabindex="0" role="region" aria-label=(caption) {
+                table aria-label=(caption) {
+                    thead { tr {
+                        @for (column, head) in table.heads().iter().enumerate() {
+                            th.words[words(column)] scope="col" { (head) }
+                        }
+                    } }
+                    tbody {
+                        @for row in table.rows() {
+                            tr {
+                                @for (column, cell) in row.iter().enumerate() {
+                                    @if column == 0 { th scope="row" { (cell) } } @else { td.words[words(column)] { (cell) } }
+                                }
                             }
                         }
                     }
