@@ -1,12 +1,10 @@
 //! Pieces of the page: figures, tables, legends, pictures.
 
 use advcl::interval::Interval;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
 use maud::{Markup, html};
 
 use super::plots;
+use super::png::png;
 use crate::format::{self, Align, NONE, Table};
 
 /// A share in percent that no line breaks: "76.8 %".
@@ -155,19 +153,6 @@ pub fn picture(values: &[f32], shape: [usize; 3], alt: &str) -> Markup {
         Some(uri) => html! { img src=(uri) alt=(alt) width=(width) height=(height); },
         None => html! {},
     }
-}
-
-/// Pixels in gray or colour, row by row, as an address of a PNG that holds it; none of an image without pixels.
-pub fn png(bytes: &[u8], width: usize, height: usize) -> Option<String> {
-    let kind = match bytes.len() == 3 * width * height {
-        true => ExtendedColorType::Rgb8,
-        false => ExtendedColorType::L8,
-    };
-    let mut png = Vec::new();
-    let size = (width as u32, height as u32);
-    let written = PngEncoder::new(&mut png).write_image(bytes, size.0, size.1, kind);
-    written.ok()?;
-    Some(format!("data:image/png;base64,{}", STANDARD.encode(png)))
 }
 
 /// Every n-th pixel of every n-th row, with n such that a side has at most [`SIDE`].

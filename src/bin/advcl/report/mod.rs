@@ -11,6 +11,7 @@ mod model;
 mod page;
 mod pictures;
 mod plots;
+mod png;
 mod repeat;
 mod tables;
 mod training;

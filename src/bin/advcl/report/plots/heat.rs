@@ -4,7 +4,7 @@ use maud::Markup;
 
 use super::axes::{Axis, Frame};
 use super::drawing::Drawing;
-use crate::report::html::png;
+use crate::report::png::png;
 
 /// Height of the plot: a square inside its axes.
 const HEIGHT: f64 = 392.0;
