@@ -307,11 +307,12 @@ fn every_help_is_short_and_has_an_example() {
         let line = |line: &str| line.contains(&format!("{name} "));
         assert!(options.stdout.lines().any(line), "{name}");
         let own = advcl(folder.path(), "finetune --help").expect(0);
-        let own = own
-            .stdout
-            .lines()
-            .filter(|line| !line.contains("help options"));
-        assert!(!own.clone().any(line), "{name} has a page of its own");
+        // Examples may use them.
+        let mut own = own.stdout.lines().map(str::trim_start);
+        assert!(
+            !own.any(|line| line.starts_with(name)),
+            "{name} has a page of its own"
+        );
     }
     transcript.check("help");
     // No arguments: the same help, but not as a success.

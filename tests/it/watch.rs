@@ -23,7 +23,8 @@ fn serve(folder: &Path, args: &str) -> (Child, String) {
 /// Status and content of an answer.
 fn ask(address: &str, method: &str, path: &str, host: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).expect("a server");
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    // Of the older kind, whose answers come in one piece.
+    let request = format!("{method} {path} HTTP/1.0\r\nHost: {host}\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("a reader");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("an answer");

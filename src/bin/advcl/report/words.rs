@@ -3,7 +3,7 @@
 
 use maud::{Markup, html};
 
-use super::headline::HeadlineRow;
+use super::headline::{HeadlineFigure, HeadlineRow};
 use super::html::{count, percent};
 use super::model::ReportPage;
 
@@ -168,19 +168,17 @@ fn calibration(report: &ReportPage) -> Option<String> {
 
 /// What the figures cannot show.
 fn noise(report: &ReportPage) -> Option<String> {
-    let widest = |row: &HeadlineRow| (row.robust.high - row.robust.low) / 2.0;
-    let widest = report
-        .rows
-        .iter()
-        .max_by(|a, b| widest(a).total_cmp(&widest(b)))?;
-    let half = 100.0 * (widest.robust.high - widest.robust.low) / 2.0;
+    let half = |figure: &HeadlineFigure| 100.0 * (figure.high - figure.low) / 2.0;
+    let figures = report.rows.iter().flat_map(|row| [&row.clean, &row.robust]);
+    let widest = figures.max_by(|a, b| half(a).total_cmp(&half(b)))?;
+    let half = half(widest);
     Some(match report.rows.iter().any(|row| row.seeds > 1) {
         true => format!(
             "Deviations over the seeds are up to {half:.1} points; which differences exceed them, only the tests say."
         ),
         false => format!(
             "One seed, {} images: intervals of up to ±{half:.1} points, and another training may differ by more. A smaller difference of two rows shows nothing.",
-            count(widest.robust.images)
+            count(widest.images)
         ),
     })
 }
