@@ -78,7 +78,9 @@ def check_formulas(page, text):
 @functools.cache
 def help_of(*subcommand):
     """Subcommands and options of a command."""
-    # Options that every command takes have a page of their own.
+    # Options that every command takes have a page of their own, which is a command to `help`.
+    if subcommand[:1] == ("help",):
+        return [*help_of()[0], "options"], set()
     text = advcl(*subcommand, "--help") + "\n" + advcl("help", "options")
     commands = re.search(r"(?ms)^Commands:\n(.*?)\n\n", text)
     commands = re.findall(r"(?m)^  ([a-z-]+) ", commands[1]) if commands else []
