@@ -14,6 +14,7 @@ if [ -z "$ADVCL" ]; then
 fi
 golden="$PWD/golden/rgb20"
 enter_work_folder
+strip advcl
 write_recipe recipe.toml
 started=$SECONDS
 say() { echo "check_mpi: $((SECONDS - started)) s: $*"; }
