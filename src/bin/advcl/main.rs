@@ -128,7 +128,7 @@ fn inside_the_pool<R: Send>(threads: Option<usize>, work: impl FnOnce() -> R + S
 fn main() -> ExitCode {
     tune_allocator();
     let launched = Launched::found();
-    let _connection = match Connection::open(launched) {
+    let connection = match Connection::open(launched) {
         Ok(connection) => connection,
         Err(error) => {
             if launched.is_none_or(|launched| launched.rank == 0) {
@@ -146,20 +146,38 @@ fn main() -> ExitCode {
             return ExitCode::from(said.exit_code() as u8);
         }
     };
-    let work = || inside_the_pool(threads(launched), || outcome(&cli));
-    let done = match ranks::all() {
-        1 => work(),
-        _ => together(work),
+    let alone = ranks::all() == 1;
+    let work = || {
+        inside_the_pool(threads(launched), || {
+            let done = outcome(&cli);
+            if alone && signals::is_driver_watched() {
+                // Before anything of the driver's is taken down.
+                signals::leave(told(&done));
+            }
+            done
+        })
     };
-    let code = match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tell(&error);
-            ExitCode::from(exit_code(&error))
-        }
+    let code = {
+        // Closed before the end of the program.
+        let _connection = connection;
+        told(&match alone {
+            true => work(),
+            false => together(work),
+        })
     };
-    signals::ending();
-    code
+    if signals::is_driver_watched() {
+        signals::leave(code);
+    }
+    ExitCode::from(code)
+}
+
+/// Tells the error, where there is one; the exit code.
+fn told(done: &anyhow::Result<()>) -> u8 {
+    let Err(error) = done else {
+        return 0;
+    };
+    tell(error);
+    exit_code(error)
 }
 
 /// Does this rank's part of the work of several. Whoever fails ends all of them; the first one tells it where all fail alike.

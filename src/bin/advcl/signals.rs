@@ -1,5 +1,6 @@
 //! Signals that ask the program to stop.
 
+use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use advcl::ranks;
@@ -86,6 +87,28 @@ fn ignore(_: &()) {}
 static DRIVER: std::sync::OnceLock<String> = std::sync::OnceLock::new();
 #[cfg(unix)]
 static ENDS: AtomicBool = AtomicBool::new(false);
+
+/// Whether [`watch_driver`] was called.
+pub fn is_driver_watched() -> bool {
+    #[cfg(unix)]
+    return DRIVER.get().is_some();
+    #[cfg(not(unix))]
+    false
+}
+
+/// Ends the program at once, with all that it printed: drivers have crashed while they were taken down, when all work was done.
+#[allow(unsafe_code)]
+pub fn leave(code: u8) -> ! {
+    let _ = std::io::stdout().flush();
+    ending();
+    #[cfg(unix)]
+    // SAFETY: ends the process; nothing that is left is to be written.
+    unsafe {
+        libc::_exit(i32::from(code))
+    }
+    #[cfg(not(unix))]
+    std::process::exit(i32::from(code))
+}
 
 /// To be called when the program ends by itself.
 pub fn ending() {
