@@ -36,6 +36,7 @@ mod watch;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use advcl::device;
 use advcl::ranks::{self, Connection, Launched};
 use output::{Colour, printable};
 use progress::{print_for_all, print_headed, print_status};
@@ -146,11 +147,11 @@ fn main() -> ExitCode {
             return ExitCode::from(said.exit_code() as u8);
         }
     };
-    let alone = ranks::all() == 1;
+    let (alone, has_drivers) = (ranks::all() == 1, device::gpu_build().is_some());
     let work = || {
         inside_the_pool(threads(launched), || {
             let done = outcome(&cli);
-            if alone && signals::is_driver_watched() {
+            if alone && has_drivers {
                 // Before anything of the driver's is taken down.
                 signals::leave(told(&done));
             }
@@ -165,7 +166,7 @@ fn main() -> ExitCode {
             false => together(work),
         })
     };
-    if signals::is_driver_watched() {
+    if has_drivers {
         signals::leave(code);
     }
     ExitCode::from(code)

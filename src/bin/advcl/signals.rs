@@ -88,14 +88,6 @@ static DRIVER: std::sync::OnceLock<String> = std::sync::OnceLock::new();
 #[cfg(unix)]
 static ENDS: AtomicBool = AtomicBool::new(false);
 
-/// Whether [`watch_driver`] was called.
-pub fn is_driver_watched() -> bool {
-    #[cfg(unix)]
-    return DRIVER.get().is_some();
-    #[cfg(not(unix))]
-    false
-}
-
 /// Ends the program at once, with all that it printed: drivers have crashed while they were taken down, when all work was done.
 #[allow(unsafe_code)]
 pub fn leave(code: u8) -> ! {
