@@ -169,6 +169,7 @@ fn main() -> ExitCode {
     if has_drivers {
         signals::leave(code);
     }
+    signals::ending();
     ExitCode::from(code)
 }
 
