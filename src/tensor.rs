@@ -43,6 +43,45 @@ pub fn gradient<const D: usize>(
     x.grad(&gradients).unwrap_or_else(|| x.inner().zeros_like())
 }
 
+/// Tensors of these shapes from their values, one tensor's after the other's.
+///
+/// # Panics
+/// Where there are fewer values.
+pub fn cut<const D: usize>(
+    values: &[f32],
+    shapes: impl IntoIterator<Item = [usize; D]>,
+    device: &Device,
+) -> Vec<Tensor<D>> {
+    let mut rest = values;
+    let tensor = |shape: [usize; D]| {
+        let (values, after) = rest.split_at(shape.iter().product());
+        rest = after;
+        Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
+    };
+    shapes.into_iter().map(tensor).collect()
+}
+
+/// Sums over the shards of all ranks, in the order of the shards, each of as many tensors; `own` are those of this rank's shards. On one
+/// rank, a shard is asked for when the sum of those before it is known.
+pub fn sums_over_shards(what: &str, own: impl Iterator<Item = Vec<Tensor<1>>>) -> Vec<Tensor<1>> {
+    if ranks::count() == 1 {
+        let plus = |sums: Vec<Tensor<1>>, more: Vec<Tensor<1>>| {
+            let pairs = sums.into_iter().zip(more);
+            pairs.map(|(sum, more)| sum + more).collect()
+        };
+        return own.reduce(plus).unwrap_or_default();
+    }
+    let mut own = own.peekable();
+    let first = own.peek().map_or(&[][..], Vec::as_slice);
+    let Some(device) = first.first().map(Tensor::device) else {
+        return Vec::new();
+    };
+    let shapes: Vec<[usize; 1]> = first.iter().map(Tensor::dims).collect();
+    let flat = own.map(|values| to_vec(Tensor::cat(values, 0)));
+    let sums = ranks::sum_in_order(what, flat.collect());
+    cut(&sums, shapes, &device)
+}
+
 /// Rows that each rank has parts of, all of them: one rank's after the other's.
 ///
 /// # Shapes
@@ -52,12 +91,8 @@ pub fn rows_of_all_ranks(own: Vec<Tensor<2>>, device: &Device) -> Tensor<2> {
         return Tensor::cat(own, 0);
     }
     let width = own.first().map_or(0, |part| part.dims()[1]);
-    let width = ranks::gather_each("width", width)
-        .into_iter()
-        .max()
-        .unwrap_or(0);
     let own: Vec<f32> = own.into_iter().flat_map(to_vec).collect();
-    let values = ranks::gather("rows", &own);
+    let (values, width) = ranks::gather_rows("rows", &own, width);
     let rows = values.len() / width.max(1);
     Tensor::from_data(TensorData::new(values, [rows, width]), device)
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::average::unshared;
@@ -16,8 +16,7 @@ use super::engine;
 use super::shards::{Deferred, Shards};
 use super::side_by_side;
 use crate::error::{Error, Result, nearest};
-use crate::ranks;
-use crate::tensor::to_vec;
+use crate::tensor::sums_over_shards;
 
 const MOMENTUM: f64 = 0.1;
 
@@ -126,8 +125,7 @@ impl Statistics {
             let share = |value: &Tensor<1>| value.clone() * (size / all);
             values.map(share).collect::<Vec<_>>()
         });
-        let shares: Vec<Vec<Tensor<1>>> = shares.collect();
-        let mut means = summed(shares).into_iter();
+        let mut means = sums_over_shards("statistics", shares).into_iter();
         for id in &first.met {
             let of_view: Vec<_> = means.by_ref().take(first.seen[id].len()).collect();
             of_view.into_iter().for_each(|value| self.put(*id, value));
@@ -149,31 +147,6 @@ impl Statistics {
     pub fn absorb_into<M: Module>(mut self, module: M) -> M {
         module.map(&mut self)
     }
-}
-
-/// Sums over the shards of all ranks, in the order of the shards.
-fn summed(of_shards: Vec<Vec<Tensor<1>>>) -> Vec<Tensor<1>> {
-    if ranks::count() == 1 {
-        let plus = |sums: Vec<Tensor<1>>, more: Vec<Tensor<1>>| {
-            let pairs = sums.into_iter().zip(more);
-            pairs.map(|(sum, more)| sum + more).collect()
-        };
-        return of_shards.into_iter().reduce(plus).unwrap_or_default();
-    }
-    let (device, lengths): (_, Vec<usize>) = {
-        let first = &of_shards[0];
-        let lengths = first.iter().map(|value| value.dims()[0]).collect();
-        (first[0].device(), lengths)
-    };
-    let flat = |values| to_vec(Tensor::cat(values, 0));
-    let sums = ranks::sum_in_order("statistics", of_shards.into_iter().map(flat).collect());
-    let mut rest = &sums[..];
-    let take = |length| {
-        let (values, after) = rest.split_at(length);
-        rest = after;
-        Tensor::from_data(TensorData::new(values.to_vec(), [length]), &device)
-    };
-    lengths.into_iter().map(take).collect()
 }
 
 impl ModuleMapper for Statistics {

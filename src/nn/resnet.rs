@@ -9,7 +9,7 @@ use super::by_id::gradients_by_id;
 use super::engine;
 use super::layer::Conv;
 use super::norm::{BatchNorm, Mode, Route, RouteNorm, Statistics};
-use super::shards::{Deferred, Shards, WayBack, leaf, share_one_graph, towards};
+use super::shards::{Deferred, Passes, Shards, WayBack, leaf, share_one_graph, towards};
 
 /// The usual depths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -466,20 +466,20 @@ impl Encoder {
     ) -> Tensor<2> {
         let is_tracked = self.conv1.weight.val().is_autodiff();
         let (shards, later) = (statistics.shards(), is_tracked && !share_one_graph());
-        let again = later && shards.again();
+        let passes = shards.passes().filter(|_| later);
         let passed = shards.each_own(|_, own| {
             let mut seen = Statistics::default();
-            let encoder = match () {
-                () if again => self.valid(),
+            let encoder = match passes {
+                Some(Passes::Twice) => self.valid(),
                 // Weights of its own: a graph that shares a node with another thread's cannot be gone back at the same time.
-                () if later && shards.is_together() => self.valid().train(),
-                () => self.clone(),
+                Some(Passes::Together) => self.valid().train(),
+                Some(Passes::Once) | None => self.clone(),
             };
             let images = shards.part(&images, own);
             let features = encoder.pass(images, route, &mut Mode::Train(&mut seen));
             (features, (encoder, seen))
         });
-        let (kept, others): (Vec<Tensor<2>>, Vec<_>) = passed.into_iter().unzip();
+        let (kept, others): (Vec<Tensor<2>>, Vec<_>) = passed.unzip();
         let (encoders, of_shards): (Vec<Self>, _) = others.into_iter().unzip();
         statistics.push_means(of_shards);
         let views = shards.views(images.dims()[0]);
@@ -489,7 +489,7 @@ impl Encoder {
         let features = kept.iter().cloned().map(Tensor::inner).collect();
         let features = leaf(shards.joined(views, features));
         let encoder = self.clone();
-        let way: WayBack = if again {
+        let way: WayBack = if passes == Some(Passes::Twice) {
             let images = images.inner();
             Box::new(move |_, own, wanted| {
                 let images = shards.part(&images, own);

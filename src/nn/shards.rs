@@ -15,13 +15,12 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use burn::module::ParamId;
-use burn::tensor::{Gradients, Tensor, TensorData};
+use burn::tensor::{Gradients, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::side_by_side;
-
 use crate::ranks;
-use crate::tensor::{gradient, to_vec};
+use crate::tensor::{cut, gradient, to_vec};
 
 /// Cut of a batch into shards: ranges of its images, whose views pass the encoder together.
 ///
@@ -54,7 +53,7 @@ pub enum Passes {
     Together,
 }
 
-/// What BatchNorm's statistics are of, in a batch that is cut into shards.
+/// Images that share BatchNorm's statistics, in a batch that is cut into shards.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
 )]
@@ -72,7 +71,7 @@ pub enum BatchNormOver {
 pub struct Sharding {
     /// Shards of a batch.
     pub count: usize,
-    /// What BatchNorm's statistics are of.
+    /// Images that share BatchNorm's statistics.
     pub batchnorm: BatchNormOver,
 }
 
@@ -130,9 +129,10 @@ impl Shards {
 
     /// The images of a batch that this rank has.
     pub fn own_images(self, batch: usize) -> Range<usize> {
-        match (self.own_ranges().first(), self.own_ranges().last()) {
-            (Some(first), Some(last)) => first.start..last.end,
-            _ => 0..batch,
+        match self.own_ranges().as_slice() {
+            [] => 0..batch,
+            [first, .., last] => first.start..last.end,
+            [only] => only.clone(),
         }
     }
 
@@ -144,30 +144,20 @@ impl Shards {
         }
     }
 
-    /// Whether shards pass the encoder a second time.
-    pub(super) fn again(self) -> bool {
-        matches!(
-            self,
-            Self::Cut {
-                passes: Passes::Twice,
-                ..
-            }
-        )
+    /// How the shards pass an encoder; none of the whole.
+    pub(super) fn passes(self) -> Option<Passes> {
+        match self {
+            Self::Whole => None,
+            Self::Cut { passes, .. } => Some(passes),
+        }
     }
 
-    /// Whether shards pass side by side, with one BatchNorm.
-    pub(super) fn is_together(self) -> bool {
-        matches!(
-            self,
-            Self::Cut {
-                passes: Passes::Together,
-                ..
-            }
-        )
-    }
-
-    /// Does `work` for each of the own shards, given its place among them and its images.
-    pub fn each_own<T: Send>(self, work: impl Fn(usize, &Range<usize>) -> T + Sync) -> Vec<T> {
+    /// Results of `work` for each of the own shards, given its place among them and its images. Where the shards pass one after
+    /// the other, a result is computed when it is asked for: a caller that needs no two at once has one at a time in memory.
+    pub fn each_own<'a, T: Send + 'a>(
+        self,
+        work: impl Fn(usize, &Range<usize>) -> T + Sync + 'a,
+    ) -> Box<dyn Iterator<Item = T> + 'a> {
         let own = self.own_ranges();
         match self {
             Self::Cut {
@@ -176,13 +166,13 @@ impl Shards {
                 ..
             } => {
                 let images: Vec<usize> = own.iter().map(ExactSizeIterator::len).collect();
-                side_by_side::each(&images, batch, |place| work(place, &own[place]))
+                let all = side_by_side::each(&images, batch, |place| work(place, &own[place]));
+                Box::new(all.into_iter())
             }
-            _ => own
-                .iter()
-                .enumerate()
-                .map(|(place, images)| work(place, images))
-                .collect(),
+            _ => {
+                let own = own.into_iter().enumerate();
+                Box::new(own.map(move |(place, images)| work(place, &images)))
+            }
         }
     }
 
@@ -213,17 +203,10 @@ impl Shards {
 
     /// Rows of all shards in the order of the batch, view after view; `parts` are those of this rank.
     pub(super) fn joined<const D: usize>(self, views: usize, parts: Vec<Tensor<D>>) -> Tensor<D> {
-        let of_all = match ranks::count() {
-            1 => parts,
-            _ => self.gathered(views, parts),
-        };
-        let of_view = |view| {
-            of_all.iter().map(move |part| {
-                let images = part.dims()[0] / views;
-                part.clone().narrow(0, view * images, images)
-            })
-        };
-        concatenated((0..views).flat_map(of_view).collect())
+        match ranks::count() {
+            1 => by_view(views, &parts),
+            _ => by_view(views, &self.gathered(views, parts)),
+        }
     }
 
     /// The parts of all ranks, without gradients.
@@ -235,38 +218,29 @@ impl Shards {
             .flat_map(to_vec)
             .collect();
         let values = ranks::gather("features", &of_own);
-        let width: usize = row[1..].iter().product();
-        let mut rest = &values[..];
-        let parts = self.ranges().into_iter().map(|images| {
+        let shapes = self.ranges().into_iter().map(|images| {
             let mut shape = row;
             shape[0] = views * images.len();
-            let (part, after) = rest.split_at(shape[0] * width);
-            rest = after;
-            Tensor::from_data(TensorData::new(part.to_vec(), shape), &device)
+            shape
         });
-        parts.collect()
+        cut(&values, shapes, &device)
     }
 
     /// Rows of the own shards in the order of the batch, view after view, and zeros in the others.
     fn own_rows<const D: usize>(self, views: usize, parts: Vec<Tensor<D>>) -> Tensor<D> {
-        let (Self::Cut { batch, .. }, false) = (self, ranks::count() == 1) else {
-            return self.joined(views, parts);
+        let Self::Cut { batch, .. } = self else {
+            return by_view(views, &parts);
         };
         let own = self.own_images(batch);
+        let (device, row) = (parts[0].device(), parts[0].dims());
         let zeros = |images: usize| {
-            let mut shape = parts[0].dims();
-            shape[0] = images;
-            (images > 0).then(|| Tensor::zeros(shape, &parts[0].device()))
+            let mut shape = row;
+            shape[0] = views * images;
+            (images > 0).then(|| Tensor::zeros(shape, &device))
         };
-        let of_view = |view| {
-            let parts = parts.iter().map(move |part| {
-                let images = part.dims()[0] / views;
-                part.clone().narrow(0, view * images, images)
-            });
-            let before = zeros(own.start).into_iter();
-            before.chain(parts).chain(zeros(batch - own.end))
-        };
-        concatenated((0..views).flat_map(of_view).collect())
+        let all = zeros(own.start).into_iter().chain(parts);
+        let all: Vec<Tensor<D>> = all.chain(zeros(batch - own.end)).collect();
+        by_view(views, &all)
     }
 
     /// `compute` of every shard's rows, joined; of all at once for the whole.
@@ -279,7 +253,7 @@ impl Shards {
             Self::Whole => compute(rows),
             Self::Cut { .. } => {
                 let parts = self.each_own(|_, images| compute(self.part(&rows, images)));
-                self.joined(self.views(rows.dims()[0]), parts)
+                self.joined(self.views(rows.dims()[0]), parts.collect())
             }
         }
     }
@@ -301,19 +275,20 @@ impl Shards {
             }
             let images = images.inner();
             let views = self.views(images.dims()[0]);
-            if self.again() {
+            if self.passes() == Some(Passes::Twice) {
                 let wanted = gradient(&mut |z| loss(z), self.map(images.clone(), &features));
                 let parts = self.each_own(|_, shard| {
                     let wanted = self.part(&wanted, shard);
                     let back = &mut |x| towards(features(x), wanted.clone());
                     gradient(back, self.part(&images, shard))
                 });
-                return self.own_rows(views, parts);
+                return self.own_rows(views, parts.collect());
             }
             let passes = self.each_own(|_, shard| {
                 let x = leaf(self.part(&images, shard));
                 (x.clone(), features(x))
             });
+            let passes: Vec<_> = passes.collect();
             let of_shards = passes.iter().map(|(_, z)| z.clone().inner()).collect();
             let wanted = gradient(&mut |z| loss(z), self.joined(views, of_shards));
             let parts = self.each_own(|place, shard| {
@@ -322,7 +297,7 @@ impl Shards {
                 let gradient = x.grad(&gradients);
                 gradient.unwrap_or_else(|| x.clone().inner().zeros_like())
             });
-            self.own_rows(views, parts)
+            self.own_rows(views, parts.collect())
         }
     }
 }
@@ -347,6 +322,17 @@ pub(crate) fn in_one_graph<R>(work: impl FnOnce() -> R) -> R {
     let result = work();
     ONE_GRAPH.set(false);
     result
+}
+
+/// Rows of all parts, one view after the other; each part has all views of its images.
+fn by_view<const D: usize>(views: usize, parts: &[Tensor<D>]) -> Tensor<D> {
+    let of_view = |view| {
+        parts.iter().map(move |part| {
+            let images = part.dims()[0] / views;
+            part.clone().narrow(0, view * images, images)
+        })
+    };
+    concatenated((0..views).flat_map(of_view).collect())
 }
 
 fn concatenated<const D: usize>(mut parts: Vec<Tensor<D>>) -> Tensor<D> {
@@ -449,6 +435,21 @@ mod tests {
             ],
             [4, 4, 8, 2]
         );
+    }
+
+    #[test]
+    fn one_shard_at_a_time_is_worked_on() {
+        let (begun, shards) = (
+            std::sync::atomic::AtomicUsize::new(0),
+            Shards::new(6, Sharding::default(), Some(2)),
+        );
+        let count = || begun.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        let results = shards.each_own(|place, images| (place, images.clone(), count()));
+        for (place, result) in results.enumerate() {
+            assert_eq!(result, (place, 2 * place..2 * place + 2, place + 1));
+            let begun = begun.load(std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(begun, place + 1, "the others wait until they are wanted");
+        }
     }
 
     #[test]

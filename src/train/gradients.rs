@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
-use burn::tensor::{Gradients, Tensor, TensorData};
+use burn::tensor::{Gradients, Tensor};
 
 use crate::nn::gradients_by_id;
-use crate::ranks;
-use crate::tensor::to_vec;
+use crate::tensor::{sums_over_shards, to_vec};
 use crate::weights;
 
 /// Gradients of those of a model's parameters that have one, each as `[values]`.
@@ -42,28 +41,21 @@ impl WeightGradients {
 
     /// The sum over all shards of all ranks, in the order of the shards; `own` are those of this rank's. Ranks name the
     /// parameters each in its own way: `model` has them in one order.
-    pub fn sum_of_all<M: Module>(model: &M, own: Vec<Self>) -> Self {
-        let Some(first) = own.first() else {
-            return Self::default();
-        };
-        let found = Ids::of(model).into_iter();
-        let found = found.filter_map(|id| Some((id, first.by_id.get(&id)?.clone())));
-        let (order, like): (Vec<ParamId>, Vec<Tensor<1>>) = found.unzip();
-        let flat = |mut of_shard: Self| -> Vec<f32> {
-            let values = order.iter().map(|id| of_shard.by_id.remove(id));
-            let values = values.map(|values| to_vec(values.expect("every shard has the same")));
-            values.flatten().collect()
-        };
-        let sum = ranks::sum_in_order("gradients", own.into_iter().map(flat).collect());
-        let mut rest = &sum[..];
-        let by_id = order.into_iter().zip(like).map(|(id, like)| {
-            let (values, after) = rest.split_at(like.dims()[0]);
-            rest = after;
-            let data = TensorData::new(values.to_vec(), [values.len()]);
-            (id, Tensor::from_data(data, &like.device()))
+    pub fn sum_of_all<M: Module>(model: &M, own: impl Iterator<Item = Self>) -> Self {
+        let (ids, mut found) = (Ids::of(model), Vec::new());
+        let in_order = own.map(|mut of_shard| {
+            let pairs = (ids.iter()).filter_map(|id| Some((*id, of_shard.by_id.remove(id)?)));
+            let (with, values): (Vec<ParamId>, _) = pairs.unzip();
+            assert!(
+                found.is_empty() || found == with,
+                "every shard has the same"
+            );
+            found = with;
+            values
         });
+        let sums = sums_over_shards("gradients", in_order);
         Self {
-            by_id: by_id.collect(),
+            by_id: found.into_iter().zip(sums).collect(),
         }
     }
 

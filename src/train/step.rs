@@ -8,7 +8,6 @@ use super::gradients::WeightGradients;
 use super::objective::{Loss, Objective, Seen, Step};
 use super::sgd::Sgd;
 use crate::nn::{Deferred, Shards, Statistics};
-use crate::ranks;
 
 /// Images of a step, and how they are computed.
 #[derive(Clone, Copy)]
@@ -64,18 +63,12 @@ pub fn differentiate<O: Objective>(
         .filter_map(|pass| pass.wanted(&of_loss).map(|wanted| (pass, wanted)))
         .collect();
     let of_shards = shards.each_own(|place, images| {
-        let passes = passes.iter();
-        let found = passes.map(|(pass, wanted)| pass.backward(shards, (place, images), wanted));
-        found.collect::<Vec<_>>()
-    });
-    let of_shards = of_shards.into_iter().map(|of_passes| {
-        let of_passes = of_passes.into_iter().map(WeightGradients::from);
+        let of_passes = passes.iter().map(|(pass, wanted)| {
+            WeightGradients::from(pass.backward(shards, (place, images), wanted))
+        });
         of_passes.fold(WeightGradients::default(), WeightGradients::plus)
     });
-    let of_encoder = match ranks::count() {
-        1 => of_shards.fold(WeightGradients::default(), WeightGradients::plus),
-        _ => WeightGradients::sum_of_all(&tracked, of_shards.collect()),
-    };
+    let of_encoder = WeightGradients::sum_of_all(&tracked, of_shards);
     Differentiated {
         loss,
         gradients: of_heads.plus(of_encoder),
