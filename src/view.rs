@@ -84,7 +84,8 @@ impl HighFrequency {
         self.apply_at(0..batch.shape[0], batch)
     }
 
-    /// As [`HighFrequency::apply`], but makes only the views at the places `own` of the batch; the other rows are zeros.
+    /// Makes the views at the places `own` of the batch alone, with the bits that [`HighFrequency::apply`] gives them; the other rows are
+    /// of no meaning. The images at the places [`HighFrequency::needed`] must be there.
     ///
     /// # Panics
     /// If the images have another size than the filter.
@@ -113,6 +114,15 @@ impl HighFrequency {
         Batch {
             data,
             shape: batch.shape,
+        }
+    }
+
+    /// Places of a batch `[batch, channels, height, width]` whose images [`HighFrequency::apply_at`] reads for those at `own`. Planes are filtered in
+    /// pairs, which of images with an odd number of channels may be from two of them.
+    pub fn needed(own: Range<usize>, [batch, channels]: [usize; 2]) -> Range<usize> {
+        match channels % 2 {
+            0 => own,
+            _ => own.start / 2 * 2..own.end.next_multiple_of(2).min(batch),
         }
     }
 
@@ -252,6 +262,28 @@ mod tests {
                 .flat_map(|plane| naive(plane, height, width, f64::from(radius)))
                 .collect();
             assert_close(&found.data, &expected, 2e-6);
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_batch_has_the_same_bits_as_in_the_whole() {
+        let filter = HighFrequency::new(7, 6, 2.0);
+        for channels in 1..=3 {
+            let images = batch([7, channels, 7, 6], channels);
+            let size = channels * 7 * 6;
+            let whole = filter.apply(&images).data;
+            for own in [0..3, 3..5, 5..7, 1..2, 2..6, 6..7] {
+                let needed = HighFrequency::needed(own.clone(), [7, channels]);
+                let mut given = images.clone();
+                given.data[..needed.start * size].fill(0.0);
+                given.data[needed.end * size..].fill(0.0);
+                let found = filter.apply_at(own.clone(), &given).data;
+                let rows = own.start * size..own.end * size;
+                assert!(
+                    found[rows.clone()] == whole[rows],
+                    "{own:?} of {channels} channels"
+                );
+            }
         }
     }
 

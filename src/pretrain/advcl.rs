@@ -181,11 +181,16 @@ impl Objective for AdvCl<'_> {
         let (rng, indices) = (step.rng, step.indices);
         let mut mode = Mode::Train(step.statistics);
 
-        let original = weak.apply_at(own.clone(), self.images, indices, rng);
+        let filter = self.high_frequency.as_ref();
+        let sizes = [indices.len(), self.images.channels];
+        let weakened = match filter {
+            Some(_) => HighFrequency::needed(own.clone(), sizes),
+            None => own.clone(),
+        };
+        let original = weak.apply_at(weakened, self.images, indices, rng);
         let strong: Vec<Batch> = (0..self.settings.strong_views)
             .map(|_| strong.apply_at(own.clone(), self.images, indices, rng))
             .collect();
-        let filter = self.high_frequency.as_ref();
         let filtered = filter.map(|filter| filter.apply_at(own, &original));
         let original = to_tensor(original, step.device);
         let labels = self.labels.batch(indices, step.device);
