@@ -38,7 +38,8 @@ fn ask(address: &str, method: &str, path: &str, host: &str) -> (u16, String) {
 
 #[test]
 fn a_run_is_watched_and_left_as_it_is() {
-    let folder = folder_after("run tiny.toml --run run");
+    let folder =
+        folder_after("run tiny.toml --run run --set data.holdout=0.25 --set probe.every=1");
     let path = folder.path();
     let before = contents(path);
     let (mut child, address) = serve(path, "run");
@@ -51,6 +52,11 @@ fn a_run_is_watched_and_left_as_it_is() {
     assert_eq!(code, 200);
     crate::page::check_page(&page);
     assert!(page.contains("Clean and robust accuracy"), "{page}");
+    // Figures alone are read, so images that were not counted are not said to be none.
+    assert!(
+        page.contains("Nearest neighbours, held-out images"),
+        "{page}"
+    );
     assert_eq!(ask(&address, "HEAD", "/", &address), (200, String::new()));
     assert_eq!(ask(&address, "GET", "/recipe.toml", &address).0, 404);
     assert_eq!(ask(&address, "POST", "/", &address).0, 405);

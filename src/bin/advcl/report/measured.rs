@@ -10,7 +10,8 @@ use super::model::{Measured, ReportPage, SectionBody};
 use super::plots::{Axis, PlotPoint, Series, lines};
 use crate::format::Table;
 
-fn mean(values: impl Iterator<Item = f64>) -> f64 {
+/// Mean of values; 0 of none.
+pub fn mean(values: impl Iterator<Item = f64>) -> f64 {
     let values: Vec<f64> = values.collect();
     values.iter().sum::<f64>() / values.len().max(1) as f64
 }

@@ -36,10 +36,9 @@ use crate::output::{print_exactly, print_json};
 use crate::progress::{Progress, print_status};
 use crate::signals::{STOP, listen};
 use headline::{HeadlineRow, headline, run_name};
+use model::{Facts, PICTURED, Pictures, ReportPage, SIDE_BY_SIDE, ShownClassifier, ShownViews};
 pub use page::live_page;
 pub use training::panels as loss_panels;
-
-use model::{Facts, PICTURED, Pictures, ReportPage, SIDE_BY_SIDE, ShownClassifier, ShownViews};
 
 /// Name of the page unless another is given; an existing file of this name is not overwritten.
 const PAGE: &str = "report.html";
@@ -227,15 +226,11 @@ pub fn page_of_figures(path: &Path) -> advcl::Result<String> {
             up_to_date: true,
         })
         .collect();
-    let facts = Facts {
-        held_out: vec![0; leads.len()],
-        ..Facts::default()
-    };
     Ok(page::page(&ReportPage {
         runs: &runs,
         comparisons: &comparisons,
         leads: &leads,
-        facts: &facts,
+        facts: &Facts::default(),
         rows: &rows,
         shown: &shown,
         views: &[],

@@ -34,7 +34,7 @@ pub struct ReportPage<'a> {
     pub views: &'a [ShownViews<'a>],
 }
 
-/// What the first of the runs is made of.
+/// What the first of the runs is made of, where its images were read.
 #[derive(Default)]
 pub struct Facts {
     /// Images that encoders are pretrained on.
@@ -43,7 +43,7 @@ pub struct Facts {
     pub labeled: usize,
     /// Evaluated images of each class.
     pub classes: Vec<usize>,
-    /// Images that are held out of training, of each run with curves.
+    /// Images that are held out of training, of each run with curves; of none that were not counted.
     pub held_out: Vec<usize>,
 }
 

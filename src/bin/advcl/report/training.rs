@@ -24,16 +24,18 @@ struct TrainingCurve {
 enum CurveAxis {
     /// A loss, by its name.
     Loss(&'static str),
-    /// An accuracy on so many images.
-    Accuracy(usize),
+    /// An accuracy on so many images, where they were counted.
+    Accuracy(Option<usize>),
 }
 
 /// The training curves of the first runs.
 pub fn curves(report: &ReportPage) -> SectionBody {
-    let runs = report.leads.iter().zip(&report.facts.held_out);
-    let runs = runs.take(SIDE_BY_SIDE);
+    let runs = report.leads.iter().take(SIDE_BY_SIDE).enumerate();
     let mut blocks: Vec<_> = runs
-        .map(|(run, held_out)| (run, figures_of(run, *held_out)))
+        .map(|(place, run)| {
+            let held_out = report.facts.held_out.get(place);
+            (run, figures_of(run, held_out.copied()))
+        })
         .collect();
     blocks.retain(|(_, figures)| !figures.is_empty());
     if blocks.is_empty() {
@@ -66,7 +68,7 @@ fn temperature(report: &ReportPage) -> Option<f64> {
 }
 
 /// A plot for each pretraining stage and each finetuning mode, and one of the probe.
-fn figures_of(run: &ReportedRun, held_out: usize) -> Vec<Markup> {
+fn figures_of(run: &ReportedRun, held_out: Option<usize>) -> Vec<Markup> {
     let mut figures = Vec::new();
     let entries = run.recipe.finetune.entries();
     let mode_of = |stage: &TrainingStage| {
@@ -105,7 +107,10 @@ fn figures_of(run: &ReportedRun, held_out: usize) -> Vec<Markup> {
         }
     };
     let probed: Vec<TrainingCurve> = pretrained.iter().map(probed).collect();
-    let title = format!("Nearest neighbours, {held_out} held-out images, 95 % intervals");
+    let title = match held_out {
+        Some(images) => format!("Nearest neighbours, {images} held-out images, 95 % intervals"),
+        None => "Nearest neighbours, held-out images".to_owned(),
+    };
     figures.extend(plot(&title, CurveAxis::Accuracy(held_out), &probed));
     figures
 }
@@ -172,10 +177,10 @@ fn plot(title: &str, measures: CurveAxis, all: &[TrainingCurve]) -> Option<Marku
             x,
             y,
             interval: match measures {
-                CurveAxis::Accuracy(images) => {
+                CurveAxis::Accuracy(Some(images)) => {
                     interval(y, images).map(|ends| (ends.low, ends.high))
                 }
-                CurveAxis::Loss(_) => None,
+                CurveAxis::Accuracy(None) | CurveAxis::Loss(_) => None,
             },
         };
         Series {

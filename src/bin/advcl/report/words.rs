@@ -1,11 +1,13 @@
 //! What the figures say, in sentences, the unpleasant ones too. No row is called the best: which differences exceed the noise is what
 //! tests say.
 
+use advcl::evaluate::measures::Corrupted;
 use maud::{Markup, html};
 
 use super::headline::{HeadlineFigure, HeadlineRow};
 use super::html::{count, percent};
-use super::model::ReportPage;
+use super::measured::mean;
+use super::model::{Measured, ReportPage};
 
 /// Rows that a sentence names, at most.
 const NAMED: usize = 4;
@@ -101,11 +103,12 @@ fn worst_classes(report: &ReportPage) -> Option<String> {
         let worst = &row.by_class.as_ref()?.robust;
         (row.robust.share - worst.worst_accuracy > UNEVEN).then(|| {
             format!(
-                "{} for {} (average {})",
+                "{} for {} (average {}), class {}",
                 percent(worst.worst_accuracy),
                 name(report, row),
-                percent(row.robust.share)
-            ) + &format!(", class {}", worst.worst_class)
+                percent(row.robust.share),
+                worst.worst_class
+            )
         })
     });
     let uneven: Vec<String> = uneven.collect();
@@ -117,20 +120,13 @@ fn worst_classes(report: &ReportPage) -> Option<String> {
     })
 }
 
-fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let values: Vec<f64> = values.collect();
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-}
-
 /// What common corruptions leave, without any attacker.
 fn corruptions(report: &ReportPage) -> Vec<String> {
     let all = report.measured(|m| Some((m.corruptions.first()?.images, &m.corruptions)));
-    let one = |one: &super::model::Measured<&Vec<_>>| {
-        let kinds: &Vec<advcl::evaluate::measures::Corrupted> = one.value;
-        let average = mean(kinds.iter().flat_map(|kind| kind.accuracy))?;
-        let worst = kinds
-            .iter()
-            .min_by(|a, b| a.accuracy[4].total_cmp(&b.accuracy[4]))?;
+    let one = |one: &Measured<&Vec<Corrupted>>| {
+        let kinds = one.value.iter();
+        let average = mean(kinds.clone().flat_map(|kind| kind.accuracy));
+        let worst = kinds.min_by(|a, b| a.accuracy[4].total_cmp(&b.accuracy[4]))?;
         let clean = one.shown.row.outcome.clean_accuracy;
         let kind = worst.kind.replace('_', " ");
         let verdict = match clean - average {
