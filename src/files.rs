@@ -144,7 +144,7 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
     changing(path, || write_here(path, content))
 }
 
-/// As [`write_atomic`], by the rank that calls it, which alone has this file.
+/// Writes a file like [`write_atomic`], but on the rank that calls it, which alone has this file.
 ///
 /// # Errors
 /// [`Error::Io`].

@@ -48,11 +48,8 @@ impl LogitRows {
         if ranks::count() == 1 {
             return self;
         }
-        let classes = ranks::gather_each("classes", self.classes);
-        Self {
-            classes: classes.into_iter().max().unwrap_or(0),
-            values: ranks::gather("logits", &self.values),
-        }
+        let (values, classes) = ranks::gather_rows("logits", &self.values, self.classes);
+        Self { values, classes }
     }
 
     /// Predicted class of each image: that of the largest logit.

@@ -107,7 +107,23 @@ pub fn gather(what: &str, own: &[f32]) -> Vec<f32> {
     all.map(f32::from_bits).collect()
 }
 
-/// As [`gather`], in double precision.
+/// Rows of all ranks, one rank's after the other's, and their width, which a rank without rows cannot tell.
+pub fn gather_rows(what: &str, own: &[f32], width: usize) -> (Vec<f32>, usize) {
+    let widths = gather_each("width", width);
+    (gather(what, own), widths.into_iter().max().unwrap_or(0))
+}
+
+/// Counts of all ranks added up, one by one; every rank has as many.
+pub fn sum_counts(what: &str, own: Vec<usize>) -> Vec<usize> {
+    let add = |sums: Vec<usize>, more: Vec<usize>| {
+        let pairs = sums.into_iter().zip(more);
+        pairs.map(|(sum, more)| sum + more).collect()
+    };
+    let all = gather_each(what, own).into_iter();
+    all.reduce(add).unwrap_or_default()
+}
+
+/// Gathers values in double precision, like [`gather`].
 pub fn gather_f64(what: &str, own: &[f64]) -> Vec<f64> {
     if count() == 1 {
         return own.to_vec();
@@ -260,7 +276,7 @@ pub struct Launched {
 }
 
 impl Launched {
-    /// As told by the environment: Open MPI, MPICH and its kin, or SLURM with one of the two.
+    /// What the environment tells: Open MPI, MPICH and its kin, or SLURM with one of the two.
     pub fn found() -> Option<Self> {
         Self::told_by(|name| std::env::var(name).ok()?.parse().ok())
     }
@@ -339,6 +355,8 @@ mod tests {
         assert_eq!((count(), own(), own_part(5)), (1, 0, 0..5));
         assert_eq!(gather("values", &[1.0, 2.0]), [1.0, 2.0]);
         assert_eq!(gather_each("texts", "a".to_owned()), ["a"]);
+        assert_eq!(gather_rows("rows", &[1.0, 2.0], 2), (vec![1.0, 2.0], 2));
+        assert_eq!(sum_counts("counts", vec![1, 2]), [1, 2]);
         assert_eq!(told("a number", || 3), 3);
         assert!(any("flags", true) && !any("flags", false));
         assert!(require_same("recipe", "a").is_ok());

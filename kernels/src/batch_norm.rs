@@ -41,8 +41,8 @@ pub struct PartSums {
     pub second: Vec<f64>,
 }
 
-/// Function from the sums of a part to those of the whole batch, of which other threads or processes have the rest: joined by
-/// [`joined_moments`] forward and by [`joined_sums`] backward.
+/// Function from the sums of a part to those of the whole batch, of which other threads or processes have the rest: they are put together
+/// by [`join`].
 pub type Join<'a> = &'a dyn Fn(Direction, PartSums) -> PartSums;
 
 /// Pass of a network.
@@ -228,10 +228,8 @@ impl BatchNormState<'_> {
         };
         // The parameters' gradients are the part's; the input's depends on the whole batch.
         let (sums, products) = (&part.first, &part.second);
-        let whole = match join {
-            None => part.clone(),
-            Some(join) => join(Direction::Backward, part.clone()),
-        };
+        let joined = join.map(|join| join(Direction::Backward, part.clone()));
+        let whole = joined.as_ref().unwrap_or(&part);
         let inverse: Vec<f64> = (self.var.iter())
             .map(|&v| 1.0 / (f64::from(v) + epsilon).sqrt())
             .collect();

@@ -126,7 +126,7 @@ impl Adversarial {
         write_atomic(path, &self.content(path, info)?)
     }
 
-    /// As [`Adversarial::save`], by the rank that calls it.
+    /// Saves the examples like [`Adversarial::save`], but on the rank that calls it, whichever that is.
     pub(super) fn save_here(&self, path: &Path, info: &ExamplesInfo) -> Result<()> {
         files::write_here(path, &self.content(path, info)?)
     }

@@ -1,5 +1,7 @@
 //! The one way from a classifier, images and an attack to predictions and accuracies, batch by batch.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -41,37 +43,43 @@ impl<'a> StageProgress<'a> {
         indices: &[usize],
         batch_size: usize,
         context: &mut Context,
-        mut work: impl FnMut(&[usize], &mut Context) -> Result<()>,
+        work: impl FnMut(&[usize], &mut Context) -> Result<()>,
     ) -> Result<()> {
-        for batch in indices.chunks(batch_size) {
-            work(batch, context)?;
-            self.done += batch.len();
-            context.progress(self.name, self.done, self.total, "images")?;
-        }
-        Ok(())
+        self.by_batch_of(indices, (0..indices.len(), 1), batch_size, context, work)
     }
 
-    /// As [`StageProgress::by_batch`], but this rank works on its own part of the batches; the caller brings the results of
-    /// all ranks together. The other ranks are taken to be as far.
+    /// Calls `work` for this rank's own part of the batches alone, and takes the other ranks to be as far; the caller brings the
+    /// results of all ranks together.
     ///
     /// # Errors
-    /// As [`StageProgress::by_batch`].
+    /// Those of [`StageProgress::by_batch`].
     pub fn by_own_batch(
         &mut self,
         indices: &[usize],
         batch_size: usize,
         context: &mut Context,
+        work: impl FnMut(&[usize], &mut Context) -> Result<()>,
+    ) -> Result<()> {
+        let own = ranks::own_batches(indices.len(), batch_size);
+        self.by_batch_of(indices, (own, ranks::count()), batch_size, context, work)
+    }
+
+    /// Calls `work` for the batches of `own`, a part of the indices, while `ranks` work on parts of their own.
+    fn by_batch_of(
+        &mut self,
+        indices: &[usize],
+        (own, ranks): (Range<usize>, usize),
+        batch_size: usize,
+        context: &mut Context,
         mut work: impl FnMut(&[usize], &mut Context) -> Result<()>,
     ) -> Result<()> {
-        let (before, own) = (self.done, ranks::own_batches(indices.len(), batch_size));
-        let mut done = 0;
+        let end = self.done + indices.len();
         for batch in indices[own].chunks(batch_size) {
             work(batch, context)?;
-            done += batch.len() * ranks::count();
-            let done = before + done.min(indices.len());
-            context.progress(self.name, done, self.total, "images")?;
+            self.done = (self.done + batch.len() * ranks).min(end);
+            context.progress(self.name, self.done, self.total, "images")?;
         }
-        self.done = before + indices.len();
+        self.done = end;
         Ok(())
     }
 }

@@ -113,7 +113,7 @@ pub struct Recipe {
     #[serde(default = "one", skip_serializing_if = "is_one")]
     #[schemars(extend("default" = 1))]
     pub shards: usize,
-    /// What BatchNorm's statistics are of where batches have shards: each `shard` for itself, or `global`, the whole batch.
+    /// Images that share BatchNorm's statistics where batches have shards: those of each `shard`, or with `global` all of the batch.
     #[serde(default, skip_serializing_if = "is_default")]
     pub batchnorm: BatchNormOver,
     /// Which images.

@@ -32,7 +32,7 @@ pub fn print_headed(head: &str, colour: Colour, text: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// As [`print_status`], on whichever rank it is.
+/// Prints a status line like [`print_status`], on whichever rank it is.
 pub fn print_for_all(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", shortened(&harmless(line)));
 }

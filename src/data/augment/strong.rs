@@ -94,8 +94,8 @@ impl Strong {
         self.apply_at(0..indices.len(), images, indices, rng)
     }
 
-    /// As [`Strong::apply`], with the same random numbers, but makes only the views at the places `own` of the batch; the other
-    /// rows are zeros.
+    /// Makes the views at the places `own` of the batch alone, the same ones as [`Strong::apply`] by the same random numbers; the
+    /// other rows are zeros.
     pub fn apply_at(
         &self,
         own: Range<usize>,

@@ -36,7 +36,8 @@ impl Weak {
         self.apply_at(0..indices.len(), images, indices, rng)
     }
 
-    /// As [`Strong::apply_at`](super::Strong::apply_at).
+    /// Makes the views at the places `own` of the batch alone, the same ones as [`Weak::apply`] by the same random numbers; the
+    /// other rows are zeros.
     pub fn apply_at(
         &self,
         own: Range<usize>,

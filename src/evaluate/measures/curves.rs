@@ -159,21 +159,17 @@ impl<'a> MeasuredClassifier<'a> {
             let mut stage = StageProgress::new(&name, 2 * count);
             let predicted = evaluator.predict_clean(self.among, &mut stage, context)?;
             let correct = evaluator.correct(self.among, &predicted);
-            let add = |sums: &mut [usize; STEP_COUNTS.len()], left: [usize; STEP_COUNTS.len()]| {
-                sums.iter_mut()
-                    .zip(left)
-                    .for_each(|(sum, left)| *sum += left);
-            };
-            let mut robust = [0; STEP_COUNTS.len()];
+            let mut robust = vec![0; STEP_COUNTS.len()];
             let own = ranks::own_batches(correct.len(), self.batch_size);
             for batch in correct[own].chunks(self.batch_size) {
                 let left = self.ascent(&evaluator, batch, &stage, context)?;
-                add(&mut robust, left);
+                robust
+                    .iter_mut()
+                    .zip(left)
+                    .for_each(|(sum, left)| *sum += left);
                 stage.done += batch.len();
             }
-            let of_ranks = ranks::gather_each("robust images", robust).into_iter();
-            let mut robust = [0; STEP_COUNTS.len()];
-            of_ranks.for_each(|left| add(&mut robust, left));
+            let robust = ranks::sum_counts("robust images", robust);
             context.progress(&name, 2 * count, 2 * count, "images")?;
             let counts = [correct.len()].into_iter().chain(robust);
             let at = [0].into_iter().chain(STEP_COUNTS);

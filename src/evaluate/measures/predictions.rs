@@ -156,10 +156,7 @@ pub fn transfer(
         }
         Ok(())
     })?;
-    let of_ranks = ranks::gather_each("correct images", correct).into_iter();
-    let add =
-        |sums: Vec<usize>, more: Vec<usize>| sums.iter().zip(more).map(|(a, b)| a + b).collect();
-    Ok(of_ranks.reduce(add).unwrap_or_default())
+    Ok(ranks::sum_counts("correct images", correct))
 }
 
 #[cfg(test)]
