@@ -1,7 +1,6 @@
 //! What is trained: an encoder with the heads of pretraining, or with a linear classifier.
 
 use burn::module::Module;
-use burn::nn::Relu;
 use burn::tensor::{Device, Tensor};
 use rand::rngs::ChaCha8Rng;
 
@@ -13,6 +12,10 @@ use crate::tensor::unit_rows;
 
 /// Length of a projection (the paper's, and SimCLR's).
 pub const PROJECTION: usize = 128;
+
+/// Place of a ReLU in a tuple of layers: it has no weights.
+#[derive(Module, Debug)]
+pub struct Relu {}
 
 /// Features – BatchNorm (one for all routes) – ReLU – 128. A tuple, so that its weights are called `head_proj.0`,
 /// `.1`, `.3` as in PyTorch's `Sequential`; the ReLU is computed with the BatchNorm.
@@ -45,7 +48,7 @@ impl Backbone {
             head_proj: Some((
                 Linear::new(features, features, rng, device),
                 BatchNorm::new(features, device),
-                Relu::new(),
+                Relu {},
                 Linear::new(features, PROJECTION, rng, device),
             )),
             fc: clusters
