@@ -68,7 +68,7 @@ snapshots:
 doc:
     cargo doc --no-deps --open
 
-# Check the book, and build it where mdbook is installed
+# Check the book and build it, in target/book
 book: build
     scripts/check_book.sh
 
