@@ -51,9 +51,14 @@ lint:
 deny:
     cargo deny check
 
-# Spelling; needs typos
-typos:
-    typos
+# Spelling, shell scripts, workflows, the Dockerfile
+public:
+    scripts/check_public.sh
+
+# Whether the crates and the Python package can be published
+packages:
+    scripts/check_package.sh
+    scripts/check_wheel.sh
 
 # Golden vectors inside the program
 selftest: build
