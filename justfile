@@ -51,9 +51,9 @@ lint:
 deny:
     cargo deny check
 
-# Spelling, shell scripts, workflows, the Dockerfile
+# Spelling, shell scripts, workflows, the Dockerfile, licences of dependencies
 public:
-    scripts/check_public.sh
+    scripts/check_public.sh --dependencies
 
 # Whether the crates and the Python package can be published
 packages:
