@@ -51,9 +51,14 @@ lint:
 deny:
     cargo deny check
 
-# Spelling; needs typos
-typos:
-    typos
+# Spelling, shell scripts, workflows, the Dockerfile, licences of dependencies
+public:
+    scripts/check_public.sh --dependencies
+
+# Whether the crates and the Python package can be published
+packages:
+    scripts/check_package.sh
+    scripts/check_wheel.sh
 
 # Golden vectors inside the program
 selftest: build
@@ -68,7 +73,7 @@ snapshots:
 doc:
     cargo doc --no-deps --open
 
-# Check the book, and build it where mdbook is installed
+# Check the book and build it, in target/book
 book: build
     scripts/check_book.sh
 

@@ -17,6 +17,7 @@ while [ $# -gt 0 ]; do
         *) break ;;
     esac
 done
+# shellcheck disable=SC2046 # names of targets, without blanks
 [ $# -gt 0 ] || set -- $(ls corpus)
 host="$(rustc -vV | sed -n 's/^host: //p')"
 

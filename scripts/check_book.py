@@ -1,17 +1,20 @@
 """Checks the book's pages: links, included code, formulas, and `advcl …` command lines; the last in README.md and CONTRIBUTING.md too.
 
-    ADVCL=PROGRAM python3 scripts/check_book.py
+    ADVCL=PROGRAM python3 scripts/check_book.py [BUILT]
 
 A command line is checked against `--help` of its subcommand: the subcommand and each option must be there. A key of `--set` must be one of
-`advcl recipe keys`. Nothing else is carried out. Needs Python alone. Called by scripts/check_book.sh.
+`advcl recipe keys`. Nothing else is carried out. With BUILT, the folder that mdbook filled, its pages are checked instead: whatever they link
+to inside the folder must be there, headings too. Needs Python alone. Called by scripts/check_book.sh.
 """
 import functools
+import html.parser
 import os
 import pathlib
 import re
 import shlex
 import subprocess
 import sys
+import urllib.parse
 
 root = pathlib.Path(__file__).resolve().parent.parent
 source = root / "docs" / "book" / "src"
@@ -143,6 +146,48 @@ def check_command(page, line):
                 fault(page, f"no key {key.strip()}: {line}")
 
 
+class Page(html.parser.HTMLParser):
+    """What a built page links to, and what can be linked to in it."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.names = [], set()
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attributes):
+        for name, value in attributes:
+            if name in ("href", "src") and value and tag != "base":
+                self.links.append(value)
+            elif name == "id" or name == "name" and tag == "a":
+                self.names.add(value)
+
+
+def check_built(folder):
+    built = {path.resolve(): Page(path) for path in sorted(folder.rglob("*.html"))}
+    missing = [page.relative_to(source) for page in source.rglob("*.md") if page.name != "SUMMARY.md"
+               and (folder / page.relative_to(source)).with_suffix(".html").resolve() not in built]
+    faults.extend(f"{name}: not in the built book" for name in missing)
+    links = 0
+    for path, page in built.items():
+        for link in page.links:
+            if re.match(r"[a-z]+:|//", link):
+                continue
+            links += 1
+            name, _, heading = urllib.parse.unquote(link).partition("#")
+            linked = (path.parent / name).resolve() if name else path
+            if not linked.is_file():
+                fault(path, f"no file {link}")
+            elif heading and linked in built and heading not in built[linked].names:
+                fault(path, f"no heading {link}")
+    return f"{len(built)} built pages, {links} links"
+
+
+if sys.argv[1:]:
+    said = check_built(pathlib.Path(sys.argv[1]).resolve())
+    if faults:
+        sys.exit("\n".join(faults))
+    print(f"ok: {said}")
+    sys.exit()
 pages = sorted(source.rglob("*.md"))
 summary = (source / "SUMMARY.md").read_text()
 listed = {(source / name).resolve() for name in re.findall(r"\]\(([^)]+\.md)\)", summary)}

@@ -89,5 +89,5 @@ enter_work_folder() {
     if [ -d /dev/shm ] && [ -w /dev/shm ]; then work="$(mktemp -d /dev/shm/advcl-XXXXXX)"; else work="$(mktemp -d)"; fi
     trap 'rm -rf "$work"' EXIT
     cp "$advcl" "$work/advcl"
-    cd "$work"
+    cd "$work" || exit
 }

@@ -21,6 +21,8 @@ Made by `docs/book/make_keys.sh` from `advcl recipe keys`. Do not edit it by han
 quotes: `"8/255"`. Names with a plus sign are quoted, as in `[pretrain."dynacl++"]`.
 HEAD
     "$advcl" recipe keys | awk '
+        # A long name may break after a dot, which Markdown has no code for.
+        function code(name) { gsub(/\./, ".<wbr>", name); return "<code>" name "</code>" }
         function cell(text) { gsub(/\|/, "\\|", text); gsub(/</, "\\&lt;", text); return text }
         /^[^ ]/ {
             colon = index($0, ": ")
@@ -43,7 +45,7 @@ HEAD
                 printf "| key | type | default | meaning |\n|---|---|---|---|\n"
                 last = section
             }
-            printf "| `%s` | %s | %s | %s |\n", key, cell(type), state, cell($0)
+            printf "| %s | %s | %s | %s |\n", code(key), cell(type), state, cell($0)
         }'
 }
 
