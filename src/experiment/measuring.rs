@@ -98,6 +98,13 @@ impl Experiment {
             Measure::Radius => all.radius = subject.radius(context)?,
             Measure::Steps => all.steps = subject.steps(context)?,
             Measure::Corruptions => all.corruptions = subject.corruptions(context)?,
+            Measure::Patch => {
+                all.patch = Some(subject.patch(&self.recipe.evaluate.patch, context)?);
+            }
+            Measure::Smoothing => {
+                let settings = &self.recipe.evaluate.smoothing;
+                all.smoothing = Some(subject.smoothing(settings, context)?);
+            }
             Measure::Confusion => {
                 let [clean, attacked] = both(context)?;
                 all.set_confusion(clean.confusion(), attacked.confusion());
