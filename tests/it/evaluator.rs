@@ -14,7 +14,7 @@ use advcl::evaluate::{Accuracy, Attacked, Evaluator, SuiteRun};
 use advcl::nn::{Classifier, Mode, Precision};
 use advcl::probe::Known;
 use advcl::session::Context;
-use advcl::smoothing::Smoothing;
+use advcl::smoothing::{Certificate, Smoothing};
 use advcl::tensor::{to_tensor, to_vec};
 
 use crate::{classifier, device, images};
@@ -69,16 +69,16 @@ fn ball(norm: Norm) -> Ball {
 
 fn patch() -> Patch {
     Patch {
-        size: 0.2,
+        size: 0.7,
         places: 2,
-        steps: 4,
+        steps: 6,
         ..Patch::default()
     }
 }
 
 fn smoothing() -> Smoothing {
     Smoothing {
-        sigma: "0.1".parse().expect("a distance"),
+        sigma: "2".parse().expect("a distance"),
         samples: 30,
         selection: 10,
         ..Smoothing::default()
@@ -228,8 +228,8 @@ fn no_figure_depends_on_the_batch_size_or_on_the_order_of_the_images() {
             "{patch:?}"
         );
         let certified = whole.measures.smoothing.as_ref().expect("measured");
-        let abstained = certified.abstained;
-        assert!(0 < abstained && abstained < COUNT, "{certified:?}");
+        let some = |one: &Certificate| 0 < one.hits && one.hits < 30;
+        assert!(certified.certificates.iter().any(some), "{certified:?}");
         for (among, batch_size) in [(&all, 7), (&other, 13)] {
             let found = figures(&classifier, &split, (among, batch_size), ball);
             assert!(

@@ -171,6 +171,12 @@ fn what_changed_is_measured_anew_and_the_rest_is_not() {
     let louder = measure(&format!("--measure patch,smoothing {set}"));
     assert_eq!(louder.patch, both.patch);
     assert_ne!(louder.smoothing, both.smoothing);
+    // What was measured before is shown again, in the place of what was measured since.
+    let again = measure("--measure patch");
+    assert_eq!(
+        (again.patch, &again.smoothing),
+        (both.patch, &louder.smoothing)
+    );
     // Fewer images: the curve of more stays, with its own number of images.
     let fewer = advcl(
         path,
