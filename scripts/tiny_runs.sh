@@ -53,6 +53,8 @@ plan = { epochs = 2, lr = 0.1, $plan }
 split = "test"
 batch_size = 10
 steps = 2
+smoothing = { samples = 20, selection = 5 }
+patch = { places = 2, steps = 3 }
 RECIPE
 }
 

@@ -53,6 +53,7 @@
 //! | [`pretrain`] | one file for each method; [`METHODS`](pretrain::METHODS) lists them |
 //! | [`finetune`], [`criterion`] | from encoder to classifier: [`MODES`](finetune::MODES), and the losses of classifiers |
 //! | [`attack`] | the threat model [`Ball`](attack::Ball), [`Pgd`](attack::Pgd) on any closure, AutoAttack |
+//! | [`smoothing`] | randomised smoothing: certified accuracy by [`Smoothing`](smoothing::Smoothing) |
 //! | [`evaluate`] | clean and robust accuracy, soundness checks, further measures, adversarial examples that anyone can check |
 //! | [`compare`] | a recipe over several seeds, with tests of the differences |
 //! | [`run`], [`import`] | the run folder and the [`Model`] file; weights of PyTorch as such a file |
@@ -135,6 +136,7 @@ pub mod run;
 #[doc(hidden)] // for the program
 pub mod selftest;
 pub mod session;
+pub mod smoothing;
 mod tables;
 pub mod tensor;
 pub mod train;

@@ -49,12 +49,24 @@ impl Experiment {
         let evaluand = self.subject(cell)?;
         let path = self.layout().measures(&cell.stage());
         let mut results: Results<KeptMeasure> = Results::load(&path)?;
-        let mut missing = Vec::new();
-        for &measure in wanted {
+        let (mut missing, mut moved) = (Vec::new(), false);
+        for &measure in wanted.iter().filter(|one| **one != Measure::Transfer) {
             let text = self.measure_text(&evaluand, measure)?;
-            if measure != Measure::Transfer && results.get(&text).is_none() {
+            let Some(kept) = results.get(&text).cloned() else {
                 missing.push((measure, text));
+                continue;
+            };
+            // Of several settings the newest is shown: that is to be the one that is asked for.
+            let alike = results
+                .iter()
+                .filter(|one| one.value.measure == measure.name());
+            if alike.last().is_some_and(|newest| newest.depends_on != text) {
+                results.put(&text, kept);
+                moved = true;
             }
+        }
+        if moved {
+            results.store(&path)?;
         }
         if missing.is_empty() {
             return Ok(());
@@ -98,6 +110,13 @@ impl Experiment {
             Measure::Radius => all.radius = subject.radius(context)?,
             Measure::Steps => all.steps = subject.steps(context)?,
             Measure::Corruptions => all.corruptions = subject.corruptions(context)?,
+            Measure::Patch => {
+                all.patch = Some(subject.patch(&self.recipe.evaluate.patch, context)?);
+            }
+            Measure::Smoothing => {
+                let settings = &self.recipe.evaluate.smoothing;
+                all.smoothing = Some(subject.smoothing(settings, context)?);
+            }
             Measure::Confusion => {
                 let [clean, attacked] = both(context)?;
                 all.set_confusion(clean.confusion(), attacked.confusion());

@@ -90,6 +90,15 @@ impl Recipe {
         if let Some(limit) = self.evaluate.measure_limit {
             check.at_least_one("evaluate.measure_limit", limit)?;
         }
+        let checked = [
+            ("smoothing", self.evaluate.smoothing.check()),
+            ("patch", self.evaluate.patch.check()),
+        ];
+        for (table, checked) in checked {
+            if let Err((key, problem)) = checked {
+                return check.within("evaluate", table).refuse(key, problem, "");
+            }
+        }
         let Some(compare) = &self.compare else {
             return Ok(());
         };

@@ -41,7 +41,13 @@ pub enum Artifact<'a> {
 }
 
 /// Keys that a measure depends on only where it says so.
-pub const FOR_SOME_MEASURES: [&str; 3] = ["threat", "evaluate.steps", "evaluate.step_size"];
+pub const FOR_SOME_MEASURES: [&str; 5] = [
+    "threat",
+    "evaluate.steps",
+    "evaluate.step_size",
+    "evaluate.smoothing",
+    "evaluate.patch",
+];
 
 /// Dependencies of what a result was computed from, with the names of the tables that they become.
 pub type Upstream<'a> = &'a [(&'a str, &'a Table)];
@@ -253,12 +259,14 @@ fn pick(whole: &Table, artifact: Artifact, facts: Facts) -> Table {
                     "batchnorm",
                 ],
             );
-            let more: &[&str] = match artifact {
-                Artifact::Suite => &["steps", "step_size", "measure_limit"],
-                Artifact::Measure(_) => &["attack", "attack_limit"],
-                _ => &["attack", "attack_limit", "measure_limit"],
+            const OF_MEASURES: &[&str] = &["measure_limit", "smoothing", "patch"];
+            const OF_SUITES: &[&str] = &["attack", "attack_limit"];
+            let more = match artifact {
+                Artifact::Suite => [&["steps", "step_size"], OF_MEASURES],
+                Artifact::Measure(_) => [OF_SUITES, &[]],
+                _ => [OF_SUITES, OF_MEASURES],
             };
-            let names = NEVER_OF_EVALUATE.iter().chain(more);
+            let names = NEVER_OF_EVALUATE.iter().chain(more.into_iter().flatten());
             names.for_each(|name| remove(&mut picked, "evaluate", name));
         }
     }

@@ -44,6 +44,8 @@ pub fn full() -> Recipe {
             "evaluate.attack = 'autoattack'",
             "evaluate.attack_limit = 10",
             "evaluate.measure_limit = 10",
+            "evaluate.smoothing = { sigma = 0.5, samples = 200, selection = 10, alpha = 0.01 }",
+            "evaluate.patch = { size = 0.1, places = 2, steps = 5, step_size = 0.2 }",
             "evaluate.step_size = 0.01",
             "evaluate.soundness = false",
             "finetune.standard-full = { plan = { epochs = 1, batch_size = 50, lr = 0.1, momentum = 0.9, weight_decay = 0.0, schedule.cosine = {} } }",
@@ -201,6 +203,14 @@ fn chain(recipe: &Recipe, prints: &Fingerprints) -> BTreeMap<&'static str, Strin
     let suite = of(Artifact::Suite, &[(CLASSIFIER, &slf)]);
     let curve = of(Artifact::Measure(&["threat"]), &[(CLASSIFIER, &slf)]);
     let corruptions = of(Artifact::Measure(&[]), &[(CLASSIFIER, &slf)]);
+    let patch = of(
+        Artifact::Measure(&["evaluate.patch"]),
+        &[(CLASSIFIER, &slf)],
+    );
+    let smoothing = of(
+        Artifact::Measure(&["evaluate.smoothing"]),
+        &[(CLASSIFIER, &slf)],
+    );
     [
         ("SimCLR", simclr),
         ("labels", labels),
@@ -214,6 +224,8 @@ fn chain(recipe: &Recipe, prints: &Fingerprints) -> BTreeMap<&'static str, Strin
         ("suite", suite),
         ("curve", curve),
         ("corruptions", corruptions),
+        ("patch", patch),
+        ("smoothing", smoothing),
     ]
     .into_iter()
     .map(|(name, table)| (name, to_text(&table)))
@@ -269,7 +281,12 @@ fn a_change_makes_stale_what_depends_on_it_and_nothing_else() {
         ("finetune.slf.solver = 'lbfgs'", &finetuned),
         ("finetune.slf.class_weights = 'balanced'", &finetuned),
         ("evaluate.steps = 4", &attacks[2..]),
-        ("evaluate.measure_limit = 9", &["curve", "corruptions"]),
+        (
+            "evaluate.measure_limit = 9",
+            &["curve", "corruptions", "patch", "smoothing"],
+        ),
+        ("evaluate.patch.places = 2", &["patch"]),
+        ("evaluate.smoothing.samples = 50", &["smoothing"]),
         ("evaluate.attack = 'fgsm'", &["suite"]),
         ("evaluate.attack_limit = 9", &["suite"]),
         ("evaluate.soundness = false", &[]),
@@ -287,7 +304,7 @@ fn a_change_makes_stale_what_depends_on_it_and_nothing_else() {
         change(&mut prints);
         stale(chain(&recipe("smoke", &[]), &prints))
     };
-    let figures = [&attacks[..], &["corruptions"]].concat();
+    let figures = [&attacks[..], &["corruptions", "patch", "smoothing"]].concat();
     let labeled = [&finetuned[..], &below_at].concat();
     for (found, expected) in [
         (

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::attack::{Ball, Norm, Suite};
+use crate::attack::{Ball, Norm, Patch, Suite};
 use crate::cluster::ClusterSettings;
 use crate::data::{self, Channels, Damaged, Fit, Interpolation, Reading, Size};
 use crate::error::{Error, Result, nearest};
@@ -21,6 +21,7 @@ use crate::nn::{BatchNormOver, EncoderConfig, Precision, Sharding};
 use crate::pixels::Pixels;
 use crate::pretrain::Pretrain;
 use crate::probe::ProbeSettings;
+use crate::smoothing::Smoothing;
 use crate::train::Plan;
 
 pub use crate::tables::{Entry, Tables};
@@ -291,6 +292,12 @@ pub struct Evaluate {
     /// is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measure_limit: Option<usize>,
+    /// Certified accuracy by randomised smoothing, which `--measure smoothing` asks for.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub smoothing: Smoothing,
+    /// The adversarial patch of `--measure patch`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub patch: Patch,
     /// Whether it is checked that the figures can be believed. They are the same without.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     #[schemars(extend("default" = true))]
@@ -643,6 +650,22 @@ mod tests {
             (
                 "pretrain.adversarial-training.plan.batch_size = 1",
                 "pretrain.adversarial-training.plan.batch_size: expected 2 or more",
+            ),
+            (
+                "evaluate.smoothing.samples = 5",
+                "evaluate.smoothing.samples: expected 10 to 1000000, found 5",
+            ),
+            (
+                "evaluate.smoothing.alpha = nan",
+                "evaluate.smoothing.alpha: expected more than 0, at most 0.5, found NaN",
+            ),
+            (
+                "evaluate.patch.size = 1.5",
+                "evaluate.patch.size: expected more than 0, at most 1, found 1.5",
+            ),
+            (
+                "evaluate.patch.step_size = 0",
+                "evaluate.patch.step_size: expected more than 0",
             ),
             (
                 "cluster.iterations = 0",

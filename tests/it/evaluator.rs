@@ -3,8 +3,8 @@
 use std::sync::atomic::AtomicBool;
 
 use advcl::attack::{
-    self, Apgd, Attack, AttackKind, Attacker, Ball, Norm, Options, PerImage, RestartedPgd, Square,
-    Suite, TargetedApgd,
+    self, Apgd, Attack, AttackKind, Attacker, Ball, Norm, Options, Patch, PerImage, RestartedPgd,
+    Square, Suite, TargetedApgd,
 };
 use advcl::data::Split;
 use advcl::evaluate::adversarial::{Adversarial, verify};
@@ -14,6 +14,7 @@ use advcl::evaluate::{Accuracy, Attacked, Evaluator, SuiteRun};
 use advcl::nn::{Classifier, Mode, Precision};
 use advcl::probe::Known;
 use advcl::session::Context;
+use advcl::smoothing::{Certificate, Smoothing};
 use advcl::tensor::{to_tensor, to_vec};
 
 use crate::{classifier, device, images};
@@ -64,6 +65,24 @@ fn ball(norm: Norm) -> Ball {
         Norm::L2 => 2.5,
     };
     Ball { norm, radius }
+}
+
+fn patch() -> Patch {
+    Patch {
+        size: 0.7,
+        places: 2,
+        steps: 6,
+        ..Patch::default()
+    }
+}
+
+fn smoothing() -> Smoothing {
+    Smoothing {
+        sigma: "2".parse().expect("a distance"),
+        samples: 30,
+        selection: 10,
+        ..Smoothing::default()
+    }
 }
 
 /// Everything that an evaluation computes, with times left out.
@@ -149,6 +168,8 @@ fn figures(
         radius: own.radius(context).expect("curves"),
         steps: own.steps(context).expect("a curve"),
         corruptions: own.corruptions(context).expect("corruptions"),
+        patch: Some(own.patch(&patch(), context).expect("a patch")),
+        smoothing: Some(own.smoothing(&smoothing(), context).expect("certificates")),
         neighbours: Some(Predictions::compare_neighbours(&clean, &moved, &known)),
         ..Measures::default()
     };
@@ -201,6 +222,14 @@ fn no_figure_depends_on_the_batch_size_or_on_the_order_of_the_images() {
         assert_eq!(whole.attacked.pgd.as_ref(), Some(total), "{case}");
         assert_eq!(whole.valid, whole.examples.indices.len(), "{case}");
         assert!(whole.valid > 0, "{case}");
+        let patch = whole.measures.patch.expect("measured");
+        assert!(
+            0.0 < patch.robust.share && patch.robust.share < patch.clean.share,
+            "{patch:?}"
+        );
+        let certified = whole.measures.smoothing.as_ref().expect("measured");
+        let some = |one: &Certificate| 0 < one.hits && one.hits < 30;
+        assert!(certified.certificates.iter().any(some), "{certified:?}");
         for (among, batch_size) in [(&all, 7), (&other, 13)] {
             let found = figures(&classifier, &split, (among, batch_size), ball);
             assert!(

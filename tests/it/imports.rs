@@ -24,7 +24,7 @@ const LAYERS: [&str; 19] = [
     "check",
     "train",
     "session",
-    "attack cluster logistic view tables",
+    "attack cluster logistic smoothing view tables",
     "data logits loss nn weights",
     "tensor interval files",
     "ranks",

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use advcl::data::corrupt::KINDS;
-use advcl::evaluate::measures::{Measures, Transfer};
+use advcl::evaluate::measures::{Measures, Point, Transfer};
 use advcl::weights;
 use serde_json::Value;
 
@@ -35,7 +35,7 @@ fn all_is_measured_kept_and_consistent() {
     let mut transcript = Transcript::new(path);
     transcript.add_without_numbers(&answer);
     let before = contents(&path.join("run"));
-    assert_eq!(record(path).len(), 6);
+    assert_eq!(record(path).len(), 8);
     let answer = advcl(path, "evaluate run --json").expect(0).json();
     let found = measures(&answer["outcomes"][1]["measures"]);
     assert_eq!(found.images, 10);
@@ -48,9 +48,7 @@ fn all_is_measured_kept_and_consistent() {
         assert_eq!((first.at, first.accuracy), (0.0, clean));
         assert!((last.at - farthest).abs() < 1e-9, "{curve:?}");
         assert!(curve.points.is_sorted_by(|a, b| a.at < b.at), "{curve:?}");
-        let falls = |points: &[advcl::evaluate::measures::Point]| {
-            points.is_sorted_by(|a, b| a.accuracy >= b.accuracy)
-        };
+        let falls = |points: &[Point]| points.is_sorted_by(|a, b| a.accuracy >= b.accuracy);
         assert!(falls(&curve.points) && falls(&found.steps), "{found:?}");
     }
     let steps: Vec<f64> = found.steps.iter().map(|point| point.at).collect();
@@ -64,6 +62,21 @@ fn all_is_measured_kept_and_consistent() {
         shares.clone().any(|share| share != clean),
         "corruptions change nothing"
     );
+
+    // A patch of √(0.05 · 784) pixels breaks some; what is certified is what the counts certify.
+    let patch = found.patch.expect("measured");
+    assert_eq!((patch.side, patch.places, patch.steps), (6, 2, 3));
+    assert_eq!((patch.clean.share, patch.clean.images), (clean, 10));
+    assert!(patch.robust.share <= clean, "{patch:?}");
+    let certified = found.smoothing.as_ref().expect("measured");
+    assert_eq!(certified.certificates.len(), 10);
+    for one in &certified.certificates {
+        assert_eq!(one.votes.iter().map(|vote| vote.1).sum::<usize>(), 5);
+        assert_eq!(one.radius, certified.settings.radius(one.hits));
+    }
+    let fall = |a: &Point, b: &Point| a.at < b.at && a.accuracy >= b.accuracy;
+    assert!(certified.points.is_sorted_by(fall), "{certified:?}");
+    assert!(certified.points.len() > 1, "{certified:?}");
 
     // Matrices and bins hold every image once, and agree on what is right.
     let calibration = found.calibration.as_ref().expect("measured");
@@ -146,6 +159,24 @@ fn what_changed_is_measured_anew_and_the_rest_is_not() {
     let other = measure("--measure radius --set evaluate.steps=3");
     assert_eq!((&other.steps, &other.radius), (&more.steps, &more.radius));
     assert!(other.confusion.classes() == 0, "{other:?}");
+    // Their own keys are part of the patch and of smoothing.
+    let both = measure("--measure patch,smoothing");
+    let places = measure("--measure patch,smoothing --set evaluate.patch.places=1");
+    assert_eq!(
+        (&places.smoothing, &places.radius),
+        (&both.smoothing, &more.radius)
+    );
+    assert_eq!(places.patch.map(|patch| patch.places), Some(1));
+    let set = "--set evaluate.smoothing.sigma=0.5 --set evaluate.batch_size=7";
+    let louder = measure(&format!("--measure patch,smoothing {set}"));
+    assert_eq!(louder.patch, both.patch);
+    assert_ne!(louder.smoothing, both.smoothing);
+    // What was measured before is shown again, in the place of what was measured since.
+    let again = measure("--measure patch");
+    assert_eq!(
+        (again.patch, &again.smoothing),
+        (both.patch, &louder.smoothing)
+    );
     // Fewer images: the curve of more stays, with its own number of images.
     let fewer = advcl(
         path,
@@ -203,7 +234,14 @@ fn what_cannot_be_measured_is_refused() {
         .map(|(key, text)| (key.as_str(), text.clone()))
         .collect();
     weights::save(&model, &tensors, &metadata).expect("a file");
-    for measure in ["radius", "steps", "corruptions", "confusion"] {
+    for measure in [
+        "radius",
+        "steps",
+        "corruptions",
+        "patch",
+        "smoothing",
+        "confusion",
+    ] {
         transcript.run(&format!("{ROW} --measure {measure}"), 1);
     }
     transcript.check("impossible_measures");
@@ -235,7 +273,7 @@ fn an_interrupted_measurement_goes_on_where_it_was() {
         "{stopped}"
     );
     let part = record(path);
-    assert!((1..6).contains(&part.len()), "{part:?}");
+    assert!((1..8).contains(&part.len()), "{part:?}");
     ended(start(path, args, "run", &[])).expect(0);
     assert!(
         record(path) == whole,

@@ -53,6 +53,8 @@ split = "test"
 batch_size = 20
 steps = 2
 step_size = "0.05"
+smoothing = { samples = 20, selection = 5 }
+patch = { places = 2, steps = 3 }
 "#;
 
 /// What is added to [`TINY`] for the supervised reference.

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use advcl::evaluate::measures::Confusion;
 use advcl::evaluate::measures::{
-    Bin, Calibration, Corrupted, Curve, MEASURES, Measures, Neighbours, Point,
+    Bin, Calibration, Certified, Corrupted, Curve, MEASURES, Measures, Neighbours, Patched, Point,
 };
 use advcl::evaluate::soundness::{CheckName, Finding, Soundness, Verdict};
+use advcl::smoothing::{Certificate, Smoothing};
 use serde_json::{Value, json};
 
 use crate::page::check_page;
@@ -100,6 +101,8 @@ fn measures() -> Measures {
         ],
         steps: vec![point(1.0, 10), point(100.0, 6)],
         corruptions: vec![kind("gaussian_noise"), kind("jpeg_compression")],
+        patch: Some(Patched::new((6, 4, 20), [16, 3], 20)),
+        smoothing: Some(certified()),
         neighbours: Some(Neighbours::new(20, 14, 4, 20)),
         calibration: Some(calibration()),
         calibration_attacked: Some(calibration()),
@@ -107,6 +110,26 @@ fn measures() -> Measures {
     };
     measures.set_confusion(confusion.clone(), confusion);
     measures
+}
+
+/// Certificates of 20 images, made up: 12 with the largest radius, 5 with a small one, of 3 none.
+fn certified() -> Certified {
+    let settings = Smoothing::default();
+    let certificate = |image: usize| {
+        let hits = match image {
+            0..12 => settings.samples,
+            12..17 => 800,
+            _ => 400,
+        };
+        Certificate {
+            image,
+            votes: vec![(0, settings.selection)],
+            class: 0,
+            hits,
+            radius: settings.radius(hits),
+        }
+    };
+    Certified::new(&settings, (0..20).map(certificate).collect(), &[0; 20])
 }
 
 #[test]
@@ -131,6 +154,8 @@ fn a_page_has_everything_that_was_measured() {
         "surface",
         "classes",
         "corruptions",
+        "patch",
+        "certified",
         "calibration",
         "transfer",
         "training",

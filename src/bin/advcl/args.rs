@@ -437,7 +437,7 @@ pub struct Evaluate {
     pub limit: Option<usize>,
     #[command(flatten)]
     pub threat: ThreatArgs,
-    /// Measure more: all, or a list of radius, steps, corruptions, confusion, features, calibration, transfer
+    /// Measure more: all, or a list of radius, steps, corruptions, patch, smoothing, confusion, features, calibration, transfer
     #[arg(long, value_name = "WHAT")]
     pub measure: Option<String>,
     /// Measure on so many images at most; the same as --set 'evaluate.measure_limit = N' [default: 500]

@@ -2,6 +2,7 @@
 
 use advcl::evaluate::measures::{Measures, Point, Transfer};
 use advcl::experiment::Summary;
+use advcl::interval::Interval;
 
 use crate::format::{NONE, Table, brief_share, interval, percent, range, row_title, share};
 
@@ -29,8 +30,8 @@ pub fn tables(summary: &Summary) -> Vec<String> {
 fn parts(measures: &Measures, classes: &[String]) -> Vec<MeasureTable> {
     let mut parts = Vec::new();
     let of_curve = |points: &[Point]| points.first().map_or(0, |point| point.images);
+    let radius = |at: f64| format!("{at:.4}");
     for curve in &measures.radius {
-        let radius = |at: f64| format!("{at:.4}");
         let title = format!("accuracy against radius, {}", curve.norm);
         let table = points(("radius", radius), &curve.points);
         parts.push((title, of_curve(&curve.points), table));
@@ -43,6 +44,27 @@ fn parts(measures: &Measures, classes: &[String]) -> Vec<MeasureTable> {
     if let Some(first) = measures.corruptions.first() {
         let title = "accuracy in % under common corruptions, by severity".to_owned();
         parts.push((title, first.images, corruptions(measures)));
+    }
+    if let Some(patch) = &measures.patch {
+        let (side, places, steps) = (patch.side, patch.places, patch.steps);
+        let title = format!(
+            "accuracy under an adversarial patch of {side} × {side} pixels, at {places} places, {steps} steps each"
+        );
+        let of = |part: &Interval| {
+            let hits = (part.share * part.images as f64).round() as usize;
+            share(hits, part.images)
+        };
+        let table = clean_and_attacked(of(&patch.clean), of(&patch.robust));
+        parts.push((title, patch.clean.images, table));
+    }
+    if let Some(certified) = &measures.smoothing {
+        let (settings, abstained) = (&certified.settings, certified.abstained);
+        let title = format!(
+            "certified accuracy against radius, L2, of the classifier smoothed by noise of {}: {} samples, alpha {}, {abstained} images abstained from",
+            settings.sigma, settings.samples, settings.alpha
+        );
+        let table = points(("radius", radius), &certified.points);
+        parts.push((title, certified.certificates.len(), table));
     }
     let both = [&measures.confusion, &measures.confusion_attacked];
     if both.iter().all(|confusion| confusion.classes() > 0) {

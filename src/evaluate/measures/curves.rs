@@ -83,7 +83,7 @@ impl<'a> MeasuredClassifier<'a> {
     }
 
     /// Calls `work` with the classifier's evaluator.
-    fn evaluate<T>(&self, work: impl FnOnce(Evaluator) -> T) -> T {
+    pub(super) fn evaluate<T>(&self, work: impl FnOnce(Evaluator) -> T) -> T {
         work(Evaluator {
             name: &self.name,
             logits: &|x| self.logits(x),

@@ -1,17 +1,21 @@
-//! Measures of a classifier beside its accuracy: curves, corruptions, confusion, calibration, features, transfer. Every
-//! share has its number of images and its 95 % Wilson interval.
+//! Measures of a classifier beside its accuracy: curves, corruptions, an adversarial patch, certified accuracy, confusion,
+//! calibration, features, transfer. Every share has its number of images and its 95 % Wilson interval.
 
 mod confusion;
 mod curves;
+mod patch;
 mod predictions;
 mod results;
+mod smoothing;
 
 use crate::error::{Error, Result, nearest};
 
 pub use confusion::Confusion;
 pub use curves::{MeasuredClassifier, radii};
 pub use predictions::{NEIGHBOURS, Predictions, REFERENCES, transfer};
-pub use results::{Bin, Calibration, Corrupted, Curve, Measures, Neighbours, Point, Transfer};
+pub use results::{
+    Bin, Calibration, Certified, Corrupted, Curve, Measures, Neighbours, Patched, Point, Transfer,
+};
 
 /// Measure beside clean and robust accuracy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +26,10 @@ pub enum Measure {
     Steps,
     /// Accuracy on corrupted images.
     Corruptions,
+    /// Accuracy under an adversarial patch.
+    Patch,
+    /// Certified accuracy by randomised smoothing.
+    Smoothing,
     /// Confusion matrix, clean and under attack.
     Confusion,
     /// Nearest-neighbour accuracy of clean and of attacked features.
@@ -33,10 +41,12 @@ pub enum Measure {
 }
 
 /// Every measure with its name.
-pub const MEASURES: [(&str, Measure); 7] = [
+pub const MEASURES: [(&str, Measure); 9] = [
     ("radius", Measure::Radius),
     ("steps", Measure::Steps),
     ("corruptions", Measure::Corruptions),
+    ("patch", Measure::Patch),
+    ("smoothing", Measure::Smoothing),
     ("confusion", Measure::Confusion),
     ("features", Measure::Features),
     ("calibration", Measure::Calibration),
@@ -81,6 +91,8 @@ impl Measure {
     pub fn keys(self) -> &'static [&'static str] {
         match self {
             Self::Corruptions => &[],
+            Self::Patch => &["evaluate.patch"],
+            Self::Smoothing => &["evaluate.smoothing"],
             Self::Radius | Self::Steps => &["threat"],
             Self::Confusion | Self::Features | Self::Calibration | Self::Transfer => {
                 &["threat", "evaluate.steps", "evaluate.step_size"]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Confusion, Measure};
 use crate::attack::Norm;
 use crate::interval::Interval;
+use crate::smoothing::{Certificate, Smoothing};
 
 /// Upper end of an interval that is not known, in files of earlier versions.
 fn one<const N: usize>() -> [f64; N] {
@@ -94,6 +95,73 @@ impl Corrupted {
             accuracy: counted.map(|severity| severity.share),
             low: counted.map(|severity| severity.low),
             high: counted.map(|severity| severity.high),
+        }
+    }
+}
+
+/// Accuracy under an adversarial patch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Patched {
+    /// Side of the square, in pixels.
+    pub side: usize,
+    /// Random places that were tried in each image.
+    pub places: usize,
+    /// Gradient steps at each place.
+    pub steps: usize,
+    /// Accuracy on clean images.
+    pub clean: Interval,
+    /// Share of the images that are classified correctly, clean and with every patch that was tried.
+    pub robust: Interval,
+}
+
+impl Patched {
+    /// Accuracies of `clean` and `robust` out of `images` under so many steps at so many places of a square.
+    pub fn new(
+        (side, places, steps): (usize, usize, usize),
+        [clean, robust]: [usize; 2],
+        images: usize,
+    ) -> Self {
+        Self {
+            side,
+            places,
+            steps,
+            clean: counted(clean, images),
+            robust: counted(robust, images),
+        }
+    }
+}
+
+/// Certified accuracy in L2 by randomised smoothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Certified {
+    /// Noise, samples and confidence.
+    pub settings: Smoothing,
+    /// Images for which the smoothed classifier abstains, so that they count as wrong.
+    pub abstained: usize,
+    /// Certified accuracy by rising radius in pixels, from 0: the share of the images that the smoothed classifier classifies
+    /// correctly and whose certified radius is as large. At 0 it is the accuracy of the smoothed classifier.
+    pub points: Vec<Point>,
+    /// Certificate of each image with the counts that it follows from, by the image's index.
+    pub certificates: Vec<Certificate>,
+}
+
+impl Certified {
+    /// Certified accuracy of images with these certificates, by the label of each image of the split.
+    pub fn new(settings: &Smoothing, certificates: Vec<Certificate>, labels: &[usize]) -> Self {
+        let correct = |one: &&Certificate| labels[one.image] == one.class;
+        let at = |radius: f64| {
+            let far = |one: &&Certificate| one.radius.is_some_and(|own| own >= radius);
+            let hits = certificates.iter().filter(correct).filter(far).count();
+            Point::new(radius, hits, certificates.len())
+        };
+        Self {
+            settings: settings.clone(),
+            abstained: certificates
+                .iter()
+                .filter(|one| one.radius.is_none())
+                .count(),
+            points: settings.radii().into_iter().map(at).collect(),
+            certificates,
         }
     }
 }
@@ -198,6 +266,12 @@ pub struct Measures {
     /// Accuracy under common corruptions, 15 kinds.
     #[serde(default)]
     pub corruptions: Vec<Corrupted>,
+    /// Accuracy under an adversarial patch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patch: Option<Patched>,
+    /// Certified accuracy by randomised smoothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smoothing: Option<Certified>,
     /// Numbers of clean images by true and predicted class.
     #[serde(default)]
     pub confusion: Confusion,
@@ -225,6 +299,8 @@ impl Measures {
             Measure::Radius => self.radius.clone_from(&from.radius),
             Measure::Steps => self.steps.clone_from(&from.steps),
             Measure::Corruptions => self.corruptions.clone_from(&from.corruptions),
+            Measure::Patch => self.patch = from.patch,
+            Measure::Smoothing => self.smoothing.clone_from(&from.smoothing),
             Measure::Confusion => {
                 self.confusion.clone_from(&from.confusion);
                 self.recall.clone_from(&from.recall);
@@ -317,6 +393,38 @@ mod tests {
         } = found.steps[0];
         assert_eq!((images, low, high), (0, 0.0, 1.0));
         assert_eq!(found.corruptions[0].high, [1.0; 5]);
+        assert_eq!((found.patch, found.smoothing), (None, None));
+    }
+
+    #[test]
+    fn certified_accuracy_falls_with_the_radius_and_counts_no_wrong_class() {
+        let settings = Smoothing {
+            samples: 100,
+            ..Smoothing::default()
+        };
+        // All four of class 1; the second is taken for another one, the last is abstained from.
+        let certificate = |(image, (class, hits))| Certificate {
+            image,
+            votes: vec![(class, 100)],
+            class,
+            hits,
+            radius: settings.radius(hits),
+        };
+        let found = [(1, 100), (0, 100), (1, 90), (1, 50)];
+        let certificates: Vec<Certificate> =
+            found.into_iter().enumerate().map(certificate).collect();
+        let found = Certified::new(&settings, certificates.clone(), &[1; 4]);
+        assert_eq!((found.abstained, &found.certificates), (1, &certificates));
+        // 90 of 100 certify 0.18.
+        let points: Vec<(f64, f64)> = found.points.iter().map(|p| (p.at, p.accuracy)).collect();
+        let expected = [(0.0, 0.5), (0.125, 0.5), (0.25, 0.25), (0.375, 0.25)];
+        assert_eq!(points, expected);
+        assert!(
+            found
+                .points
+                .iter()
+                .all(|p| p.images == 4 && p.high > p.accuracy)
+        );
     }
 
     #[test]

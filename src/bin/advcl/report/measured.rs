@@ -1,5 +1,6 @@
-//! Measures beside the curves: corruptions, calibration, nearest neighbours, transfer.
+//! Measures beside the curves: corruptions, an adversarial patch, certified accuracy, calibration, nearest neighbours, transfer.
 
+use advcl::attack::Norm;
 use advcl::evaluate::measures::{Calibration, Corrupted, Point};
 use maud::{Markup, html};
 
@@ -8,7 +9,7 @@ use super::headline::title;
 use super::html::{count, figure, folded, heat, heat_cell, legend, percent, table, with_range};
 use super::model::{Measured, ReportPage, SectionBody};
 use super::plots::{Axis, PlotPoint, Series, lines};
-use crate::format::Table;
+use crate::format::{NONE, Table};
 
 /// Mean of values; 0 of none.
 pub fn mean(values: impl Iterator<Item = f64>) -> f64 {
@@ -76,6 +77,85 @@ fn corruption_table(one: &Measured<&Vec<Corrupted>>) -> Markup {
                     }
         }))
     }
+}
+
+/// Accuracy under an adversarial patch.
+pub fn patch(report: &ReportPage) -> SectionBody {
+    let all = report.measured(|m| m.patch.map(|patch| (patch.clean.images, patch)));
+    if all.is_empty() {
+        return Err(report.not_measured("patch"));
+    }
+    let mut rows = Table::new()
+        .left("classifier")
+        .right("square")
+        .right("places")
+        .right("steps")
+        .right("clean")
+        .right("with the patch");
+    for one in &all {
+        let patch = &one.value;
+        rows.row([
+            one.shown.label.clone(),
+            format!("{0} × {0}", patch.side),
+            patch.places.to_string(),
+            patch.steps.to_string(),
+            with_range(patch.clean.share, one.images),
+            with_range(patch.robust.share, one.images),
+        ]);
+    }
+    Ok(html! {
+        p { "A square whose pixels may take any value, chosen for each image at several random places (after Brown et al., 2017, and Rao et al., 2020). "
+            "An image counts as long as no step at any place fools the classifier. Other places, or a stronger attack, may leave fewer." }
+        (table(&format!("Accuracy under an adversarial patch, {}", images(&all)), &rows))
+    })
+}
+
+/// Certified accuracy by randomised smoothing.
+pub fn certified(report: &ReportPage) -> SectionBody {
+    let all = report.measured(|m| {
+        let certified = m.smoothing.as_ref()?;
+        Some((certified.certificates.len(), certified))
+    });
+    if all.is_empty() {
+        return Err(report.not_measured("smoothing"));
+    }
+    let mut rows = Table::new()
+        .left("classifier")
+        .right("noise σ")
+        .right("samples")
+        .right("α")
+        .right("abstained")
+        .right("accuracy when smoothed");
+    for one in &all {
+        let (settings, abstained) = (&one.value.settings, one.value.abstained);
+        let smoothed = one.value.points.first();
+        rows.row([
+            one.shown.label.clone(),
+            settings.sigma.to_string(),
+            count(settings.samples),
+            settings.alpha.to_string(),
+            with_range(abstained as f64 / one.images.max(1) as f64, one.images),
+            smoothed.map_or(NONE.to_owned(), |point| {
+                with_range(point.accuracy, one.images)
+            }),
+        ]);
+    }
+    let curves: Vec<Measured<Vec<Point>>> = all
+        .iter()
+        .map(|one| Measured {
+            style: one.style,
+            shown: one.shown,
+            images: one.images,
+            value: one.value.points.clone(),
+        })
+        .collect();
+    Ok(html! {
+        p { "Randomised smoothing (Cohen, Rosenfeld and Kolter, ICML 2019): no attack, a proof. It is of the smoothed classifier, which names the class that "
+            "is found most often under Gaussian noise: no change shorter than the radius changes it, but for a probability of α for each image. "
+            "A network that was not trained on noisy images has small figures here; that does not show that it can be attacked." }
+        (plot("Certified accuracy against radius", &Against::Radius(Norm::L2), &curves))
+        (table(&format!("Smoothed classifiers, {}", images(&all)), &rows))
+    })
 }
 
 /// Confidence against accuracy, and nearest neighbours.

@@ -65,6 +65,12 @@ fn sections(report: &ReportPage) -> Vec<Section> {
             "Common corruptions",
             measured::corruptions(report),
         ),
+        section("patch", "Adversarial patch", measured::patch(report)),
+        section(
+            "certified",
+            "Certified accuracy",
+            measured::certified(report),
+        ),
         section("calibration", "Calibration", measured::calibration(report)),
         section(
             "transfer",
