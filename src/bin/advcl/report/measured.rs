@@ -153,7 +153,7 @@ pub fn certified(report: &ReportPage) -> SectionBody {
         p { "Randomised smoothing (Cohen, Rosenfeld and Kolter, ICML 2019): no attack, a proof. It is of the smoothed classifier, which names the class that "
             "is found most often under Gaussian noise: no change shorter than the radius changes it, but for a probability of α for each image. "
             "A network that was not trained on noisy images has small figures here; that does not show that it can be attacked." }
-        (plot("Certified accuracy against radius", &Against::Radius(Norm::L2), &curves))
+        div.grid { (plot("Certified accuracy against radius", &Against::Radius(Norm::L2), &curves)) }
         (table(&format!("Smoothed classifiers, {}", images(&all)), &rows))
     })
 }
