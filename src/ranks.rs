@@ -276,7 +276,7 @@ pub struct Launched {
 }
 
 impl Launched {
-    /// What the environment tells: Open MPI, MPICH and its kin, or SLURM with one of the two.
+    /// Finds the launch in the environment: of Open MPI, MPICH and its kin, or SLURM with one of the two.
     pub fn found() -> Option<Self> {
         Self::told_by(|name| std::env::var(name).ok()?.parse().ok())
     }

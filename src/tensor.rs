@@ -46,7 +46,7 @@ pub fn gradient<const D: usize>(
 /// Tensors of these shapes from their values, one tensor's after the other's.
 ///
 /// # Panics
-/// Where there are fewer values.
+/// If there are fewer values.
 pub fn cut<const D: usize>(
     values: &[f32],
     shapes: impl IntoIterator<Item = [usize; D]>,

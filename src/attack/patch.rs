@@ -42,7 +42,7 @@ impl Default for Patch {
     }
 }
 
-/// Where each image's square is, and what is in it at first.
+/// Squares of a batch of images: their places, and the values in them at first.
 struct Placed {
     /// 1 inside of the square, 0 elsewhere, `[batch, 1, height, width]`.
     mask: Tensor<4>,

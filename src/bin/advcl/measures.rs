@@ -4,7 +4,9 @@ use advcl::evaluate::measures::{Measures, Point, Transfer};
 use advcl::experiment::Summary;
 use advcl::interval::Interval;
 
-use crate::format::{NONE, Table, brief_share, interval, percent, range, row_title, share};
+use crate::format::{
+    NONE, Table, brief_share, interval, percent, range, row_title, share, share_of,
+};
 
 /// A table of a measure: its title, the number of images, the table.
 type MeasureTable = (String, usize, Table);
@@ -50,10 +52,7 @@ fn parts(measures: &Measures, classes: &[String]) -> Vec<MeasureTable> {
         let title = format!(
             "accuracy under an adversarial patch of {side} × {side} pixels, at {places} places, {steps} steps each"
         );
-        let of = |part: &Interval| {
-            let hits = (part.share * part.images as f64).round() as usize;
-            share(hits, part.images)
-        };
+        let of = |part: &Interval| share_of(part.share, part.images);
         let table = clean_and_attacked(of(&patch.clean), of(&patch.robust));
         parts.push((title, patch.clean.images, table));
     }
@@ -73,8 +72,7 @@ fn parts(measures: &Measures, classes: &[String]) -> Vec<MeasureTable> {
     }
     if let Some(near) = &measures.neighbours {
         let title = format!("accuracy of {} nearest neighbours of features", near.k);
-        let hits = |accuracy: f64| (accuracy * near.images as f64).round() as usize;
-        let of = |accuracy: f64| share(hits(accuracy), near.images);
+        let of = |accuracy: f64| share_of(accuracy, near.images);
         let table = clean_and_attacked(of(near.clean), of(near.attacked));
         parts.push((title, near.images, table));
     }

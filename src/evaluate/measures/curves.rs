@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::{Corrupted, Curve, Point};
-use crate::attack::{Attacker, Ball, Norm, Pgd, in_stage, select};
+use crate::attack::{Attacker, Ball, Norm, Pgd, Victim, in_stage, select};
 use crate::data::Split;
 use crate::data::corrupt::{KINDS, SEVERITIES, corrupt};
 use crate::error::Result;
@@ -83,7 +83,7 @@ impl<'a> MeasuredClassifier<'a> {
     }
 
     /// Calls `work` with the classifier's evaluator.
-    pub(super) fn evaluate<T>(&self, work: impl FnOnce(Evaluator) -> T) -> T {
+    fn evaluate<T>(&self, work: impl FnOnce(Evaluator) -> T) -> T {
         work(Evaluator {
             name: &self.name,
             logits: &|x| self.logits(x),
@@ -153,16 +153,41 @@ impl<'a> MeasuredClassifier<'a> {
     /// # Errors
     /// As [`MeasuredClassifier::radius`].
     pub fn steps(&self, context: &mut Context) -> Result<Vec<Point>> {
+        let ball = self.attacker.ball;
+        let (correct, robust) =
+            self.robust_counts("steps", ball, context, |victim, stage, context| {
+                self.ascent(victim, stage, context)
+            })?;
+        let counts = [correct].into_iter().chain(robust);
+        let at = [0].into_iter().chain(STEP_COUNTS);
+        let point = |(steps, hits)| Point::new(steps as f64, hits, self.among.len());
+        Ok(at.zip(counts).map(point).collect())
+    }
+
+    /// Number of images that are classified correctly, and the numbers of those that `attack` leaves, given one batch of them after
+    /// the other and the progress before it. `what` names the measure in events.
+    ///
+    /// # Errors
+    /// Those of `attack`, and of [`MeasuredClassifier::radius`].
+    pub(super) fn robust_counts<const N: usize>(
+        &self,
+        what: &str,
+        ball: Ball,
+        context: &mut Context,
+        mut attack: impl FnMut(&Victim, &StageProgress, &mut Context) -> Result<[usize; N]>,
+    ) -> Result<(usize, Vec<usize>)> {
         self.evaluate(|evaluator| {
-            let count = self.among.len();
-            let name = format!("{}/steps", self.name);
-            let mut stage = StageProgress::new(&name, 2 * count);
+            let name = format!("{}/{what}", self.name);
+            let total = 2 * self.among.len();
+            let mut stage = StageProgress::new(&name, total);
             let predicted = evaluator.predict_clean(self.among, &mut stage, context)?;
             let correct = evaluator.correct(self.among, &predicted);
-            let mut robust = vec![0; STEP_COUNTS.len()];
+            let mut robust = vec![0; N];
             let own = ranks::own_batches(correct.len(), self.batch_size);
             for batch in correct[own].chunks(self.batch_size) {
-                let left = self.ascent(&evaluator, batch, &stage, context)?;
+                let images = evaluator.batch(batch, &context.device);
+                let victim = evaluator.victim(&images, ball, context.seed);
+                let left = attack(&victim, &stage, context)?;
                 robust
                     .iter_mut()
                     .zip(left)
@@ -170,30 +195,25 @@ impl<'a> MeasuredClassifier<'a> {
                 stage.done += batch.len();
             }
             let robust = ranks::sum_counts("robust images", robust);
-            context.progress(&name, 2 * count, 2 * count, "images")?;
-            let counts = [correct.len()].into_iter().chain(robust);
-            let at = [0].into_iter().chain(STEP_COUNTS);
-            let point = |(steps, hits)| Point::new(steps as f64, hits, count);
-            Ok(at.zip(counts).map(point).collect())
+            context.progress(&name, total, total, "images")?;
+            Ok((correct.len(), robust))
         })
     }
 
     /// Number of the images of one batch that are left after each of [`STEP_COUNTS`] steps.
     fn ascent(
         &self,
-        evaluator: &Evaluator,
-        batch: &[usize],
+        victim: &Victim,
         stage: &StageProgress,
         context: &mut Context,
     ) -> Result<[usize; STEP_COUNTS.len()]> {
         let mut left = [0; STEP_COUNTS.len()];
-        let (images, ball) = (evaluator.batch(batch, &context.device), self.attacker.ball);
-        let victim = evaluator.victim(&images, ball, context.seed);
-        let mut rows: Vec<usize> = (0..batch.len()).collect();
+        let images = victim.labels.len();
+        let mut rows: Vec<usize> = (0..images).collect();
         let mut x = victim.random_start(&rows, 0);
         let mut taken = 0;
         for (left, steps) in left.iter_mut().zip(STEP_COUNTS) {
-            let pgd = Pgd::new(steps - taken, None, ball);
+            let pgd = Pgd::new(steps - taken, None, victim.ball);
             x = victim.maximize_cross_entropy(pgd, &rows, x);
             taken = steps;
             let wrong = victim.misclassified(&rows, self.logits(x.clone()));
@@ -205,7 +225,7 @@ impl<'a> MeasuredClassifier<'a> {
             }
             x = select(&x, &kept);
             rows = kept.iter().map(|&place| rows[place]).collect();
-            let share = steps * batch.len() / STEP_COUNTS[STEP_COUNTS.len() - 1];
+            let share = steps * images / STEP_COUNTS[STEP_COUNTS.len() - 1];
             context.progress(stage.name, stage.done + share, stage.total, "images")?;
         }
         Ok(left)

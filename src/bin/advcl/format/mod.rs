@@ -48,6 +48,16 @@ pub fn share(hits: usize, images: usize) -> String {
     }
 }
 
+/// A measured share of `images` as [`share`] writes it.
+pub fn share_of(value: f64, images: usize) -> String {
+    share(hits(value, images), images)
+}
+
+/// The number of `images` that a measured share is.
+fn hits(share: f64, images: usize) -> usize {
+    (share * images as f64).round() as usize
+}
+
 /// Images that were classified correctly, in percent without its sign, with the interval in whole
 /// percent, for tables with many: "53.2 (49–58)".
 pub fn brief(hits: usize, images: usize) -> String {
@@ -71,7 +81,7 @@ fn brief_interval(ends: &Interval) -> String {
 
 /// The interval of a measured share of `images`.
 pub fn interval(share: f64, images: usize) -> Option<Interval> {
-    Interval::wilson((share * images as f64).round() as usize, images)
+    Interval::wilson(hits(share, images), images)
 }
 
 /// A duration as minutes and seconds: "3:05".

@@ -140,15 +140,10 @@ pub fn certified(report: &ReportPage) -> SectionBody {
             }),
         ]);
     }
-    let curves: Vec<Measured<Vec<Point>>> = all
-        .iter()
-        .map(|one| Measured {
-            style: one.style,
-            shown: one.shown,
-            images: one.images,
-            value: one.value.points.clone(),
-        })
-        .collect();
+    let curves = report.measured(|m| {
+        let certified = m.smoothing.as_ref()?;
+        Some((certified.certificates.len(), certified.points.clone()))
+    });
     Ok(html! {
         p { "Randomised smoothing (Cohen, Rosenfeld and Kolter, ICML 2019): no attack, a proof. It is of the smoothed classifier, which names the class that "
             "is found most often under Gaussian noise: no change shorter than the radius changes it, but for a probability of α for each image. "

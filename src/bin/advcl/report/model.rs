@@ -34,7 +34,7 @@ pub struct ReportPage<'a> {
     pub views: &'a [ShownViews<'a>],
 }
 
-/// What the first of the runs is made of, where its images were read.
+/// Data of the first of the runs, where its images were read.
 #[derive(Default)]
 pub struct Facts {
     /// Images that encoders are pretrained on.
