@@ -166,7 +166,7 @@ impl Shards {
                 ..
             } => {
                 let images: Vec<usize> = own.iter().map(ExactSizeIterator::len).collect();
-                let all = side_by_side::each(&images, batch, |place| work(place, &own[place]));
+                let all = side_by_side::each(&images, batch, &|place| work(place, &own[place]));
                 Box::new(all.into_iter())
             }
             _ => {

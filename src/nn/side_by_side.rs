@@ -102,7 +102,7 @@ impl Drop for AtWork {
 pub(super) fn each<T: Send>(
     images: &[usize],
     all: usize,
-    work: impl Fn(usize) -> T + Sync,
+    work: &(dyn Fn(usize) -> T + Sync), // threads, compiled once for each kind of result and not for each of the many kinds of work
 ) -> Vec<T> {
     let table = Arc::new(Table::default());
     table.lock().brought = vec![None; images.len()];
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn everyone_gets_what_all_brought_in_the_order_of_the_shards() {
-        let found = each(&[2, 3, 3], 8, |place| {
+        let found = each(&[2, 3, 3], 8, &|place| {
             let meeting = meeting().expect("threads meet");
             let first = meeting.all(vec![place as f64]);
             let second = meeting.all(vec![10.0 * place as f64, 1.0]);
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn nobody_waits_for_a_thread_that_panicked() {
         let found = std::panic::catch_unwind(|| {
-            each(&[1, 1], 2, |place| {
+            each(&[1, 1], 2, &|place| {
                 assert_eq!(place, 0, "the second one fails");
                 meeting().expect("threads meet").all(vec![0.0]);
             })
