@@ -179,7 +179,7 @@ fn read_again(network: &Network, format: ExportFormat, content: &[u8]) -> Result
 mod tests {
     use super::*;
     use crate::export::{Notes, export};
-    use crate::nn::Backbone;
+    use crate::nn::{Backbone, Turn};
 
     /// A model of random weights, normalised inside.
     fn model(depth: usize, stem: &str, seed: u64, device: &Device) -> Model {
@@ -203,6 +203,7 @@ mod tests {
 
     #[test]
     fn files_of_this_network_hold_and_those_of_another_do_not() {
+        let _turn = Turn::take();
         let device = crate::device::open("cpu").expect("the CPU");
         let origin = Path::new("model.safetensors");
         for (depth, stem) in [(10, "cifar"), (50, "strided"), (18, "imagenet")] {
