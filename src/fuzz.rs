@@ -65,28 +65,39 @@ pub fn body(name: &str) -> Body {
     known.unwrap_or_else(|| panic!("no target {name}")).1
 }
 
-/// A new folder with these files, in memory where the system has such folders.
-fn folder(files: &[(&str, &[u8])]) -> TempDir {
+/// A new folder, in memory where the system has such folders.
+fn empty_folder() -> TempDir {
     let memory = Path::new("/dev/shm");
     let folder = match memory.is_dir() {
         true => tempfile::tempdir_in(memory),
         false => tempfile::tempdir(),
     };
-    let folder = folder.expect("a folder that can be written");
+    folder.expect("a folder that can be written")
+}
+
+/// A new folder with these files.
+fn folder(files: &[(&str, &[u8])]) -> TempDir {
+    let folder = empty_folder();
     for (name, content) in files {
         let path = folder.path().join(name);
         let above = path.parent().expect("it lies in the folder");
         fs::create_dir_all(above).expect("a folder that can be written");
-        fs::write(&path, content).expect("a folder that can be written");
+        put(&path, content);
     }
     folder
 }
 
-/// A new folder and the path of its one file.
-fn file(content: &[u8]) -> (TempDir, PathBuf) {
-    let folder = folder(&[("file", content)]);
-    let path = folder.path().join("file");
-    (folder, path)
+fn put(path: &Path, content: &[u8]) {
+    fs::write(path, content).expect("a folder that can be written");
+}
+
+/// The path of a file with this content, until the thread's next one. They share a folder: making and removing one takes longer
+/// than most parsers do.
+fn file(content: &[u8]) -> PathBuf {
+    thread_local!(static FOLDER: TempDir = empty_folder());
+    let path = FOLDER.with(|folder| folder.path().join("file"));
+    put(&path, content);
+    path
 }
 
 /// The value, where there is one; an error is put into words, as the program does.
@@ -104,40 +115,46 @@ fn load_data(path: &Path) {
     good(data::load(path.to_str().expect("a name in UTF-8")));
 }
 
-/// The first byte says which of `files` has the remaining bytes in the place of its own.
-fn load_with_another_file(files: &[(&str, &[u8])], data: &[u8]) {
+/// The first byte says which of `files` has the remaining bytes in the place of its own. `folder` has these files, before and after.
+fn load_with_another_file(folder: &TempDir, files: &[(&str, &[u8])], data: &[u8]) {
     let Some((which, data)) = data.split_first() else {
         return;
     };
-    let mut files = files.to_vec();
-    let at = usize::from(*which) % files.len();
-    files[at].1 = data;
-    load_data(folder(&files).path());
+    let (name, content) = files[usize::from(*which) % files.len()];
+    let path = folder.path().join(name);
+    put(&path, data);
+    load_data(folder.path());
+    put(&path, content);
 }
 
 fn idx(data: &[u8]) {
     const IMAGES: &[u8] = b"\0\0\x08\x03\0\0\0\x02\0\0\0\x01\0\0\0\x02abcd";
     const LABELS: &[u8] = b"\0\0\x08\x01\0\0\0\x02\0\x01";
-    let files: [(&str, &[u8]); 5] = [
+    const FILES: [(&str, &[u8]); 5] = [
         ("train-images-idx3-ubyte", IMAGES),
         ("train-labels-idx1-ubyte", LABELS),
         ("classes.txt", b"cat\ndog\n"),
         ("t10k-images-idx3-ubyte", IMAGES),
         ("t10k-labels-idx1-ubyte", LABELS),
     ];
-    load_with_another_file(&files, data);
+    thread_local!(static FOLDER: TempDir = folder(&FILES));
+    FOLDER.with(|folder| load_with_another_file(folder, &FILES, data));
 }
 
 fn cifar(data: &[u8]) {
     // Two images, of the first and of the second class.
-    let mut records = vec![0; 2 * 3074];
-    records[3075] = 1;
-    let files: [(&str, &[u8]); 3] = [
-        ("train.bin", &records),
+    const RECORDS: [u8; 2 * 3074] = {
+        let mut records = [0; 2 * 3074];
+        records[3075] = 1;
+        records
+    };
+    const FILES: [(&str, &[u8]); 3] = [
+        ("train.bin", &RECORDS),
         ("fine_label_names.txt", b"cat\ndog\n"),
-        ("test.bin", &records),
+        ("test.bin", &RECORDS),
     ];
-    load_with_another_file(&files, data);
+    thread_local!(static FOLDER: TempDir = folder(&FILES));
+    FOLDER.with(|folder| load_with_another_file(folder, &FILES, data));
 }
 
 /// The first byte says of which kind the list is.
@@ -165,9 +182,12 @@ fn npz(data: &[u8]) {
     load_data(&folder.path().join("set.npz"));
 }
 
-/// Every other one is brought to one size and kind.
+/// Every other one is brought to one size and kind. Most are small: millions of pixels take a moment each, whatever the bytes.
 fn image(data: &[u8]) {
     let mut reading = Reading::default();
+    if !data.len().is_multiple_of(15) {
+        reading.max_pixels = Some(10_000);
+    }
     if data.len() % 2 == 1 {
         reading.size = Some(Size::Square(8));
         reading.channels = Some(Channels::Rgb);
@@ -189,19 +209,19 @@ fn tar(data: &[u8]) {
             header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
         }
     }
-    load_data(&file(&data).1);
+    load_data(&file(&data));
 }
 
 fn zip(data: &[u8]) {
     let mut data = data.to_vec();
     correct_zip_checksums(&mut data);
-    load_data(&file(&data).1);
+    load_data(&file(&data));
 }
 
 fn import_weights(data: &[u8]) {
     let mut data = data.to_vec();
     correct_zip_checksums(&mut data);
-    let (_folder, path) = file(&data);
+    let path = file(&data);
     let settings = ImportSettings::new(Stem::Cifar);
     let context = good(Context::cpu()).expect("a CPU");
     good(import(&path, &settings, &context.device));
@@ -214,9 +234,16 @@ fn correct_zip_checksums(data: &mut [u8]) {
         let bytes = data.get(at..at + bytes)?.iter().rev();
         Some(bytes.fold(0, |number, byte| number << 8 | usize::from(*byte)))
     };
-    let entries = data.windows(4).enumerate();
-    let entries = entries.filter(|(_, start)| start == b"PK\x01\x02");
-    let entries: Vec<usize> = entries.map(|(at, _)| at).collect();
+    // The directory, from where the end of the archive says that it is.
+    let end = data.windows(4).rposition(|start| start == b"PK\x05\x06");
+    let mut next = end.and_then(|end| number(data, end + 16, 4));
+    let mut entries = Vec::new();
+    while let Some(entry) = next.filter(|at| data.get(*at..at + 4) == Some(b"PK\x01\x02")) {
+        entries.push(entry);
+        let lengths = [28, 30, 32].map(|at| number(data, entry + at, 2));
+        let lengths: Option<usize> = lengths.into_iter().sum();
+        next = lengths.map(|lengths| entry + 46 + lengths);
+    }
     for entry in entries {
         let place = || {
             let (method, size) = (number(data, entry + 10, 2)?, number(data, entry + 20, 4)?);
@@ -235,13 +262,13 @@ fn correct_zip_checksums(data: &mut [u8]) {
 }
 
 fn all_weights(data: &[u8]) {
-    let (_folder, path) = file(data);
+    let path = file(data);
     good(weights::load(&path));
     good(weights::load_metadata(&path));
 }
 
 fn model(data: &[u8]) {
-    let (_folder, path) = file(data);
+    let path = file(data);
     let context = good(Context::cpu()).expect("a CPU");
     good(ModelInfo::load(&path));
     if let Some(model) = good(Model::load(&path, &context.device)) {
@@ -250,7 +277,7 @@ fn model(data: &[u8]) {
 }
 
 fn labels(data: &[u8]) {
-    let (_folder, path) = file(data);
+    let path = file(data);
     good(PseudoLabels::recorded(&path));
     good(PseudoLabels::load(&path, 3, &[2]));
 }
@@ -289,7 +316,7 @@ impl Objective for Least {
 }
 
 fn checkpoint(data: &[u8]) {
-    let (_folder, path) = file(data);
+    let path = file(data);
     good(Position::load(&path));
     let plan = Plan {
         epochs: 2,
@@ -322,7 +349,7 @@ fn checkpoint(data: &[u8]) {
 }
 
 fn adversarial(data: &[u8]) {
-    let (_folder, path) = file(data);
+    let path = file(data);
     let Some((examples, about)) = good(Adversarial::load(&path)) else {
         return;
     };
@@ -352,12 +379,12 @@ fn adversarial(data: &[u8]) {
 }
 
 fn metrics(data: &[u8]) {
-    let (_folder, path) = file(data);
+    let path = file(data);
     good(report::training(&path));
 }
 
 fn results(data: &[u8]) {
-    let (_folder, path) = file(data);
+    let path = file(data);
     good(Results::<Soundness>::load(&path));
     good(Results::<KeptMeasure>::load(&path));
     good(Results::<KeptSuite>::load(&path));

@@ -161,18 +161,27 @@ pub(super) fn decode_whole(path: &Path, bytes: &[u8], reading: &Reading) -> Resu
         return Err(Error::data(path.display().to_string(), problem, hint));
     };
     let place = |part: &str| format!("{} {part}", name_of(format));
+    let most_declared = FEW_BYTES + MAX_RATIO * bytes.len();
+    let most_in_words = || {
+        format!(
+            "at most {most_declared} bytes of pixels in {} bytes",
+            bytes.len()
+        )
+    };
     let damaged = |part: &str, error: ImageError| match error {
         ImageError::Limits(error) if error.kind() == LimitErrorKind::DimensionError => {
             too_large(path, reading)
         }
         ImageError::Limits(_) => {
-            let expected = format!("at most {MAX_EXTRAS} bytes besides the pixels");
-            Error::format(
-                path,
-                place(part),
-                expected,
-                "more: a colour profile, or texts",
-            )
+            let (expected, found) = match format {
+                ImageFormat::Png | ImageFormat::Jpeg => (
+                    format!("at most {MAX_EXTRAS} bytes besides the pixels"),
+                    "more: a colour profile, or texts",
+                ),
+                ImageFormat::Gif => (most_in_words(), "a frame with more"),
+                _ => (format!("at most {MAX_DECODER} bytes of memory"), "more"),
+            };
+            Error::format(path, place(part), expected, found)
         }
         error => Error::format(path, place(part), "a whole image", error.to_string()),
     };
@@ -186,6 +195,8 @@ pub(super) fn decode_whole(path: &Path, bytes: &[u8], reading: &Reading) -> Resu
     limits.max_image_height = Some(most);
     limits.max_alloc = Some(match format {
         ImageFormat::Png | ImageFormat::Jpeg => MAX_EXTRAS,
+        // Besides the pixels: a frame of another size than the image.
+        ImageFormat::Gif => most_declared as u64,
         _ => MAX_DECODER,
     });
     reader.limits(limits);
@@ -224,10 +235,23 @@ pub(super) fn decode_whole(path: &Path, bytes: &[u8], reading: &Reading) -> Resu
             found,
         ));
     }
+    if format == ImageFormat::WebP
+        && let Some([frame_width, frame_height]) = webp_frame_beyond(bytes, [width, height])
+    {
+        let expected = format!("at most {width} × {height}, the size of the image");
+        let found = format!("{frame_width} × {frame_height}");
+        return Err(Error::format(path, place("frame"), expected, found));
+    }
+    if format == ImageFormat::Tiff
+        && let Some([part_width, part_height]) = tiff_part_beyond(bytes, most_declared)
+    {
+        let expected = most_in_words();
+        let found = format!("one with {part_width} × {part_height} pixels");
+        return Err(Error::format(path, place("part"), expected, found));
+    }
     let length = pixels * kind.channels * if kind.wide { 2 } else { 1 };
-    let most = FEW_BYTES + MAX_RATIO * bytes.len();
-    if length > most {
-        let expected = format!("at most {most} bytes of pixels in {} bytes", bytes.len());
+    if length > most_declared {
+        let expected = most_in_words();
         let found = length.to_string();
         return Err(Error::format(path, place("header"), expected, found));
     }
@@ -389,7 +413,13 @@ impl Picture {
     /// The image with these channels.
     pub(super) fn with_channels(self, wanted: Channels) -> Self {
         let pixels = match (self.channels, wanted) {
-            (1, Channels::Rgb) => self.pixels.iter().flat_map(|&value| [value; 3]).collect(),
+            (1, Channels::Rgb) => {
+                let mut colours = vec![[0; 3]; self.pixels.len()];
+                for (colour, value) in colours.iter_mut().zip(&self.pixels) {
+                    *colour = [*value; 3];
+                }
+                colours.into_flattened()
+            }
             (3, Channels::Gray) => {
                 let (colours, _) = self.pixels.as_chunks::<3>();
                 let gray = |colour: &[u8; 3]| luma(colour.map(f32::from)).round() as u8;
@@ -459,6 +489,48 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
         }
     }
     false
+}
+
+/// Width and height of a strip or tile of a TIFF file that is a JPEG image of more than `most` bytes: its decoder claims the memory of what
+/// the JPEG declares, whatever the TIFF does. Pixels that are no JPEG look like that once in millions of files.
+fn tiff_part_beyond(bytes: &[u8], most: usize) -> Option<[usize; 2]> {
+    // The mark of a frame, its length, 8 bits a value, height, width and channels (ITU T.81, section B.2.2).
+    let mut parts = bytes.windows(10).filter_map(|at| match *at {
+        [
+            0xff,
+            0xc0..=0xc2,
+            0,
+            length,
+            8,
+            h0,
+            h1,
+            w0,
+            w1,
+            channels @ 1..=4,
+        ] if length == 8 + 3 * channels => {
+            let [width, height] = [[w0, w1], [h0, h1]].map(u16::from_be_bytes);
+            Some((usize::from(width), usize::from(height), channels))
+        }
+        _ => None,
+    });
+    let beyond = |(width, height, channels): &(usize, usize, u8)| {
+        width * height * usize::from(*channels) > most
+    };
+    parts.find(beyond).map(|(width, height, _)| [width, height])
+}
+
+/// Width and height of a lossy frame of a WebP file that is larger than the image: the decoder claims the memory of a frame before it
+/// holds the two against each other.
+fn webp_frame_beyond(bytes: &[u8], [width, height]: [usize; 2]) -> Option<[usize; 2]> {
+    // Name and length of the chunk, then the frame's tag, start code and size (RFC 6386, section 9.1).
+    let frames =
+        (bytes.windows(18)).filter(|at| &at[..4] == b"VP8 " && at[11..14] == [0x9d, 1, 0x2a]);
+    let sizes = frames.map(|at| {
+        let side = |at: [u8; 2]| usize::from(u16::from_le_bytes(at) & 0x3fff);
+        [side([at[14], at[15]]), side([at[16], at[17]])]
+    });
+    let mut beyond = sizes.filter(|found| found[0] > width || found[1] > height);
+    beyond.next()
 }
 
 #[cfg(test)]
