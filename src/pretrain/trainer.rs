@@ -227,12 +227,13 @@ impl<'a, 'b> Trainer<'a, 'b> {
         };
         let (images, context) = (self.inputs.train.images.len(), &mut *self.context);
         let precision = context.precision;
-        if precision == Precision::Bf16 {
-            let text = if nn::has_bf16() {
-                "convolutions multiply bf16 and sum in f32"
-            } else {
-                "this processor does not multiply bf16: convolutions are f32"
-            };
+        let has_bf16 = nn::arithmetic(&context.device, precision).ends_with("bf16");
+        let note = match precision {
+            _ if has_bf16 => Some("convolutions multiply bf16 and sum in f32"),
+            Precision::Bf16 => Some("nothing multiplies bf16 here: convolutions are f32"),
+            Precision::F32 | Precision::Auto => None,
+        };
+        if let Some(text) = note {
             context.note(&name, text);
         }
         let (model, sittings) = nn::with_precision(precision, || {

@@ -107,7 +107,7 @@ pub const SHIPPED: [(&str, &str, &str); 10] = [
 pub struct Recipe {
     /// Of all random numbers.
     pub seed: u64,
-    /// Precision of the products in pretraining's convolutions: `f32`, or `bf16` where the processor has it.
+    /// Precision of the products in pretraining's convolutions: `f32`, `bf16` where the processor has it, or the faster one by `auto`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub precision: Precision,
     /// Shards of every training batch: any number of ranks of MPI that divides it computes the same bits.

@@ -263,6 +263,11 @@ fn bf16_changes_pretraining_only() {
     let single = pretrain("single");
     assert!(!single.stderr.contains("bf16"), "{single}");
     assert_eq!(model("low") != model("single"), advcl::nn::has_bf16());
+    pretrain("faster --precision auto");
+    assert!(
+        model("faster") == model("low"),
+        "the faster one, if there is a faster one"
+    );
     // Finetuning computes in f32 with either option.
     copy(&path.join("low"), &path.join("again"));
     advcl(path, "finetune --method simclr --run low --precision bf16").expect(0);

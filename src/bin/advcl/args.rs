@@ -154,6 +154,7 @@ pub enum CacheName {
 pub enum PrecisionName {
     F32,
     Bf16,
+    Auto,
 }
 
 #[derive(Subcommand)]
@@ -973,6 +974,7 @@ impl Shared {
     pub fn precision(&self) -> nn::Precision {
         match self.precision {
             Some(PrecisionName::Bf16) => nn::Precision::Bf16,
+            Some(PrecisionName::Auto) => nn::Precision::Auto,
             Some(PrecisionName::F32) | None => nn::Precision::F32,
         }
     }
@@ -982,6 +984,7 @@ impl Shared {
         let precision = self.precision.map(|precision| match precision {
             PrecisionName::F32 => "precision = 'f32'",
             PrecisionName::Bf16 => "precision = 'bf16'",
+            PrecisionName::Auto => "precision = 'auto'",
         });
         let shards = self.shards.map(|shards| format!("shards = {shards}"));
         let options = precision.map(str::to_owned).into_iter().chain(shards);

@@ -51,7 +51,8 @@ impl WithPrecision {
     pub(super) fn new(precision: Precision) -> Self {
         kernels::set_precision(match precision {
             Precision::F32 => kernels::Precision::F32,
-            Precision::Bf16 => kernels::Precision::Bf16,
+            // Whoever has bf16 is faster with it; whoever has none goes on in f32.
+            Precision::Bf16 | Precision::Auto => kernels::Precision::Bf16,
         });
         Self
     }

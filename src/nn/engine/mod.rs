@@ -79,6 +79,8 @@ pub enum Precision {
     F32,
     /// bf16 on the CPU, where the processor has it ([`has_bf16`]) and the shape allows; else f32.
     Bf16,
+    /// The faster one on the device: bf16 on a CPU whose processor has it, else f32.
+    Auto,
 }
 
 /// Whether this processor multiplies bf16.
@@ -96,7 +98,7 @@ pub fn arithmetic(device: &Device, precision: Precision) -> String {
     match cpu_kernels() {
         Some(kernels) if name == "cpu" => {
             let products = match precision {
-                Precision::Bf16 if kernels.bf16 => "bf16",
+                Precision::Bf16 | Precision::Auto if kernels.bf16 => "bf16",
                 _ => "f32",
             };
             let instructions = match kernels.instructions {
