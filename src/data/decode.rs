@@ -161,7 +161,7 @@ pub(super) fn decode_whole(path: &Path, bytes: &[u8], reading: &Reading) -> Resu
         return Err(Error::data(path.display().to_string(), problem, hint));
     };
     let place = |part: &str| format!("{} {part}", name_of(format));
-    let most_declared = FEW_BYTES + MAX_RATIO * bytes.len();
+    let most_declared = FEW_BYTES.saturating_add(MAX_RATIO.saturating_mul(bytes.len()));
     let most_in_words = || {
         format!(
             "at most {most_declared} bytes of pixels in {} bytes",
@@ -185,6 +185,16 @@ pub(super) fn decode_whole(path: &Path, bytes: &[u8], reading: &Reading) -> Resu
         }
         error => Error::format(path, place(part), "a whole image", error.to_string()),
     };
+    if format == ImageFormat::Tiff
+        && let Some(found) = tiff_beyond(bytes, most_declared as u64)
+    {
+        return Err(Error::format(
+            path,
+            place("directory"),
+            most_in_words(),
+            found,
+        ));
+    }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let most = match reading.size {
         Some(_) => u32::MAX,
@@ -224,7 +234,12 @@ pub(super) fn decode_whole(path: &Path, bytes: &[u8], reading: &Reading) -> Resu
         Error::data(path.display().to_string(), problem, "convert it to PNG")
     })?;
     // What the file says about it may be damaged while its pixels are not.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let orientation = match format {
+        // Its decoder claims what a chunk declares.
+        ImageFormat::WebP => webp_orientation(bytes),
+        _ => decoder.orientation().ok(),
+    };
+    let orientation = orientation.unwrap_or(Orientation::NoTransforms);
     // The JPEG decoder fills missing data with gray and reports no error.
     if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
         let found = format!("{} bytes without one", bytes.len());
@@ -236,18 +251,9 @@ pub(super) fn decode_whole(path: &Path, bytes: &[u8], reading: &Reading) -> Resu
         ));
     }
     if format == ImageFormat::WebP
-        && let Some([frame_width, frame_height]) = webp_frame_beyond(bytes, [width, height])
+        && let Some((expected, found)) = webp_frame_of_another_size(bytes, [width, height])
     {
-        let expected = format!("at most {width} × {height}, the size of the image");
-        let found = format!("{frame_width} × {frame_height}");
         return Err(Error::format(path, place("frame"), expected, found));
-    }
-    if format == ImageFormat::Tiff
-        && let Some([part_width, part_height]) = tiff_part_beyond(bytes, most_declared)
-    {
-        let expected = most_in_words();
-        let found = format!("one with {part_width} × {part_height} pixels");
-        return Err(Error::format(path, place("part"), expected, found));
     }
     let length = pixels * kind.channels * if kind.wide { 2 } else { 1 };
     if length > most_declared {
@@ -491,11 +497,57 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
     false
 }
 
-/// Width and height of a strip or tile of a TIFF file that is a JPEG image of more than `most` bytes: its decoder claims the memory of what
-/// the JPEG declares, whatever the TIFF does. Pixels that are no JPEG look like that once in millions of files.
-fn tiff_part_beyond(bytes: &[u8], most: usize) -> Option<[usize; 2]> {
-    // The mark of a frame, its length, 8 bits a value, height, width and channels (ITU T.81, section B.2.2).
-    let mut parts = bytes.windows(10).filter_map(|at| match *at {
+/// What a TIFF file declares beyond `most` bytes, in words. Its decoder claims the memory of these before it looks at a limit: the
+/// values of an entry of the directory, a row of a strip or of a tile, a strip that is a JPEG image.
+fn tiff_beyond(bytes: &[u8], most: u64) -> Option<String> {
+    let number = |at: u64, length: u64| {
+        let at = usize::try_from(at).ok()?;
+        let digits = bytes.get(at..at.checked_add(length as usize)?)?.iter();
+        let add = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
+        Some(match bytes.starts_with(b"II") {
+            true => digits.rev().fold(0, add),
+            false => digits.fold(0, add),
+        })
+    };
+    // The first directory: TIFF 6.0, section 2; with 64 bits in BigTIFF.
+    let (directory, of_count, of_entry, of_value) = match number(2, 2)? {
+        43 => (number(8, 8)?, 8, 20, 8),
+        _ => (number(4, 4)?, 2, 12, 4),
+    };
+    let [mut width, mut samples] = [0, 1];
+    let entries = number(directory, of_count)?.min(bytes.len() as u64 / of_entry);
+    for entry in 0..entries {
+        let at = directory.saturating_add(of_count + entry * of_entry);
+        let (Some(tag), Some(kind)) = (number(at, 2), number(at + 2, 2)) else {
+            break;
+        };
+        let size = match kind {
+            1 | 2 | 6 | 7 => 1,
+            3 | 8 => 2,
+            4 | 9 | 11 | 13 => 4,
+            5 | 10 | 12 | 16..=18 => 8,
+            _ => continue,
+        };
+        let Some(count) = number(at + 4, of_value) else {
+            break;
+        };
+        if count.saturating_mul(size) > bytes.len() as u64 {
+            return Some(format!("{count} values of entry {tag}"));
+        }
+        let value = number(at + 4 + of_value, size.min(of_value)).unwrap_or(0);
+        match tag {
+            256 | 322 => width = value.max(width), // of the image, of a tile
+            277 => samples = value.max(samples),
+            _ => {}
+        }
+    }
+    // Of 8 bytes a value, the most there are.
+    if width.saturating_mul(samples).saturating_mul(8) > most {
+        return Some(format!("rows of {width} pixels with {samples} channels"));
+    }
+    // The mark of a JPEG's frame, its length, 8 bits a value, height, width and channels (ITU T.81, section B.2.2). Pixels that are no
+    // JPEG look like that once in millions of files.
+    let mut strips = bytes.windows(10).filter_map(|at| match *at {
         [
             0xff,
             0xc0..=0xc2,
@@ -509,28 +561,85 @@ fn tiff_part_beyond(bytes: &[u8], most: usize) -> Option<[usize; 2]> {
             channels @ 1..=4,
         ] if length == 8 + 3 * channels => {
             let [width, height] = [[w0, w1], [h0, h1]].map(u16::from_be_bytes);
-            Some((usize::from(width), usize::from(height), channels))
+            Some([width.into(), height.into(), u64::from(channels.max(3))])
         }
         _ => None,
     });
-    let beyond = |(width, height, channels): &(usize, usize, u8)| {
-        width * height * usize::from(*channels) > most
-    };
-    parts.find(beyond).map(|(width, height, _)| [width, height])
+    let beyond = strips.find(|sizes| sizes.iter().product::<u64>() > most);
+    beyond.map(|[width, height, _]| format!("a part with {width} × {height} pixels"))
 }
 
-/// Width and height of a lossy frame of a WebP file that is larger than the image: the decoder claims the memory of a frame before it
-/// holds the two against each other.
-fn webp_frame_beyond(bytes: &[u8], [width, height]: [usize; 2]) -> Option<[usize; 2]> {
-    // Name and length of the chunk, then the frame's tag, start code and size (RFC 6386, section 9.1).
-    let frames =
-        (bytes.windows(18)).filter(|at| &at[..4] == b"VP8 " && at[11..14] == [0x9d, 1, 0x2a]);
-    let sizes = frames.map(|at| {
-        let side = |at: [u8; 2]| usize::from(u16::from_le_bytes(at) & 0x3fff);
-        [side([at[14], at[15]]), side([at[16], at[17]])]
-    });
-    let mut beyond = sizes.filter(|found| found[0] > width || found[1] > height);
-    beyond.next()
+/// Chunks of a RIFF file: the name, and the content as far as it is there.
+fn chunks(mut rest: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    std::iter::from_fn(move || {
+        let (head, content) = rest.split_at_checked(8)?;
+        let (name, length) = head.split_at(4);
+        let length = u32::from_le_bytes(length.try_into().ok()?) as usize;
+        let (content, after) = content.split_at(length.min(content.len()));
+        rest = after.get(length % 2..).unwrap_or_default();
+        Some((name, content))
+    })
+}
+
+/// The chunks of a WebP file.
+fn webp_chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    chunks(bytes.get(12..).unwrap_or_default())
+}
+
+/// The orientation that a WebP file's EXIF data tells.
+fn webp_orientation(bytes: &[u8]) -> Option<Orientation> {
+    let (_, exif) = webp_chunks(bytes).find(|(name, _)| *name == b"EXIF")?;
+    Orientation::from_exif_chunk(exif)
+}
+
+/// The size that a lossy frame of a WebP file should have and the one that it declares, in words: the decoder claims the memory of a
+/// frame before it holds the two against each other, and of one with an alpha channel it never does.
+fn webp_frame_of_another_size(bytes: &[u8], size: [usize; 2]) -> Option<(String, String)> {
+    let in_words = |[width, height]: [usize; 2]| format!("{width} × {height} pixels");
+    let differs = |expected: [usize; 2], frame: &[u8]| {
+        // After the frame's tag, start code and size (RFC 6386, section 9.1).
+        let [_, _, _, 0x9d, 1, 0x2a, w0, w1, h0, h1] = *frame.first_chunk()? else {
+            return None;
+        };
+        let sides = [[w0, w1], [h0, h1]].map(u16::from_le_bytes);
+        let found = sides.map(|side| usize::from(side & 0x3fff));
+        (found != expected).then(|| (in_words(expected), in_words(found)))
+    };
+    for (name, content) in webp_chunks(bytes) {
+        let found = match name {
+            b"VP8 " => differs(size, content),
+            // An animation's first frame, which alone is read: place, size, duration and flags, then chunks.
+            b"ANMF" => {
+                let side = |at: usize| {
+                    let digits = content.get(at..at + 3)?;
+                    Some(
+                        1 + digits
+                            .iter()
+                            .rev()
+                            .fold(0, |n, byte| n << 8 | usize::from(*byte)),
+                    )
+                };
+                let expected = [side(6)?, side(9)?];
+                let mut parts = chunks(content.get(16..)?);
+                return match parts.next()? {
+                    (b"VP8 ", frame) => differs(expected, frame),
+                    (b"ALPH", _) => match parts.next()? {
+                        (b"VP8 ", frame) => differs(expected, frame),
+                        (other, _) => {
+                            let found = other.escape_ascii().to_string();
+                            Some(("VP8 after ALPH".to_owned(), found))
+                        }
+                    },
+                    _ => None,
+                };
+            }
+            _ => None,
+        };
+        if found.is_some() {
+            return found;
+        }
+    }
+    None
 }
 
 #[cfg(test)]
