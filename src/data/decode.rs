@@ -14,6 +14,7 @@ use super::fit::Picture;
 use super::images::luma;
 use super::reading::{Channels, Reading};
 use super::stream::{read_at_most, read_error};
+use super::{tiff, webp};
 use crate::error::{Error, Result};
 
 /// Largest side of an image in pixels that is not brought to another size: far above what encoders are trained
@@ -186,7 +187,7 @@ pub(super) fn decode_whole(path: &Path, bytes: &[u8], reading: &Reading) -> Resu
         error => Error::format(path, place(part), "a whole image", error.to_string()),
     };
     if format == ImageFormat::Tiff
-        && let Some(found) = tiff_beyond(bytes, most_declared as u64)
+        && let Some(found) = tiff::beyond(bytes, most_declared as u64)
     {
         return Err(Error::format(
             path,
@@ -236,7 +237,7 @@ pub(super) fn decode_whole(path: &Path, bytes: &[u8], reading: &Reading) -> Resu
     // What the file says about it may be damaged while its pixels are not.
     let orientation = match format {
         // Its decoder claims what a chunk declares.
-        ImageFormat::WebP => webp_orientation(bytes),
+        ImageFormat::WebP => webp::orientation(bytes),
         _ => decoder.orientation().ok(),
     };
     let orientation = orientation.unwrap_or(Orientation::NoTransforms);
@@ -251,7 +252,7 @@ pub(super) fn decode_whole(path: &Path, bytes: &[u8], reading: &Reading) -> Resu
         ));
     }
     if format == ImageFormat::WebP
-        && let Some((expected, found)) = webp_frame_of_another_size(bytes, [width, height])
+        && let Some((expected, found)) = webp::frame_of_another_size(bytes, [width, height])
     {
         return Err(Error::format(path, place("frame"), expected, found));
     }
@@ -495,151 +496,6 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
         }
     }
     false
-}
-
-/// What a TIFF file declares beyond `most` bytes, in words. Its decoder claims the memory of these before it looks at a limit: the
-/// values of an entry of the directory, a row of a strip or of a tile, a strip that is a JPEG image.
-fn tiff_beyond(bytes: &[u8], most: u64) -> Option<String> {
-    let number = |at: u64, length: u64| {
-        let at = usize::try_from(at).ok()?;
-        let digits = bytes.get(at..at.checked_add(length as usize)?)?.iter();
-        let add = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
-        Some(match bytes.starts_with(b"II") {
-            true => digits.rev().fold(0, add),
-            false => digits.fold(0, add),
-        })
-    };
-    // The first directory: TIFF 6.0, section 2; with 64 bits in BigTIFF.
-    let (directory, of_count, of_entry, of_value) = match number(2, 2)? {
-        43 => (number(8, 8)?, 8, 20, 8),
-        _ => (number(4, 4)?, 2, 12, 4),
-    };
-    let [mut width, mut samples] = [0, 1];
-    let entries = number(directory, of_count)?.min(bytes.len() as u64 / of_entry);
-    for entry in 0..entries {
-        let at = directory.saturating_add(of_count + entry * of_entry);
-        let (Some(tag), Some(kind)) = (number(at, 2), number(at + 2, 2)) else {
-            break;
-        };
-        let size = match kind {
-            1 | 2 | 6 | 7 => 1,
-            3 | 8 => 2,
-            4 | 9 | 11 | 13 => 4,
-            5 | 10 | 12 | 16..=18 => 8,
-            _ => continue,
-        };
-        let Some(count) = number(at + 4, of_value) else {
-            break;
-        };
-        if count.saturating_mul(size) > bytes.len() as u64 {
-            return Some(format!("{count} values of entry {tag}"));
-        }
-        let value = number(at + 4 + of_value, size.min(of_value)).unwrap_or(0);
-        match tag {
-            256 | 322 => width = value.max(width), // of the image, of a tile
-            277 => samples = value.max(samples),
-            _ => {}
-        }
-    }
-    // Of 8 bytes a value, the most there are.
-    if width.saturating_mul(samples).saturating_mul(8) > most {
-        return Some(format!("rows of {width} pixels with {samples} channels"));
-    }
-    // The mark of a JPEG's frame, its length, 8 bits a value, height, width and channels (ITU T.81, section B.2.2). Pixels that are no
-    // JPEG look like that once in millions of files.
-    let mut strips = bytes.windows(10).filter_map(|at| match *at {
-        [
-            0xff,
-            0xc0..=0xc2,
-            0,
-            length,
-            8,
-            h0,
-            h1,
-            w0,
-            w1,
-            channels @ 1..=4,
-        ] if length == 8 + 3 * channels => {
-            let [width, height] = [[w0, w1], [h0, h1]].map(u16::from_be_bytes);
-            Some([width.into(), height.into(), u64::from(channels.max(3))])
-        }
-        _ => None,
-    });
-    let beyond = strips.find(|sizes| sizes.iter().product::<u64>() > most);
-    beyond.map(|[width, height, _]| format!("a part with {width} × {height} pixels"))
-}
-
-/// Chunks of a RIFF file: the name, and the content as far as it is there.
-fn chunks(mut rest: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    std::iter::from_fn(move || {
-        let (head, content) = rest.split_at_checked(8)?;
-        let (name, length) = head.split_at(4);
-        let length = u32::from_le_bytes(length.try_into().ok()?) as usize;
-        let (content, after) = content.split_at(length.min(content.len()));
-        rest = after.get(length % 2..).unwrap_or_default();
-        Some((name, content))
-    })
-}
-
-/// The chunks of a WebP file.
-fn webp_chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    chunks(bytes.get(12..).unwrap_or_default())
-}
-
-/// The orientation that a WebP file's EXIF data tells.
-fn webp_orientation(bytes: &[u8]) -> Option<Orientation> {
-    let (_, exif) = webp_chunks(bytes).find(|(name, _)| *name == b"EXIF")?;
-    Orientation::from_exif_chunk(exif)
-}
-
-/// The size that a lossy frame of a WebP file should have and the one that it declares, in words: the decoder claims the memory of a
-/// frame before it holds the two against each other, and of one with an alpha channel it never does.
-fn webp_frame_of_another_size(bytes: &[u8], size: [usize; 2]) -> Option<(String, String)> {
-    let in_words = |[width, height]: [usize; 2]| format!("{width} × {height} pixels");
-    let differs = |expected: [usize; 2], frame: &[u8]| {
-        // After the frame's tag, start code and size (RFC 6386, section 9.1).
-        let [_, _, _, 0x9d, 1, 0x2a, w0, w1, h0, h1] = *frame.first_chunk()? else {
-            return None;
-        };
-        let sides = [[w0, w1], [h0, h1]].map(u16::from_le_bytes);
-        let found = sides.map(|side| usize::from(side & 0x3fff));
-        (found != expected).then(|| (in_words(expected), in_words(found)))
-    };
-    for (name, content) in webp_chunks(bytes) {
-        let found = match name {
-            b"VP8 " => differs(size, content),
-            // An animation's first frame, which alone is read: place, size, duration and flags, then chunks.
-            b"ANMF" => {
-                let side = |at: usize| {
-                    let digits = content.get(at..at + 3)?;
-                    Some(
-                        1 + digits
-                            .iter()
-                            .rev()
-                            .fold(0, |n, byte| n << 8 | usize::from(*byte)),
-                    )
-                };
-                let expected = [side(6)?, side(9)?];
-                let mut parts = chunks(content.get(16..)?);
-                return match parts.next()? {
-                    (b"VP8 ", frame) => differs(expected, frame),
-                    (b"ALPH", _) => match parts.next()? {
-                        (b"VP8 ", frame) => differs(expected, frame),
-                        (other, _) => {
-                            let found = other.escape_ascii().to_string();
-                            Some(("VP8 after ALPH".to_owned(), found))
-                        }
-                    },
-                    _ => None,
-                };
-            }
-            _ => None,
-        };
-        if found.is_some() {
-            return found;
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -43,9 +43,11 @@ mod stl10;
 mod stream;
 mod tar_members;
 mod tarball;
+mod tiff;
 mod twins;
 mod walk;
 mod webdataset;
+mod webp;
 mod zip_members;
 
 use std::fs;

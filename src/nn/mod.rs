@@ -18,11 +18,11 @@ pub(crate) use shards::in_one_graph;
 
 pub use average::{moving_average, unshared};
 pub use by_id::gradients_by_id;
-pub(crate) use engine::weights_replaced;
 pub use engine::{
     CpuKernels, Precision, arithmetic, choose_cpu_kernels, cpu_kernels, has_bf16, instruction_sets,
     with_precision,
 };
+pub(crate) use engine::{multiplies_bf16, weights_replaced};
 pub use frozen::{Folded, FrozenBlock, FrozenClassifier, FrozenEncoder};
 pub use layer::{Conv, Linear};
 pub use model::{Backbone, Classifier};

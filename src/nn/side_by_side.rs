@@ -98,11 +98,12 @@ impl Drop for AtWork {
     }
 }
 
-/// Does `work` for every shard of this rank, side by side; `images` are the numbers of images of these shards, out of `all`.
+/// Does `work` for every shard of this rank, side by side; `images` are the numbers of images of these shards, out of `all`. Threads
+/// are compiled once for each kind of result, and not for each of the many kinds of work.
 pub(super) fn each<T: Send>(
     images: &[usize],
     all: usize,
-    work: &(dyn Fn(usize) -> T + Sync), // threads, compiled once for each kind of result and not for each of the many kinds of work
+    work: &(dyn Fn(usize) -> T + Sync),
 ) -> Vec<T> {
     let table = Arc::new(Table::default());
     table.lock().brought = vec![None; images.len()];

@@ -227,9 +227,10 @@ impl<'a, 'b> Trainer<'a, 'b> {
         };
         let (images, context) = (self.inputs.train.images.len(), &mut *self.context);
         let precision = context.precision;
-        let has_bf16 = nn::arithmetic(&context.device, precision).ends_with("bf16");
         let note = match precision {
-            _ if has_bf16 => Some("convolutions multiply bf16 and sum in f32"),
+            _ if nn::multiplies_bf16(&context.device, precision) => {
+                Some("convolutions multiply bf16 and sum in f32")
+            }
             Precision::Bf16 => Some("nothing multiplies bf16 here: convolutions are f32"),
             Precision::F32 | Precision::Auto => None,
         };

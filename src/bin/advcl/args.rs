@@ -981,13 +981,10 @@ impl Shared {
 
     /// Overrides of the recipe: those of `--set`, after the options that stand for a key.
     pub fn with_options(mut self) -> Self {
-        let precision = self.precision.map(|precision| match precision {
-            PrecisionName::F32 => "precision = 'f32'",
-            PrecisionName::Bf16 => "precision = 'bf16'",
-            PrecisionName::Auto => "precision = 'auto'",
-        });
+        let precision = self.precision.and_then(|name| name.to_possible_value());
+        let precision = precision.map(|value| format!("precision = '{}'", value.get_name()));
         let shards = self.shards.map(|shards| format!("shards = {shards}"));
-        let options = precision.map(str::to_owned).into_iter().chain(shards);
+        let options = precision.into_iter().chain(shards);
         self.set.splice(..0, options);
         // After an equals sign a shell expands nothing.
         let expanded = |run: PathBuf| match run.to_str() {

@@ -91,15 +91,22 @@ pub fn has_bf16() -> bool {
     false
 }
 
+/// Whether convolutions of this precision multiply bf16 on `device`, with the kernels that were chosen.
+pub(crate) fn multiplies_bf16(device: &Device, precision: Precision) -> bool {
+    precision != Precision::F32
+        && crate::device::name(device) == "cpu"
+        && cpu_kernels().is_some_and(|kernels| kernels.bf16)
+}
+
 /// How this process computes on `device`, as far as it changes the last bits of a result: "cpu, avx512, winograd,
 /// f32".
 pub fn arithmetic(device: &Device, precision: Precision) -> String {
     let name = crate::device::name(device);
     match cpu_kernels() {
         Some(kernels) if name == "cpu" => {
-            let products = match precision {
-                Precision::Bf16 | Precision::Auto if kernels.bf16 => "bf16",
-                _ => "f32",
+            let products = match multiplies_bf16(device, precision) {
+                true => "bf16",
+                false => "f32",
             };
             let instructions = match kernels.instructions {
                 // Tiles multiply bf16 alone: the rest has the bits of AVX-512.
