@@ -79,14 +79,17 @@ static SELECTED: AtomicU8 = AtomicU8::new(0);
 
 /// The instruction set in use: the one selected, else the fastest.
 pub fn detected() -> Isa {
-    let code = SELECTED.load(Ordering::Relaxed);
-    let all = [Isa::Amx, Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
-    if let Some(isa) = all.into_iter().find(|isa| isa.code() == code) {
+    let of_code = |code: u8| {
+        let all = [Isa::Amx, Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
+        all.into_iter().find(|isa| isa.code() == code)
+    };
+    if let Some(isa) = of_code(SELECTED.load(Ordering::Relaxed)) {
         return isa;
     }
     let best = available()[0];
-    SELECTED.store(best.code(), Ordering::Relaxed);
-    best
+    // What another thread selected meanwhile stays selected.
+    let now = SELECTED.compare_exchange(0, best.code(), Ordering::Relaxed, Ordering::Relaxed);
+    now.err().and_then(of_code).unwrap_or(best)
 }
 
 /// Selects an instruction set for the whole process. Returns whether this processor has it; where
