@@ -144,6 +144,16 @@ pub enum Error {
         /// Value of the logit.
         value: f32,
     },
+    /// An encoder's feature is not a finite number: the image is near no other and far from none.
+    #[error("{stage}: a feature of {image} is {value}")]
+    Features {
+        /// Stage of the run.
+        stage: String,
+        /// Image: its file, or its number.
+        image: String,
+        /// Value of the feature.
+        value: f32,
+    },
     /// The user asked to stop; everything up to here is saved.
     #[error("stopped at {at}; saved in {}", path.display())]
     Interrupted {
@@ -339,6 +349,9 @@ impl Error {
             Self::Logits { .. } => Some(
                 "weights that are not finite, or huge, cause that: look at the classifier's training, and make it again with --replace",
             ),
+            Self::Features { .. } => Some(
+                "weights that are not finite, or huge, cause that: take another encoder, or look at this one's training and make it again",
+            ),
             Self::OtherRank { .. } => None,
             Self::Rows { .. } => Some(
                 "the other rows are kept: fix what is reported above and run the same command again",
@@ -377,6 +390,7 @@ impl Error {
             Self::DeviceFailed { .. } => 3,
             Self::Diverged { .. }
             | Self::Logits { .. }
+            | Self::Features { .. }
             | Self::Interrupted { .. }
             | Self::Rows { .. }
             | Self::Examples { .. }

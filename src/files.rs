@@ -316,16 +316,14 @@ pub fn write_output(path: &Path, content: &[u8]) -> Result<()> {
 enum Place {
     /// A file of this name: the user's, or that of the file behind a link.
     File(PathBuf),
-    /// The pipe or the device that is there, or the file of a redirection: that is the shell's, and another one of its name
-    /// would not be what it reads.
+    /// What is there already: see [`is_written_through`].
     Through,
 }
 
 impl Place {
     fn of(path: &Path) -> Result<Self> {
         Ok(match fs::metadata(path) {
-            Ok(about) if !about.is_file() && !about.is_dir() => Self::Through,
-            Ok(_) if is_standard_stream(path) => Self::Through,
+            Ok(about) if is_written_through(path, &about) => Self::Through,
             Ok(_) if fs::symlink_metadata(path).is_ok_and(|about| about.is_symlink()) => {
                 Self::File(fs::canonicalize(path).map_err(Error::io("write", path))?)
             }
@@ -334,9 +332,22 @@ impl Place {
     }
 }
 
-/// Whether a path is one of the names under which a process finds its own open files.
-fn is_standard_stream(path: &Path) -> bool {
-    path.starts_with("/dev") || path.starts_with("/proc")
+/// Names under which a process finds its standard output and its standard error.
+const STREAMS: [&str; 6] = [
+    "/dev/stdout",
+    "/dev/stderr",
+    "/dev/fd/1",
+    "/dev/fd/2",
+    "/proc/self/fd/1",
+    "/proc/self/fd/2",
+];
+
+/// Whether content goes into what is there, and no new file takes its place: into a pipe or a device, and into the file of a
+/// redirected standard stream, which is the shell's; another one of its name would not be what the shell reads. Any other
+/// regular file is one for its user, also below /dev and /proc.
+fn is_written_through(path: &Path, about: &fs::Metadata) -> bool {
+    let is_stream = || STREAMS.iter().any(|name| path == Path::new(name));
+    !about.is_dir() && (!about.is_file() || is_stream())
 }
 
 /// End of the names of files that are being written.
@@ -385,8 +396,8 @@ fn without_path(error: io::Error) -> io::Error {
 /// Refuses an output where writing it would lose a file.
 ///
 /// A file that is one of the `inputs`, or lies in a folder among them, is never replaced, whatever
-/// links and spellings lead to it; any other existing file only where `replace` is true. Pipes and
-/// devices are written to. `option` is the option that names the output, for the hint.
+/// links and spellings lead to it; any other existing file only where `replace` is true. Pipes,
+/// devices and standard streams are written to. `option` is the option that names the output, for the hint.
 ///
 /// # Errors
 /// [`Error::Output`].
@@ -401,8 +412,7 @@ pub fn check_output(path: &Path, option: &str, inputs: &[&Path], replace: bool) 
     let another = format!("name another file with {option}");
     match fs::metadata(path) {
         Ok(about) if about.is_dir() => return refuse("it is a folder".to_owned(), another),
-        Ok(about) if !about.is_file() => return Ok(()),
-        Ok(_) if is_standard_stream(path) => return Ok(()),
+        Ok(about) if is_written_through(path, &about) => return Ok(()),
         Err(_) if fs::symlink_metadata(path).is_err() => return Ok(()),
         Err(_) => {
             let problem = "it is a link that leads nowhere".to_owned();
@@ -517,4 +527,58 @@ const HASH: &str = "fnv1a-";
 pub fn is_hash(text: &str) -> bool {
     let digits = text.strip_prefix(HASH);
     digits.is_some_and(|digits| digits.len() == 16 && digits.chars().all(|c| c.is_ascii_hexdigit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn regular_files_below_dev_and_proc_are_guarded_and_replaced_as_any_other() {
+        let mut folders = vec![tempfile::tempdir().expect("a folder")];
+        folders.extend(tempfile::tempdir_in("/dev/shm"));
+        for folder in &folders {
+            let file = folder.path().join("x.csv");
+            fs::write(&file, "old").expect("a file");
+            let opened = File::open(&file).expect("a file");
+            let number = std::os::fd::AsRawFd::as_raw_fd(&opened);
+            let below = file.strip_prefix("/").expect("a whole path");
+            let through = Path::new("/proc/self/root").join(below);
+            let names = [
+                file.clone(),
+                through,
+                format!("/proc/self/fd/{number}").into(),
+                format!("/dev/fd/{number}").into(),
+            ];
+            let refused = |name: &Path, inputs: &[&Path], replace, words: &str| {
+                let error = check_output(name, "-o", inputs, replace).expect_err(words);
+                assert!(error.to_string().contains(words), "{error}");
+            };
+            for name in &names {
+                refused(name, &[], false, "the file exists already");
+                refused(name, &[&file], true, "it belongs to the input");
+                refused(name, &[folder.path()], true, "it belongs to the input");
+                check_output(name, "-o", &[], true).expect("to be replaced");
+            }
+            for name in &names[..2] {
+                write_output(name, b"new").expect("a file");
+                assert_eq!(fs::read_to_string(&file).expect("a file"), "new");
+                let mut output = Output::create(name).expect("a file");
+                output.write_all(b"newer").expect("a file");
+                output.finish().expect("a file");
+                assert_eq!(fs::read_to_string(&file).expect("a file"), "newer");
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn pipes_devices_and_standard_streams_are_written_through() {
+        for name in ["/dev/null", "/dev/stdout", "/dev//stderr"] {
+            let path = Path::new(name);
+            check_output(path, "-o", &[], false).expect(name);
+            assert!(matches!(Place::of(path), Ok(Place::Through)), "{name}");
+        }
+    }
 }

@@ -11,17 +11,20 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::check::Check;
 use crate::criterion::{Criterion, Task};
 use crate::data::Images;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::loss::soft_cross_entropy;
 use crate::nn::{Classifier, Encoder, FrozenEncoder, Linear, Route};
 use crate::ranks;
 use crate::session::Context;
 use crate::tables::{self, Registered, Tables};
-use crate::tensor::{label_tensor, rows_of_all_ranks, to_tensor};
+use crate::tensor::{label_tensor, rows_of_all_ranks, to_tensor, to_vec};
 use crate::train::{Loss, Objective, Plan, Step};
 
 pub use class_weights::ClassWeights;
 pub use solver::{Solver, closed};
+
+/// Images whose features are checked at a time.
+const CHECKED: usize = 1 << 12;
 
 /// The part of the model that a mode trains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -208,7 +211,7 @@ impl Entry {
     /// Refuses impossible settings.
     ///
     /// # Errors
-    /// [`Error::Recipe`](crate::Error::Recipe).
+    /// [`Error::Recipe`].
     pub fn check(&self, check: &Check) -> Result<()> {
         match &self.settings.plan {
             Some(plan) => check.plan("plan", plan)?,
@@ -259,7 +262,7 @@ impl Entry {
 /// device.
 ///
 /// # Errors
-/// [`Error::Interrupted`](crate::Error::Interrupted) when asked to stop.
+/// As [`require_finite`]; [`Error::Interrupted`] when asked to stop.
 pub fn features(
     stage: &str,
     encoder: &Encoder,
@@ -278,14 +281,46 @@ pub fn features(
         done = (done + chunk.len() * ranks::count()).min(images.len());
         context.progress(&format!("{stage}/features"), done, images.len(), "images")?;
     }
-    Ok(rows_of_all_ranks(features, &context.device))
+    let features = rows_of_all_ranks(features, &context.device);
+    for start in (0..images.len()).step_by(CHECKED) {
+        let count = CHECKED.min(images.len() - start);
+        let rows = to_vec(features.clone().narrow(0, start, count));
+        require_finite(stage, &rows, count, |row| {
+            let path = images.path(start + row);
+            path.map_or_else(
+                || format!("image {}", start + row),
+                |path| path.display().to_string(),
+            )
+        })?;
+    }
+    Ok(features)
+}
+
+/// Refuses features of `images` images, row-major, that are not finite numbers. `name` gives an image's name by its row.
+///
+/// # Errors
+/// [`Error::Features`].
+pub fn require_finite(
+    stage: &str,
+    features: &[f32],
+    images: usize,
+    name: impl Fn(usize) -> String,
+) -> Result<()> {
+    match features.iter().position(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(at) => Err(Error::Features {
+            stage: stage.to_owned(),
+            image: name(at / (features.len() / images)),
+            value: features[at],
+        }),
+    }
 }
 
 /// Computes a classifier's probabilities for all images, `[images, classes]`, on the context's
 /// device.
 ///
 /// # Errors
-/// [`Error::Interrupted`](crate::Error::Interrupted) when asked to stop.
+/// As [`features`].
 pub fn soft_labels(
     stage: &str,
     classifier: &Classifier,

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Split;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::finetune::features;
 use crate::nn::{Encoder, Route};
 use crate::session::Context;
@@ -51,7 +51,7 @@ impl Probe<'_> {
     /// Accuracy of the neighbours' vote on the held-out images, in evaluation mode.
     ///
     /// # Errors
-    /// [`Error::Interrupted`](crate::Error::Interrupted) when asked to stop.
+    /// As [`features`].
     pub fn accuracy(&self, stage: &str, encoder: &Encoder, context: &mut Context) -> Result<f32> {
         let stage = format!("{stage}/knn");
         let mut features = |images| features(&stage, encoder, self.route, images, BATCH, context);
@@ -65,10 +65,10 @@ impl Probe<'_> {
     }
 
     /// Probes the encoder if `epoch`, counted from 0, is one of those after which it is due: the
-    /// accuracy under the name "knn", for the log.
+    /// accuracy under the name "knn", for the log; a note where a feature is not finite.
     ///
     /// # Errors
-    /// [`Error::Interrupted`](crate::Error::Interrupted) when asked to stop.
+    /// [`Error::Interrupted`] when asked to stop.
     pub fn after_epoch(
         &self,
         stage: &str,
@@ -79,7 +79,14 @@ impl Probe<'_> {
         if !(epoch + 1).is_multiple_of(self.settings.every) {
             return Ok(Vec::new());
         }
-        let accuracy = self.accuracy(stage, encoder, context)?;
+        let accuracy = match self.accuracy(stage, encoder, context) {
+            // The probe changes nothing but the log.
+            Err(error @ Error::Features { .. }) => {
+                context.note(stage, format!("no nearest neighbours: {error}"));
+                return Ok(Vec::new());
+            }
+            accuracy => accuracy?,
+        };
         let (percent, images) = (100.0 * accuracy, self.held_out.images.len());
         let text =
             format!("nearest neighbours classify {percent:.1} % of {images} held-out images");

@@ -67,6 +67,20 @@ impl PerImage {
         self.0.iter().copied().collect()
     }
 
+    /// Refuses outcomes that do not add up to these counts, of a file that was changed. Files of earlier versions have
+    /// none.
+    ///
+    /// # Errors
+    /// [`Error::Format`] naming `path`.
+    pub fn require_counts(&self, counts: &Tally, path: &Path) -> Result<()> {
+        let found = self.tally();
+        if self.0.is_empty() || found == *counts {
+            return Ok(());
+        }
+        let (expected, found) = (counts.in_words(), found.in_words());
+        Err(Error::format(path, "per_image", expected, found))
+    }
+
     /// Counts over the images that `other` evaluated; none unless all of them were evaluated here too.
     pub fn tally_on(&self, other: &Self) -> Option<Tally> {
         let evaluated = |outcome: ImageOutcome| outcome != ImageOutcome::NotEvaluated;
@@ -127,11 +141,17 @@ impl Tally {
             return Ok(());
         }
         let expected = "no more robust than correct images, and no more correct ones than images";
-        let found = format!(
-            "{} robust, {} correct, {} images",
-            self.robust, self.clean, self.images
-        );
-        Err(Error::format(path, "counts", expected, found))
+        Err(Error::format(path, "counts", expected, self.in_words()))
+    }
+
+    /// The counts for messages: "3 robust, 12 correct, 20 images".
+    pub(crate) fn in_words(&self) -> String {
+        let Self {
+            images,
+            clean,
+            robust,
+        } = self;
+        format!("{robust} robust, {clean} correct, {images} images")
     }
 }
 

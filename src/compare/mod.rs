@@ -11,10 +11,10 @@ use crate::error::{Error, Result};
 use crate::experiment::{
     Cell, Data, Experiment, FolderRecipe, Outcome, Purpose, Sources, Stale, has_recipe, save_recipe,
 };
-use crate::ranks;
 use crate::recipe::{Recipe, in_words};
-use crate::run::{About, FolderKind, Layout, layout};
+use crate::run::{About, FolderKind, Layout, layout, require_inside};
 use crate::session::{Context, Event};
+use crate::{files, ranks};
 
 pub use comparison::{
     ComparedAccuracy, Comparison, ComparisonRow, DifferenceVerdict, FailedRow, FinetuningGap,
@@ -25,6 +25,21 @@ pub use statistics::{POWER, Spread, detectable, holm, paired};
 /// The run folder of a seed.
 pub fn folder_of(folder: &Path, seed: u64) -> PathBuf {
     Layout::new(folder).seed(seed).root().to_path_buf()
+}
+
+/// Does `work`, which writes files of the comparison itself beside its runs, on the first rank for all. Processes that compare
+/// other seeds in the same folder wait for each other here. Removes what processes left there that were killed while they wrote.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Format`] where something else stands in the place of the lock; those of `work`.
+pub fn write_into(folder: &Path, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    ranks::first("comparison's files", || {
+        let lock = files::open_own(&Layout::new(folder).lock())?;
+        // Some file systems have no locks, which is no reason to keep no results.
+        let _ = lock.lock();
+        files::remove_parts(folder)?;
+        work()
+    })
 }
 
 /// Runs `recipe` for each of its seeds, in folders below `folder`, and compares the results.
@@ -64,7 +79,11 @@ pub fn compare(
             ..recipe.clone()
         };
         let data = Data::split(sources.clone(), &own, Purpose::Train)?;
-        let experiment = Experiment::with_data(own, data, folder_of(folder, seed))?;
+        let run = folder_of(folder, seed);
+        if run.exists() {
+            require_inside(folder, &run)?;
+        }
+        let experiment = Experiment::with_data(own, data, run)?;
         Ok::<_, Error>(experiment.with_stale(stale))
     };
     // Ranks share every row where its batches have shards for them; otherwise each has seeds of its own.
@@ -77,7 +96,7 @@ pub fn compare(
             experiment.remember(context)?;
         }
         // From now on the folder knows what it is for.
-        save_recipe(&layout, recipe, about.clone())
+        write_into(folder, || save_recipe(&layout, recipe, about.clone()))
     };
     match together {
         true => check()?,

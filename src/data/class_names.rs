@@ -44,7 +44,8 @@ pub(super) fn class_names(path: &Path, content: impl Read) -> Result<Vec<String>
         let expected = format!("class names of at most {MAX_NAMES} bytes");
         return Err(Error::format(path, "text", expected, "more"));
     }
-    let names = text.lines().map(str::trim);
+    // A byte order mark, as editors of Windows put it there.
+    let names = text.trim_start_matches('\u{feff}').lines().map(str::trim);
     let names = names.filter(|line| !line.is_empty());
     Ok(names.map(class_name).collect())
 }
@@ -61,7 +62,11 @@ pub fn read_class_names(path: &Path) -> Result<Vec<String>> {
     };
     let mut seen = std::collections::BTreeSet::new();
     match names.iter().find(|name| !seen.insert(*name)) {
-        Some(name) => refuse(format!("{name:?} twice")),
+        Some(name) => {
+            let problem = format!("expected each class name once, found {name:?} twice");
+            let hint = "two classes need two names: \"crane (bird)\", say, beside \"crane\"";
+            Err(Error::data(path.display().to_string(), problem, hint))
+        }
         None if names.is_empty() => refuse("no names".to_owned()),
         None => Ok(names),
     }

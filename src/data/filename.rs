@@ -59,10 +59,12 @@ fn hint_for(name: &str) -> Option<&'static str> {
     let file = name.rsplit('/').next().unwrap_or(name).to_lowercase();
     let extension = file.rsplit('.').next().unwrap_or_default();
     Some(match extension {
-        _ if file.starts_with("data_batch_") || file == "batches.meta" => {
+        _ if file.starts_with("data_batch_") || file == "batches.meta" || file == "meta" => {
             "this is CIFAR's Python version; download the binary version"
         }
-        _ if file.contains("-ubyte") => "IDX files are read from a folder: unpack the archive",
+        _ if file.contains("-ubyte") => {
+            "IDX files are read from a folder, by the names train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte: unpack an archive, rename others"
+        }
         "npz" => "of several NumPy archives (.npz) name the one to read",
         "npy" => {
             "put NumPy arrays into one archive: numpy.savez(FILE, train_images=…, train_labels=…)"
@@ -103,14 +105,17 @@ pub(super) fn require_images(source: &str, entries: &[Entry]) -> Result<()> {
             hint.unwrap_or(PUT_IMAGES),
         ));
     }
-    if others
-        .iter()
-        .any(|file| file.name.ends_with("val/val_annotations.txt"))
-    {
+    let annotations = others.iter().map(|file| file.name.as_str());
+    let mut annotated = annotations.filter_map(|name| name.strip_suffix("val_annotations.txt"));
+    let unsorted = |val: &str| {
+        let inside = format!("{val}images/");
+        images.iter().any(|image| image.name.starts_with(&inside))
+    };
+    if annotated.any(|val| val.ends_with("val/") && unsorted(val)) {
         return Err(Error::data(
             source,
             "expected images in val/<class>/, found val/images/ and val_annotations.txt",
-            "this is Tiny ImageNet: move its val/images/ into class folders, as val_annotations.txt says, or take val/ out",
+            "this is Tiny ImageNet: move the files of val/images/ into val/<class>/, as val_annotations.txt says, or take val/ out",
         ));
     }
     if let Some(pair) = images.windows(2).find(|pair| pair[0].name == pair[1].name) {

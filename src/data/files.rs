@@ -9,7 +9,8 @@ use rayon::prelude::*;
 use super::decode::{KNOWN, decode, read_file};
 use super::filename::{is_image, is_junk};
 use super::images::Images;
-use super::own_output::{is_own_picture, is_run_folder};
+use super::listing::Look;
+use super::own_output::is_run_folder;
 use super::reading::Reading;
 use crate::error::{Error, Result};
 use crate::files;
@@ -137,7 +138,11 @@ fn collect(
         let wanted = if path.is_dir() {
             !is_run_folder(&path)
         } else {
-            is_image(&name) && !is_own_picture(&path)?
+            // By its content too, as in training. What cannot be looked at is reported when it is read.
+            match Look::at(&name, &path, || files::open(&path)) {
+                Ok(look) => look.is_image && !look.is_own,
+                Err(_) => is_image(&name),
+            }
         };
         if wanted && !is_junk(&name) {
             collect(&path, files, entered, depth - 1)?;

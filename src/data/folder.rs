@@ -26,6 +26,22 @@ const CHUNK_LEN: usize = 1024;
 const REPORTED: Duration = Duration::from_millis(200);
 /// Images that are named in a message, of all that have a fault.
 const NAMED: usize = 10;
+/// Hints that are given together, of as many kinds of faults.
+const HINTS: usize = 3;
+
+/// Hints for images that cannot be read: each image's own, once, and how to go on without them where others can be read.
+pub fn joint_hint<'a>(own: impl Iterator<Item = &'a str>, others: bool) -> String {
+    let mut hints: Vec<&str> = Vec::new();
+    for hint in own.filter(|hint| !hint.is_empty()) {
+        if hints.len() < HINTS && !hints.contains(&hint) {
+            hints.push(hint);
+        }
+    }
+    if others {
+        hints.push("--set 'data.damaged = \"skip\"' goes on without them");
+    }
+    hints.join("; ")
+}
 
 /// What [`load`] comes to.
 pub(super) enum Loaded {
@@ -336,7 +352,10 @@ impl<'a> ImageCollector<'a> {
                 self.faults.len(),
                 listed.join("; ")
             ),
-            "--set 'data.damaged = \"skip\"' goes on without them",
+            joint_hint(
+                self.faults.iter().filter_map(|(_, error)| error.hint()),
+                readable > 0,
+            ),
         ))
     }
 

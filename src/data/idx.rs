@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::archive::Store;
 use super::class_names::{CLASS_FILE, class_names_beside};
-use super::dataset::{Dataset, Split};
+use super::dataset::{Dataset, Split, TEST_ALONE};
 use super::entry::Entry;
 use super::folders::folder_of;
 use super::images::Images;
@@ -66,20 +66,23 @@ pub(super) fn load(store: &Store, folder: &str) -> Result<Dataset> {
     let digits = || (0..10).map(|label| label.to_string()).collect();
     let mut classes = listed.clone().unwrap_or_else(digits);
     let there = |split: &str, kind: &str| find_file(&folder, split, kind);
-    let labeled = there("train", "labels").is_some();
+    let has = |split: &str| there(split, "images").is_some() || there(split, "labels").is_some();
+    // Images for tests and nothing else are what there is to evaluate on.
+    let alone = has("t10k") && !has("train");
+    let first = if alone { "t10k" } else { "train" };
+    let labeled = there(first, "labels").is_some();
     let read = |split: &str| -> Result<Split> {
         let (images, labels) = (require(&folder, split, "images")?, there(split, "labels"));
         if labeled != labels.is_some() {
-            require(&folder, "train", "labels")?;
+            require(&folder, first, "labels")?;
             require(&folder, split, "labels")?;
         }
         let labels = labels.as_deref().map(Idx::open).transpose()?;
         self::split(Idx::open(&images)?, labels, &classes)
     };
-    let train = read("train")?;
+    let train = read(first)?;
     // A file of labels alone is a mistake.
-    let tested = there("t10k", "images").is_some() || there("t10k", "labels").is_some();
-    let test = match tested {
+    let test = match has("t10k") && !alone {
         true => read("t10k")?,
         false => train.select(&[]),
     };
@@ -96,7 +99,7 @@ pub(super) fn load(store: &Store, folder: &str) -> Result<Dataset> {
         train,
         test,
         classes,
-        notes: Vec::new(),
+        notes: alone.then(|| TEST_ALONE.to_owned()).into_iter().collect(),
         val: None,
         reading: Default::default(),
     })

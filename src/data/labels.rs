@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::class_names::class_name;
-use super::dataset::NO_TEST;
-use super::layout::{Item, Layout, TEST, TRAIN};
+use super::dataset::{NO_TEST, TEST_ALONE};
+use super::layout::{Item, Layout, TEST, TRAIN, split_of_name};
 use crate::error::{Error, Result};
 
 /// Label of an image as it was found.
@@ -51,14 +51,10 @@ pub(super) type Splits = BTreeMap<&'static str, Vec<Sample>>;
 /// Name of the split that the path of a file names, as a folder or as a word of the file's name: `train` of
 /// `train/0.tar` and of `set-train-00000.tar`.
 pub(super) fn split_of(path: &str) -> Option<&'static str> {
-    let known = |name: &str| {
-        let mut names = [TRAIN].into_iter().chain(TEST);
-        names.find(|known| name.eq_ignore_ascii_case(known))
-    };
     let mut parts: Vec<&str> = path.split('/').collect();
     let file = parts.pop().unwrap_or_default();
     let words = file.split(|c: char| !c.is_alphabetic());
-    parts.into_iter().chain(words).find_map(known)
+    parts.into_iter().chain(words).find_map(split_of_name)
 }
 
 /// The split that was `found` in a name; the training images where no name of the set has one (`any`).
@@ -113,7 +109,16 @@ pub(super) fn layout(source: &str, mut splits: Splits, names: Option<&[String]>)
         }
     }
     splits.retain(|_, samples| labeled(samples) > 0);
-    let Some(train) = splits.remove(TRAIN) else {
+    // Images for tests and nothing else are what there is to evaluate on.
+    let alone = splits.len() == 1 && !splits.contains_key(TRAIN);
+    let train = match alone {
+        true => splits.pop_first().map(|(_, samples)| samples),
+        false => splits.remove(TRAIN),
+    };
+    if alone {
+        notes.push(TEST_ALONE.to_owned());
+    }
+    let Some(train) = train else {
         return Err(Error::data(
             source,
             "expected training images, found none",
@@ -127,7 +132,7 @@ pub(super) fn layout(source: &str, mut splits: Splits, names: Option<&[String]>)
     if let (Some((test, _)), Some((val, _))) = (&test, &val) {
         notes.push(Layout::note_of_held_out(test, val));
     }
-    if test.is_none() {
+    if test.is_none() && !alone {
         notes.push(NO_TEST.to_owned());
     }
     let splits =
@@ -310,8 +315,13 @@ mod tests {
             ("test", samples(&["1"])),
         ]));
         assert!(words.contains("found 0 of 2"), "{words}");
-        let words = refused(Splits::from([("test", samples(&["1"]))]));
+        let words = refused(Splits::from([
+            ("test", samples(&["1"])),
+            ("val", samples(&["1"])),
+        ]));
         assert!(words.contains("expected training images"), "{words}");
+        let alone = layout("set", Splits::from([("test", samples(&["1"]))]), None);
+        assert_eq!(alone.unwrap().notes, [TEST_ALONE]);
         let found = layout(
             "set",
             Splits::from([("train", samples(&["1"])), ("test", samples(&["-1"]))]),

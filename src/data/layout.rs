@@ -1,9 +1,9 @@
 //! Layout of a folder of images: splits, classes and labels from the names of its files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::class_names::class_name;
-use super::dataset::{NO_TEST, not_used};
+use super::dataset::{NO_TEST, TEST_ALONE, not_used};
 use super::decode::KNOWN;
 use super::entry::Entry;
 use super::filename::{is_junk, is_list, require_images};
@@ -78,11 +78,16 @@ impl Layout {
             is_split(&name) && (entry.is_folder || parts(entry, top).len() > 1)
         };
         let images = || entries.iter().filter(|entry| entry.is_image);
-        let mut layout = if images().any(is_in_split) {
+        let folders: BTreeSet<String> = images().filter_map(first).collect();
+        let in_classes = images().all(|entry| parts(entry, top).len() == 2);
+        // A class of vehicles may be called "train": one such name among several other folders that hold images.
+        let called_so: Vec<&String> = folders.iter().filter(|name| is_split(name)).collect();
+        let one_of_several = in_classes && called_so.len() == 1 && folders.len() > 2;
+        let class = called_so.first().filter(|_| one_of_several);
+        let class = class.map(|name| format!("{name}/ is a class, as the folders beside it are"));
+        let mut layout = if images().any(is_in_split) && !one_of_several {
             Self::split(source, entries, top)?
-        } else if images().all(|entry| parts(entry, top).len() == 2)
-            && images().any(|entry| first(entry) != first(images().next().expect("an image")))
-        {
+        } else if in_classes && folders.len() > 1 {
             Self::classes_alone(source, entries, top)?
         } else {
             Self::unlabeled(entries, top)
@@ -92,6 +97,7 @@ impl Layout {
                 "labels in {list} are read where it is named as data.source itself"
             ));
         }
+        layout.notes.extend(class);
         layout.left_out.extend(note);
         Ok(layout)
     }
@@ -168,16 +174,16 @@ impl Layout {
                         );
                     }
                 }
-                ([split], _) => drop(splits.entry((*split).to_owned()).or_default()),
+                ([split], _) => drop(splits.entry(named_split(split)).or_default()),
                 ([split, _], false) => {
                     loose
-                        .entry((*split).to_owned())
+                        .entry(named_split(split))
                         .or_default()
                         .push(entry.name);
                 }
                 // Images in folders inside a class are of that class.
                 ([split, class, ..], _) => {
-                    let classes = splits.entry((*split).to_owned()).or_default();
+                    let classes = splits.entry(named_split(split)).or_default();
                     let images = classes.entry(class_name(class)).or_default();
                     if entry.is_image {
                         images.push(entry.name);
@@ -185,6 +191,7 @@ impl Layout {
                 }
             }
         }
+        let left_out = take_unlabeled(&mut splits);
         let labeled = splits.values().any(|classes| !classes.is_empty());
         if let Some((split, names)) = loose.iter().next() {
             // Training images without labels, and nothing else.
@@ -209,7 +216,9 @@ impl Layout {
                 "without labels, give the folder itself that holds the images",
             );
         }
-        Self::labeled(source, splits)
+        let mut layout = Self::labeled(source, splits)?;
+        layout.left_out.extend(left_out);
+        Ok(layout)
     }
 
     /// Layout of images with labels: their names by split and class, sorted.
@@ -217,6 +226,16 @@ impl Layout {
     /// # Errors
     /// As [`Layout::of`].
     pub(super) fn labeled(source: &str, mut splits: BTreeMap<String, Classes>) -> Result<Self> {
+        let mut notes = Vec::new();
+        // Images for tests and nothing else are what there is to evaluate on.
+        if splits.len() == 1
+            && let Some((name, images)) = splits.pop_first()
+        {
+            if name != TRAIN {
+                notes.push(TEST_ALONE.to_owned());
+            }
+            splits.insert(TRAIN.to_owned(), images);
+        }
         let train = splits.remove(TRAIN).unwrap_or_default();
         let mut others = TEST.into_iter().filter(|name| splits.contains_key(*name));
         let (test_name, val_name) = (others.next(), others.next());
@@ -231,8 +250,10 @@ impl Layout {
             let other = test_name.unwrap_or(TEST[0]);
             return Err(Error::data(
                 source,
-                format!("expected images in train/<class>/ as in {other}/, found none"),
-                "training images of every class are needed",
+                format!(
+                    "expected training images of every class beside those of {other}, found none"
+                ),
+                "or name the part that is to be evaluated on itself",
             ));
         }
         require_no_empty_class(source, "train/", &train)?;
@@ -241,11 +262,10 @@ impl Layout {
             require_no_empty_class(source, &format!("{name}/"), split)?;
             require_same_classes(source, &name, split, &train)?;
         }
-        let mut notes = Vec::new();
         if let Some(name) = val_name.filter(|_| !val.is_empty()) {
             notes.push(Self::note_of_held_out(&named(test_name), name));
         }
-        if test.is_empty() {
+        if test.is_empty() && notes.is_empty() {
             notes.push(NO_TEST.to_owned());
         }
         Ok(Self {
@@ -259,9 +279,41 @@ impl Layout {
     }
 }
 
+/// The split that a folder or a word in a file's name is called after, in any case of letters.
+pub(super) fn split_of_name(name: &str) -> Option<&'static str> {
+    match name.to_lowercase().as_str() {
+        "train" | "training" => Some(TRAIN),
+        "testing" => Some(TEST[0]),
+        other => TEST.into_iter().find(|known| *known == other),
+    }
+}
+
 /// Whether a folder has the name of a split.
 fn is_split(name: &str) -> bool {
-    name == TRAIN || TEST.contains(&name)
+    split_of_name(name).is_some()
+}
+
+fn named_split(folder: &str) -> String {
+    split_of_name(folder).unwrap_or(folder).to_owned()
+}
+
+/// Takes out splits whose images have no classes but one folder around all, `test/images/` as Tiny ImageNet has it; returns a
+/// sentence about each.
+fn take_unlabeled(splits: &mut BTreeMap<String, Classes>) -> Vec<String> {
+    const AROUND_ALL: &str = "images";
+    let in_train = |splits: &BTreeMap<String, Classes>| {
+        let train = splits.get(TRAIN);
+        train.is_none_or(|train| train.contains_key(AROUND_ALL))
+    };
+    if in_train(splits) {
+        return Vec::new();
+    }
+    let unlabeled = splits.extract_if(.., |_, classes| {
+        classes.len() == 1 && classes.contains_key(AROUND_ALL)
+    });
+    unlabeled
+        .map(|(name, _)| format!("{name}/{AROUND_ALL}/ has no class folders and is not used"))
+        .collect()
 }
 
 /// A sentence about files that are no images.
@@ -500,6 +552,47 @@ mod tests {
             ),
             (&["a.png", "x/b.png"], (none.clone(), 2, 0, 0)),
             (&["train/1.png", "train/2.png"], (none.clone(), 2, 0, 0)),
+            // Names of splits as people write them.
+            (
+                &[
+                    "Train/cat/1.png",
+                    "Train/dog/1.png",
+                    "TEST/cat/1.png",
+                    "TEST/dog/1.png",
+                ],
+                (cats.clone(), 2, 2, 0),
+            ),
+            (
+                &[
+                    "Training/cat/1.png",
+                    "Training/dog/1.png",
+                    "Testing/cat/1.png",
+                    "Testing/dog/1.png",
+                ],
+                (cats.clone(), 2, 2, 0),
+            ),
+            // Images to evaluate on, and nothing else.
+            (
+                &["test/cat/1.png", "test/dog/1.png"],
+                (cats.clone(), 2, 0, 0),
+            ),
+            // Tiny ImageNet, whose validation images were moved into class folders.
+            (
+                &[
+                    "train/cat/images/1.png",
+                    "train/dog/images/1.png",
+                    "val/cat/1.png",
+                    "val/dog/1.png",
+                    "val/val_annotations.txt",
+                    "test/images/1.png",
+                ],
+                (cats.clone(), 2, 2, 0),
+            ),
+            // A vehicle.
+            (
+                &["bus/1.png", "car/1.png", "train/1.png"],
+                (own(&["bus", "car", "train"]), 3, 0, 0),
+            ),
         ] {
             assert_eq!(classes(names), expected, "{names:?}");
         }
@@ -585,8 +678,8 @@ mod tests {
                 "expected the folders train and test, found b.png",
             ),
             (
-                &["val/a/1.png"],
-                "expected images in train/<class>/ as in val/, found none",
+                &["val/a/1.png", "test/a/1.png"],
+                "expected training images of every class beside those of test, found none",
             ),
             (
                 &["train/a/1.png", "test/a/1.png", "train/b/", "test/b/1.png"],

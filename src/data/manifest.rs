@@ -14,7 +14,7 @@ use unicode_normalization::UnicodeNormalization as _;
 use super::archive::Store;
 use super::class_names::class_name;
 use super::dataset::not_used;
-use super::layout::{Classes, Item, Layout, TEST, TRAIN};
+use super::layout::{Classes, Item, Layout, TEST, TRAIN, split_of_name};
 use super::reading::{Damaged, Wanted};
 use crate::error::{Error, Result};
 use crate::files;
@@ -151,13 +151,13 @@ impl List<'_> {
             let images = classes.or_default().entry(class_name(&row.label));
             images.or_default().push(row.path);
         }
+        if labeled {
+            return Layout::labeled(self.source, splits);
+        }
         if !splits.contains_key(TRAIN) {
             let problem = "expected rows of the split train, found none";
             let hint = "without a column split all images are training images";
             return Err(Error::data(self.source, problem, hint));
-        }
-        if labeled {
-            return Layout::labeled(self.source, splits);
         }
         let images = |classes: Classes| classes.into_values().flatten();
         let train = splits.remove(TRAIN).into_iter().flat_map(images);
@@ -192,11 +192,11 @@ fn named<'r>(rows: impl IntoIterator<Item = &'r Row>) -> (usize, String) {
 
 /// Name of a split as folders have it; none for an unknown one.
 fn split(written: &str) -> Option<&'static str> {
-    match written.to_lowercase().as_str() {
-        "train" | "training" => Some(TRAIN),
-        "test" | "testing" => Some(TEST[0]),
-        "val" | "valid" | "validation" | "dev" => Some(TEST[1]),
-        _ => None,
+    match split_of_name(written) {
+        None if written.eq_ignore_ascii_case("dev") => Some(TEST[1]),
+        // All names of it mean the same split.
+        Some(name) if name != TRAIN && name != TEST[0] => Some(TEST[1]),
+        known => known,
     }
 }
 

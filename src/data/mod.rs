@@ -68,10 +68,11 @@ pub use files::{ReadImages, image_files, read_images};
 pub use fingerprint::SplitFingerprint;
 pub use fit::{Fit, Interpolation};
 use folder::Loaded;
+pub use folder::joint_hint;
 pub use images::Images;
 use layout::Layout;
 pub use loading::{Cache, Decoded, LARGE, Loading, choose_loading};
-pub use own_output::{is_adversarial_picture, is_own_picture};
+pub use own_output::{is_adversarial_picture, is_own_page, is_own_picture};
 pub use png::{adversarial_png, picture_png};
 use reading::Wanted;
 pub use reading::{Channels, Damaged, Reading, Size};
@@ -252,11 +253,31 @@ fn open(source: &str, wanted: Wanted, reading: &Reading, damaged: Damaged) -> Re
         .is_folder()
         .then(|| hugging_face::find(path, &entries, |name| store.path_of(name)))
         .flatten();
-    let opened = if let Some(folder) = idx::find(&store, &entries)? {
+    let (idx, cifar) = (idx::find(&store, &entries)?, cifar::find(&store, &entries)?);
+    let stl10 = stl10::find(&store, &entries)?;
+    let there = [
+        ("IDX files", idx.is_some()),
+        ("CIFAR", cifar.is_some()),
+        ("STL-10", stl10.is_some()),
+    ];
+    let there: Vec<&str> = there
+        .iter()
+        .filter(|kind| kind.1)
+        .map(|kind| kind.0)
+        .collect();
+    if there.len() > 1 {
+        let problem = format!("expected one data set, found {}", there.join(" and "));
+        return Err(Error::data(
+            source,
+            problem,
+            "give the folder of one of them",
+        ));
+    }
+    let opened = if let Some(folder) = idx {
         whole(idx::load(&store, &folder)?)?
-    } else if let Some(found) = cifar::find(&store, &entries)? {
+    } else if let Some(found) = cifar {
         whole(cifar::load(&store, &found)?)?
-    } else if let Some(found) = stl10::find(&store, &entries)? {
+    } else if let Some(found) = stl10 {
         Opened::Read(stl10::load(&store, &found, wanted, reading)?)
     } else if let Some(file) = npz::find(&store, &entries) {
         whole(npz::load(&file)?)?

@@ -22,6 +22,9 @@ const PNG_MARK: &[u8] = b"tEXtSoftware\0advcl";
 /// The same of adversarial images, which are data like any others.
 const ADVERSARIAL_MARK: &[u8] = b"tEXtTitle\0advcl adversarial image";
 
+/// Mark of our pages.
+const PAGE_MARK: &str = "<meta name=\"generator\" content=\"advcl ";
+
 /// Description of the machine, in every run folder (`Experiment::note_machine`).
 const RUN_NOTE: &str = "run.json";
 /// Files of a run folder that was interrupted before [`RUN_NOTE`] was written.
@@ -70,6 +73,14 @@ pub fn is_adversarial_picture(path: &Path) -> Result<bool> {
     Ok(has_mark(&head(path)?, ADVERSARIAL_MARK))
 }
 
+/// Whether the file at `path` is a report that this program wrote as a page, whatever its name.
+///
+/// # Errors
+/// As [`is_own_picture`].
+pub fn is_own_page(path: &Path) -> Result<bool> {
+    Ok(holds(&head(path)?, PAGE_MARK))
+}
+
 /// Whether the folder at `path` is a run folder.
 pub(super) fn is_run_folder(path: &Path) -> bool {
     let noted = head(&path.join(RUN_NOTE)).is_ok_and(|head| is_own(RUN_NOTE, &head));
@@ -95,14 +106,17 @@ pub(super) fn may_be_own(name: &str) -> bool {
 /// Whether this program wrote the file called `name` that begins with `head`: a contact sheet, a
 /// report, weights or adversarial examples, the note of a run folder.
 pub(super) fn is_own(name: &str, head: &[u8]) -> bool {
-    let holds = |mark: &str| head.windows(mark.len()).any(|part| part == mark.as_bytes());
     let (file, extension) = file_and_extension(name);
     match extension.as_str() {
         "png" => has_mark(head, PNG_MARK),
-        "html" => holds("<meta name=\"generator\" content=\"advcl "),
-        "safetensors" => holds("\"__metadata__\":{\"advcl"),
-        _ => file == RUN_NOTE && holds("\"advcl_version\""),
+        "html" => holds(head, PAGE_MARK),
+        "safetensors" => holds(head, "\"__metadata__\":{\"advcl"),
+        _ => file == RUN_NOTE && holds(head, "\"advcl_version\""),
     }
+}
+
+fn holds(head: &[u8], mark: &str) -> bool {
+    head.windows(mark.len()).any(|part| part == mark.as_bytes())
 }
 
 fn has_mark(head: &[u8], mark: &[u8]) -> bool {

@@ -1,13 +1,14 @@
 //! The one way from a classifier, images and an attack to predictions and accuracies, batch by batch.
 
 use std::ops::Range;
+use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::attack::{Attacker, Ball, PerImage, Tally, Victim, in_stage, select};
 use crate::data::Split;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::logits::LogitRows;
 use crate::ranks;
 use crate::session::Context;
@@ -37,7 +38,7 @@ impl<'a> StageProgress<'a> {
     /// Calls `work` for one batch of indices after another and reports each as done.
     ///
     /// # Errors
-    /// An error of `work`; [`Error::Interrupted`](crate::Error::Interrupted) when asked to stop.
+    /// An error of `work`; [`Error::Interrupted`] when asked to stop.
     pub fn by_batch(
         &mut self,
         indices: &[usize],
@@ -149,6 +150,33 @@ pub struct Accuracy {
     pub per_image: PerImage,
 }
 
+impl Accuracy {
+    /// Refuses counts that cannot be, or that contradict each other, of a file that was changed.
+    ///
+    /// # Errors
+    /// [`Error::Format`] naming `path`.
+    pub fn require_possible(&self, path: &Path) -> Result<()> {
+        for tally in self.classes.iter().chain([&self.total]) {
+            tally.require_possible(path)?;
+        }
+        let sum = |count: fn(&Tally) -> usize| {
+            let counts = self.classes.iter().map(count);
+            counts.fold(0, usize::saturating_add)
+        };
+        let found = Tally {
+            images: sum(|tally| tally.images),
+            clean: sum(|tally| tally.clean),
+            robust: sum(|tally| tally.robust),
+        };
+        if found != self.total {
+            let expected = format!("{} in all classes together", self.total.in_words());
+            let found = found.in_words();
+            return Err(Error::format(path, "accuracy.classes", expected, found));
+        }
+        self.per_image.require_counts(&self.total, path)
+    }
+}
+
 impl Evaluator<'_> {
     /// Clean images at these indices.
     pub fn images(&self, indices: &[usize], device: &Device) -> Tensor<4> {
@@ -192,8 +220,8 @@ impl Evaluator<'_> {
     /// Logits of some version of the images at these indices; `images` makes it for a batch.
     ///
     /// # Errors
-    /// [`Error::Logits`](crate::Error::Logits) for logits that are not finite; an error of `images`;
-    /// [`Error::Interrupted`](crate::Error::Interrupted).
+    /// [`Error::Logits`] for logits that are not finite; an error of `images`;
+    /// [`Error::Interrupted`].
     pub fn logit_rows(
         &self,
         indices: &[usize],

@@ -47,10 +47,10 @@ impl TestImages {
     /// # Errors
     /// Whatever is wrong with the data; [`Error::Data`] for images without classes, and for classes that the model does
     /// not tell apart.
-    pub fn load(source: &str, info: &ModelInfo) -> Result<Self> {
+    pub fn load(source: &str, info: &ModelInfo, damaged: Damaged) -> Result<Self> {
         let [height, width] = info.image_size;
         let reading = info.reading.for_shape([info.channels, height, width]);
-        let data = data::load_as(source, &reading, Damaged::Refuse)?;
+        let data = data::load_as(source, &reading, damaged)?;
         data.require_labels()?;
         let (split, part) = match data.test.images.is_empty() {
             true => (&data.train, "all"),

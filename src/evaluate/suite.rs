@@ -60,12 +60,14 @@ impl Attacked {
             robust,
             ..
         } = *self;
-        Tally {
+        let tally = Tally {
             images,
             clean,
             robust,
-        }
-        .require_possible(path)?;
+        };
+        tally.require_possible(path)?;
+        self.per_image.require_counts(&tally, path)?;
+        let mut left = clean;
         for AttackTally {
             attack,
             images,
@@ -73,18 +75,20 @@ impl Attacked {
             seconds,
         } in &self.attacks
         {
-            if broken > images || !(0.0..1e12).contains(seconds) {
+            if *images != left || broken > images || !is_time(*seconds) {
+                let expected = format!("some of {left} images, in a time that can be");
                 let found = format!("{broken} of {images} broken in {seconds} seconds");
                 let place = format!("attack {attack}");
-                return Err(Error::format(
-                    path,
-                    place,
-                    "counts and times that can be",
-                    found,
-                ));
+                return Err(Error::format(path, place, expected, found));
             }
+            // The next attack gets the images that this one left.
+            left -= broken;
         }
-        Ok(())
+        if robust == left {
+            return Ok(());
+        }
+        let expected = format!("{left}, which the attacks left");
+        Err(Error::format(path, "robust", expected, robust.to_string()))
     }
 
     /// Adds the counts of PGD on the images that this suite was run on, as far as `accuracy` has their outcomes.
@@ -93,6 +97,11 @@ impl Attacked {
         let pgd = accuracy.per_image.tally_on(&self.per_image);
         Self { pgd, ..self }
     }
+}
+
+/// Whether a file's seconds of an attack can be.
+fn is_time(seconds: f64) -> bool {
+    (0.0..1e12).contains(&seconds)
 }
 
 /// A resumable run of an attack suite on one classifier.
@@ -190,7 +199,8 @@ impl SuiteRun<'_> {
         Ok((found, seconds))
     }
 
-    /// Result and seconds of a batch that an earlier session finished; none without a file, or where it is of other images.
+    /// Result and seconds of a batch that an earlier session finished; none without a file, or where this run would not have made
+    /// such a one: of other images, or with an example twice.
     fn load(&self, path: &Path, indices: &[usize]) -> Result<Option<(Adversarial, f64)>> {
         if !path.exists() {
             return Ok(None);
@@ -198,11 +208,15 @@ impl SuiteRun<'_> {
         let content = files::read(path)?;
         weights::require_checksum(&content, path)?;
         let (found, info) = Adversarial::parse(&content, path)?;
-        let inside = found.indices.iter().all(|index| indices.contains(index));
-        let same =
-            |batch: &BatchInfo| batch.tried == indices && inside && info.recipe == self.recipe;
-        let finished = info.batch.as_ref().filter(|batch| same(batch));
-        Ok(finished.map(|batch| (found, batch.seconds)))
+        // Examples are in the order of the batch.
+        let mut tried = indices.iter();
+        let in_order = (found.indices.iter()).all(|index| tried.any(|other| other == index));
+        let fits = in_order
+            && found.shape == self.evaluator.split.images.shape()
+            && info.recipe == self.recipe;
+        let finished = |batch: &BatchInfo| fits && batch.tried == indices && is_time(batch.seconds);
+        let batch = info.batch.filter(finished);
+        Ok(batch.map(|batch| (found, batch.seconds)))
     }
 
     /// Description in a file of this run's examples; `batch` where they are those of a single batch.
@@ -221,4 +235,135 @@ impl SuiteRun<'_> {
 fn batch_file(folder: &Path, job: &Job) -> PathBuf {
     let (number, kind, batch) = (job.number, job.attack.kind(), job.batch);
     folder.join(format!("{number:02}-{kind}-{batch:05}.safetensors"))
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Tensor;
+
+    use super::*;
+    use crate::attack::{AttackKind, Norm};
+    use crate::data::{Images, Split};
+
+    #[test]
+    fn a_kept_batch_that_the_run_would_not_have_made_is_attacked_again() {
+        // Two pixels, which are the logits. The third image is near the boundary.
+        let pixels = vec![200, 100, 100, 200, 140, 120, 0, 255];
+        let split = Split {
+            images: Images::new(pixels, [1, 1, 2]),
+            labels: vec![0, 1, 0, 1],
+        };
+        let logits = |images: Tensor<4>| {
+            let [batch, ..] = images.dims();
+            images.reshape([batch, 2])
+        };
+        let suite = Suite::named("fgsm").expect("an attack");
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = SuiteRun {
+            evaluator: Evaluator {
+                name: "simclr/slf",
+                logits: &logits,
+                classes: 2,
+                split: &split,
+                batch_size: 4,
+            },
+            suite: &suite,
+            ball: Ball {
+                norm: Norm::Linf,
+                radius: 0.1,
+            },
+            among: &[0, 1, 2, 3],
+            folder: Some(folder.path()),
+            recipe: "seed = 3\n",
+        };
+        let mut context = Context::cpu().expect("a CPU");
+        let (attacked, examples) = run.run(&mut context).expect("logits");
+        assert_eq!((attacked.clean, attacked.robust), (4, 3));
+        assert_eq!(examples.indices, [2]);
+        let path = folder.path().join("00-fgsm-00000.safetensors");
+        let (found, info) = Adversarial::load(&path).expect("the batch");
+        let batch = info.batch.expect("a batch");
+        type Change = fn(&mut Adversarial, &mut BatchInfo);
+        let changes: [(&str, Change); 6] = [
+            ("another shape", |found, _| found.shape = [1, 2, 1]),
+            ("smaller images", |found, _| {
+                found.shape = [1, 1, 1];
+                found.images.truncate(1);
+            }),
+            ("an example twice", |found, _| {
+                found.indices.push(2);
+                found.images.extend([0.5, 0.5]);
+            }),
+            ("another order", |found, _| {
+                found.indices.push(0);
+                found.images.extend([0.5, 0.5]);
+            }),
+            ("another image", |found, _| found.indices = vec![9]),
+            ("a time before it began", |_, batch| batch.seconds = -1.0),
+        ];
+        for (what, change) in changes {
+            let (mut found, mut batch) = (found.clone(), batch.clone());
+            change(&mut found, &mut batch);
+            found.save(&path, &run.info(Some(batch))).expect("a file");
+            let (again, others) = run.run(&mut context).expect(what);
+            assert_eq!((again.clean, again.robust), (4, 3), "{what}");
+            assert!(again.attacks[0].seconds >= 0.0, "{what}");
+            assert_eq!(others, examples, "{what}");
+        }
+        // What it would have made is used as it is.
+        let seconds = 1234.5;
+        let batch = BatchInfo { seconds, ..batch };
+        found.save(&path, &run.info(Some(batch))).expect("a file");
+        let (again, others) = run.run(&mut context).expect("logits");
+        assert_eq!(again.attacks[0].seconds, seconds);
+        assert_eq!(others, examples);
+    }
+
+    #[test]
+    fn counts_of_a_suite_that_contradict_each_other_are_refused() {
+        let tried = |attack, images, broken| AttackTally {
+            attack,
+            images,
+            broken,
+            seconds: 1.0,
+        };
+        let whole = Attacked {
+            suite: "custom".to_owned(),
+            images: 5,
+            clean: 4,
+            robust: 1,
+            attacks: vec![
+                tried(AttackKind::ApgdCe, 4, 2),
+                tried(AttackKind::Square, 2, 1),
+            ],
+            per_image: PerImage::new(5, &[0, 1, 2, 3, 4], &[0, 1, 2, 3], &[3]),
+            pgd: None,
+        };
+        let path = Path::new("attack.json");
+        whole.require_possible(path).expect("its own counts");
+        let refused = |words: &str, change: &dyn Fn(&mut Attacked)| {
+            let mut changed = whole.clone();
+            change(&mut changed);
+            let error = changed.require_possible(path).expect_err(words);
+            assert!(error.to_string().contains(words), "{error}");
+        };
+        refused("attack apgd-ce: expected some of 4 images", &|one| {
+            one.attacks[0].images = 5
+        });
+        refused("attack square: expected some of 2 images", &|one| {
+            one.attacks[1] = tried(AttackKind::Square, 4, 4);
+        });
+        refused("attack square: expected some of 2 images", &|one| {
+            one.attacks[1].broken = 3
+        });
+        refused("attack square: expected some of 2 images", &|one| {
+            one.attacks[1].seconds = -1.0
+        });
+        refused("robust: expected 2, which the attacks left", &|one| {
+            one.attacks[1].broken = 0
+        });
+        refused("per_image: expected 1 robust, 4 correct", &|one| {
+            one.per_image.0.truncate(4)
+        });
+    }
 }

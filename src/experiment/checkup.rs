@@ -20,7 +20,7 @@ use crate::evaluate::soundness::Soundness;
 use crate::files;
 use crate::recipe::Recipe;
 use crate::run::layout::{self, ATTACK_PIECES, Layout};
-use crate::run::{About, FolderKind, Model, ModelInfo, Results, Run};
+use crate::run::{About, Bound, FolderKind, Model, ModelInfo, Results, Run};
 use crate::train::Position;
 use crate::weights;
 
@@ -94,6 +94,9 @@ fn names(folder: &Path) -> Result<(Vec<String>, Vec<String>)> {
     folders.sort();
     Ok((files, folders))
 }
+
+/// What to do about damaged figures of a classifier.
+const EVALUATED_AGAIN: &str = "delete it: `advcl evaluate` computes it again";
 
 impl Checkup<'_> {
     fn add(&mut self, file: impl Into<PathBuf>, state: FileState, found: String, hint: &str) {
@@ -247,7 +250,7 @@ impl Checkup<'_> {
         let name = Path::new(file).file_name().unwrap_or_default();
         let name = name.to_string_lossy().into_owned();
         let device = self.device;
-        let again = "delete it: `advcl evaluate` computes it again";
+        let again = EVALUATED_AGAIN;
         match name.as_str() {
             layout::MODEL => {
                 let hint =
@@ -276,7 +279,7 @@ impl Checkup<'_> {
                 let results: Results<KeptSuite> = Results::load(path)?;
                 results
                     .iter()
-                    .try_for_each(|one| one.value.attacked.require_possible(path))?;
+                    .try_for_each(|one| one.value.require_possible(path))?;
                 count(&results)
             }),
             "soundness.json" => {
@@ -298,7 +301,9 @@ impl Checkup<'_> {
                     Ok(
                         position.map_or(String::new(), |position| match position.step {
                             0 => format!("after epoch {}", position.epoch),
-                            step => format!("epoch {}, after step {step}", position.epoch + 1),
+                            step => {
+                                format!("epoch {}, after step {step}", position.begun_epochs())
+                            }
                         }),
                     )
                 });
@@ -345,7 +350,7 @@ impl Checkup<'_> {
             {
                 self.state(&file(&cell.stage()), state);
             }
-            self.earlier(&cell);
+            self.figures(&cell);
         }
         Ok(())
     }
@@ -386,8 +391,8 @@ impl Checkup<'_> {
         }
     }
 
-    /// Says which results belong to a classifier that was made again since.
-    fn earlier(&mut self, cell: &Cell) {
+    /// Says which results belong to a classifier that was made again since, and which cannot be the present one's.
+    fn figures(&mut self, cell: &Cell) {
         let stage = cell.stage();
         let path = self.layout.results(&stage);
         let Ok(Some(info)) = ModelInfo::load(&self.layout.model(&cell.model_stage())) else {
@@ -397,15 +402,23 @@ impl Checkup<'_> {
             return;
         };
         let table = state::recorded(&info);
-        let own = results
+        let own: Vec<&Bound<Outcome>> = results
             .iter()
-            .filter(|one| of_classifier(&one.depends_on, &table).is_some());
-        let (all, own) = (results.iter().count(), own.count());
+            .filter(|one| of_classifier(&one.depends_on, &table).is_some())
+            .collect();
+        let fits = |one: &&Bound<Outcome>| one.value.require_classes(info.classes.len(), &path);
+        let wrong = own.iter().find_map(|one| fits(one).err());
+        let (all, own) = (results.iter().count(), own.len());
         let file = Path::new(&stage).join("result.json");
-        if own < all
-            && let Some(one) = self.files.iter_mut().find(|one| one.file == file)
-            && one.state == FileState::Holds
-        {
+        let mut files = self.files.iter_mut();
+        let Some(one) = files.find(|one| one.file == file && one.state == FileState::Holds) else {
+            return;
+        };
+        if let Some(error) = wrong {
+            one.state = FileState::Damaged;
+            one.found = error.to_string();
+            one.hint = EVALUATED_AGAIN.to_owned();
+        } else if own < all {
             one.found = format!(
                 "{all} results, {} of them of an earlier classifier",
                 all - own

@@ -111,30 +111,23 @@ impl Data {
         }
         let target = downstream.as_ref().unwrap_or(&pretraining);
         let (classes, mut judged) = (target.classes.len(), target.test.clone());
-        let mut held_out = None;
-        if given.holdout > 0.0 {
-            let mut hold_out = |data: &mut Dataset| -> Result<Split> {
-                let (train, held_out) = data.holdout(given.holdout, seed)?;
-                data.train = train;
-                Ok(held_out)
-            };
-            let own = hold_out(&mut pretraining)?;
-            let target = downstream.as_mut().map(&mut hold_out).transpose()?;
-            if recipe.evaluate.split == SplitName::Holdout {
-                judged = target.unwrap_or_else(|| own.clone());
+        let hold_out = |data: &mut Dataset| -> Result<Option<Split>> {
+            if given.holdout == 0.0 {
+                return Ok(data.val.take());
             }
-            held_out = Some(own);
-        } else if let Some(val) = pretraining.val.take() {
-            let target = downstream.as_mut().and_then(|data| data.val.take());
-            if recipe.evaluate.split == SplitName::Holdout {
-                judged = target.unwrap_or_else(|| val.clone());
-            }
-            held_out = Some(val);
-        }
-        if held_out.is_none() && recipe.evaluate.split == SplitName::Holdout {
-            let problem = "holdout images are to be evaluated, but none are held out";
-            let hint = "set data.holdout to 0.2, say";
-            return Err(Error::recipe("evaluate.split", problem, hint));
+            let (train, held_out) = data.holdout(given.holdout, seed)?;
+            data.train = train;
+            Ok(Some(held_out))
+        };
+        let mut held_out = hold_out(&mut pretraining)?;
+        let of_downstream = downstream.as_mut().map(&hold_out).transpose()?;
+        if recipe.evaluate.split == SplitName::Holdout {
+            // Those of the classes that are told apart: images for pretraining may have others.
+            let found = of_downstream.unwrap_or_else(|| held_out.clone());
+            judged = found.ok_or_else(|| {
+                let problem = "holdout images are to be evaluated, but none are held out";
+                Error::recipe("evaluate.split", problem, "set data.holdout to 0.2, say")
+            })?;
         }
         // Unlabeled data has no test images, and nothing is judged by it.
         if let (key, Some(limit)) = test_limit
@@ -222,7 +215,10 @@ fn load_downstream(
             let hint = "--set 'downstream.convert_channels = true' converts them";
             return Err(Error::data(&data.name, problem, hint));
         }
-        for split in [&mut data.train, &mut data.test] {
+        for split in [&mut data.train, &mut data.test]
+            .into_iter()
+            .chain(&mut data.val)
+        {
             split.images = split.images.with_channels(channels);
         }
     }

@@ -315,7 +315,7 @@ impl Experiment {
     ///
     /// # Errors
     /// [`Error::Run`] when there is no encoder yet; what reading the model or the labels file meets;
-    /// [`Error::Interrupted`].
+    /// [`Error::Features`]; [`Error::Interrupted`].
     pub fn cluster(&self, context: &mut Context) -> Result<()> {
         self.remember(context)?;
         self.enter(context, |context| self.make_labels(context))

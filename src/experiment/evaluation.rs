@@ -7,7 +7,7 @@ use std::time::Instant;
 use burn::tensor::Tensor;
 use toml::Table;
 
-use super::kept::{KeptSuite, classifier_table, kept_outcomes};
+use super::kept::{KeptSuite, classifier_table, kept_outcomes, suite_key};
 use super::{Cell, Evaluated, Experiment, Outcome, Seconds, Summary};
 use crate::attack::Attacker;
 use crate::data::Split;
@@ -130,14 +130,29 @@ impl Experiment {
     /// The images to evaluate on, with the classifier's labels: classes are matched by name.
     fn split_for(&self, cell: &Cell, info: &ModelInfo) -> Result<Cow<'_, Split>> {
         let (split, classes) = (&self.data.judged, &self.data.target().classes);
-        let shape = |images: &crate::data::Images| images.channels;
-        if shape(&split.images) != info.channels {
+        let (images, name) = (&split.images, &self.data.target().name);
+        if images.channels != info.channels {
             let problem = format!(
                 "expected images of {} channel(s) for {cell}, found {}",
-                info.channels, split.images.channels
+                info.channels, images.channels
             );
-            let hint = "convert the images";
-            return Err(Error::data(&self.data.target().name, problem, hint));
+            let kind = match info.channels {
+                1 => "gray",
+                _ => "rgb",
+            };
+            let hint = format!("--set 'data.channels = \"{kind}\"' converts them");
+            return Err(Error::data(name, problem, hint));
+        }
+        let [height, width] = info.image_size;
+        if [images.height, images.width] != info.image_size {
+            let problem = format!(
+                "expected images of {width} × {height} (width × height) for {cell}, found {} × {}",
+                images.width, images.height
+            );
+            let hint = format!(
+                "--set 'data.size = [{height}, {width}]' brings them to it (data.fit: crop, pad or stretch)"
+            );
+            return Err(Error::data(name, problem, hint));
         }
         if *classes == info.classes {
             return Ok(Cow::Borrowed(split));
@@ -236,6 +251,7 @@ impl Experiment {
                 ..own
             },
             accuracy,
+            classes: Vec::new(),
             by_class: None,
             attacked: None,
             other_attacks: Vec::new(),
@@ -261,13 +277,14 @@ impl Experiment {
         let stage = subject.cell.stage();
         let folder = self.run.stage(&stage)?;
         let path = self.layout().attacks(&stage);
-        let all_pieces = folder.join(ATTACK_PIECES);
-        if all_pieces.exists() {
-            require_inside(self.run.path(), &all_pieces)?;
-        }
         let text = self.text(subject, Artifact::Suite)?;
         let key = suite_key(suite.name(), &text);
         let pieces = self.layout().attack_pieces(&stage, &key);
+        for folder in [&folder.join(ATTACK_PIECES), &pieces] {
+            if folder.exists() {
+                require_inside(self.run.path(), folder)?;
+            }
+        }
         let mut results: Results<KeptSuite> = Results::load(&path)?;
         let attacked = match results.get(&text) {
             Some(kept) => kept.attacked.clone(),
@@ -415,6 +432,10 @@ impl Experiment {
                 summary.outcomes.push(now);
             }
         }
+        // Counts are in the order of a classifier's classes, and the images may have them in another.
+        if let Some(first) = summary.outcomes.first() {
+            summary.classes.clone_from(&first.classes);
+        }
         files::write_json(&self.layout().summary(), &summary)?;
         summary.outcomes = asked;
         summary.other_conditions.clear();
@@ -432,10 +453,4 @@ impl Experiment {
         let at = at.or(kept.len().checked_sub(1));
         Ok(at.map(|at| kept.remove(at).1))
     }
-}
-
-/// Tells a suite's files from those of others: its name and a hash of what it depends on.
-pub(super) fn suite_key(name: &str, text: &str) -> String {
-    let hash = files::hash(text.as_bytes());
-    format!("{name}-{}", hash.trim_start_matches("fnv1a-"))
 }

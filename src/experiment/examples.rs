@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::evaluation::suite_key;
+use super::kept::suite_key;
 use super::{Cell, Experiment};
 use crate::attack::Ball;
 use crate::error::{Error, Result};

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::measures::{Measure, Measures};
 use crate::evaluate::soundness::Soundness;
 use crate::evaluate::{Attacked, ByClass};
+use crate::files;
 use crate::recipe::{CLASSIFIER, from_text};
 use crate::run::layout::ATTACK_PIECES;
 use crate::run::{Layout, ModelInfo, Results};
@@ -27,6 +28,29 @@ pub(crate) struct KeptSuite {
     pub outside: usize,
     /// Examples.
     pub examples: usize,
+}
+
+impl KeptSuite {
+    /// Refuses counts that cannot be, of a file that was changed.
+    ///
+    /// # Errors
+    /// [`Error::Format`] naming `path`.
+    pub fn require_possible(&self, path: &Path) -> Result<()> {
+        let Self {
+            attacked,
+            outside,
+            examples,
+            ..
+        } = self;
+        attacked.require_possible(path)?;
+        let broken = attacked.clean - attacked.robust;
+        if outside <= examples && *examples <= broken {
+            return Ok(());
+        }
+        let expected = format!("at most {broken}, one for an image that was broken");
+        let found = format!("{examples}, {outside} of them outside of the ball");
+        Err(Error::format(path, "examples", expected, found))
+    }
 }
 
 /// One further measure.
@@ -66,7 +90,7 @@ pub fn kept_outcomes(layout: &Layout, cell: &Cell) -> Result<Vec<(String, Outcom
         .try_for_each(|kept| kept.value.require_possible(&result_file))?;
     suites
         .iter()
-        .try_for_each(|kept| kept.value.attacked.require_possible(&attack_file))?;
+        .try_for_each(|kept| kept.value.require_possible(&attack_file))?;
     for kept in pgd.iter() {
         let Some(conditions) = of_classifier(&kept.depends_on, &classifier) else {
             continue;
@@ -75,7 +99,10 @@ pub fn kept_outcomes(layout: &Layout, cell: &Cell) -> Result<Vec<(String, Outcom
             of_classifier(depends_on, &classifier)
                 .is_some_and(|other| are_compatible(&conditions, &other))
         };
+        kept.value
+            .require_classes(info.classes.len(), &result_file)?;
         let mut outcome = kept.value.clone();
+        outcome.classes.clone_from(&info.classes);
         outcome.by_class = ByClass::new(&outcome.accuracy.classes, &info.classes);
         let suites: Vec<KeptSuite> = suites
             .iter()
@@ -108,7 +135,14 @@ pub fn kept_outcomes(layout: &Layout, cell: &Cell) -> Result<Vec<(String, Outcom
     Ok(outcomes)
 }
 
-/// Removes the batches of attack suites whose outcome is kept, which a process left that was killed between the two.
+/// Tells a suite's files from those of others: its name and a hash of what it depends on.
+pub(super) fn suite_key(name: &str, text: &str) -> String {
+    let hash = files::hash(text.as_bytes());
+    format!("{name}-{}", hash.trim_start_matches("fnv1a-"))
+}
+
+/// Removes the batches of attack suites whose outcome is kept, which a process left that was killed between the two. Links are
+/// left alone, and so is every folder that has another name than such batches get: a file may give any text as a suite's key.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -120,18 +154,20 @@ pub(super) fn remove_finished_pieces(layout: &Layout) -> Result<()> {
             let (Some(stage), all) = (stage.to_str(), mode.join(ATTACK_PIECES)) else {
                 continue;
             };
-            if !all.is_dir() {
+            // Of the folder itself: what a link leads to may be the user's own.
+            if !fs::symlink_metadata(&all).is_ok_and(|about| about.is_dir()) {
                 continue;
             }
             // A file that cannot be read is named by the command that needs it.
             let Ok(suites) = Results::<KeptSuite>::load(&layout.attacks(stage)) else {
                 continue;
             };
+            let finished: Vec<String> = suites
+                .iter()
+                .map(|suite| suite_key(&suite.value.attacked.suite, &suite.depends_on))
+                .collect();
             for pieces in folders(&all)? {
-                if suites
-                    .iter()
-                    .any(|suite| *suite.value.key == *name(&pieces))
-                {
+                if finished.iter().any(|key| **key == *name(&pieces)) {
                     fs::remove_dir_all(&pieces).map_err(Error::io("remove", &pieces))?;
                 }
             }
@@ -177,5 +213,76 @@ impl Evaluated {
     /// Conditions of an outcome, for people and programs.
     pub(super) fn is_default(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A suite of which one image was broken.
+    fn suite() -> KeptSuite {
+        let attacked = json!({
+            "suite": "square", "images": 4, "clean": 3, "robust": 2,
+            "attacks": [{"attack": "square", "images": 3, "broken": 1, "seconds": 1.0}],
+            "key": "precious", "outside": 0, "examples": 1,
+        });
+        serde_json::from_value(attacked).expect("a suite")
+    }
+
+    #[test]
+    fn more_examples_than_broken_images_are_refused() {
+        let path = Path::new("attack.json");
+        suite().require_possible(path).expect("its own counts");
+        for (outside, examples) in [(0, 2), (2, 1)] {
+            let changed = KeptSuite {
+                outside,
+                examples,
+                ..suite()
+            };
+            let error = changed.require_possible(path).expect_err("too many");
+            let words = "examples: expected at most 1, one for an image that was broken";
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn batches_of_a_kept_suite_are_removed_and_no_folder_that_a_key_or_a_link_names() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (run, home) = (folder.path().join("run"), folder.path().join("home"));
+        let layout = Layout::new(&run);
+        let text = "seed = 3\n";
+        let put = |folder: &Path| {
+            fs::create_dir_all(folder).expect("a folder");
+            fs::write(folder.join("file"), "x").expect("a file");
+        };
+        let key = suite_key("square", text);
+        let unfinished = suite_key("square", "seed = 4\n");
+        put(&layout.attack_pieces("advcl/slf", &key));
+        for kept in ["precious", &unfinished] {
+            put(&layout.attack_pieces("advcl/slf", kept));
+        }
+        for kept in ["precious", &key] {
+            put(&home.join(kept));
+        }
+        fs::create_dir(run.join("advcl/alf")).expect("a folder");
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(&home, run.join("advcl/alf/attack")).expect("a link");
+        for stage in ["advcl/slf", "advcl/alf"] {
+            let mut results = Results::default();
+            results.put(text, suite());
+            results.store(&layout.attacks(stage)).expect("a file");
+        }
+        remove_finished_pieces(&layout).expect("readable folders");
+        assert!(!layout.attack_pieces("advcl/slf", &key).exists());
+        for kept in ["precious", &unfinished] {
+            let file = layout.attack_pieces("advcl/slf", kept).join("file");
+            assert!(file.exists(), "{kept}");
+        }
+        for kept in ["precious", &key] {
+            assert!(home.join(kept).join("file").exists(), "{kept}");
+        }
     }
 }

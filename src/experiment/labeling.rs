@@ -66,7 +66,7 @@ impl Experiment {
     ///
     /// # Errors
     /// [`Error::Data`] where every image has a label, and [`Error::Input`] for a count that cannot be; [`Error::Run`] when
-    /// encoder or classifier is missing; [`Error::Interrupted`].
+    /// encoder or classifier is missing; [`Error::Features`] and [`Error::Logits`]; [`Error::Interrupted`].
     pub fn label_next(
         &self,
         cell: &Cell,

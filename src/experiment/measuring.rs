@@ -81,7 +81,8 @@ impl Experiment {
                 ..Measures::default()
             };
             let parts = (&mut value, &mut predictions);
-            self.part(measure, &subject, &classifier, parts, context)?;
+            let of = (&classifier, evaluand.info.classes.as_slice());
+            self.part(measure, &subject, of, parts, context)?;
             let measure = measure.name().to_owned();
             results.put(&text, KeptMeasure { measure, value });
             self.run.stage(&cell.stage())?;
@@ -90,12 +91,13 @@ impl Experiment {
         Ok(())
     }
 
-    /// Computes one measure. Several need the same predictions, which are computed on first use and shared.
+    /// Computes one measure of a classifier with the names of its classes. Several need the same predictions, which are computed
+    /// on first use and shared.
     fn part(
         &self,
         measure: Measure,
         subject: &MeasuredClassifier,
-        classifier: &Classifier,
+        (classifier, classes): (&Classifier, &[String]),
         (all, predictions): (&mut Measures, &mut Option<[Predictions; 2]>),
         context: &mut Context,
     ) -> Result<()> {
@@ -129,13 +131,16 @@ impl Experiment {
             Measure::Features => {
                 let [clean, attacked] = both(context)?;
                 let target = self.data.target();
-                let classes = target.classes.len();
                 let limit = REFERENCES.min(target.train.images.len());
-                let known = target.train.limit(classes, limit, self.recipe.seed);
+                let seed = self.recipe.seed;
+                let known = target.train.limit(target.classes.len(), limit, seed);
+                // As the images that are classified, whose classes it has.
+                let known = known.labeled_by(&target.classes, classes);
+                let known = known.expect("classes of the classifier");
                 let (encoder, route) = (&classifier.encoder, classifier.route);
                 let (stage, batch) = (&subject.name, subject.batch_size);
                 let seen = features(stage, encoder, route, &known.images, batch, context)?;
-                let known = Known::new(seen, &known.labels, classes);
+                let known = Known::new(seen, &known.labels, classes.len());
                 let neighbours = Predictions::compare_neighbours(&clean, &attacked, &known);
                 all.neighbours = Some(neighbours);
             }

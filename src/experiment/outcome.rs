@@ -38,8 +38,11 @@ pub struct Outcome {
     pub seconds: Seconds,
     /// Counts in all and by class.
     pub accuracy: Accuracy,
-    /// Balanced accuracy and worst class, from the counts by class; none in the file of a classifier's figures, which
-    /// has the counts alone.
+    /// Names of the classifier's classes, in the order of the counts by class: the images may have them in another order, or only
+    /// some of them. None in the file of a classifier's figures, which has the counts alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
+    /// Balanced accuracy and worst class, from the counts by class; none in the file of a classifier's figures too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_class: Option<ByClass>,
     /// Outcome of the attack suite beside PGD; the latest, where there were several.
@@ -57,6 +60,12 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Name of a class by its place in the counts; its number where that is all that is known.
+    pub fn class(&self, label: usize) -> String {
+        let name = self.classes.get(label);
+        name.map_or_else(|| format!("class {label}"), String::clone)
+    }
+
     /// Refuses counts and shares that cannot be, of a file that was changed.
     ///
     /// # Errors
@@ -65,9 +74,7 @@ impl Outcome {
         let Self {
             accuracy, images, ..
         } = self;
-        for tally in accuracy.classes.iter().chain([&accuracy.total]) {
-            tally.require_possible(path)?;
-        }
+        accuracy.require_possible(path)?;
         let wrong = |place: &str, expected: String, found: String| {
             Err(Error::format(path, place, expected, found))
         };
@@ -99,6 +106,20 @@ impl Outcome {
             Some(seconds) => wrong("seconds", "0 or more".to_owned(), seconds.to_string()),
             None => Ok(()),
         }
+    }
+
+    /// Refuses counts by class of another number of classes than the classifier's, of a file that was changed.
+    ///
+    /// # Errors
+    /// [`Error::Format`] naming `path`.
+    pub fn require_classes(&self, classes: usize, path: &Path) -> Result<()> {
+        let found = self.accuracy.classes.len();
+        if found == classes {
+            return Ok(());
+        }
+        let expected = format!("the counts of {classes} classes, as the classifier has");
+        let found = format!("those of {found}");
+        Err(Error::format(path, "accuracy.classes", expected, found))
     }
 }
 
@@ -135,7 +156,7 @@ pub struct Summary {
     /// Data set of the classifiers, where it is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downstream: Option<String>,
-    /// Names of the classes, in label order.
+    /// Names of the classes, in the order of the first row's counts; every row has its own.
     pub classes: Vec<String>,
     /// Wall-clock seconds of clustering, where this run made its pseudo-labels.
     pub cluster_seconds: Option<f64>,
@@ -147,4 +168,59 @@ pub struct Summary {
     /// Accuracy of each classifier on the others' adversarial examples, where it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transfer: Option<Transfer>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn tally(images: u64, clean: u64, robust: u64) -> Value {
+        json!({"images": images, "clean": clean, "robust": robust})
+    }
+
+    /// An outcome on five images, one of them robust.
+    fn outcome(classes: &[Value], per_image: &str) -> Outcome {
+        let outcome = json!({
+            "method": "simclr", "finetuning": "slf", "images": 5, "split": "test",
+            "clean_accuracy": 0.8, "robust_accuracy": 0.2,
+            "threat": {"norm": "linf", "radius": "8/255"},
+            "attack_steps": 20, "attack_step_size": 0.01,
+            "seconds": {"pretrain": 60.0, "finetune": 1.0, "evaluate": 2.0},
+            "accuracy": {"total": tally(5, 4, 1), "classes": classes, "per_image": per_image},
+        });
+        serde_json::from_value(outcome).expect("an outcome")
+    }
+
+    #[test]
+    fn counts_by_class_and_by_image_that_contradict_the_sums_are_refused() {
+        let path = Path::new("result.json");
+        let classes = [tally(3, 2, 1), tally(2, 2, 0), tally(0, 0, 0)];
+        let whole = outcome(&classes, "wbrbb");
+        whole.require_possible(path).expect("its own counts");
+        whole.require_classes(3, path).expect("its own classes");
+        let earlier = outcome(&classes, "");
+        earlier
+            .require_possible(path)
+            .expect("an earlier version's");
+        let huge = tally(u64::MAX, 2, 0);
+        let sums =
+            "accuracy.classes: expected 1 robust, 4 correct, 5 images in all classes together";
+        for (changed, words) in [
+            (outcome(&classes[..1], ""), sums),
+            (outcome(&[], ""), sums),
+            (outcome(&[huge.clone(), huge], ""), sums),
+            (
+                outcome(&classes, "wbrb"),
+                "per_image: expected 1 robust, 4 correct, 5 images",
+            ),
+        ] {
+            let error = changed.require_possible(path).expect_err(words);
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        let error = whole.require_classes(4, path).expect_err("another number");
+        let words = "accuracy.classes: expected the counts of 4 classes";
+        assert!(error.to_string().contains(words), "{error}");
+    }
 }

@@ -175,9 +175,11 @@ impl Experiment {
     pub(super) fn encoder_state(&self, name: &str) -> Result<State> {
         let expected = self.expected_encoder(name)?;
         let seconds = self.seconds(name)?.pretrain;
-        let fixed = self.recipe.pretrain.require(name)?.method();
+        let method = self.recipe.pretrain.require(name)?.method();
+        let reason = "the method anneals over all its epochs";
+        let fixed = method.depends_on_epochs().then_some(reason);
         let plan = ["pretrain", name, "plan"];
-        self.training_state(name, &expected, plan, seconds, fixed.depends_on_epochs())
+        self.training_state(name, &expected, plan, seconds, fixed)
     }
 
     /// Whether a training of these dependencies is under way in a stage's folder.
@@ -196,18 +198,22 @@ impl Experiment {
         let expected = self.expected_classifier(cell)?;
         let stage = cell.stage();
         let seconds = self.seconds(&stage)?.finetune;
+        let entry = self.recipe.finetune.require(mode)?;
+        let reason = "its soft labels come from a training of as many epochs";
+        let fixed = (entry.soft_labels() && entry.labels() < 1.0).then_some(reason);
         let plan = ["finetune", mode, "plan"];
-        self.training_state(&stage, &expected, plan, seconds, false)
+        self.training_state(&stage, &expected, plan, seconds, fixed)
     }
 
-    /// State of what was trained in a stage; `plan` leads to the training's plan in its dependencies.
+    /// State of what was trained in a stage; `plan` leads to the training's plan in its dependencies, `fixed` is the reason why
+    /// one of another number of epochs cannot continue it, whatever its schedule.
     fn training_state(
         &self,
         stage: &str,
         expected: &Table,
         plan: [&str; 3],
         seconds: f64,
-        depends_on_epochs: bool,
+        fixed: Option<&str>,
     ) -> Result<State> {
         let (text, begun) = (to_text(expected), self.checkpoint_text(expected));
         let (whole, part) = crate::run::layout::part(stage, "");
@@ -246,10 +252,10 @@ impl Experiment {
             && position.recipe == self.checkpoint_text(&table)
             && then.epochs != now.epochs
         {
-            let continued = if depends_on_epochs {
-                Err("the method anneals over all its epochs".to_owned())
-            } else {
-                then.continues_as(&now, position.epoch)
+            // Steps of an epoch that has only begun are done too.
+            let continued = match fixed {
+                Some(reason) => Err(reason.to_owned()),
+                None => then.continues_as(&now, position.begun_epochs()),
             };
             match continued {
                 Ok(()) => {
@@ -261,7 +267,7 @@ impl Experiment {
                 Err(reason) => {
                     why += &format!(
                         " (it cannot be continued: {reason}{})",
-                        stretching(&then, depends_on_epochs, &plan)
+                        stretching(&then, fixed.is_some(), &plan)
                     )
                 }
             }
@@ -410,8 +416,8 @@ impl Experiment {
 }
 
 /// How to ask for a stretched schedule, where that is what is missing.
-fn stretching(then: &Plan, depends_on_epochs: bool, plan: &[&str; 3]) -> String {
-    if depends_on_epochs {
+fn stretching(then: &Plan, fixed: bool, plan: &[&str; 3]) -> String {
+    if fixed {
         return String::new();
     }
     format!(

@@ -4,8 +4,8 @@ use burn::module::Param;
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::ClassWeights;
-use crate::error::{Error, Result};
+use super::{ClassWeights, require_finite};
+use crate::error::Result;
 use crate::logistic::{self, Examples, STRENGTHS};
 use crate::nn::Linear;
 use crate::session::Context;
@@ -35,7 +35,7 @@ impl Solver {
 /// Fits a linear classifier on features `[images, features]` by [`logistic::fit`]. Says which penalty was chosen.
 ///
 /// # Errors
-/// [`Error::Diverged`] for features that are not finite; [`Error::Interrupted`] when asked to stop.
+/// As [`require_finite`]; [`Error::Interrupted`](crate::Error::Interrupted) when asked to stop.
 pub fn closed(
     stage: &str,
     features: Tensor<2>,
@@ -46,14 +46,8 @@ pub fn closed(
 ) -> Result<Linear> {
     let width = features.dims()[1];
     let features = to_vec(features);
-    if let Some(at) = features.iter().position(|value| !value.is_finite()) {
-        return Err(Error::Diverged {
-            stage: stage.to_owned(),
-            part: "a feature".to_owned(),
-            value: features[at],
-            at: format!("labeled image {}", at / width),
-        });
-    }
+    let name = |image: usize| format!("labeled image {image}");
+    require_finite(stage, &features, labels.len(), name)?;
     let examples = Examples {
         features: &features,
         labels,

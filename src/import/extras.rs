@@ -118,7 +118,7 @@ pub struct FoundHead {
 
 /// Finds the linear classifier of an encoder of this many features: beside the encoder's tensors, or above them.
 pub fn head(weights: &Weights, place: &Place, features: usize) -> Option<FoundHead> {
-    const NAMES: [&str; 7] = [
+    const NAMES: [&str; 10] = [
         "fc",
         "linear",
         "classifier",
@@ -126,7 +126,25 @@ pub fn head(weights: &Weights, place: &Place, features: usize) -> Option<FoundHe
         "head.fc",
         "classifier.fc",
         "classifier.1",
+        // `Sequential(Dropout(), Linear(…))` in the place of a layer.
+        "fc.0",
+        "fc.1",
+        "head.1",
     ];
+    // Of several layers in a row the first is no classifier.
+    let alone = |above: &str, name: &str| {
+        let row = name
+            .rsplit_once('.')
+            .filter(|(_, last)| last.parse::<u8>().is_ok());
+        row.is_none_or(|(row, number)| {
+            let (row, own) = (format!("{above}{row}."), format!("{above}{row}.{number}."));
+            let mut beside = weights
+                .tensors
+                .keys()
+                .filter(|known| known.starts_with(&row));
+            beside.all(|known| known.starts_with(&own))
+        })
+    };
     let after = place.after().map_or(0..0, |after| after..after + 4);
     let numbers: Vec<String> = after.map(|number| number.to_string()).collect();
     let mut above = place.prefix.as_str();
@@ -148,6 +166,7 @@ pub fn head(weights: &Weights, place: &Place, features: usize) -> Option<FoundHe
                 && classes > 1
                 && weight.is_float()
                 && bias.is_float()
+                && alone(above, name)
             {
                 return Some(FoundHead { names, classes });
             }

@@ -5,6 +5,7 @@ mod depends;
 pub mod keys;
 mod schema;
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -410,9 +411,8 @@ impl Recipe {
         relocate(&mut table);
         for line in overrides {
             let place = format!("--set {line:?}");
-            let change: Table = toml::from_str(line)
-                .or_else(|error| quoted(line).ok_or(error))
-                .map_err(|error| at(error, line, &place))?;
+            let text = as_toml(line);
+            let change: Table = toml::from_str(&text).map_err(|error| at(error, &text, &place))?;
             clear_inline(&mut table, line, &change);
             merge(&mut table, change);
             // Checked one by one, so that the error names the override at fault.
@@ -533,14 +533,68 @@ fn clear_inline(table: &mut Table, line: &str, change: &Table) {
     }
 }
 
-/// An override whose value is a text without quotes, which a shell took away: `data.source=./images`. None where the
-/// value is anything else.
-fn quoted(line: &str) -> Option<Table> {
+/// An override as TOML: with quotes around a text that lost them to a shell (`data.source=./images`), unchanged otherwise.
+pub fn as_toml(line: &str) -> Cow<'_, str> {
+    match toml::from_str::<Table>(line) {
+        Ok(_) => Cow::Borrowed(line),
+        Err(_) => quoted(line).map_or(Cow::Borrowed(line), Cow::Owned),
+    }
+}
+
+fn quoted(line: &str) -> Option<String> {
     let (key, value) = line.split_once('=')?;
     let value = value.trim();
     let plain = !value.is_empty() && !value.contains(['"', '\'', '[', ']', '{', '}', '\n', '#']);
     let text = format!("{} = '{value}'", key.trim());
-    plain.then(|| toml::from_str(&text).ok()).flatten()
+    (plain && toml::from_str::<Table>(&text).is_ok()).then_some(text)
+}
+
+/// What can be said of images that a model file is used on; the rest of their reading is the model's.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ForModel {
+    data: ForModelImages,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ForModelImages {
+    background: Option<[u8; 3]>,
+    max_pixels: Option<usize>,
+    damaged: Damaged,
+}
+
+/// How images are read for a model file, which brings `reading` and has no recipe, with overrides of `data.background`,
+/// `data.max_pixels` and `data.damaged`.
+///
+/// # Errors
+/// [`Error::Recipe`] for other keys, and for impossible values.
+pub fn reading_with(reading: Reading, overrides: &[String]) -> Result<(Reading, Damaged)> {
+    let (mut table, mut found) = (Table::new(), ForModel::default());
+    for line in overrides {
+        let refused = |error: toml::de::Error| {
+            let problem = error.message().trim().replace('\n', "; ");
+            let hint = "a model file has no recipe: data.background, data.max_pixels and data.damaged can be set for its images";
+            Error::recipe(format!("--set {line:?}"), problem, hint)
+        };
+        merge(&mut table, toml::from_str(&as_toml(line)).map_err(refused)?);
+        found = Value::Table(table.clone()).try_into().map_err(refused)?;
+    }
+    let ForModel { data } = found;
+    if data.max_pixels == Some(0) {
+        let problem = "expected 1 or more, found 0";
+        return Err(Error::recipe(
+            "data.max_pixels",
+            problem,
+            "leave it out for the usual limit",
+        ));
+    }
+    let reading = Reading {
+        background: data.background.or(reading.background),
+        max_pixels: data.max_pixels.or(reading.max_pixels),
+        ..reading
+    };
+    Ok((reading, data.damaged))
 }
 
 /// Expands `~/` at the beginning of paths: of images, and of other runs' files.

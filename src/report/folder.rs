@@ -130,7 +130,8 @@ pub fn read(path: &Path) -> Result<(Vec<ReportedRun>, Option<ReportedComparison>
     if !seeds.is_empty() {
         return read_comparison(path, seeds);
     }
-    let run = ReportedRun::read(path, recipe_of(path)?)?;
+    let mut run = ReportedRun::read(path, recipe_of(path)?)?;
+    run.choose(None);
     if run.rows.is_empty() {
         let hint = format!("continue it: advcl run {}", path.display());
         return Err(Error::run(path, "nothing was evaluated yet", hint));
@@ -144,8 +145,8 @@ fn recipe_of(path: &Path) -> Result<Recipe> {
     Ok(found.expect("it has one").recipe)
 }
 
-/// Reads the runs below a comparison's folder: those of its recipe's seeds, under its conditions. A row that was
-/// evaluated under others alone is missing.
+/// Reads the runs below a comparison's folder: those of its recipe's seeds, under its conditions and on equally many images. A row that
+/// was evaluated under others alone is missing.
 fn read_comparison(
     path: &Path,
     found: Vec<u64>,
@@ -153,21 +154,25 @@ fn read_comparison(
     let shared = recipe_of(path)?;
     let seeds = shared.seeds().into_iter();
     let seeds = seeds.filter(|seed| found.contains(seed));
-    let (mut runs, mut outcomes) = (Vec::new(), Vec::new());
-    let mut made = BTreeMap::new();
-    for seed in seeds {
-        let folder = folder_of(path, seed);
+    let runs = seeds.map(|seed| {
         let recipe = Recipe {
             seed,
             compare: None,
             ..shared.clone()
         };
-        let mut run = ReportedRun::read(&folder, recipe)?;
+        let mut run = ReportedRun::read(&folder_of(path, seed), recipe)?;
         run.comparison = Some(path.to_path_buf());
         run.name = format!("{}, {}", name_of(path), run.name);
+        Ok(run)
+    });
+    let mut runs: Vec<ReportedRun> = runs.collect::<Result<_>>()?;
+    let (images, mut outcomes) = (images_of(&runs), Vec::new());
+    let mut made = BTreeMap::new();
+    for run in &mut runs {
+        run.choose(images);
         // A mean must not mix classifiers that were trained, or figures that were measured, by different
         // settings.
-        let layout = Layout::new(&folder);
+        let (layout, seed) = (Layout::new(&run.path), run.recipe.seed);
         let mut rows = Vec::new();
         for row in std::mem::take(&mut run.rows) {
             if row.current && made_alike(&layout, &row, &run.recipe, &mut made)? {
@@ -180,7 +185,6 @@ fn read_comparison(
         run.missing.retain(|stage| !evaluated(stage));
         run.rows = rows;
         outcomes.extend(run.rows.iter().map(|row| (seed, row.outcome.clone())));
-        runs.push(run);
     }
     runs.retain(|run| !run.rows.is_empty());
     if runs.is_empty() {
@@ -193,6 +197,26 @@ fn read_comparison(
         comparison: Comparison::new(&shared, &outcomes, Vec::new()),
     };
     Ok((runs, Some(comparison)))
+}
+
+/// Number of images that the rows of a comparison were evaluated on under its recipe: the most that the recipe's limit allows, since
+/// evaluations on fewer of them stand beside its own.
+fn images_of(runs: &[ReportedRun]) -> Option<usize> {
+    let most = |of_source: bool| {
+        let rows = runs.iter().flat_map(|run| {
+            let recipe = &run.recipe;
+            let limit = match &recipe.downstream {
+                Some(target) => target.test_limit,
+                None => recipe.data.test_limit,
+            };
+            let rows = run.rows.iter().filter(|row| row.current);
+            rows.filter(move |row| !of_source || is_of_source(&row.outcome, recipe))
+                .map(|row| row.outcome.images)
+                .filter(move |images| limit.is_none_or(|limit| *images <= limit))
+        });
+        rows.max()
+    };
+    most(true).or_else(|| most(false))
 }
 
 /// Whether a row's classifier was made by the same settings as that of the first seed, which a comparison
@@ -230,7 +254,8 @@ fn without_seed(table: &mut Table) {
 }
 
 impl ReportedRun {
-    /// Reads a run's results as far as they belong to `recipe`.
+    /// Reads a run's results as far as they belong to `recipe`. Of each classifier all rows under its conditions are current; see
+    /// [`ReportedRun::choose`].
     fn read(path: &Path, recipe: Recipe) -> Result<Self> {
         let layout = Layout::new(path);
         let machine: Option<serde_json::Value> = optional(&layout.about())?;
@@ -243,21 +268,11 @@ impl ReportedRun {
         for cell in Cell::of(&recipe, None, None)? {
             let kept = kept_outcomes(&layout, &cell).map_err(&old)?;
             let kept = kept.into_iter().filter(|(_, outcome)| outcome.images > 0);
-            let mut of_cell: Vec<ReportedRow> = kept
-                .map(|(_, outcome)| ReportedRow::new(&cell, outcome, &recipe))
-                .collect();
-            if of_cell.is_empty() {
+            let before = rows.len();
+            rows.extend(kept.map(|(_, outcome)| ReportedRow::new(&cell, outcome, &recipe)));
+            if rows.len() == before {
                 missing.push(cell.stage());
             }
-            // Of evaluations under the recipe's conditions, on fewer images for example, the latest counts.
-            let own = |row: &ReportedRow| row.current && is_of_source(&row.outcome, &recipe);
-            let latest = of_cell.iter().rposition(own);
-            let latest = latest.or_else(|| of_cell.iter().rposition(|row| row.current));
-            for (number, row) in of_cell.iter_mut().enumerate() {
-                row.current = Some(number) == latest;
-            }
-            of_cell.sort_by_key(|row| !row.current);
-            rows.extend(of_cell);
         }
         let transfer = summary.and_then(|summary| transfer_of(summary, &rows));
         Ok(Self {
@@ -271,6 +286,25 @@ impl ReportedRun {
             recipe,
             machine,
         })
+    }
+
+    /// Leaves one row of each classifier current, and puts it first: of several evaluations under the recipe's conditions the latest,
+    /// or the latest on `images` images.
+    fn choose(&mut self, images: Option<usize>) {
+        let recipe = &self.recipe;
+        let own = |row: &ReportedRow| {
+            row.current && images.is_none_or(|images| row.outcome.images == images)
+        };
+        let of_one = |a: &ReportedRow, b: &ReportedRow| a.classifier == b.classifier;
+        for rows in self.rows.chunk_by_mut(of_one) {
+            let of_source = |row: &ReportedRow| own(row) && is_of_source(&row.outcome, recipe);
+            let latest = rows.iter().rposition(of_source);
+            let latest = latest.or_else(|| rows.iter().rposition(own));
+            for (number, row) in rows.iter_mut().enumerate() {
+                row.current = Some(number) == latest;
+            }
+            rows.sort_by_key(|row| !row.current);
+        }
     }
 }
 

@@ -376,9 +376,13 @@ impl Model {
             let below = path.parent().map(models_below).unwrap_or_default();
             let hint = if below.is_empty() {
                 let folder = path.ancestors().nth(2);
-                let folder = folder.filter(|run| run.join(RECIPE).exists());
-                let run = folder.map_or("DIR".to_owned(), |run| run.display().to_string());
-                format!("make one first: advcl finetune --run {run}")
+                match folder.filter(|run| run.join(RECIPE).exists()) {
+                    Some(run) => format!("make one first: advcl finetune --run {}", run.display()),
+                    None => format!(
+                        "make one of labeled images: advcl init IMAGES --weights {}",
+                        path.display()
+                    ),
+                }
             } else {
                 format!("name one: {}", some_of(&below))
             };

@@ -10,6 +10,7 @@ use super::Quantity;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::random;
+use crate::run::require_values;
 use crate::tensor::to_vec;
 use crate::weights::{self, Tensors};
 
@@ -78,7 +79,8 @@ impl Golden {
         })
     }
 
-    fn broken(&self, place: String, expected: &str, found: String) -> Error {
+    /// The error of a file that is no golden one.
+    pub fn broken(&self, place: String, expected: &str, found: String) -> Error {
         Error::format(&self.path, place, expected, found)
     }
 
@@ -167,8 +169,9 @@ impl Golden {
             .collect()
     }
 
-    /// Puts the tensors `weight.*` into a module, strictly.
-    pub fn load<M: Module>(&self, module: M) -> Result<M> {
+    /// Puts the tensors `weight.*` into a module of so many values, strictly. It is made once they are known to be there: what the
+    /// file declares may be any size.
+    pub fn load<M: Module>(&self, values: usize, module: impl FnOnce() -> M) -> Result<M> {
         let names = self.suffixes("weight.").into_iter();
         let take = |name: String| {
             (
@@ -176,7 +179,9 @@ impl Golden {
                 self.tensors[&format!("weight.{name}")].clone(),
             )
         };
-        weights::import(module, &mut names.map(take).collect(), &[], &self.path)
+        let mut tensors: Tensors = names.map(take).collect();
+        require_values(values, &tensors, &self.path)?;
+        weights::import(module(), &mut tensors, &[], &self.path)
     }
 
     /// Records the error of a quantity; of several tries, the smallest.

@@ -32,17 +32,18 @@ pub(super) fn model(file: &Golden, channels: usize, clusters: &[usize]) -> Resul
             _ => Stem::Cifar,
         },
     };
+    if clusters.contains(&0) {
+        let (place, found) = ("params clusters".to_owned(), format!("{clusters:?}"));
+        return Err(file.broken(place, "whole numbers from 1", found));
+    }
     // Every value is replaced by the file's.
     let mut rng = random::generator(0, "placeholder", 0);
     let routes = Route::ALL.len();
-    file.load(Backbone::new(
-        &config,
-        channels,
-        routes,
-        clusters,
-        &mut rng,
-        &file.device,
-    ))
+    let values = Backbone::values(&config, channels, routes, true, clusters);
+    file.load(values, || {
+        let device = &file.device;
+        Backbone::new(&config, channels, routes, clusters, &mut rng, device)
+    })
 }
 
 /// Numbers of clusters from the names of a file's weights, `fc_K.bias`, where the constants do not
@@ -305,4 +306,33 @@ pub fn pgd20(file: &mut Golden) -> Result<()> {
         TRAJECTORY,
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn sizes_that_a_file_declares_claim_no_memory_that_its_weights_do_not() {
+        let content = include_bytes!("../../golden/rgb20/encoder.safetensors");
+        let missing = "values in the weights, found";
+        let zero = "params clusters: expected whole numbers from 1";
+        for (key, value, words) in [
+            ("width", json!(999_999), missing),
+            ("clusters", json!([2, 1_u64 << 40]), missing),
+            ("clusters", json!([2, u64::MAX]), missing),
+            ("clusters", json!([0]), zero),
+        ] {
+            let mut file = Golden::parse(content, PathBuf::from("encoder")).expect("a file");
+            file.device = crate::device::open("cpu").expect("the CPU");
+            file.params[key] = value;
+            let error = encoder(&mut file).expect_err(words);
+            assert!(error.to_string().contains(words), "{key}: {error}");
+            assert_eq!(error.exit_code(), 2);
+        }
+    }
 }

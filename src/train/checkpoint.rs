@@ -104,6 +104,11 @@ impl Position {
         }
     }
 
+    /// Number of epochs of which a step is done.
+    pub fn begun_epochs(&self) -> usize {
+        self.epoch.saturating_add(usize::from(self.step > 0))
+    }
+
     /// Adds a step's loss, read from the device in one go; returns its total, or the first part not finite.
     pub(super) fn add(&mut self, loss: Loss) -> Result<f32, (&'static str, f32)> {
         let (mut names, mut tensors): (Vec<_>, Vec<_>) = loss.parts.into_iter().unzip();
@@ -252,13 +257,13 @@ impl<'a> Checkpoint<'a> {
         weights::save(self.path, &tensors, &[(METADATA, position)])
     }
 
-    /// Saved state, where there is one.
+    /// Saved state, where there is one, of a training of so many epochs with so many steps each.
     pub(super) fn load<M: Module>(
         &self,
         model: M,
         sgd: &mut Sgd,
         wanted: &mut Position,
-        steps: usize,
+        [epochs, steps]: [usize; 2],
     ) -> Result<M> {
         if !self.path.exists() {
             return Ok(model);
@@ -283,9 +288,11 @@ impl<'a> Checkpoint<'a> {
             let problem = format!("a checkpoint of another recipe ({difference})");
             return Err(Error::model(self.path, problem, hint));
         }
-        if position.step >= steps {
-            let expected = format!("a step below {steps}");
-            let found = position.step.to_string();
+        // A place that this training never comes to: what is there would pass as a finished one.
+        let place = (position.epoch, position.step);
+        if position.step >= steps || place > (epochs, 0) {
+            let expected = format!("at most {epochs} epochs of {steps} steps each");
+            let found = format!("{} whole epochs and {} steps", place.0, place.1);
             return Err(Error::format(self.path, "metadata", expected, found));
         }
         position.recipe.clone_from(&wanted.recipe);
@@ -344,6 +351,10 @@ fn require_consistent(tensors: &Tensors, position: &Position, path: &Path) -> Re
             let (expected, found) = (format!("shape [{length}]"), format!("{shape:?}"));
             return Err(Error::format(path, place, expected, found));
         }
+    }
+    if position.epoch == 0 && position.last.is_some() {
+        let (expected, found) = ("no figures before the end of an epoch", "those of one");
+        return Err(Error::format(path, "metadata, last", expected, found));
     }
     match position.velocities {
         Some(expected) if expected != velocities => {

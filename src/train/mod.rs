@@ -46,7 +46,7 @@ pub fn fit<O: Objective>(
     );
     let mut position = Position::new(stage, checkpoint.resume.recipe);
     let mut sgd = Sgd::new(plan.momentum, plan.weight_decay, plan.optimizer);
-    let mut model = checkpoint.load(model, &mut sgd, &mut position, steps)?;
+    let mut model = checkpoint.load(model, &mut sgd, &mut position, [plan.epochs, steps])?;
     let (first_epoch, mut first_step) = (position.epoch, position.step);
     let arithmetic = nn::arithmetic(&context.device, context.precision);
     let on_cpu = device::name(&context.device) == "cpu";

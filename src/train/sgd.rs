@@ -229,25 +229,25 @@ impl Plan {
             .rate(self.lr, progress, *end.unwrap_or(&self.epochs))
     }
 
-    /// Whether training by `self` up to `epoch` has done just what training by `longer` does up to
-    /// there, so that it can be continued by it.
+    /// Whether training by `self` up to `epoch`, counted from 1, has done just what training by `other`
+    /// does up to there, so that it can be continued by it.
     ///
     /// # Errors
     /// The reason why not, in words.
-    pub fn continues_as(&self, longer: &Self, epoch: usize) -> Result<(), String> {
+    pub fn continues_as(&self, other: &Self, epoch: usize) -> Result<(), String> {
         let unchanged = Self {
-            epochs: longer.epochs,
-            schedule: longer.schedule.clone(),
-            stretched: longer.stretched.clone(),
+            epochs: other.epochs,
+            schedule: other.schedule.clone(),
+            stretched: other.stretched.clone(),
             ..self.clone()
         };
-        if unchanged != *longer {
+        if unchanged != *other {
             return Err("more than the number of epochs and the schedule changed".to_owned());
         }
-        if longer.epochs < epoch {
-            let asked = longer.epochs;
+        if other.epochs < epoch {
+            let asked = other.epochs;
             return Err(format!(
-                "{epoch} epochs are done already, {asked} are asked for"
+                "it is at epoch {epoch} already, {asked} are asked for"
             ));
         }
         // A schedule moves smoothly between milestones and warm-up's end, which lie on whole
@@ -255,7 +255,7 @@ impl Plan {
         const FRACTIONS: usize = 8;
         for step in 0..epoch * FRACTIONS {
             let progress = step as f64 / FRACTIONS as f64;
-            let (then, now) = (self.rate(progress), longer.rate(progress));
+            let (then, now) = (self.rate(progress), other.rate(progress));
             if then != now {
                 return Err(format!(
                     "the learning rate at epoch {progress} was {then:.4}, by this schedule it would have been {now:.4}"

@@ -163,3 +163,23 @@ fn files_of_a_run_folder_that_do_not_belong_there() {
     }
     transcript.check("files_of_a_run_folder_that_do_not_belong_there");
 }
+
+#[test]
+fn figures_of_another_number_of_classes_than_the_classifier_has_are_refused() {
+    let folder = folder_after("run simclr.toml --run run");
+    let path = folder.path();
+    let file = path.join("run/simclr/slf/result.json");
+    let text = crate::without_checksum(&String::from_utf8(get(&file)).expect("UTF-8"));
+    let mut results: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let classes = &mut results["results"][0]["accuracy"]["classes"];
+    let none = serde_json::json!({"images": 0, "clean": 0, "robust": 0});
+    classes.as_array_mut().expect("a list").push(none);
+    put(&file, results.to_string());
+    let words = "accuracy.classes: expected the counts of 10 classes, as the classifier has, found";
+    for command in ["evaluate run -v", "report run --format csv"] {
+        let answer = advcl(path, command).expect(2);
+        assert!(answer.stderr.contains(words), "{answer}");
+    }
+    let answer = advcl(path, "check run").expect(1);
+    assert!(answer.stdout.contains(words), "{answer}");
+}

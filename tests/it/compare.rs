@@ -161,6 +161,28 @@ fn impossible_comparisons_are_refused() {
     transcript.check("impossible_comparisons");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_seed_that_is_a_link_to_elsewhere_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path();
+    put(
+        path.join("r.toml"),
+        only_simclr() + "\n[compare]\nseeds = [1]\n",
+    );
+    put(
+        path.join("elsewhere/metrics.jsonl"),
+        "precious, and not a whole line",
+    );
+    let before = contents(&path.join("elsewhere"));
+    std::fs::create_dir(path.join("all")).expect("a folder");
+    std::os::unix::fs::symlink("../elsewhere", path.join("all/seed-1")).expect("a link");
+    let answer = advcl(path, "compare r.toml --run all -q").expect(2);
+    let words = "all/seed-1 is a link to";
+    assert!(answer.stderr.contains(words), "{answer}");
+    assert!(before == contents(&path.join("elsewhere")), "{answer}");
+}
+
 #[test]
 fn a_probe_is_logged_and_changes_nothing() {
     let folder = folder();

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use advcl::weights;
+
 use crate::harness::*;
 
 /// Small photographs in two kinds, by month: 24 without labels, and 8 of them in class folders.
@@ -196,4 +198,59 @@ fn a_list_of_what_to_label_is_read_back_and_the_encoder_stays() {
     );
     refused(path, "label-next run --count 0", Files::Untouched);
     refused(path, "label-next run --count 1000", Files::Untouched);
+    // What is read is not replaced, and two outputs are two files.
+    for files in [
+        "-o run/recipe.toml --replace",
+        "-o filled.csv --replace",
+        "-o new.csv --sheet photos/00/00.png --replace",
+        "-o new --sheet ./new",
+    ] {
+        refused(
+            path,
+            &format!("label-next run --count 2 {files}"),
+            Files::Untouched,
+        );
+    }
+    // A list of an earlier call is no input, wherever it is.
+    for replace in ["", "--replace"] {
+        advcl(
+            path,
+            &format!("label-next run --count 2 -o run/list.csv {replace}"),
+        )
+        .expect(0);
+    }
+}
+
+#[test]
+fn features_that_are_no_numbers_are_neither_written_nor_clustered() {
+    let folder = crate::folder();
+    let path = folder.path();
+    trained(path);
+    let model = path.join("run/simclr/model.safetensors");
+    let (mut tensors, metadata) = weights::load(&model).expect("a model");
+    for (name, (_, values)) in &mut tensors {
+        if name.contains("conv") {
+            values.iter_mut().for_each(|value| *value *= 1e30);
+        }
+    }
+    let about = [("advcl", metadata["advcl"].clone())];
+    let huge = path.join("huge.safetensors");
+    weights::save(&huge, &tensors, &about).expect("a writable folder");
+    let cluster = r#"cluster={counts=[2],restarts=1,iterations=5,model="./huge.safetensors"}"#;
+    fs::copy(&huge, &model).expect("a writable folder");
+    for command in [
+        "embed huge.safetensors photos -o features.npy",
+        &format!("cluster run --set {cluster}"),
+        "label-next run --count 2 --strategy coverage",
+    ] {
+        let answer = advcl(path, command).expect(1);
+        assert!(answer.stderr.contains(": a feature of "), "{answer}");
+    }
+    for made in [
+        "features.npy",
+        "run/pseudo_labels.safetensors",
+        "to-label.csv",
+    ] {
+        assert!(!path.join(made).exists(), "{made}");
+    }
 }

@@ -84,6 +84,49 @@ fn autoattack_is_kept_and_its_examples_can_be_checked() {
     transcript.check("autoattack");
 }
 
+#[cfg(unix)]
+#[test]
+fn folders_of_attacks_that_are_links_are_refused_and_left_alone() {
+    use std::os::unix::fs::symlink;
+    let folder = trained();
+    let path = folder.path();
+    let attack = format!("{ROW} --attack fgsm -q");
+    advcl(path, &attack).expect(0);
+    let file = path.join("run/advcl/slf/attack.json");
+    let text = String::from_utf8(get(&file)).expect("UTF-8");
+    let record: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let key = record["results"][0]["key"].as_str().expect("a text");
+    let home = path.join("home");
+    for name in ["precious", key] {
+        put(home.join(name).join("file"), "x");
+    }
+    let before = contents(&home);
+    // Any text may stand there.
+    put(
+        &file,
+        crate::without_checksum(&text.replace(key, "precious")),
+    );
+    let pieces = path.join("run/advcl/slf/attack");
+    symlink("../../../home", &pieces).expect("a link");
+    advcl(path, &format!("{ROW} -q")).expect(0);
+    let refused = advcl(path, &attack).expect(2);
+    assert!(
+        refused.stderr.contains("outside of the run folder"),
+        "{refused}"
+    );
+    // The folder of the suite itself, whose name anyone can compute.
+    std::fs::remove_file(&pieces).expect("a link");
+    std::fs::remove_file(&file).expect("a file");
+    std::fs::create_dir(&pieces).expect("a folder");
+    symlink("../../../../home", pieces.join(key)).expect("a link");
+    let refused = advcl(path, &attack).expect(2);
+    assert!(
+        refused.stderr.contains("outside of the run folder"),
+        "{refused}"
+    );
+    assert!(before == contents(&home));
+}
+
 #[test]
 fn an_interrupted_attack_goes_on_where_it_was() {
     let folder = trained();

@@ -1,6 +1,7 @@
 //! Integration tests of the library's public interface and of the built program.
 
 mod any_model;
+mod as_found;
 mod attacks;
 mod bad_data;
 mod bad_input;

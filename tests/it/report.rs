@@ -10,6 +10,7 @@ use advcl::evaluate::soundness::{CheckName, Finding, Soundness, Verdict};
 use advcl::smoothing::{Certificate, Smoothing};
 use serde_json::{Value, json};
 
+use crate::harness::{Files, refused};
 use crate::page::check_page;
 use crate::without_checksum;
 use crate::{Transcript, advcl, contents, folder_after, get, only_simclr, put};
@@ -263,6 +264,7 @@ fn runs_and_seeds_side_by_side() {
     let lines = json["lines"].as_array().expect("a list");
     let counts: Vec<&Value> = lines.iter().map(|line| &line["seeds"]).collect();
     assert_eq!(counts, [1, 1, 2, 2]);
+    let means = lines[2..].to_vec();
     assert_eq!(json["runs"].as_array().map(Vec::len), Some(3));
     let right = &json["runs"][0]["rows"][0];
     let share = right["outcome"]["clean_accuracy"]
@@ -288,6 +290,12 @@ fn runs_and_seeds_side_by_side() {
     advcl(path, "report both --format md -o table.md").expect(0);
     assert!(text(&path.join("table.md")).starts_with("# Robustness report"));
 
+    // Nor do evaluations on fewer images, which stand beside those of the recipe, change a mean.
+    advcl(path, "evaluate both/seed-2 --set data.test_limit=10").expect(0);
+    let json = advcl(path, "report both --json").expect(0).json();
+    assert_eq!(json["lines"], json!(means));
+    assert_eq!(json["comparisons"][0]["rows"][0]["images"], 20);
+
     // Figures of other settings are in no mean and in no test.
     let file = path.join("both/seed-2/simclr/slf/result.json");
     let other = text(&file)
@@ -301,6 +309,30 @@ fn runs_and_seeds_side_by_side() {
     let compared = &json["comparisons"][0];
     assert_eq!(compared["rows"][0]["seeds"], json!([1]));
     assert_eq!(compared["differences"][0]["points"]["count"], 1);
+}
+
+#[test]
+fn a_report_replaces_reports_and_nothing_else_without_a_word() {
+    let folder = folder_after("run simclr.toml --run run");
+    let path = folder.path();
+    put(path.join("mine.csv"), "run,seconds\n");
+    for args in [
+        "report run --format csv -o run/recipe.toml",
+        "report run --format csv -o run/recipe.toml --replace",
+        "report run -o run/simclr/slf/result.json --replace",
+        "report run --format md -o run/simclr/model.safetensors --replace",
+        "report run --format json -o mine.csv",
+        "report run -o mine.csv",
+    ] {
+        refused(path, args, Files::Untouched);
+    }
+    // A report of an earlier call, in whatever format, also in the run's folder.
+    for format in ["md", "csv", "json", "html", "md"] {
+        advcl(path, &format!("report run --format {format} -o run/r -q")).expect(0);
+    }
+    assert!(text(&path.join("run/r")).starts_with("# Robustness report"));
+    advcl(path, "report run --format csv -o mine.csv --replace").expect(0);
+    assert!(text(&path.join("mine.csv")).starts_with("run,method,"));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use advcl::pretrain::simclr::{self, SimClr};
 use advcl::session::{Context, Event};
 use advcl::train::{Checkpoint, Loss, Objective, Plan, Step, fit};
 use advcl::weights::{self, Tensors};
-use advcl::{Error, Result, random};
+use advcl::{Error, Experiment, Recipe, Result, random};
 
 use crate::{advcl_settings, backbone, classifier, device, end_to_end, folder, images};
 use crate::{labeled, plan, pseudo_labels, supervised_settings};
@@ -378,6 +378,90 @@ fn a_checkpoint_of_something_else_is_refused_and_kept() {
             matches!(outcome, Err(Error::Format { .. })),
             "cut to {length}: {outcome:?}"
         );
+    }
+}
+
+#[test]
+fn a_checkpoint_of_a_place_that_the_plan_never_comes_to_is_refused_and_kept() {
+    let (images, settings) = (images(IMAGES), simclr_settings());
+    let objective = SimClr {
+        images: &images,
+        settings: &settings,
+    };
+    let folder = folder();
+    let path = folder.path().join("checkpoint.safetensors");
+    let sit = || {
+        let (fresh, plan, mut seen) = (backbone(1, 0), &settings.plan, Seen::default());
+        sit(&objective, fresh, plan, &path, &mut seen, &[]).map(drop)
+    };
+    sit().expect("nobody stops it");
+    // The end is such a place: nothing is left to do.
+    sit().expect("nothing is left to do");
+    let (tensors, metadata) = weights::load(&path).expect("a checkpoint");
+    let key = "advcl_checkpoint";
+    let whole: serde_json::Value = serde_json::from_str(&metadata[key]).expect("JSON");
+    for (epoch, step) in [
+        (EPOCHS + 1, 0),
+        (EPOCHS, 1),
+        (usize::MAX, usize::MAX),
+        (1, IMAGES / 16),
+        // Before the first step, with figures of an epoch.
+        (0, 0),
+    ] {
+        let mut position = whole.clone();
+        position["epoch"] = epoch.into();
+        position["step"] = step.into();
+        weights::save(&path, &tensors, &[(key, position.to_string())]).expect("a file");
+        let before = crate::get(&path);
+        let outcome = sit();
+        assert!(
+            matches!(outcome, Err(Error::Format { .. })),
+            "epoch {epoch}, step {step}: {outcome:?}"
+        );
+        assert!(before == crate::get(&path), "epoch {epoch}, step {step}");
+    }
+}
+
+#[test]
+fn a_plan_that_became_shorter_goes_on_unless_more_than_it_has_begun() {
+    let folder = folder();
+    let path = folder.path();
+    let constant = crate::only_simclr().replace(
+        "weight_decay = 1e-4, schedule.cosine = {}",
+        "weight_decay = 1e-4, schedule.steps = { milestones = [3] }",
+    );
+    let open = |run: &str, epochs: usize| {
+        let set = [format!("pretrain.simclr.plan.epochs = {epochs}")];
+        let recipe = Recipe::parse("constant", &constant, &set).expect("a recipe");
+        Experiment::open(recipe, path.join(run)).expect("an experiment")
+    };
+    // Of four epochs, ten steps: the third epoch has begun.
+    let (stop, mut steps) = (AtomicBool::new(false), 0);
+    let observe = |event: &Event| {
+        if let Event::Step { .. } = event {
+            steps += 1;
+            stop.store(steps == 10, Ordering::Relaxed);
+        }
+    };
+    let context = Context::cpu().expect("a CPU").stopped_by(&stop);
+    let mut context = context.observed(observe);
+    let stopped = open("three", 4).pretrain(Some("simclr"), &mut context);
+    assert!(
+        matches!(stopped, Err(Error::Interrupted { .. })),
+        "{stopped:?}"
+    );
+    drop(context);
+    assert_eq!(steps, 10);
+    crate::copy(&path.join("three"), &path.join("two"));
+    for (run, epochs) in [("three", 3), ("two", 2)] {
+        let trained = |run: &str| {
+            let experiment = open(run, epochs);
+            let mut context = Context::cpu().expect("a CPU");
+            let trained = experiment.pretrain(Some("simclr"), &mut context);
+            trained.expect("nobody stops it");
+            crate::get(experiment.encoder_path("simclr"))
+        };
+        assert!(trained(run) == trained(&format!("new-{run}")), "{run}");
     }
 }
 

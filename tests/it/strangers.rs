@@ -82,7 +82,7 @@ fn outputs_that_are_links_pipes_or_devices_stay_what_they_are() {
     // A link: the file behind it is written.
     put(path.join("page.html"), b"old");
     std::os::unix::fs::symlink("page.html", path.join("link.html")).expect("a link");
-    advcl(path, "report run -o link.html -q").expect(0);
+    advcl(path, "report run -o link.html -q --replace").expect(0);
     let about = std::fs::symlink_metadata(path.join("link.html")).expect("a link");
     assert!(about.is_symlink());
     assert!(get(path.join("page.html")).starts_with(b"<!DOCTYPE html>"));
@@ -108,6 +108,14 @@ fn outputs_that_are_links_pipes_or_devices_stay_what_they_are() {
         .expect(0)
         .stdout;
     assert_eq!(printed.as_bytes(), read);
+    // Also where it is a file, which is the shell's: no other one takes its place.
+    let redirected = std::fs::File::create(path.join("redirected.csv")).expect("a file");
+    let seen = redirected.try_clone().expect("a handle");
+    let mut command = program(path);
+    command.args(["report", "run", "--format", "csv", "-o", "/dev/stdout"]);
+    answer(command.stdout(redirected)).expect(0);
+    let length = seen.metadata().expect("a file").len();
+    assert_eq!(length, read.len() as u64);
     // So for every output that a user names.
     std::os::unix::fs::symlink("page.html", path.join("sheet.png")).expect("a link");
     let old = get(path.join("page.html"));

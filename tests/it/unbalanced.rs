@@ -170,3 +170,53 @@ fn solvers_and_weights_that_do_not_fit_the_mode_are_refused() {
     );
     transcript.check("solvers_and_weights");
 }
+
+#[test]
+fn figures_by_class_are_of_the_classes_that_they_are_named_after() {
+    let folder = folder();
+    let path = folder.path();
+    let put_class = |set: &str, (class, name): (usize, &str), counts: [usize; 2]| {
+        for (split, count) in ["train", "test"].into_iter().zip(counts) {
+            for number in 0..count {
+                let file = format!("{set}/{split}/{name}/{number:02}.png");
+                put(path.join(file), picture(class, number + 100 * split.len()));
+            }
+        }
+    };
+    for class in ["a", "b", "c"].into_iter().enumerate() {
+        put_class("set", class, [8, 4]);
+    }
+    // Without the first class, so that the others have other places here.
+    put_class("other", (1, "b"), [20, 6]);
+    put_class("other", (2, "c"), [1, 3]);
+    let recipe = only_simclr()
+        .replace("\"fashion-mnist-12k\"", "\"set\"")
+        .replace("train_limit = 64\n", "")
+        .replace("test_limit = 20\n", "");
+    put(path.join("r.toml"), recipe);
+    advcl(path, "run r.toml --run run").expect(0);
+    let evaluate = "evaluate run --set data.source=other --measure confusion,features";
+    let text = advcl(path, &format!("{evaluate} -v")).expect(0);
+    for (class, images) in [("a", 0), ("b", 6), ("c", 3)] {
+        let rows = text.stdout.lines();
+        let mut rows = rows.filter(|row| row.split_whitespace().next() == Some(class));
+        // Accuracy by class, then the confusion.
+        let row = rows.next().expect("a row");
+        let found = row.split_whitespace().nth(1);
+        assert_eq!(found, Some(images.to_string().as_str()), "{text}");
+        let row = rows.next().expect("another row");
+        let counted = row.contains(&format!(" of {images} ("));
+        assert_eq!(counted, images > 0, "{text}");
+    }
+    let json = advcl(path, &format!("{evaluate} --json")).expect(0).json();
+    let outcome = &json["outcomes"][0];
+    for classes in [&json["classes"], &outcome["classes"]] {
+        assert_eq!(*classes, json!(["a", "b", "c"]));
+    }
+    assert_eq!(outcome["accuracy"]["classes"][1]["images"], 6);
+    // Nearly all of the known images are of class b, and so are nearly all neighbours.
+    let right = outcome["measures"]["neighbours"]["clean"].as_f64();
+    assert!(right.expect("a share") >= 0.6, "{outcome}");
+    let kept = json_of(&path.join("run/summary.json"));
+    assert_eq!(kept["classes"], json["classes"]);
+}

@@ -3,13 +3,17 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
-use crate::{Transcript, advcl, contents, folder, folder_after, program, put};
+use crate::{Transcript, advcl, contents, folder, folder_after, get, program, put};
 
 /// The server and its address, `127.0.0.1:PORT`.
 fn serve(folder: &Path, args: &str) -> (Child, String) {
-    let mut command = program(folder);
+    serve_by(program(folder), args)
+}
+
+/// The same of a command that is the program, or starts it.
+fn serve_by(mut command: Command, args: &str) -> (Child, String) {
     command.args(format!("watch {args} --port 0").split_whitespace());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the program starts");
@@ -99,4 +103,23 @@ fn what_has_begun_is_watched_and_nothing_else() {
     let (code, page) = ask(&address, "GET", "/report", &address);
     assert!(code == 404 && page.contains("No report yet"), "{page}");
     end(&mut child);
+}
+
+#[cfg(unix)]
+#[test]
+fn signals_that_were_ignored_do_not_end_the_server() {
+    let folder = folder();
+    let path = folder.path();
+    put(path.join("run/recipe.toml"), get(path.join("tiny.toml")));
+    let mut command = Command::new("nohup");
+    command.current_dir(path).arg(env!("CARGO_BIN_EXE_advcl"));
+    command.stdin(Stdio::null());
+    let (mut child, address) = serve_by(command, "run");
+    crate::signals::signal(&child, "-HUP");
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(child.try_wait().expect("a child of ours").is_none());
+    assert_eq!(ask(&address, "GET", "/", &address).0, 200);
+    crate::signals::signal(&child, "-TERM");
+    let status = child.wait().expect("a child of ours");
+    assert_eq!(status.code(), Some(0));
 }

@@ -92,8 +92,9 @@ fn alone(file: &Path) -> advcl::Result<Pictured> {
 fn of_model(file: &Path, model: &Path, data: &str, shared: &Shared) -> Result<Pictured> {
     let (examples, info) = Adversarial::load(file)?;
     let device = device::open(&shared.device)?;
-    let model = LoadedModel::load(model, &device)?;
-    let images = TestImages::load(&expand_home(data), &model.info)?;
+    let mut model = LoadedModel::load(model, &device)?;
+    let damaged = model.read_as(&shared.set)?;
+    let images = TestImages::load(&expand_home(data), &model.info, damaged)?;
     check_indices(file, &examples, &info, &images.split.images)?;
     let ball = Ball {
         norm: info.norm,

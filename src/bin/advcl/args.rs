@@ -676,9 +676,13 @@ pub struct Report {
     /// Run folders, or folders of comparisons
     #[arg(value_name = "RUN")]
     pub runs: Vec<PathBuf>,
-    /// Where it goes [default: report.html if there is none yet; md, json, csv: standard output]
+    /// Where it goes; a report of an earlier call is replaced [default: report.html if there is none
+    /// yet; md, json, csv: standard output]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Replace any other file of that name too
+    #[arg(long)]
+    pub replace: bool,
     /// What is written [default: html]
     #[arg(long, value_enum)]
     pub format: Option<ReportFormat>,
@@ -940,6 +944,23 @@ impl Command {
                 | Self::Bench {
                     what: Bench::Step(_)
                 }
+        )
+    }
+
+    /// Whether the command has a recipe, or images, whose keys can be overridden.
+    pub fn reads_overrides(&self) -> bool {
+        !matches!(
+            self,
+            Self::Import(_)
+                | Self::Export(_)
+                | Self::Selftest { .. }
+                | Self::Watch(_)
+                | Self::Info
+                | Self::List { .. }
+                | Self::Cache { .. }
+                | Self::Completions { .. }
+                | Self::Man { .. }
+                | Self::Options
         )
     }
 

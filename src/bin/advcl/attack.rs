@@ -73,7 +73,8 @@ pub fn attack(what: &args::Attack, shared: &Shared) -> Result<()> {
     let threat = threat_of(&what.threat);
     let suite = parse_attack(&what.attack)?;
     let device = device::open(&shared.device)?;
-    let model = LoadedModel::load(&what.model, &device)?;
+    let mut model = LoadedModel::load(&what.model, &device)?;
+    let damaged = model.read_as(&shared.set)?;
     threat.require_possible(model.values())?;
     let label = what.label.as_deref();
     let label = label
@@ -142,7 +143,7 @@ pub fn attack(what: &args::Attack, shared: &Shared) -> Result<()> {
     if shared.json {
         print_json(&all)?;
     }
-    require_all_read(failed, files.len())
+    require_all_read(failed, files.len(), damaged)
 }
 
 /// The model on images.

@@ -1,5 +1,6 @@
 //! The command line as a whole: its help, completions for shells, and manual pages.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use advcl::{Error, files};
@@ -62,8 +63,19 @@ fn shared_options() -> StyledStr {
 /// Arguments that are wrong; a page of help, which is printed as such an error.
 pub fn parse() -> Result<Cli, clap::Error> {
     let mut command = command();
-    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let matches = command.try_get_matches_from_mut(std::env::args_os().map(home_expanded))?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// `--output=~/x` with the home folder in it: after an equals sign a shell expands nothing.
+fn home_expanded(argument: OsString) -> OsString {
+    let option = argument.to_str().filter(|text| text.starts_with("--"));
+    match option.and_then(|text| text.split_once("=~/")) {
+        Some((name, rest)) if !name.contains('=') => {
+            format!("{name}={}", files::expand_home(&format!("~/{rest}"))).into()
+        }
+        _ => argument,
+    }
 }
 
 /// Prints the page of the options that every command takes.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use advcl::experiment::{Purpose, Stale};
 use advcl::ranks::Launched;
-use advcl::{device, nn, ranks, selftest};
+use advcl::{Error, device, nn, ranks, selftest};
 use anyhow::Result;
 
 use crate::adversarial::show;
@@ -43,6 +43,11 @@ pub fn dispatch(cli: &Cli) -> Result<()> {
 }
 
 fn carry_out(cli: &Cli) -> Result<()> {
+    if let (Some(set), false) = (cli.shared.set.first(), cli.command.reads_overrides()) {
+        let problem = format!("expected none with this command, found {set:?}");
+        let hint = "leave it out: this command reads neither a recipe nor images";
+        return Err(Error::input("--set", problem, hint).into());
+    }
     let mut shared = cli.shared.clone().with_options();
     shared.micro_batch = cli.command.micro_batch();
     use_device(&mut shared)?;

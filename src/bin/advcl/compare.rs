@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use advcl::compare::{Comparison, FailedRow, Spread, compare as carry_out};
+use advcl::compare::{Comparison, FailedRow, Spread, compare as carry_out, write_into};
 use advcl::experiment::has_recipe;
 use advcl::session::{Context, Event};
 use advcl::{Error, device, files};
@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use crate::args::{self, Format, Shared};
 use crate::format::comparison::{differences, note, power, sentences, soundness, tables};
 use crate::format::{Table, printable};
-use crate::output::{print, print_json};
+use crate::output::{print, print_exactly, print_json};
 use crate::progress::{Progress, print_status};
 use crate::session::{resolve, tensorboard};
 use crate::signals::{STOP, listen};
@@ -86,7 +86,7 @@ pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
     match what.format.unwrap_or(usual) {
         Format::Text => print(&text(&outcome))?,
         Format::Md => print(&markdown(&outcome))?,
-        Format::Csv => print(&csv(&outcome))?,
+        Format::Csv => print_exactly(&csv(&outcome))?,
         Format::Json => print_json(&outcome)?,
     }
     match outcome.failures.len() {
@@ -96,12 +96,15 @@ pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
 }
 
 fn save(outcome: &Comparison, folder: &Path) -> Result<()> {
-    files::write_json(&folder.join("comparison.json"), outcome)?;
-    for (name, text) in [("md", markdown(outcome)), ("csv", csv(outcome))] {
-        let path = folder.join(format!("comparison.{name}"));
-        files::write_atomic(&path, text.as_bytes()).context("cannot keep the tables")?;
-    }
-    Ok(())
+    let written = write_into(folder, || {
+        files::write_json(&folder.join("comparison.json"), outcome)?;
+        for (name, text) in [("md", markdown(outcome)), ("csv", csv(outcome))] {
+            let path = folder.join(format!("comparison.{name}"));
+            files::write_atomic(&path, text.as_bytes())?;
+        }
+        Ok(())
+    });
+    written.context("cannot keep the tables")
 }
 
 /// Joins the tables with their titles and the notes about them.

@@ -28,6 +28,8 @@ pub fn inspect(what: &args::Inspect, shared: &Shared) -> Result<()> {
     for note in &scan.notes {
         print_status(&printable(&format!("{}: {note}", scan.name)));
     }
+    let hints = scan.faults.iter().map(|fault| fault.hint.as_str());
+    let hint = data::joint_hint(hints, scan.total() > 0);
     let (failed, files) = (scan.faults.len(), scan.total() + scan.faults.len());
     let columns = match &what.sheet {
         Some(sheet) => draw(sheet, source, &recipe, what, shared)?,
@@ -48,9 +50,9 @@ pub fn inspect(what: &args::Inspect, shared: &Shared) -> Result<()> {
     if failed == 0 || recipe.data.damaged == Damaged::Skip {
         return Ok(());
     }
-    print_status(
-        "training refuses damaged images: --set 'data.damaged = \"skip\"' goes on without",
-    );
+    print_status(&printable(&format!(
+        "training refuses damaged images: {hint}"
+    )));
     Err(Error::Unread { failed, files }.into())
 }
 

@@ -1,12 +1,14 @@
 //! `advcl label-next`: a list of the images to label next.
 
-use std::path::Path;
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 
 use advcl::Error;
-use advcl::data::Images;
 use advcl::data::contact_sheet::contact_sheet;
+use advcl::data::{Images, is_own_picture};
 use advcl::experiment::{Cell, Purpose, Stale, Wanted};
-use advcl::files::{check_output, write_output};
+use advcl::files::{self, check_output, write_output};
 use advcl::tensor::Batch;
 use anyhow::Result;
 
@@ -14,19 +16,17 @@ use crate::args::{self, Shared};
 use crate::format::{Table, in_csv};
 use crate::output::{print, print_json};
 use crate::progress::print_status;
-use crate::session::{Access, with_rows};
+use crate::session::{Access, resolve, with_rows};
 
+/// Heads of the list.
+const HEADS: &str = "path,label,split,predicted,strategy,reason\n";
 /// Pictures beside each other on the sheet.
 const ACROSS: usize = 10;
 /// Smallest width of a picture on the sheet, in pixels.
 const WIDTH: usize = 64;
 
 pub fn label_next(what: &args::LabelNext, shared: &Shared) -> Result<()> {
-    for (path, option) in [(Some(&what.output), "-o"), (what.sheet.as_ref(), "--sheet")] {
-        if let Some(path) = path {
-            check_output(path, option, &[], what.replace)?;
-        }
-    }
+    check_targets(what, shared)?;
     let access = Access {
         begun: true,
         purpose: Purpose::Evaluate,
@@ -45,7 +45,7 @@ pub fn label_next(what: &args::LabelNext, shared: &Shared) -> Result<()> {
         if labeled.is_none() {
             notes.push("the images that have labels are in archives or arrays: the list has the new ones alone");
         }
-        let mut list = String::from("path,label,split,predicted,strategy,reason\n");
+        let mut list = HEADS.to_owned();
         for one in &wanted {
             let path = name_of(one);
             let predicted = one.predicted.as_deref().unwrap_or_default();
@@ -83,6 +83,61 @@ pub fn label_next(what: &args::LabelNext, shared: &Shared) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Refuses files that may not be written, before any work: those of the run and its images always, any other ones unless they are to be
+/// replaced, and one file for both. A list or a sheet of an earlier call is no input, even inside the run or its images, unless
+/// the images are read by it.
+fn check_targets(what: &args::LabelNext, shared: &Shared) -> Result<()> {
+    let named = &what.row.stage.recipe;
+    let (recipe, run) = resolve(named, shared)?;
+    let sources: Vec<&Path> = recipe.sources().map(Path::new).collect();
+    let check = |path: &Path, option: &str, is_earlier: bool| {
+        let inputs = sources.iter().copied();
+        let inputs = inputs.filter(|source| !is_earlier || source.is_file());
+        let recipe = named.recipe.as_deref().map(Path::new);
+        let run = [Some(run.as_path()), recipe].into_iter().flatten();
+        let run = run.filter(|_| !is_earlier);
+        let inputs: Vec<&Path> = inputs.chain(run).collect();
+        check_output(path, option, &inputs, what.replace)
+    };
+    check(&what.output, "-o", is_list(&what.output))?;
+    let Some(sheet) = &what.sheet else {
+        return Ok(());
+    };
+    let is_sheet = sheet.is_file() && is_own_picture(sheet).unwrap_or(false);
+    check(sheet, "--sheet", is_sheet)?;
+    let is_file = !sheet.exists() || sheet.is_file();
+    if is_file && place(sheet) == place(&what.output) {
+        let problem = "the list of -o is written there".to_owned();
+        let hint = "name another file with --sheet".to_owned();
+        let path = sheet.clone();
+        return Err(Error::Output {
+            path,
+            problem,
+            hint,
+        }
+        .into());
+    }
+    Ok(())
+}
+
+/// Whether a file begins as the lists of this command do.
+fn is_list(path: &Path) -> bool {
+    let mut head = Vec::new();
+    let read = |file: fs::File| file.take(HEADS.len() as u64).read_to_end(&mut head).is_ok();
+    path.is_file() && files::open(path).is_ok_and(read) && head == HEADS.as_bytes()
+}
+
+/// A path by which two names of one file are told, also of one that is not there yet.
+fn place(path: &Path) -> PathBuf {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = fs::canonicalize(folder.unwrap_or(Path::new(".")));
+    let beside = || Some(folder.ok()?.join(path.file_name()?));
+    let real = fs::canonicalize(path).ok();
+    real.or_else(beside).unwrap_or_else(|| path.to_path_buf())
 }
 
 /// The row whose encoder chooses: the only one, or else that of AdvCL.

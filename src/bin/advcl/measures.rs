@@ -17,7 +17,7 @@ pub fn tables(summary: &Summary) -> Vec<String> {
     for outcome in &summary.outcomes {
         if let Some(measures) = &outcome.measures {
             let row = row_title(outcome);
-            let parts = parts(measures, &summary.classes).into_iter();
+            let parts = parts(measures, &outcome.classes).into_iter();
             tables.extend(parts.map(|(title, images, table)| {
                 format!("{row}, {images} images: {title}\n{}", table.text())
             }));

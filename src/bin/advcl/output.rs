@@ -43,10 +43,10 @@ pub fn harmless(text: &str) -> Cow<'_, str> {
     escaped(text, |c| is_obeyed(c) && !matches!(c, '\n' | '\t'))
 }
 
-/// Longest message in characters.
+/// Longest message and longest cell of a table in characters.
 const LONGEST: usize = 4_000;
 
-/// A message whose middle is left out where it is longer than anyone reads: a name may be of any length.
+/// A message or a cell whose middle is left out where it is longer than anyone reads: a name may be of any length.
 pub fn shortened(text: &str) -> Cow<'_, str> {
     let Some((cut, _)) = text.char_indices().nth(LONGEST) else {
         return Cow::Borrowed(text);
@@ -113,13 +113,25 @@ fn styled(text: &str) -> String {
 /// Writes text for people to standard output; a closed pipe is no error.
 pub fn print(text: &str) -> Result<()> {
     match has_colours(&std::io::stdout()) {
-        true => print_exactly(&styled(text)),
-        false => print_exactly(&harmless(text)),
+        true => write(&styled(text)),
+        false => write(&harmless(text)),
     }
 }
 
-/// Writes text for programs to standard output; a closed pipe is no error.
+/// Writes text for programs to standard output: every byte of it to a file or a pipe, where names must be those of the files, and to
+/// a terminal without what it would obey. A closed pipe is no error.
 pub fn print_exactly(text: &str) -> Result<()> {
+    write(&for_programs(text, std::io::stdout().is_terminal()))
+}
+
+fn for_programs(text: &str, in_terminal: bool) -> Cow<'_, str> {
+    match in_terminal {
+        true => harmless(text),
+        false => Cow::Borrowed(text),
+    }
+}
+
+fn write(text: &str) -> Result<()> {
     if !ranks::speaks() {
         return Ok(());
     }
@@ -158,6 +170,14 @@ mod tests {
         );
         assert_eq!(printable("a\nb"), "a\\nb");
         assert_eq!(harmless("\u{202e}gnp.exe\u{9b}"), "\\u{202e}gnp.exe\\u{9b}");
+    }
+
+    #[test]
+    fn text_for_programs_is_exact_but_in_a_terminal() {
+        let text = "image,class\n\"a\u{1b}[31m\",\u{9b}1m\r\n";
+        assert_eq!(for_programs(text, false), text);
+        let shown = "image,class\n\"a\\u{1b}[31m\",\\u{9b}1m\\r\n";
+        assert_eq!(for_programs(text, true), shown);
     }
 
     #[test]

@@ -4,9 +4,10 @@ use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use advcl::burn::tensor::Device;
-use advcl::data::{ReadImages, Reading, Split, image_files, read_images};
+use advcl::data::{Damaged, ReadImages, Reading, Split, image_files, read_images};
 use advcl::evaluate::{Evaluator, StageProgress};
 use advcl::nn::Classifier;
+use advcl::recipe::reading_with;
 use advcl::run::{Model, ModelInfo, layout, models_below, some_of};
 use advcl::session::Context;
 use advcl::{Error, device};
@@ -29,7 +30,8 @@ const TOP: usize = 3;
 /// Predicts the classes of images. A file that cannot be read is reported, and the others are answered.
 pub fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
     let device = device::open(&shared.device)?;
-    let model = LoadedModel::load(&what.model, &device)?;
+    let mut model = LoadedModel::load(&what.model, &device)?;
+    let damaged = model.read_as(&shared.set)?;
     let classifier = model.classifier.frozen();
     let [_, height, width] = model.shape();
     let files = image_files(&listed(&what.images)?)?;
@@ -95,7 +97,7 @@ pub fn predict(what: &args::Predict, shared: &Shared) -> Result<()> {
     } else if !lines {
         print(&table::predictions(&predictions))?;
     }
-    require_all_read(failed, files.len())
+    require_all_read(failed, files.len(), damaged)
 }
 
 /// Reads some of `total` image files for a model, and reports those that cannot be read.
@@ -120,11 +122,11 @@ pub fn read_chunk(
     Ok(read)
 }
 
-/// Ends a command that went on without the files that could not be read.
-pub fn require_all_read(failed: usize, files: usize) -> Result<()> {
-    match failed {
-        0 => Ok(()),
-        failed => Err(Error::Unread { failed, files }.into()),
+/// Ends a command that went on without the files that could not be read; in good order where they were to be passed over.
+pub fn require_all_read(failed: usize, files: usize, damaged: Damaged) -> Result<()> {
+    match (failed, damaged) {
+        (0, _) | (_, Damaged::Skip) => Ok(()),
+        (failed, Damaged::Refuse) => Err(Error::Unread { failed, files }.into()),
     }
 }
 
@@ -154,6 +156,13 @@ impl LoadedModel {
             info: model.info,
             path,
         })
+    }
+
+    /// Takes over what `--set` says of the reading of its images; returns what becomes of those that cannot be read.
+    pub fn read_as(&mut self, overrides: &[String]) -> advcl::Result<Damaged> {
+        let (reading, damaged) = reading_with(self.info.reading, overrides)?;
+        self.info.reading = reading;
+        Ok(damaged)
     }
 
     /// Channels, height and width of the images.

@@ -1,5 +1,6 @@
 //! Overrides written into a recipe's text, so that its comments and its order stay.
 
+use advcl::recipe::as_toml;
 use toml_edit::{DocumentMut, InlineTable, Item, RawString, Table, TableLike, TomlError, Value};
 
 /// Returns `text` with `KEY = VALUE` lines applied in order, as [`Recipe::load`](advcl::recipe::Recipe::load)
@@ -10,7 +11,7 @@ use toml_edit::{DocumentMut, InlineTable, Item, RawString, Table, TableLike, Tom
 pub fn edited(text: &str, overrides: &[String]) -> Result<String, TomlError> {
     let mut document: DocumentMut = text.parse()?;
     for line in overrides {
-        let change: DocumentMut = line.parse()?;
+        let change: DocumentMut = as_toml(line).parse()?;
         merge(document.as_table_mut(), true, change.as_table());
     }
     Ok(document.to_string())

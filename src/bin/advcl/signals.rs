@@ -11,22 +11,35 @@ use crate::progress::print_status;
 /// Set by the first Ctrl-C; the second ends the process at once.
 pub static STOP: AtomicBool = AtomicBool::new(false);
 
-/// Makes Ctrl-C ask to stop, as SIGTERM and SIGHUP do; a second one ends the process. Signals that were ignored when the
-/// program started stay ignored, which is how `nohup` and background jobs keep it running.
+/// Makes Ctrl-C ask to stop, as SIGTERM and SIGHUP do; a second one ends the process.
 pub fn listen() -> Result<()> {
-    let ignored = ignored();
-    ctrlc::set_handler(|| {
+    on_signal(|| {
         if STOP.swap(true, Ordering::Relaxed) {
             ending();
             std::process::exit(130);
         }
         print_status("\nstopping after this step; press Ctrl-C again to stop at once");
-    })
-    .context("cannot listen for Ctrl-C")?;
-    ignore(&ignored);
+    })?;
     if ranks::all() > 1 {
         listen_to_launcher();
     }
+    Ok(())
+}
+
+/// Makes the same signals end the program at once and in good order, where nothing is to be saved.
+pub fn end_at_once() -> Result<()> {
+    on_signal(|| {
+        ending();
+        std::process::exit(0);
+    })
+}
+
+/// Calls `heard` for each signal that asks to stop. Those that were ignored when the program started stay ignored, which is how
+/// `nohup` and background jobs keep it running.
+fn on_signal(heard: impl FnMut() + Send + 'static) -> Result<()> {
+    let ignored = ignored();
+    ctrlc::set_handler(heard).context("cannot listen for Ctrl-C")?;
+    ignore(&ignored);
     Ok(())
 }
 

@@ -20,6 +20,7 @@ use crate::format::{NONE, clock};
 use crate::output::print;
 use crate::progress::{print_status, rate};
 use crate::report;
+use crate::signals::end_at_once;
 
 /// Seconds after which a browser asks again.
 const AGAIN: usize = 5;
@@ -43,7 +44,7 @@ pub fn watch(what: &args::Watch, shared: &Shared) -> Result<()> {
     })?;
     let place = server.server_addr();
     // Nothing is written, so nothing is to be saved.
-    ctrlc::set_handler(|| std::process::exit(0)).context("cannot listen for Ctrl-C")?;
+    end_at_once()?;
     print(&format!("http://{place}/\n"))?;
     if !shared.quiet {
         print_status(&format!("watching {}; Ctrl-C ends it", folder.display()));

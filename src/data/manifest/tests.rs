@@ -195,8 +195,8 @@ fn rows_with_a_fault_are_all_counted() {
             &["found another or none in 1 of 2 rows: line 3 (b.png)"],
         ),
         (
-            "path,label,split\na.png,x,test\nb.png,x,test\n",
-            &["rows of the split train, found none"],
+            "path,label,split\na.png,x,test\nb.png,x,val\n",
+            &["training images of every class beside those of test, found none"],
         ),
         (
             "path,label,split\na.png,x,train\nb.png,y,test\n",

@@ -10,7 +10,9 @@ use advcl::active::similar;
 use advcl::burn::tensor::{Device, Tensor, TensorData};
 use advcl::data::{self, Damaged, Images, Reading};
 use advcl::files::check_output;
+use advcl::finetune::require_finite;
 use advcl::nn::FrozenEncoder;
+use advcl::recipe::reading_with;
 use advcl::run::Model;
 use advcl::session::Context;
 use advcl::tensor::{Batch, to_tensor, to_vec, unit_rows};
@@ -54,19 +56,22 @@ struct Embedder {
     shape: [usize; 3],
     features: usize,
     reading: Reading,
+    damaged: Damaged,
     normalized: bool,
     device: Device,
 }
 
 impl Embedder {
-    fn load(path: &Path, normalized: bool, device: Device) -> Result<Self> {
+    fn load(path: &Path, normalized: bool, device: Device, overrides: &[String]) -> Result<Self> {
         let model = Model::load(&model_file(path)?, &device)?;
         let [height, width] = model.info.image_size;
+        let (reading, damaged) = reading_with(model.info.reading, overrides)?;
         Ok(Self {
             encoder: FrozenEncoder::new(&model.backbone.encoder, model.info.route),
             shape: [model.info.channels, height, width],
             features: model.info.encoder.features(),
-            reading: model.info.reading,
+            reading,
+            damaged,
             normalized,
             device,
         })
@@ -187,15 +192,8 @@ impl Embedder {
             };
             let features = ranks::gather("features", &features);
             let origins: Vec<Origin> = batch.iter().map(|&i| origin(i)).collect();
-            let rows = features.chunks_exact(self.features).zip(&origins);
-            for (row, origin) in rows {
-                if let Some(value) = row.iter().find(|value| !value.is_finite()) {
-                    let expected = "features that are finite numbers";
-                    return Err(
-                        Error::format(&origin.path, "image", expected, value.to_string()).into(),
-                    );
-                }
-            }
+            let name = |image: usize| origins[image].path.clone();
+            require_finite("embed", &features, origins.len(), name)?;
             each(origins, features)?;
             done += batch.len();
             context.progress("embed", done, total, "images")?;
@@ -254,7 +252,7 @@ pub fn embed(what: &args::Embed, shared: &Shared) -> Result<()> {
     }
     let device = device::open(&shared.device)?;
     listen()?;
-    let embedder = Embedder::load(&what.model, what.normalize, device)?;
+    let embedder = Embedder::load(&what.model, what.normalize, device, &shared.set)?;
     let mut output = match ranks::speaks() {
         true => kind.create(&what.output, embedder.features)?,
         false => Box::new(Nowhere),
@@ -277,7 +275,7 @@ pub fn embed(what: &args::Embed, shared: &Shared) -> Result<()> {
             names.join(", ")
         ))?;
     }
-    require_all_read(failed, files)
+    require_all_read(failed, files, embedder.damaged)
 }
 
 /// A pair of images that look alike to the encoder.
@@ -299,7 +297,7 @@ pub fn duplicates(what: &args::Duplicates, shared: &Shared) -> Result<()> {
     }
     let device = device::open(&shared.device)?;
     listen()?;
-    let embedder = Embedder::load(&what.model, true, device)?;
+    let embedder = Embedder::load(&what.model, true, device, &shared.set)?;
     let (mut origins, mut features) = (Vec::new(), Vec::new());
     let (failed, files) = embedder.each(&what.images, shared, |of, rows| {
         origins.extend(of);
@@ -334,5 +332,5 @@ pub fn duplicates(what: &args::Duplicates, shared: &Shared) -> Result<()> {
             what.threshold
         ));
     }
-    require_all_read(failed, files)
+    require_all_read(failed, files, embedder.damaged)
 }

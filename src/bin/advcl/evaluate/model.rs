@@ -60,11 +60,6 @@ pub fn evaluate(what: &args::Evaluate, source: &str, shared: &Shared) -> Result<
         );
         return Err(Error::run(named, problem, hint).into());
     }
-    if let Some(set) = shared.set.first() {
-        let problem = format!("expected none with --data, found {set:?}");
-        let hint = "--set changes a recipe, which a model file does not have";
-        return Err(Error::input("--set", problem, hint).into());
-    }
     let Some(threat) = what.threat.threat() else {
         let problem = "expected a radius within which the model is attacked, found none";
         let hint = "--radius 8/255 is usual; with --norm l2 --radius 0.5";
@@ -84,10 +79,11 @@ pub fn evaluate(what: &args::Evaluate, source: &str, shared: &Shared) -> Result<
         }
     }
     let device = device::open(&shared.device)?;
-    let model = LoadedModel::load(named, &device)?;
+    let mut model = LoadedModel::load(named, &device)?;
+    let damaged = model.read_as(&shared.set)?;
     threat.require_possible(model.values())?;
     let source = files::expand_home(source);
-    let images = TestImages::load(&source, &model.info)?;
+    let images = TestImages::load(&source, &model.info, damaged)?;
     if !shared.quiet {
         for note in &images.notes {
             print_status(&format!("data: {}", printable(note)));

@@ -12,7 +12,7 @@ use advcl::recipe::Threat;
 use advcl::{finetune, pretrain};
 
 pub use crate::output::printable;
-pub use by_class::by_class;
+pub use by_class::{by_class, tallies};
 pub use table::{Align, Table, in_csv};
 
 /// Placeholder for a missing value.

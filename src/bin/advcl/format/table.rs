@@ -1,7 +1,7 @@
 //! Tables of text cells, written for terminals, as Markdown, and as CSV.
 
 use super::printable;
-use crate::output::bold;
+use crate::output::{bold, shortened};
 
 /// The alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,8 @@ impl Table {
         self.rows.is_empty()
     }
 
-    /// Formats the table for a terminal. Every column is as wide as its widest cell.
+    /// Formats the table for a terminal. Every column is as wide as its widest cell; a cell that is longer than anyone reads is
+    /// shortened.
     pub fn text(&self) -> String {
         let headless = self.heads.iter().all(String::is_empty);
         let head = (!headless).then_some(&self.heads);
@@ -80,7 +81,7 @@ impl Table {
             .chain(&self.rows)
             .map(|row| {
                 row.iter()
-                    .map(|cell| printable(cell).into_owned())
+                    .map(|cell| shortened(&printable(cell)).into_owned())
                     .collect()
             })
             .collect();
@@ -92,10 +93,7 @@ impl Table {
         let mut text = String::new();
         for (row, line) in lines.iter().enumerate() {
             let cells = line.iter().zip(&widths).zip(&self.aligns);
-            let cells = cells.map(|((cell, width), align)| match align {
-                Align::Left => format!("{cell:<width$}"),
-                Align::Right => format!("{cell:>width$}"),
-            });
+            let cells = cells.map(|((cell, width), align)| padded(cell, *width, *align));
             let line: Vec<String> = cells.collect();
             let line = line.join("  ");
             let line = line.trim_end();
@@ -131,6 +129,15 @@ impl Table {
             .chain(&self.rows)
             .map(line)
             .collect()
+    }
+}
+
+/// A cell with the spaces that its column's width asks for. A width in a format string ends at 65,535.
+fn padded(cell: &str, width: usize, align: Align) -> String {
+    let spaces = " ".repeat(width.saturating_sub(cell.chars().count()));
+    match align {
+        Align::Left => format!("{cell}{spaces}"),
+        Align::Right => format!("{spaces}{cell}"),
     }
 }
 
@@ -182,6 +189,25 @@ mod tests {
             "a     b\nlong\n",
             "no head, no spaces at the end"
         );
+    }
+
+    #[test]
+    fn a_cell_of_any_length_is_shortened_for_people_and_whole_for_programs() {
+        let name = "ü".repeat(70_000);
+        for align in [Align::Left, Align::Right] {
+            let mut table = Table::new().column("name", align).right(name.as_str());
+            table.row([name.as_str(), "1"]);
+            let text = table.text();
+            assert!(text.contains("characters left out"), "{align:?}");
+            let widths: Vec<usize> = text.lines().map(|line| line.chars().count()).collect();
+            assert!(widths[0] == widths[1] && widths[0] < 12_000, "{widths:?}");
+            let whole = format!("name,{name}\n{name},1\n");
+            assert!(table.csv() == whole);
+            assert_eq!(table.markdown().matches(&name).count(), 2);
+        }
+        // Beyond what a format string pads to.
+        assert_eq!(padded("a", 70_000, Align::Right).len(), 70_000);
+        assert_eq!(padded("ü", 3, Align::Left), "ü  ");
     }
 
     #[test]

@@ -80,6 +80,8 @@ pub fn init(what: &args::Init, shared: &Shared) -> Result<()> {
     };
     let write = |choice: &Choice, heading: &Heading| -> Result<(String, Recipe)> {
         let text = text::recipe(&scan, choice, heading);
+        // Once by the recipe's own way, whose errors name the override at fault.
+        Recipe::parse("init", &text, &shared.set)?;
         let text = edited(&text, &shared.set).context("--set")?;
         let recipe = Recipe::parse("init", &text, &[])?;
         Ok((text, recipe))

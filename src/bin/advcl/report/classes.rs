@@ -1,13 +1,16 @@
 //! Accuracy by class, and which class is predicted instead.
 
+use std::collections::BTreeSet;
+
 use advcl::evaluate::measures::Confusion;
+use advcl::experiment::Outcome;
 use maud::{Markup, html};
 
 use super::html::{count, figure, heat, heat_cell, legend, percent, share, table};
 use super::model::{PICTURED, ReportPage, ShownClassifier};
 use super::plots::{Whisker, whiskers};
 use super::tables::class_figures;
-use crate::format::{NONE, Table};
+use crate::format::{NONE, Table, tallies};
 
 /// Largest number of classes that are shown in full; of more, the extremes and the most frequent
 /// errors.
@@ -54,20 +57,21 @@ fn class_table(report: &ReportPage) -> Table {
             .right(format!("{}, clean", shown.label))
             .right("under PGD");
     }
-    let counts = |shown: &ShownClassifier| shown.row.outcome.accuracy.classes.len();
-    let most = report.shown.iter().map(counts).max().unwrap_or(0);
-    for class in 0..most {
-        let mut cells = vec![report.shown[0].class(class)];
-        for shown in report.shown {
-            let tally = shown.row.outcome.accuracy.classes.get(class);
-            let cell = |hits: usize| tally.map(|tally| share(hits, tally.images));
-            let (clean, robust) = tally.map_or((0, 0), |t| (t.clean, t.robust));
-            let or_none = |cell: Option<String>| cell.unwrap_or_else(|| NONE.to_owned());
-            cells.extend([or_none(cell(clean)), or_none(cell(robust))]);
+    for (name, tallies) in tallies(outcomes(report)) {
+        let mut cells = vec![name];
+        for tally in tallies {
+            cells.extend(match tally {
+                Some(tally) => [tally.clean, tally.robust].map(|hits| share(hits, tally.images)),
+                None => [NONE, NONE].map(str::to_owned),
+            });
         }
         rows.row(cells);
     }
     rows
+}
+
+fn outcomes<'a>(report: &'a ReportPage) -> impl Iterator<Item = &'a Outcome> {
+    report.shown.iter().map(|shown| &shown.row.outcome)
 }
 
 /// Accuracy of a class, with its name and its number of images.
@@ -77,35 +81,34 @@ struct ClassAccuracy {
     robust: f64,
 }
 
-/// Classes that are drawn, in label order, the same for every classifier: all, or of many the most and the least robust ones.
-fn picked(report: &ReportPage) -> Vec<usize> {
-    let counts = |shown: &ShownClassifier| shown.row.outcome.accuracy.classes.len();
-    let most = report.shown.iter().map(counts).max().unwrap_or(0);
-    let robust = |class: usize| {
-        let tallies = report.shown.iter().filter_map(|shown| {
-            let tally = shown.row.outcome.accuracy.classes.get(class)?;
-            (tally.images > 0).then(|| tally.robust as f64 / tally.images as f64)
-        });
-        tallies.sum::<f64>()
-    };
-    let mut classes: Vec<usize> = (0..most).collect();
+/// Names of the classes that are drawn, the same for every classifier: all, or of many the most and the least robust ones.
+fn picked(report: &ReportPage) -> BTreeSet<String> {
+    let tallies = tallies(outcomes(report)).into_iter();
+    let mut classes: Vec<(String, f64)> = tallies
+        .map(|(name, tallies)| {
+            let tallies = tallies.iter().flatten().filter(|tally| tally.images > 0);
+            let robust = tallies.map(|tally| tally.robust as f64 / tally.images as f64);
+            (name, robust.sum::<f64>())
+        })
+        .collect();
+    let most = classes.len();
     if most > MANY {
-        classes.sort_by(|&a, &b| robust(b).total_cmp(&robust(a)));
+        classes.sort_by(|(_, a), (_, b)| b.total_cmp(a));
         classes.drain(MANY / 2..most - MANY / 2);
-        classes.sort_unstable();
     }
-    classes
+    classes.into_iter().map(|(name, _)| name).collect()
 }
 
 /// Plot of how far the accuracy of each class falls.
-fn by_class(shown: &ShownClassifier, picked: &[usize]) -> Markup {
+fn by_class(shown: &ShownClassifier, picked: &BTreeSet<String>) -> Markup {
     let all = shown.row.outcome.accuracy.classes.iter().enumerate();
     let some = all
         .clone()
+        .map(|(class, tally)| (shown.class(class), tally))
         .filter(|(class, tally)| tally.images > 0 && picked.contains(class));
     let classes: Vec<ClassAccuracy> = some
         .map(|(class, tally)| ClassAccuracy {
-            name: format!("{} ({} images)", shown.class(class), count(tally.images)),
+            name: format!("{class} ({} images)", count(tally.images)),
             clean: tally.clean as f64 / tally.images as f64,
             robust: tally.robust as f64 / tally.images as f64,
         })

@@ -19,9 +19,12 @@ mod trust;
 mod words;
 
 use std::collections::BTreeSet;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use advcl::compare::Comparison;
+use advcl::data::is_own_page;
+use advcl::files::check_output;
 use advcl::pretrain::MethodSettings;
 use advcl::report::{
     ReportData, ReportedComparison, ReportedRow, ReportedRun, choose, examples, feature_map,
@@ -42,6 +45,8 @@ pub use training::panels as loss_panels;
 
 /// Name of the page unless another is given; an existing file of this name is not overwritten.
 const PAGE: &str = "report.html";
+/// Bytes by which a report without pictures is recognized.
+const HEAD: u64 = 64;
 /// Adversarial examples of each classifier.
 const EXAMPLES: usize = 6;
 /// Images on a map, at most.
@@ -71,7 +76,12 @@ pub fn report(what: &args::Report, shared: &Shared) -> Result<()> {
         comparisons,
         runs,
     };
-    let text = match what.format.unwrap_or(usual) {
+    let format = what.format.unwrap_or(usual);
+    let page = (format == ReportFormat::Html).then_some(Path::new(PAGE));
+    if let Some(path) = what.output.as_deref().or(page) {
+        check_target(path, what, shared, &reported)?;
+    }
+    let text = match format {
         ReportFormat::Html => return write_page(what, shared, &reported, &rows),
         ReportFormat::Json => json.text()?,
         ReportFormat::Md => tables::markdown(&rows, comparisons, runs),
@@ -81,6 +91,34 @@ pub fn report(what: &args::Report, shared: &Shared) -> Result<()> {
         Some(path) => Ok(files::write_output(path, text.as_bytes())?),
         None => print_exactly(&text),
     }
+}
+
+/// Refuses to replace a file that is no report of an earlier call: one of the runs and of their images always, any other one unless
+/// it is to be replaced. A report is no input, even inside a run folder.
+fn check_target(
+    path: &Path,
+    what: &args::Report,
+    shared: &Shared,
+    reported: &Reported,
+) -> Result<()> {
+    let runs = what.runs.iter().chain(&shared.run).map(PathBuf::as_path);
+    let sources = reported.runs.iter().flat_map(|run| run.recipe.sources());
+    let inputs: Vec<&Path> = runs.chain(sources.map(Path::new)).collect();
+    match check_output(path, "-o", &inputs, what.replace) {
+        Err(_) if is_earlier(path)? => Ok(()),
+        checked => Ok(checked?),
+    }
+}
+
+/// Whether a file is a report of an earlier call, in whatever format.
+fn is_earlier(path: &Path) -> advcl::Result<bool> {
+    if !path.is_file() {
+        return Ok(false);
+    }
+    let mut head = Vec::new();
+    let read = files::open(path)?.take(HEAD).read_to_end(&mut head);
+    read.map_err(Error::io("read", path))?;
+    Ok(tables::is_report(&head) || is_own_page(path)?)
 }
 
 /// The name of a row's method or mode.
@@ -151,7 +189,7 @@ fn write_page(
 ) -> Result<()> {
     let usual = PathBuf::from(PAGE);
     let path = what.output.as_ref().unwrap_or(&usual);
-    if what.output.is_none() && path.exists() {
+    if what.output.is_none() && path.exists() && !what.replace {
         let hint = format!("-o {PAGE} replaces it; another name leaves it");
         return Err(Error::data(PAGE, "a file of this name is there already", hint).into());
     }
@@ -221,7 +259,6 @@ pub fn page_of_figures(path: &Path) -> advcl::Result<String> {
             label: headline::title(&row.outcome.method, &row.outcome.finetuning),
             run,
             row,
-            classes: &[],
             pictures: None,
             up_to_date: true,
         })
@@ -273,7 +310,7 @@ fn show<'a>(
     context: &mut Context,
 ) -> Result<()> {
     let (run, judged) = (data.run, &data.data.judged);
-    let classes = &data.data.target().classes;
+    let classes = data.data.target().classes.len();
     // Pictures are of a classifier under the recipe's conditions, whatever else it was evaluated under.
     let pictured = shown
         .iter()
@@ -284,7 +321,7 @@ fn show<'a>(
         models.push(data.model(row, &context.device)?);
     }
     let all: Vec<_> = models.iter().collect();
-    let chosen = choose(&all, judged, classes.len(), EXAMPLES, context).map_err(at(run))?;
+    let chosen = choose(&all, judged, classes, EXAMPLES, context).map_err(at(run))?;
     let mapped = mapped(data, context.seed);
     let attack = data.attacker();
     let batch = run.recipe.evaluate.batch_size;
@@ -314,7 +351,6 @@ fn show<'a>(
             label,
             run,
             row,
-            classes,
             pictures: first.then(|| pictures.next()).flatten(),
             up_to_date: data.up_to_date(row),
         });

@@ -69,8 +69,6 @@ pub struct ShownClassifier<'a> {
     pub run: &'a ReportedRun,
     /// Its figures.
     pub row: &'a ReportedRow,
-    /// Names of the classes, in label order; none where they are not known.
-    pub classes: &'a [String],
     /// Pictures of the first classifiers.
     pub pictures: Option<Pictures>,
     /// Whether its figures belong to the recipe and the images as they are now.
@@ -120,8 +118,7 @@ impl Missing {
 impl ShownClassifier<'_> {
     /// The class's name, or its number.
     pub fn class(&self, label: usize) -> String {
-        let name = self.classes.get(label);
-        name.map_or_else(|| format!("class {label}"), String::clone)
+        self.row.outcome.class(label)
     }
 
     /// The checks of its evaluation.

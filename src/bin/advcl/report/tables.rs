@@ -31,6 +31,30 @@ impl ReportJson<'_> {
     }
 }
 
+/// Beginning of the report as Markdown.
+const TITLE: &str = "# Robustness report\n";
+/// Heads of the report as comma-separated values.
+const HEADS: &str = "run method finetuning seeds conditions radius \
+                     clean clean_low clean_high clean_images pgd_steps \
+                     robust robust_low robust_high robust_images attack \
+                     attacked attacked_low attacked_high attacked_images \
+                     robust_on_attacked robust_on_attacked_low robust_on_attacked_high \
+                     robust_on_attacked_images \
+                     pretrain_seconds finetune_seconds evaluate_seconds seconds \
+                     clean_balanced clean_worst_class clean_worst clean_worst_images \
+                     robust_balanced robust_worst_class robust_worst robust_worst_images";
+
+/// Whether a file that begins with `head` is a report without pictures.
+pub fn is_report(head: &[u8]) -> bool {
+    let json = "{\n  \"lines\": [";
+    let heads: Vec<&str> = HEADS.split_whitespace().take(4).collect();
+    let csv = heads.join(",") + ",";
+    let beginnings = [TITLE, json, csv.as_str()];
+    beginnings
+        .iter()
+        .any(|beginning| head.starts_with(beginning.as_bytes()))
+}
+
 /// A cell: "55.2 (53.0–57.4) of 2000", or "55.2 ± 1.0 of 2000".
 fn figure(figure: &HeadlineFigure) -> String {
     let (share, images) = (100.0 * figure.share, figure.images);
@@ -50,7 +74,7 @@ pub fn markdown(
     runs: &[ReportedRun],
 ) -> String {
     let mut text = format!(
-        "# Robustness report\n\nAccuracy in %. In brackets: 95 % intervals (Wilson) for the number of images; ±: standard deviation \
+        "{TITLE}\nAccuracy in %. In brackets: 95 % intervals (Wilson) for the number of images; ±: standard deviation \
          over seeds. Time: pretraining (with the pseudo-labels and encoders it learns from), finetuning and evaluation.\n\n{}",
         headline_table(rows).markdown()
     );
@@ -207,16 +231,7 @@ fn details(run: &ReportedRun, row: &ReportedRow) -> String {
 /// A line for each classifier, and one more for each further suite of attacks; shares in [0, 1], each with
 /// its interval and its number of images.
 pub fn csv(rows: &[HeadlineRow]) -> String {
-    let head = "run method finetuning seeds conditions radius \
-                clean clean_low clean_high clean_images pgd_steps \
-                robust robust_low robust_high robust_images attack \
-                attacked attacked_low attacked_high attacked_images \
-                robust_on_attacked robust_on_attacked_low robust_on_attacked_high \
-                robust_on_attacked_images \
-                pretrain_seconds finetune_seconds evaluate_seconds seconds \
-                clean_balanced clean_worst_class clean_worst clean_worst_images \
-                robust_balanced robust_worst_class robust_worst robust_worst_images";
-    let mut table = head.split_whitespace().fold(Table::new(), Table::left);
+    let mut table = HEADS.split_whitespace().fold(Table::new(), Table::left);
     for row in rows {
         let attacks = row.attacks.iter().map(Some);
         let none = row.attacks.is_empty().then_some(None);

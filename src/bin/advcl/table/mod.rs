@@ -7,7 +7,7 @@ use std::path::Path;
 
 use advcl::evaluate::adversarial::Verification;
 use advcl::evaluate::soundness::{Soundness, SoundnessSummary};
-use advcl::evaluate::{Attacked, uneven};
+use advcl::evaluate::{Attacked, Tally, uneven};
 use advcl::experiment::Summary;
 use advcl::import::Imported;
 use advcl::nn::Stem;
@@ -16,6 +16,7 @@ use advcl::{finetune, pretrain};
 
 use crate::format::{
     NONE, Table, brief, by_class, percent, percent_of, radius, row_title, share, suite_title,
+    tallies,
 };
 
 pub use crate::format::clock;
@@ -234,13 +235,16 @@ pub fn classes(summary: &Summary) -> String {
             .right(format!("{} clean %", row_title(outcome)))
             .right("robust %");
     }
-    for (class, name) in summary.classes.iter().enumerate() {
-        let tallies = summary.outcomes.iter().map(|o| &o.accuracy.classes[class]);
-        let images = tallies.clone().next().map_or(0, |tally| tally.images);
-        let mut row = vec![name.clone(), images.to_string()];
+    for (name, tallies) in tallies(&summary.outcomes) {
+        let images = tallies.iter().flatten().next();
+        let mut row = vec![name, images.map_or(0, |tally| tally.images).to_string()];
         for tally in tallies {
-            row.push(brief(tally.clean, tally.images));
-            row.push(brief(tally.robust, tally.images));
+            let Tally {
+                images,
+                clean,
+                robust,
+            } = tally.unwrap_or_default();
+            row.extend([brief(clean, images), brief(robust, images)]);
         }
         table.row(row);
     }

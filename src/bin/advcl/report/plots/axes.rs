@@ -74,7 +74,8 @@ impl Axis {
 
     /// The distance of ticks: 1, 2 or 5 times a power of ten, such that there are few of them.
     fn step(&self) -> f64 {
-        let least = (self.to - self.from) / MOST;
+        // A part of the smallest numbers is rounded to 0, which is no distance.
+        let least = ((self.to - self.from) / MOST).max(f64::MIN_POSITIVE);
         let power = 10f64.powf(least.log10().floor());
         let times = [1.0, 2.0, 5.0, 10.0].into_iter();
         let step = times.map(|times| times * power).find(|step| *step >= least);
@@ -205,5 +206,7 @@ mod tests {
         // A single value, and none.
         assert_eq!(whole(1.0, 1.0), ["1"]);
         assert!(!texts(Axis::around("", std::iter::empty())).is_empty());
+        // The smallest distance that there is.
+        assert_eq!(around(0.0, 5e-324).len(), 1);
     }
 }
