@@ -125,7 +125,8 @@ fn rows(matrix: &Tensor<2>, indices: &[usize]) -> Tensor<2> {
         .select(0, Tensor::from_data(data, &matrix.device()))
 }
 
-/// Pairs of rows whose cosine is `threshold` or more, the earlier index first, sorted by their cosine from the largest down.
+/// Rows that are like an earlier one: their cosine is `threshold` or more. Each is named once, as the second of a pair, with the
+/// first row that it is like and the cosine; sorted by that, from the largest down.
 ///
 /// # Shapes
 /// `features` are unit vectors, `[images, features]`.
@@ -133,6 +134,8 @@ pub fn similar(features: &Tensor<2>, threshold: f32) -> Vec<(usize, usize, f32)>
     let [images, _] = features.dims();
     let indices: Vec<usize> = (0..images).collect();
     let mut pairs = Vec::new();
+    // All pairs of equal images would be as many as their square.
+    let mut is_named = vec![false; images];
     for chunk in indices.chunks(ROWS) {
         // Each pair once: against the rows from this chunk on.
         let first = chunk[0];
@@ -140,11 +143,11 @@ pub fn similar(features: &Tensor<2>, threshold: f32) -> Vec<(usize, usize, f32)>
         let own = features.clone().narrow(0, first, chunk.len());
         let cosines = to_vec(own.matmul(others.transpose()));
         for (row, &a) in cosines.chunks_exact(images - first).zip(chunk) {
-            let found = row
-                .iter()
-                .zip(first..)
-                .filter(|(cosine, b)| *b > a && **cosine >= threshold);
-            pairs.extend(found.map(|(cosine, b)| (a, b, *cosine)));
+            for (b, &cosine) in (first..).zip(row) {
+                if b > a && cosine >= threshold && !std::mem::replace(&mut is_named[b], true) {
+                    pairs.push((a, b, cosine));
+                }
+            }
         }
     }
     pairs.sort_by(|x, y| y.2.total_cmp(&x.2).then((x.0, x.1).cmp(&(y.0, y.1))));
@@ -219,5 +222,10 @@ mod tests {
                 .all(|(a, b, cosine)| a < b && *cosine >= 0.99999)
         );
         assert_eq!(similar(&features, 1.1), []);
+        // Each once, however many are equal, and with the first one.
+        let pairs = similar(&unit_rows(Tensor::ones([600, 2], &device)), 0.999);
+        let mut pairs: Vec<_> = pairs.iter().map(|(a, b, _)| (*b, *a)).collect();
+        pairs.sort_unstable();
+        assert_eq!(pairs, (1..600).map(|b| (b, 0)).collect::<Vec<_>>());
     }
 }

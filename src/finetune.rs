@@ -198,6 +198,11 @@ impl Entry {
         self.settings.loss.clone().unwrap_or_else(usual)
     }
 
+    /// Whether images pass the encoder in every step: those of a frozen one that are neither cropped nor attacked pass it once, before.
+    pub fn encodes(&self) -> bool {
+        self.trains() == Trains::Everything || self.settings.augment || self.loss().attacks()
+    }
+
     /// Share of the labels that is used.
     pub fn labels(&self) -> f64 {
         self.settings.labels.unwrap_or(self.mode().labels)

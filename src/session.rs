@@ -77,6 +77,7 @@ pub enum Event {
         /// Its seed.
         seed: u64,
         /// Its run folder.
+        #[serde(serialize_with = "crate::files::as_text")]
         folder: PathBuf,
     },
     /// Line for people.

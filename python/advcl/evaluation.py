@@ -190,6 +190,11 @@ def _classes(module: nn.Module) -> list[str]:
     return [str(number) for number in range(_outputs(module))]
 
 
+def _numbers(values: Sequence[float]) -> str:
+    """Numbers as the program reads them, also those of NumPy and PyTorch, which have representations of their own."""
+    return ",".join(repr(float(value)) for value in values)
+
+
 def _model_file(
     folder: pathlib.Path,
     module: nn.Module,
@@ -205,13 +210,13 @@ def _model_file(
     save_file(state, str(weights))
     names.write_text("\n".join(_classes(module)) + "\n", encoding="utf-8")
     height, width = pixels.shape[2:]
-    options = ["--classes", str(names), "--image-size", str(height), str(width)]
+    options = ["--classes", str(names), "--image-size", f"{height}x{width}"]
     first = getattr(module, "conv1", None)
     if stem is None and isinstance(first, nn.Conv2d) and first.kernel_size == (3, 3):
         stem = "strided" if first.stride == (2, 2) else "cifar"
     options += ["--stem", stem] if stem is not None else []
     if mean is not None and std is not None:
-        options += ["--mean", ",".join(map(repr, mean)), "--std", ",".join(map(repr, std))]
+        options += ["--mean", _numbers(mean), "--std", _numbers(std)]
     run("import", weights, "--output", model, *options)
     return model
 

@@ -1,10 +1,12 @@
 """`advcl.evaluate`: figures of the module as it is, with evidence that holds in PyTorch."""
 import pathlib
 
+import numpy as np
 import pytest
 import torch
 
 import advcl
+import advcl.evaluation
 import advcl.program
 
 RADIUS = 8 / 255
@@ -115,6 +117,11 @@ def test_a_network_of_torchvision_with_its_normalisation(batch):
     assert found.report["classes"] == ["0", "1", "2", "3"]
     with pytest.raises(ValueError, match="both mean and std"):
         advcl.evaluate(module, images, labels, radius="2/255", mean=mean)
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+def test_numbers_of_other_libraries_are_written_as_the_program_reads_them(kind):
+    assert advcl.evaluation._numbers(kind([0.25, 0.5])) == "0.25,0.5"
 
 
 @pytest.mark.parametrize(

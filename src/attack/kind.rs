@@ -60,6 +60,11 @@ impl AttackKind {
         }
     }
 
+    /// Whether the attack alone leaves too much to be evidence of robustness: random points, a single step, steps that adapt to nothing.
+    pub fn is_weak(self) -> bool {
+        matches!(self, Self::Pgd | Self::Fgsm | Self::Noise)
+    }
+
     /// Whether the attack sees logits only, no gradients.
     pub fn is_black_box(self) -> bool {
         matches!(self, Self::Square | Self::Noise)

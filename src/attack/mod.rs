@@ -37,7 +37,7 @@ pub use outcome::{AttackTally, ImageOutcome, PerImage, Tally};
 pub use patch::Patch;
 pub use pgd::{Attacker, Pgd, RestartedPgd};
 pub use square::Square;
-pub use suite::{Attack, Suite};
+pub use suite::{AUTOATTACK, Attack, Suite, suite_name};
 pub(crate) use victim::in_stage;
 pub use victim::{AttackResult, Progress, Victim, select};
 

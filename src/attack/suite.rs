@@ -34,8 +34,20 @@ pub enum Attack {
     Noise(Noise),
 }
 
+/// Name of AutoAttack's standard version in results.
+pub const AUTOATTACK: &str = "autoattack";
+/// RobustBench's name of it, which is understood too.
+const STANDARD: &str = "standard";
 /// Names of attacks that are composed of several.
-const COMPOSITIONS: [&str; 3] = ["autoattack", "standard", "rand"];
+const COMPOSITIONS: [&str; 3] = [AUTOATTACK, STANDARD, "rand"];
+
+/// Name of a suite in results, where it may have several.
+pub fn suite_name(name: &str) -> &str {
+    match name {
+        STANDARD => AUTOATTACK,
+        other => other,
+    }
+}
 
 /// Gradients for each step in AutoAttack's version for random classifiers.
 const EOT: usize = 20;
@@ -204,8 +216,9 @@ impl Suite {
             eot: EOT,
             ..Apgd::default()
         };
+        let name = suite_name(name);
         let attacks = match name {
-            "autoattack" | "standard" => [ApgdCe, ApgdT, FabT, Square]
+            AUTOATTACK => [ApgdCe, ApgdT, FabT, Square]
                 .map(Attack::published)
                 .to_vec(),
             "rand" => vec![Attack::ApgdCe(random.clone()), Attack::ApgdDlr(random)],
@@ -307,8 +320,10 @@ mod tests {
             let suite = Suite::named(name).expect(name);
             let names = suite.attacks().iter().map(|attack| attack.kind().name());
             let names: Vec<&str> = names.collect();
-            assert_eq!((suite.name(), &names[..]), (name, expected));
+            assert_eq!((suite.name(), &names[..]), (suite_name(name), expected));
         }
+        // Results of one are found again by the other.
+        assert_eq!(Suite::named("standard"), Suite::named("autoattack"));
         let suite = Suite::named("fab-t").expect("FAB");
         let Attack::FabT(fab) = &suite.attacks()[0] else {
             panic!("another attack");

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::launches::Launches;
 use super::machine::{peak_memory_mib, reset_peak_memory};
 use super::setup::median;
+use crate::check::Check;
 use crate::cluster::PseudoLabels;
 use crate::criterion::{EndToEnd, Task, one_hot};
 use crate::data::augment::Weak;
@@ -155,8 +156,8 @@ impl RecipeSteps<'_> {
     /// weights.
     ///
     /// # Errors
-    /// [`Error::Recipe`] for a name that the recipe does not have, and for a mode that trains a head alone;
-    /// [`Error::Data`] for labels that are missing; those of [`train::fit`].
+    /// [`Error::Recipe`] for a name that the recipe does not have, for a mode that trains a head alone, and for shards without
+    /// images; [`Error::Data`] for labels that are missing; those of [`train::fit`].
     pub fn finetuning(&self, name: &str, context: &Context) -> Result<StepTiming> {
         self.check()?;
         let entry = self.recipe.finetune.require(name)?;
@@ -167,6 +168,8 @@ impl RecipeSteps<'_> {
             return Err(Error::recipe(format!("finetune.{name}"), problem, hint));
         };
         data.require_labels()?;
+        let images = data.train.images.len();
+        self.recipe.check_labeled(&Check::new(""), entry, images)?;
         // Few labels: batches of all images, as in finetuning itself.
         let plan = &Plan {
             batch_size: plan.batch_size.min(data.train.images.len()),
@@ -236,7 +239,7 @@ impl RecipeSteps<'_> {
         let wanted = method.plan().batch_size.saturating_mul(self.runs + 1);
         let all: Vec<usize> = (0..train.images.len()).collect();
         let some = train.select(&all[..wanted.min(all.len())]);
-        match method.check_images(&some.images, &crate::check::Check::new("")) {
+        match method.check_images(&some.images, &Check::new("")) {
             Ok(()) => some,
             Err(_) => train.clone(),
         }

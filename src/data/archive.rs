@@ -116,6 +116,17 @@ impl Store {
         }
     }
 
+    /// Path of a listed file below [`Store::base`].
+    pub(super) fn below_base(&self, name: &str) -> PathBuf {
+        let odd = match &self.kind {
+            // Of a folder; files that a list names have those names below it.
+            Kind::Folder(odd) => odd.get(name),
+            _ => None,
+        };
+        let below = odd.and_then(|path| path.strip_prefix(&self.path).ok());
+        below.map_or_else(|| PathBuf::from(name), Path::to_path_buf)
+    }
+
     /// Path of a listed file.
     pub(super) fn path_of(&self, name: &str) -> PathBuf {
         match (&self.kind, self.shard_of(name)) {

@@ -6,6 +6,7 @@ use super::block::Block;
 use super::cache::{Part, Seen};
 use super::images::Images;
 use crate::error::{Error, Result};
+use crate::memory;
 
 /// Memory that is claimed at a time for decoded images, in bytes. It takes room as images arrive; an
 /// allocation of this size can grow without a copy.
@@ -18,6 +19,8 @@ pub(super) struct Arrived {
     places: Vec<usize>,
     /// Number of images that are listed.
     len: usize,
+    /// Why images of a large set are in memory all the same.
+    pub(super) uncached: Option<Error>,
 }
 
 /// Images in the order of their places.
@@ -38,6 +41,7 @@ impl Arrived {
             values: Values::Memory(Vec::new()),
             places: Vec::new(),
             len,
+            uncached: None,
         }
     }
 
@@ -65,7 +69,10 @@ impl Arrived {
         self.places.push(seen.place);
         let values = match &mut self.values {
             Values::Memory(values) => values,
-            Values::File(part) => return part.add(seen, image),
+            Values::File(part) => {
+                let added = part.add(seen, image);
+                return added.or_else(|error| self.hold(image.len(), error));
+            }
         };
         if values.capacity() - values.len() < image.len() {
             let missing = self.len.saturating_sub(self.places.len() - 1);
@@ -89,10 +96,33 @@ impl Arrived {
 
     /// Lets all values go: images are only counted from here on.
     pub(super) fn forget(&mut self) {
-        if let Values::File(part) = std::mem::replace(&mut self.values, Values::Memory(Vec::new()))
-        {
+        self.replace(Vec::new());
+    }
+
+    /// Goes on in memory with these values, and without a file.
+    fn replace(&mut self, values: Vec<u8>) {
+        if let Values::File(part) = std::mem::replace(&mut self.values, Values::Memory(values)) {
             part.remove();
         }
+    }
+
+    /// Goes on in memory because `error` happened to the file, and says so later on. An image will have `image_len` values.
+    ///
+    /// # Errors
+    /// `error`, where memory does not suffice for all images: then the file stays, for a second try.
+    fn hold(&mut self, image_len: usize, error: Error) -> Result<()> {
+        let needed = self.len.saturating_mul(image_len) as u64;
+        let fits = memory::machine().is_none_or(|memory| needed <= memory.available);
+        let values = match &self.values {
+            Values::File(part) if fits => part.values(),
+            _ => None,
+        };
+        let Some(values) = values else {
+            return Err(error);
+        };
+        self.replace(values);
+        self.uncached = Some(error);
+        Ok(())
     }
 
     /// Makes gray images colour ones.
@@ -100,14 +130,18 @@ impl Arrived {
     /// # Errors
     /// [`Error::Io`].
     pub(super) fn make_rgb(&mut self, shape: [usize; 3]) -> Result<()> {
-        match &mut self.values {
-            Values::Memory(values) => {
-                let images = values.chunks(shape.iter().product::<usize>().max(1));
-                *values = images.flat_map(|image| image.repeat(3)).collect();
-                Ok(())
+        let image_len = shape.iter().product::<usize>().max(1);
+        if let Values::File(part) = &mut self.values {
+            match part.make_rgb() {
+                Ok(()) => return Ok(()),
+                Err(error) => self.hold(3 * image_len, error)?,
             }
-            Values::File(part) => part.make_rgb(),
         }
+        if let Values::Memory(values) = &mut self.values {
+            let images = values.chunks(image_len);
+            *values = images.flat_map(|image| image.repeat(3)).collect();
+        }
+        Ok(())
     }
 
     /// The images of three parts of the listing, of these lengths and one after the other, each in the order of its
@@ -116,7 +150,7 @@ impl Arrived {
     /// # Errors
     /// [`Error::Io`].
     pub(super) fn split(
-        self,
+        &mut self,
         shape: [usize; 3],
         lengths: [usize; 3],
         missing: &[usize],
@@ -134,12 +168,16 @@ impl Arrived {
         if !arrival.iter().enumerate().all(whole) {
             return Ok(None);
         }
-        let (block, part) = match self.values {
-            Values::Memory(values) => (Block::Memory(values), None),
-            Values::File(mut part) => {
-                part.save()?;
-                (part.map()?, Some(part))
+        let mut block = None;
+        if let Values::File(part) = &mut self.values {
+            match part.save().and_then(|()| part.map()) {
+                Ok(mapped) => block = Some(mapped),
+                Err(error) => self.hold(shape.iter().product(), error)?,
             }
+        }
+        let (block, part) = match std::mem::replace(&mut self.values, Values::Memory(Vec::new())) {
+            Values::Memory(values) => (Block::Memory(values), None),
+            Values::File(part) => (block.expect("mapped above"), Some(part)),
         };
         let block = Arc::new(block);
         let mut rest = arrival.as_slice();
@@ -205,6 +243,27 @@ mod tests {
                     .is_none(),
                 "{places:?}"
             );
+        }
+    }
+
+    #[test]
+    fn images_of_a_file_that_takes_no_more_are_in_memory() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for channels in [1, 3] {
+            let mut arrived = Arrived::new(3);
+            arrived.continue_in(Box::new(Part::full(folder.path())));
+            add(&mut arrived, 2, &[2, 12]);
+            if channels == 3 {
+                arrived.make_rgb([1, 1, 2]).expect("memory");
+                assert!(arrived.uncached.is_some());
+            }
+            add(&mut arrived, 1, &[1, 11].repeat(channels));
+            let sorted = arrived.split([channels, 1, 2], [3, 0, 0], &[]);
+            let sorted = sorted.expect("memory").expect("all of them");
+            let expected = [[0, 10], [1, 11], [2, 12]].map(|image| image.repeat(channels));
+            assert_eq!(sorted.images[0].pixels(), expected.concat());
+            assert!(sorted.part.is_none() && arrived.uncached.is_some());
+            assert_eq!(std::fs::read_dir(folder.path()).expect("it").count(), 0);
         }
     }
 

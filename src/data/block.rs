@@ -22,7 +22,8 @@ impl Block {
     #[allow(unsafe_code)]
     pub(super) fn map(file: &File) -> io::Result<Self> {
         // Safety: the file lies in the cache, under a name that appears when it is whole; nobody writes to it
-        // after that, and it is removed by its name alone, which leaves the mapped content as it is.
+        // after that, and it is removed by its name alone, which leaves the mapped content as it is. One that is not
+        // whole is held by this process, which only adds to it while it is mapped.
         let map = unsafe { Mmap::map(file)? };
         Ok(Self::Mapped(map))
     }

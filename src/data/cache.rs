@@ -2,7 +2,7 @@
 //!
 //! A file has the values of all images as they arrived, then a description in JSON (where each image belongs,
 //! labels, what was said), then the description's checksum and length, and a mark. It gets its name when it is whole. What a
-//! killed process left, values and a list of whose they are, is continued by the next one.
+//! killed process left, values and a list of whose they are, is continued by the next one as far as its checksums hold.
 
 mod part;
 
@@ -76,8 +76,8 @@ struct KeptSplit {
 }
 
 impl Slot {
-    /// The place of a data set whose files are described by `stamp`; none where they cannot be, and where nothing is to
-    /// be kept: then they are not looked at.
+    /// The place of a data set whose files are described by `stamp`; none where they cannot be, where their folder has a name that
+    /// is no UTF-8, which a description cannot keep, and where nothing is to be kept: then they are not looked at.
     pub(super) fn find(
         source: &Path,
         reading: &Reading,
@@ -89,9 +89,10 @@ impl Slot {
         if loading.cache == Cache::Never {
             return None;
         }
-        let (real, stamp) = (fs::canonicalize(source).ok()?, stamp()?);
+        let real = fs::canonicalize(source).ok()?;
+        let (whole, stamp) = (real.to_str()?, stamp()?);
         let how = serde_json::to_string(&(VERSION, reading, damaged)).expect("plain values");
-        let hash = files::hash(format!("{}\0{how}\0{stamp}", real.display()).as_bytes());
+        let hash = files::hash(format!("{whole}\0{how}\0{stamp}").as_bytes());
         let hash = hash.rsplit('-').next().unwrap_or_default();
         let name = real.file_name().unwrap_or_default().to_string_lossy();
         let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
@@ -99,7 +100,7 @@ impl Slot {
         Some(Self {
             folder,
             name: format!("{name}-{hash}"),
-            source: real.display().to_string(),
+            source: whole.to_owned(),
         })
     }
 
@@ -126,12 +127,24 @@ impl Slot {
         self.path(LIST).exists()
     }
 
-    /// Begins a file of images of a shape (channels, height, width), or continues what a killed process left where
-    /// none is given. Waits for another process that makes the same one.
+    /// Begins a file of images of a shape (channels, height, width). Waits for another process that makes the same one.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub(super) fn begin(&self, shape: Option<[usize; 3]>) -> Result<Begun> {
+    pub(super) fn begin(&self, shape: [usize; 3]) -> Result<Begun> {
+        self.locked(|lock| Part::begin(self, shape, lock))
+    }
+
+    /// Continues what a killed process left of the file of a set of so many images; without any where nothing of it
+    /// holds. Waits as [`Slot::begin`].
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn resume(&self, images: usize) -> Result<Begun> {
+        self.locked(|lock| Part::resume(self, images, lock))
+    }
+
+    fn locked(&self, open: impl FnOnce(File) -> Result<Part>) -> Result<Begun> {
         fs::create_dir_all(&self.folder).map_err(Error::io("create", &self.folder))?;
         let lock_path = self.path(LOCK);
         let lock = files::open_own(&lock_path)?;
@@ -140,16 +153,23 @@ impl Slot {
             let _ = fs::remove_file(&lock_path);
             return Ok(Begun::Elsewhere(Box::new(dataset)));
         }
-        Part::open(self, shape, lock).map(|part| Begun::Part(Box::new(part)))
+        open(lock).map(|part| Begun::Part(Box::new(part)))
     }
 }
 
-/// What [`Slot::begin`] comes to.
+/// What [`Slot::begin`] and [`Slot::resume`] come to.
 pub(super) enum Begun {
     /// A file to be made.
     Part(Box<Part>),
     /// The data set: another process has made the file meanwhile.
     Elsewhere(Box<Dataset>),
+}
+
+/// Number of values of an image; none for an impossible shape.
+fn image_len(shape: [usize; 3]) -> Option<usize> {
+    let mut sides = shape.iter();
+    let len = sides.try_fold(1usize, |len, side| len.checked_mul(*side));
+    len.filter(|len| *len > 0)
 }
 
 /// Checksums of values, computed by all cores.
@@ -193,10 +213,7 @@ fn read(path: &Path) -> Result<Option<Dataset>> {
     };
     let block = Block::map(&file).map_err(failed)?;
     let shape = description.shape;
-    let image_len = shape
-        .iter()
-        .try_fold(1usize, |len, side| len.checked_mul(*side));
-    let Some(count) = image_len.and_then(|len| length.checked_div(len)) else {
+    let Some(count) = image_len(shape).map(|len| length / len) else {
         return Ok(None);
     };
     if block.len() < length || checksums(&block[..length]) != description.checksums {
@@ -208,7 +225,7 @@ fn read(path: &Path) -> Result<Option<Dataset>> {
     let (block, classes) = (Arc::new(block), description.classes.len());
     let files = Arc::new(Files {
         base: description.base,
-        names: description.files,
+        names: description.files.into_iter().map(PathBuf::from).collect(),
     });
     let split = |kept: KeptSplit| {
         let labels = kept.labels.len();
@@ -245,6 +262,7 @@ fn read(path: &Path) -> Result<Option<Dataset>> {
 #[derive(Clone, Debug, Serialize)]
 pub struct CachedFile {
     /// Its path.
+    #[serde(serialize_with = "crate::files::as_text")]
     pub path: PathBuf,
     /// Its length in bytes.
     pub bytes: u64,
@@ -296,9 +314,10 @@ pub fn cached_files(folder: &Path) -> Result<Vec<CachedFile>> {
 /// # Errors
 /// [`Error::Io`].
 pub fn remove_cached(file: &CachedFile) -> Result<bool> {
-    let name = file.path.to_string_lossy();
+    let name = file.path.file_name().unwrap_or_default().to_string_lossy();
     let stem = name.strip_suffix(PART).or_else(|| name.strip_suffix(WHOLE));
-    let with = |end: &str| PathBuf::from(format!("{}{end}", stem.unwrap_or_default()));
+    let stem = stem.unwrap_or_default();
+    let with = |end: &str| file.path.with_file_name(format!("{stem}{end}"));
     let lock = with(LOCK);
     if lock.exists() && files::open_own(&lock)?.try_lock().is_err() {
         return Ok(false);

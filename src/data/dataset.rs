@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 /// A sentence about a data set with labels and without test images.
 pub(super) const NO_TEST: &str = "no test images (data.test_share keeps some for it)";
 
+/// What becomes of the validation images of a data set, at the end of a sentence.
+pub(super) const HELD_OUT: &str = "held out (evaluate.split = \"holdout\"), unless data.holdout takes training images in their place";
+
 /// A sentence about an archive whose only images are named test images.
 pub(crate) const TEST_ALONE: &str =
     "there are test images alone: they are taken for the images of the data set";
@@ -278,8 +281,8 @@ impl Dataset {
     /// Says that there are no test images, where there are labels, and what becomes of validation images.
     pub(super) fn with_notes_of_splits(mut self) -> Self {
         if self.val.is_some() {
-            let note = "the validation images are held out (evaluate.split = \"holdout\")";
-            self.notes.push(note.to_owned());
+            let note = format!("the validation images are {HELD_OUT}");
+            self.notes.push(note);
         }
         if self.test.images.is_empty() && !self.classes.is_empty() {
             self.notes.push(NO_TEST.to_owned());

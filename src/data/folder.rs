@@ -78,7 +78,7 @@ pub(super) fn load(
     let mut collector = ImageCollector::new(&source, &name, reading, &layout, slot);
     collector.base = store.base();
     let path = |place: usize| names.get(place).map(|name| store.path_of(name));
-    for place in collector.resume(path)? {
+    for place in collector.resume(path) {
         places.remove(names[place]);
     }
     store.read(&places, |place, content| {
@@ -92,7 +92,7 @@ pub(super) fn load(
             Err(error) => Err(error),
         }
     })?;
-    collector.finish(layout, damaged)
+    collector.finish(layout, damaged, |name| store.below_base(name))
 }
 
 /// Collects decoded images, which may arrive in any order.
@@ -126,8 +126,6 @@ struct ImageCollector<'a> {
     reported: Instant,
     /// The data set, where another process decoded it meanwhile.
     elsewhere: Option<Dataset>,
-    /// Why a large set is in memory all the same.
-    uncached: Option<Error>,
 }
 
 impl<'a> ImageCollector<'a> {
@@ -159,32 +157,28 @@ impl<'a> ImageCollector<'a> {
             turned: 0,
             reported: Instant::now(),
             elsewhere: None,
-            uncached: None,
         }
     }
 
     /// Goes on where a killed process was. Places of the images that are there already, which need not be read.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    fn resume(&mut self, path: impl Fn(usize) -> Option<PathBuf>) -> Result<Vec<usize>> {
+    fn resume(&mut self, path: impl Fn(usize) -> Option<PathBuf>) -> Vec<usize> {
         let Some(slot) = self.slot.filter(|slot| slot.is_begun()) else {
-            return Ok(Vec::new());
+            return Vec::new();
         };
-        let part = match slot.begin(None)? {
-            Begun::Part(part) if !part.seen().is_empty() => part,
-            Begun::Part(_) => return Ok(Vec::new()),
-            Begun::Elsewhere(dataset) => {
-                self.elsewhere = Some(*dataset);
-                return Ok(Vec::new());
+        match slot.resume(self.lengths.iter().sum()) {
+            Ok(Begun::Part(part)) if !part.seen().is_empty() => {
+                for seen in part.seen() {
+                    self.count(seen, path(seen.place).unwrap_or_default());
+                }
+                self.shape = Some(part.shape());
+                self.arrived.continue_in(part);
             }
-        };
-        for seen in part.seen() {
-            self.count(seen, path(seen.place).unwrap_or_default());
+            Ok(Begun::Part(_)) => {}
+            Ok(Begun::Elsewhere(dataset)) => self.elsewhere = Some(*dataset),
+            // Decoding it again may do without the file.
+            Err(error) => (self.slot, self.arrived.uncached) = (None, Some(error)),
         }
-        self.shape = Some(part.shape());
-        self.arrived.continue_in(part);
-        Ok(self.arrived.places().to_vec())
+        self.arrived.places().to_vec()
     }
 
     /// Adds one file, and decodes the chunk when it is full.
@@ -279,11 +273,11 @@ impl<'a> ImageCollector<'a> {
             self.shape = Some(shape);
             let bytes = pixels.len().saturating_mul(self.lengths.iter().sum());
             let slot = self.slot.filter(|_| Slot::is_for(bytes));
-            match slot.map(|slot| slot.begin(Some(shape))) {
+            match slot.map(|slot| slot.begin(shape)) {
                 Some(Ok(Begun::Part(part))) => self.arrived.continue_in(part),
                 Some(Ok(Begun::Elsewhere(dataset))) => self.elsewhere = Some(*dataset),
                 // It may fit all the same.
-                Some(Err(error)) => self.uncached = Some(error),
+                Some(Err(error)) => self.arrived.uncached = Some(error),
                 None => {}
             }
         }
@@ -359,12 +353,17 @@ impl<'a> ImageCollector<'a> {
         ))
     }
 
-    /// The data set of all images of the layout.
+    /// The data set of all images of the layout. `below_base` gives the path of a listed file below the base.
     ///
     /// # Errors
     /// [`Error::Data`] for images that cannot be read, all of them named, for images of several sizes without one that
     /// is asked for, and where memory does not suffice; [`Error::Io`].
-    fn finish(mut self, mut layout: Layout, damaged: Damaged) -> Result<Loaded> {
+    fn finish(
+        mut self,
+        mut layout: Layout,
+        damaged: Damaged,
+        below_base: impl Fn(&str) -> PathBuf,
+    ) -> Result<Loaded> {
         self.flush()?;
         if let Some(dataset) = self.elsewhere {
             return Ok(Loaded::Kept(dataset));
@@ -378,7 +377,6 @@ impl<'a> ImageCollector<'a> {
         let missing: Vec<usize> = self.faults.iter().map(|(place, _)| *place).collect();
         let mut notes = std::mem::take(&mut layout.notes);
         notes.extend(std::mem::take(&mut layout.left_out));
-        notes.extend(self.notes());
         let expected: usize = self.lengths.iter().sum();
         let found = self.arrived.count() + missing.len();
         let items = [&layout.train, &layout.test, &layout.val];
@@ -386,7 +384,7 @@ impl<'a> ImageCollector<'a> {
         let files = Files {
             base: self.base.clone(),
             names: (self.arrived.places().iter())
-                .map(|place| listed[*place].name.clone())
+                .map(|place| below_base(&listed[*place].name))
                 .collect(),
         };
         let split = match self.shape {
@@ -400,6 +398,7 @@ impl<'a> ImageCollector<'a> {
                 "the archive changed meanwhile: try again",
             ));
         };
+        notes.extend(self.notes());
         let is_labeled = !layout.classes.is_empty();
         let mut place = 0..;
         let mut labels = |items: Vec<Item>| -> Vec<usize> {
@@ -486,7 +485,7 @@ impl<'a> ImageCollector<'a> {
                 images(self.turned)
             ));
         }
-        if let Some(error) = &self.uncached {
+        if let Some(error) = &self.arrived.uncached {
             notes.push(format!("decoded images are held in memory: {error}"));
         }
         notes
@@ -573,6 +572,66 @@ mod tests {
                 },
             );
             check(&load_path(&path).unwrap());
+        }
+    }
+
+    /// A path of bytes that may be no UTF-8.
+    #[cfg(target_os = "linux")]
+    fn odd(folder: &std::path::Path, name: &[u8]) -> PathBuf {
+        let name: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(name);
+        folder.join(name)
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn classes_and_images_are_told_apart_by_names_that_are_no_utf_8() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().canonicalize().unwrap();
+        // "café", "cafè" and "cafê" in Latin-1; a class is the same one in both splits, whatever is beside it.
+        let files: [(&[u8], u8); 5] = [
+            (b"train/caf\xe9/1.png", 10),
+            (b"train/caf\xe9/2.png", 20),
+            (b"train/caf\xea/1.png", 30),
+            (b"test/caf\xea/1.png", 40),
+            (b"test/caf\xe9/1.png", 50),
+        ];
+        for (name, seed) in files {
+            put(odd(&real, name), &gray_png(1, 1, seed));
+        }
+        let set = load_path(dir.path()).unwrap();
+        assert_eq!(set.classes, ["caf\\xe9", "caf\\xea"]);
+        assert_eq!((set.train.labels.len(), set.test.labels.len()), (3, 2));
+        assert_eq!(
+            (&set.train.labels[..], &set.test.labels[..]),
+            (&[0, 0, 1][..], &[0, 1][..])
+        );
+        assert_eq!(set.train.images.pixels(), [10, 20, 30]);
+        assert_eq!(set.test.images.pixels(), [50, 40]);
+        for (i, (name, _)) in files[..3].iter().enumerate() {
+            assert_eq!(set.train.images.path(i), Some(odd(&real, name)));
+        }
+        // Another class in the other split is another one.
+        fs::rename(odd(&real, b"test/caf\xea"), odd(&real, b"test/caf\xe8")).unwrap();
+        refused(dir.path(), &["the same classes", "found caf\\xea in train"]);
+        // Names that look the same in other ways, in one folder.
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().canonicalize().unwrap();
+        let names: [&[u8]; 4] = [
+            b"a\xff.png",
+            b"a\xfe.png",
+            b"a\xef\xbf\xbd.png",
+            b"a\\xff.png",
+        ];
+        for (seed, name) in (1..).zip(names) {
+            put(odd(&real, name), &gray_png(1, 1, seed));
+        }
+        let images = load_path(dir.path()).unwrap().train.images;
+        assert_eq!(images.len(), 4);
+        for i in 0..4 {
+            let name = names[usize::from(images.image(i)[0]) - 1];
+            assert_eq!(images.path(i), Some(odd(&real, name)));
+            // Also where the images were converted.
+            assert_eq!(images.with_channels(3).path(i), Some(odd(&real, name)));
         }
     }
 

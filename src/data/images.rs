@@ -54,7 +54,7 @@ pub(super) struct Files {
     /// Folder or archive that the names begin at, unless they are absolute.
     pub(super) base: PathBuf,
     /// Name of the file of each image, in the order of the block.
-    pub(super) names: Vec<String>,
+    pub(super) names: Vec<PathBuf>,
 }
 
 /// Where an image is: which block, and how many images are before it there. Small, because large sets have
@@ -246,12 +246,12 @@ impl Images {
     ) -> Self {
         let pixels = (0..self.len()).into_par_iter().flat_map_iter(convert);
         let converted = Self::new(pixels.collect(), shape);
-        let paths: Option<Vec<_>> = (0..self.len()).map(|i| self.path(i)).collect();
+        let paths: Option<Vec<PathBuf>> = (0..self.len()).map(|i| self.path(i)).collect();
         match paths {
             None => converted,
             Some(paths) => converted.read_from(Arc::new(Files {
                 base: PathBuf::new(),
-                names: (paths.iter().map(|path| path.to_string_lossy().into_owned())).collect(),
+                names: paths,
             })),
         }
     }

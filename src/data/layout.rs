@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::class_names::class_name;
-use super::dataset::{NO_TEST, TEST_ALONE, not_used};
+use super::dataset::{HELD_OUT, NO_TEST, TEST_ALONE, not_used};
 use super::decode::KNOWN;
 use super::entry::Entry;
 use super::filename::{is_junk, is_list, require_images};
@@ -46,9 +46,7 @@ pub(super) struct Item {
 impl Layout {
     /// A note of what becomes of two splits beside the training images.
     pub(super) fn note_of_held_out(test: &str, val: &str) -> String {
-        format!(
-            "{test} is the test set, {val} the images that are held out (evaluate.split = \"holdout\")"
-        )
+        format!("{test} is the test set, {val} the images that are {HELD_OUT}")
     }
 
     /// Derives splits and classes from a listing; `source` is the data set's path for messages.

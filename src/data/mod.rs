@@ -159,9 +159,13 @@ fn read(source: &str, wanted: Wanted, reading: &Reading, damaged: Damaged) -> Re
     dataset.notes.splice(..0, store.notes());
     let mut dataset = dataset.checked()?;
     if let Some(part) = part {
-        let file = part.finish(&dataset)?;
-        let file = file.display();
-        let note = format!("decoded images are kept in {file} (`advcl cache clear` removes it)");
+        let note = match part.finish(&dataset) {
+            Ok(file) => {
+                let file = file.display();
+                format!("decoded images are kept in {file} (`advcl cache clear` removes it)")
+            }
+            Err(error) => format!("decoded images are kept in no file: {error}"),
+        };
         dataset.notes.push(note);
     }
     Ok(dataset)

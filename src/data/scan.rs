@@ -71,6 +71,7 @@ pub struct FoundSize {
 #[derive(Clone, Debug, Serialize)]
 pub struct Fault {
     /// Path of the image.
+    #[serde(serialize_with = "crate::files::as_text")]
     pub image: PathBuf,
     /// Problem in words, with expected and found.
     pub reason: String,

@@ -8,7 +8,8 @@ use rayon::prelude::*;
 
 use super::layout::{Item, Layout};
 
-/// Splits and classes of a layout with names, lengths and times of its files; none where one of them is gone.
+/// Splits and classes of a layout with names, lengths and times of its files; none where one of them is gone, or has a name that is
+/// no UTF-8, which the cache cannot keep.
 pub(super) fn of_files(
     layout: &Layout,
     path_of: impl Fn(&str) -> PathBuf + Sync,
@@ -16,7 +17,9 @@ pub(super) fn of_files(
     let splits = [&layout.train, &layout.test, &layout.val];
     let of_split = |items: &Vec<Item>| -> Option<String> {
         let lines = items.par_iter().map(|item| {
-            let about = of_file(&path_of(&item.name))?;
+            let path = path_of(&item.name);
+            path.to_str()?;
+            let about = of_file(&path)?;
             // A name may have any character in it.
             Some(format!("{} {about} {:?}\n", item.label, item.name))
         });

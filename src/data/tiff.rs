@@ -49,12 +49,51 @@ fn directory_beyond(bytes: &[u8], most: u64) -> Option<String> {
         match tag {
             256 | 322 => width = value.max(width), // of the image, of a tile
             277 => samples = value.max(samples),
+            347 if !are_whole_segments(bytes, value, count) => {
+                return Some("JPEG tables that end within a segment".to_owned());
+            }
             _ => {}
         }
     }
     // Of 8 bytes a value, the most there are.
     let row = width.saturating_mul(samples).saturating_mul(8);
     (row > most).then(|| format!("rows of {width} pixels with {samples} channels"))
+}
+
+/// Whether JPEG tables, which the decoder puts before each strip, are whole segments (ITU T.81, section B.1.1.4): what a strip adds
+/// to one that is not is seen nowhere else.
+fn are_whole_segments(bytes: &[u8], at: u64, count: u64) -> bool {
+    let (start, mark) = (at, |at: u64| {
+        number(bytes, at, 1).zip(number(bytes, at + 1, 1))
+    });
+    let Some(end) = start
+        .checked_add(count)
+        .filter(|end| *end <= bytes.len() as u64)
+    else {
+        return false;
+    };
+    if count < 2 || mark(start) != Some((0xff, 0xd8)) {
+        return false;
+    }
+    let mut at = start + 2;
+    while at + 2 <= end {
+        match mark(at) {
+            // The end, and a byte that makes their number even.
+            Some((0xff, 0xd9)) => return at + 3 >= end,
+            // A byte that fills.
+            Some((0xff, 0xff)) => at += 1,
+            Some((0xff, _)) => {
+                let length = number(bytes, at + 2, 1).zip(number(bytes, at + 3, 1));
+                let length = length.map_or(0, |(high, low)| high << 8 | low);
+                if length < 2 || at + 2 + length > end {
+                    return false;
+                }
+                at += 2 + length;
+            }
+            _ => return false,
+        }
+    }
+    at == end
 }
 
 /// Width, height and channels of whatever looks like the frame of a JPEG image: its mark, its length, 8 bits a value, height, width and
@@ -78,4 +117,48 @@ fn jpeg_sizes(bytes: &[u8]) -> impl Iterator<Item = [u64; 3]> {
         }
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A TIFF file of one entry, JPEG tables of these bytes.
+    fn with_tables(tables: &[u8]) -> Vec<u8> {
+        let mut bytes = b"II\x2a\0\x08\0\0\0\x01\0".to_vec();
+        bytes.extend(347_u16.to_le_bytes());
+        bytes.extend(7_u16.to_le_bytes());
+        bytes.extend((tables.len() as u32).to_le_bytes());
+        bytes.extend(26_u32.to_le_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(tables);
+        bytes
+    }
+
+    #[test]
+    fn tables_are_whole_segments() {
+        let table = [0xff, 0xdb, 0, 4, 1, 2];
+        let frame = [0xff, 0xc0, 0, 11, 8];
+        let (begin, end) = ([0xff, 0xd8], [0xff, 0xd9]);
+        for (tables, whole) in [
+            ([&begin[..], &table, &end].concat(), true),
+            (
+                [&begin[..], &table, &[0xff], &table, &end, &[0]].concat(),
+                true,
+            ),
+            ([&begin[..], &table].concat(), true),
+            // The rest of the header is in the strip.
+            ([&begin[..], &table, &frame].concat(), false),
+            ([&begin[..], &table, &frame, &end].concat(), false),
+            ([&begin[..], &table, &[0xff]].concat(), false),
+            (table.to_vec(), false),
+        ] {
+            let found = beyond(&with_tables(&tables), 1 << 20);
+            assert_eq!(found.is_none(), whole, "{tables:?}: {found:?}");
+        }
+        // A place outside of the file.
+        let mut bytes = with_tables(&[0; 8]);
+        bytes[18..22].fill(0xff);
+        assert!(beyond(&bytes, 1 << 20).is_some());
+    }
 }

@@ -1,6 +1,7 @@
 //! Listing of a folder: names, links and what cannot be read.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -72,7 +73,7 @@ impl Walk<'_> {
         for item in fs::read_dir(folder).map_err(Error::io("read", folder))? {
             let item = item.map_err(Error::io("read", folder))?;
             let path = item.path();
-            let name = item.file_name().to_string_lossy().into_owned();
+            let name = listed_name(folder, &item.file_name());
             // A hidden folder (.git) may be large and holds no images.
             if name.starts_with('.') {
                 continue;
@@ -112,12 +113,7 @@ impl Walk<'_> {
                 self.folder(&path, &inside, depth - 1)?;
                 self.around.pop();
             }
-            let mut inside = inside;
             if self.root.join(&inside) != path {
-                // Names of different bytes may look the same.
-                while self.odd.contains_key(&inside) {
-                    inside.push('\u{fffd}');
-                }
                 self.odd.insert(inside.clone(), path);
             }
             self.entries.push(Look::default().entry(inside, is_folder));
@@ -144,6 +140,25 @@ impl Walk<'_> {
             "remove the links",
         ))
     }
+}
+
+/// Name that a file is listed under: its own, or one with its bytes as `caf\xe9` where it is no UTF-8. It is the same in every folder,
+/// so that a class is one class in all splits, and no other file of the folder has it.
+fn listed_name(folder: &Path, name: &OsStr) -> String {
+    if let Some(name) = name.to_str() {
+        return name.to_owned();
+    }
+    let mut listed = String::new();
+    for chunk in name.as_encoded_bytes().utf8_chunks() {
+        listed += chunk.valid();
+        let bytes = chunk.invalid().iter();
+        listed.extend(bytes.map(|byte| format!("\\x{byte:02x}")));
+    }
+    // A file may really be called so.
+    while fs::symlink_metadata(folder.join(&listed)).is_ok() {
+        listed.push(char::REPLACEMENT_CHARACTER);
+    }
+    listed
 }
 
 /// Whether the file behind a link is missing, or the link leads to itself.

@@ -118,12 +118,20 @@ impl Adversarial {
         outside.count()
     }
 
-    /// Writes the examples as safetensors: `indices` (int64) and `images` (float32).
+    /// Writes the examples of a run folder as safetensors: `indices` (int64) and `images` (float32).
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn save(&self, path: &Path, info: &ExamplesInfo) -> Result<()> {
         write_atomic(path, &self.content(path, info)?)
+    }
+
+    /// Writes the examples where a user wants them: see [`files::write_output`].
+    ///
+    /// # Errors
+    /// As [`Adversarial::save`].
+    pub fn save_output(&self, path: &Path, info: &ExamplesInfo) -> Result<()> {
+        files::write_output(path, &self.content(path, info)?)
     }
 
     /// Saves the examples like [`Adversarial::save`], but on the rank that calls it, whichever that is.

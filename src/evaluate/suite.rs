@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::adversarial::{Adversarial, BatchInfo, ExamplesInfo};
 use super::{Accuracy, Evaluator, StageProgress};
 use crate::attack::{
-    AttackTally, Ball, Job, JobResult, PerImage, Suite, Tally, run_confirmed, run_suite,
+    AttackTally, Ball, Job, JobResult, PerImage, Suite, Tally, run_confirmed, run_suite, suite_name,
 };
 use crate::error::{Error, Result};
 use crate::files;
@@ -21,6 +21,7 @@ use crate::weights;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attacked {
     /// Name of the suite: "autoattack", "square", "custom".
+    #[serde(deserialize_with = "read_name")]
     pub suite: String,
     /// Evaluated images.
     pub images: usize,
@@ -38,7 +39,18 @@ pub struct Attacked {
     pub pgd: Option<Tally>,
 }
 
+/// Reads the name of a suite; files of earlier versions have both names of AutoAttack.
+fn read_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    Ok(suite_name(&name).to_owned())
+}
+
 impl Attacked {
+    /// Whether its attacks are more than weak ones.
+    pub fn is_thorough(&self) -> bool {
+        !self.attacks.iter().all(|tried| tried.attack.is_weak())
+    }
+
     /// Share of all images that no attack broke, in [0, 1].
     pub fn robust_accuracy(&self) -> f64 {
         self.robust as f64 / self.images as f64
@@ -317,6 +329,29 @@ mod tests {
         let (again, others) = run.run(&mut context).expect("logits");
         assert_eq!(again.attacks[0].seconds, seconds);
         assert_eq!(others, examples);
+    }
+
+    #[test]
+    fn a_suite_has_one_name_and_is_thorough_with_one_attack_that_is() {
+        let read = |suite: &str, attacks: &[&str]| -> Attacked {
+            let tried = attacks.iter().map(|attack| {
+                serde_json::json!({"attack": attack, "images": 1, "broken": 0, "seconds": 1.0})
+            });
+            let attacks: Vec<_> = tried.collect();
+            let attacked = serde_json::json!({
+                "suite": suite, "images": 1, "clean": 1, "robust": 1, "attacks": attacks,
+            });
+            serde_json::from_value(attacked).expect("an outcome")
+        };
+        for (suite, attacks, name, thorough) in [
+            ("standard", &["apgd-ce", "square"][..], "autoattack", true),
+            ("autoattack", &["apgd-ce"], "autoattack", true),
+            ("custom", &["fgsm", "pgd", "noise"], "custom", false),
+            ("custom", &["fgsm", "fab"], "custom", true),
+        ] {
+            let read = read(suite, attacks);
+            assert_eq!((read.suite.as_str(), read.is_thorough()), (name, thorough));
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Check of a whole run folder: formats, checksums, and which results hold under its recipe. Changes nothing.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -42,6 +43,7 @@ pub enum FileState {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CheckedFile {
     /// The file, below the run folder.
+    #[serde(serialize_with = "crate::files::as_text")]
     pub file: PathBuf,
     /// Its state.
     pub state: FileState,
@@ -54,8 +56,8 @@ pub struct CheckedFile {
 /// Checks every file of a run folder, or of a comparison's folder with the runs in it, in the order of their names.
 ///
 /// # Errors
-/// [`Error::Run`] for a folder that is none; [`Error::Io`] for a folder that cannot be read. Whatever is wrong with a file
-/// is among the results.
+/// [`Error::Run`] for a folder that is none; [`Error::Io`] for one that cannot be read. Whatever is wrong with a file or a folder
+/// in it is among the results.
 pub fn check(folder: &Path, overrides: &[String], device: &Device) -> Result<Vec<CheckedFile>> {
     let layout = Layout::new(folder);
     let there = |path: PathBuf| fs::symlink_metadata(path).is_ok();
@@ -80,11 +82,11 @@ struct Checkup<'a> {
 }
 
 /// Names of what is in a folder, sorted: files, and folders that are no links.
-fn names(folder: &Path) -> Result<(Vec<String>, Vec<String>)> {
+fn names(folder: &Path) -> Result<(Vec<OsString>, Vec<OsString>)> {
     let (mut files, mut folders) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
         let entry = entry.map_err(Error::io("read", folder))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
+        let name = entry.file_name();
         match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             true => folders.push(name),
             false => files.push(name),
@@ -109,12 +111,35 @@ impl Checkup<'_> {
     }
 
     /// Adds a file by the outcome of reading it.
-    fn read(&mut self, file: &str, hint: &str, read: impl FnOnce(&Path) -> Result<String>) {
+    fn read(
+        &mut self,
+        file: impl AsRef<Path>,
+        hint: &str,
+        read: impl FnOnce(&Path) -> Result<String>,
+    ) {
+        let file = file.as_ref();
         let path = self.layout.root().join(file);
         match read(&path) {
             Ok(found) => self.add(file, FileState::Holds, found, ""),
             Err(error) => self.add(file, FileState::Damaged, error.to_string(), hint),
         }
+    }
+
+    /// Names of what is in a folder of the run, as [`names`]. One that cannot be read is a line, and the others are checked.
+    fn names(&mut self, folder: &Path) -> Option<(Vec<OsString>, Vec<OsString>)> {
+        match names(&self.layout.root().join(folder)) {
+            Ok(names) => Some(names),
+            Err(error) => {
+                self.add_unread(folder, &error);
+                None
+            }
+        }
+    }
+
+    /// Adds a folder that cannot be checked.
+    fn add_unread(&mut self, folder: &Path, error: &Error) {
+        let hint = error.hint().unwrap_or_default();
+        self.add(folder, FileState::Damaged, error.to_string(), hint);
     }
 
     fn folder(&mut self, overrides: &[String]) -> Result<()> {
@@ -147,18 +172,24 @@ impl Checkup<'_> {
         );
         let (files, folders) = names(root)?;
         for file in files {
-            self.top_file(&file);
+            self.top_file(Path::new(&file));
         }
         for name in folders {
-            match name.strip_prefix(layout::SEED) {
-                Some(_) if comparison => {
-                    let below = root.join(&name);
-                    for mut found in check(&below, &[], self.device)? {
-                        found.file = Path::new(&name).join(found.file);
-                        self.files.push(found);
-                    }
+            let folder = Path::new(&name);
+            let is_seed = |name: &str| name.starts_with(layout::SEED);
+            if !(comparison && name.to_str().is_some_and(is_seed)) {
+                self.stages(folder);
+                continue;
+            }
+            match check(&root.join(folder), &[], self.device) {
+                Ok(files) => {
+                    let below = |found: CheckedFile| CheckedFile {
+                        file: folder.join(&found.file),
+                        ..found
+                    };
+                    self.files.extend(files.into_iter().map(below));
                 }
-                _ => self.stages(&name)?,
+                Err(error) => self.add_unread(folder, &error),
             }
         }
         if let Some(recipe) = recipe.filter(|_| !comparison) {
@@ -167,9 +198,9 @@ impl Checkup<'_> {
         Ok(())
     }
 
-    fn top_file(&mut self, file: &str) {
+    fn top_file(&mut self, file: &Path) {
         let again = "delete it: the next `advcl run` on the folder makes it again";
-        match file {
+        match file.to_str().unwrap_or_default() {
             "metrics.jsonl" => self.read(
                 file,
                 "delete it: only the curves of the report need it",
@@ -206,8 +237,8 @@ impl Checkup<'_> {
     }
 
     /// A file that a killed process left.
-    fn left_over(&mut self, file: &str) {
-        if files::is_part(Path::new(file)) {
+    fn left_over(&mut self, file: &Path) {
+        if files::is_part(file) {
             let found = "left by a process that was killed while it wrote".to_owned();
             let hint = "the next command that works in the folder removes it";
             self.add(file, FileState::Unfinished, found, hint);
@@ -215,43 +246,49 @@ impl Checkup<'_> {
     }
 
     /// A method's folder and those of its modes.
-    fn stages(&mut self, name: &str) -> Result<()> {
-        let (files, folders) = names(&self.layout.root().join(name))?;
+    fn stages(&mut self, stage: &Path) {
+        let Some((files, folders)) = self.names(stage) else {
+            return;
+        };
         for file in files {
-            self.stage_file(&format!("{name}/{file}"));
+            self.stage_file(&stage.join(file));
         }
+        let is_mode = stage.components().count() > 1;
         for folder in folders {
-            match folder.as_str() {
-                ATTACK_PIECES => self.pieces(&format!("{name}/{folder}"))?,
-                _ if name.contains('/') => {}
-                _ => self.stages(&format!("{name}/{folder}"))?,
+            let below = stage.join(&folder);
+            if folder == ATTACK_PIECES {
+                self.pieces(&below);
+            } else if !is_mode {
+                self.stages(&below);
             }
         }
-        Ok(())
     }
 
-    fn pieces(&mut self, name: &str) -> Result<()> {
-        let (_, suites) = names(&self.layout.root().join(name))?;
+    fn pieces(&mut self, stage: &Path) {
+        let Some((_, suites)) = self.names(stage) else {
+            return;
+        };
         for suite in suites {
-            let folder = format!("{name}/{suite}");
-            let (files, _) = names(&self.layout.root().join(&folder))?;
-            for file in files.iter().filter(|file| file.ends_with(".safetensors")) {
+            let folder = stage.join(suite);
+            let Some((files, _)) = self.names(&folder) else {
+                continue;
+            };
+            let is_batch = |file: &&OsString| file.to_string_lossy().ends_with(".safetensors");
+            for file in files.iter().filter(is_batch) {
                 let hint = "delete it: the attack on these images is repeated";
-                self.read(&format!("{folder}/{file}"), hint, examples);
+                self.read(folder.join(file), hint, examples);
             }
             let found = format!("{} batches of an unfinished attack", files.len());
             let hint = "the same `advcl evaluate` goes on with it";
             self.add(folder, FileState::Unfinished, found, hint);
         }
-        Ok(())
     }
 
-    fn stage_file(&mut self, file: &str) {
-        let name = Path::new(file).file_name().unwrap_or_default();
-        let name = name.to_string_lossy().into_owned();
+    fn stage_file(&mut self, file: &Path) {
+        let name = file.file_name().unwrap_or_default().to_str();
         let device = self.device;
         let again = EVALUATED_AGAIN;
-        match name.as_str() {
+        match name.unwrap_or_default() {
             layout::MODEL => {
                 let hint =
                     "take it from a copy, or delete it: `advcl run` on the folder makes it again";

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::state::{State, Work};
 use super::{Cell, Experiment, Stale, classifier_title};
+use crate::check::Check;
 use crate::criterion::{Criterion, EndToEnd, Task, one_hot};
 use crate::data::augment::Weak;
 use crate::error::{Error, Result};
@@ -172,7 +173,7 @@ impl Experiment {
     /// Places of the training images that have a label in this mode.
     ///
     /// # Errors
-    /// [`Error::Recipe`] for a share of the labels that leaves a class without any.
+    /// [`Error::Recipe`] for a share of the labels that leaves a class without any, or shards without images.
     pub(super) fn labeled(&self, entry: &Entry) -> Result<Vec<usize>> {
         let target = self.data.target();
         let (train, classes) = (&target.train, target.classes.len());
@@ -194,6 +195,8 @@ impl Experiment {
                 "use a larger share of the labels",
             ));
         }
+        self.recipe
+            .check_labeled(&Check::new(""), entry, chosen.len())?;
         Ok(chosen)
     }
 }
@@ -237,13 +240,13 @@ impl Fitting<'_> {
             &context.device,
         );
         if entry.trains() == Trains::Head {
-            let cached = match (settings.augment, entry.loss()) {
-                (false, Criterion::Standard) => {
+            let cached = match entry.encodes() {
+                true => None,
+                false => {
                     let images = train.images.select(&task.chosen);
                     let all = features(&stage, encoder, route, &images, batch, context);
                     Some(all?)
                 }
-                _ => None,
             };
             if let (Some(features), false) = (&cached, settings.solver.is_sgd()) {
                 let (features, weights) = (features.clone(), settings.class_weights);
@@ -405,5 +408,38 @@ mod tests {
         let words = "recipe finetune.semi-supervised.labels: 9 of 10000 labels leave class ";
         assert!(error.to_string().starts_with(words), "{error}");
         assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn more_shards_than_labeled_images_are_refused_before_any_work() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let context = Context::cpu().expect("a CPU");
+        let plan = "{ epochs = 1, batch_size = 50, lr = 0.1, momentum = 0.9, weight_decay = 0.0, schedule.cosine = {} }";
+        // One image of each class has a label.
+        for (shards, mode, refused) in [
+            (5, "semi-supervised", None),
+            (6, "semi-supervised", Some("2 images")),
+            (10, "alf", None),
+            (11, "alf", Some("1 image")),
+            // Features of a frozen encoder are computed once, without shards.
+            (25, "slf", None),
+        ] {
+            let set = [
+                "data.train_limit = 10000".to_owned(),
+                format!("shards = {shards}"),
+                format!("finetune.{mode} = {{ labels = 0.001, plan = {plan} }}"),
+            ];
+            let recipe = Recipe::load("smoke", &set).expect("a recipe");
+            let run = folder.path().join(format!("{mode}, {shards}"));
+            let experiment = Experiment::open(recipe, &run).expect("an experiment");
+            let checked = experiment.check_ready(&context);
+            let expected = refused.map(|least| {
+                format!(
+                    "recipe shards: {shards} shards of 10 images, the labeled ones of finetune.{mode}: expected {least} a shard at least"
+                )
+            });
+            let found = checked.err().map(|error| error.to_string());
+            assert_eq!(found, expected, "{mode}, {shards}");
+        }
     }
 }

@@ -117,10 +117,24 @@ impl Data {
             }
             let (train, held_out) = data.holdout(given.holdout, seed)?;
             data.train = train;
+            if data.val.is_some() {
+                data.notes.push(format!(
+                    "the validation images are not used: data.holdout = {} holds out training images in their place",
+                    given.holdout
+                ));
+            }
             Ok(Some(held_out))
         };
         let mut held_out = hold_out(&mut pretraining)?;
         let of_downstream = downstream.as_mut().map(&hold_out).transpose()?;
+        if recipe.probe.is_some() && held_out.is_none() && purpose == Purpose::Train {
+            let problem = "held-out images are to be classified, but none are held out";
+            return Err(Error::recipe(
+                "probe",
+                problem,
+                "set data.holdout to 0.1, say",
+            ));
+        }
         if recipe.evaluate.split == SplitName::Holdout {
             // Those of the classes that are told apart: images for pretraining may have others.
             let found = of_downstream.unwrap_or_else(|| held_out.clone());

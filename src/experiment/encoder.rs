@@ -7,12 +7,13 @@ use toml::Table;
 
 use super::Experiment;
 use super::start;
-use super::state::{Other, State, Work};
+use super::state::{Other, Stale, State, Work};
+use crate::check::Check;
 use crate::cluster::{ClusterSettings, Points, PseudoLabels};
 use crate::error::{Error, Result};
 use crate::finetune::features;
 use crate::nn::Route;
-use crate::pretrain::{Entry, Inputs, Stage, Start, Trainer};
+use crate::pretrain::{Entry, Inputs, SourceInfo, Stage, Start, Trainer};
 use crate::probe::Probe;
 use crate::recipe::{Artifact, CLUSTERED_METHOD, differences, from_text, in_words, title, to_text};
 use crate::run::{MODEL_FORMAT, Model, ModelInfo};
@@ -26,12 +27,13 @@ impl Experiment {
     ///
     /// # Errors
     /// As [`train::fit`](crate::train::fit); [`Error::Run`] when an encoder that a method learns from is
-    /// missing, and for stale ones that took long; [`Error::Data`] when a supervised method's labels are
-    /// missing.
+    /// missing, and for stale ones that took long; [`Error::Recipe`] for one that does not suit; [`Error::Data`] when a
+    /// supervised method's labels are missing.
     pub fn pretrain(&self, method: Option<&str>, context: &mut Context) -> Result<()> {
         let methods = self.methods(method)?;
         train::require_ranks(self.recipe.shards)?;
         self.require_labels_of(&methods)?;
+        self.require_sources_of(&methods, context)?;
         self.require_permission(&[], &methods)?;
         self.require_memory(&methods, context)?;
         self.remember(context)?;
@@ -182,12 +184,44 @@ impl Experiment {
         self.foreign(source, context)
     }
 
-    /// Refuses a model file that cannot be learnt from.
-    pub(super) fn check_source(&self, source: &str, context: &Context) -> Result<()> {
-        match self.recipe.pretrain.get(source) {
-            Some(_) => Ok(()),
-            None => self.foreign(source, context).map(drop),
+    /// Refuses encoders that one of `methods` cannot learn from or begin at, before the work on any of them.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] for an encoder that does not suit; what reading a model file meets.
+    pub(super) fn require_sources_of(&self, methods: &[String], context: &Context) -> Result<()> {
+        for name in methods {
+            let entry = self.recipe.pretrain.require(name)?;
+            if let Some(source) = entry.method().source() {
+                let check = Check::new("").within("pretrain", name);
+                let theirs = self.source_info(source, context)?;
+                entry
+                    .method()
+                    .check_source(&theirs, &self.recipe.encoder, &check)?;
+            }
+            if self.begins_at_a_file(entry) {
+                self.start(name, context)?;
+            }
         }
+        Ok(())
+    }
+
+    /// What is known of an encoder that a method learns from: of a model file, or of one that this run makes.
+    fn source_info(&self, source: &str, context: &Context) -> Result<SourceInfo> {
+        let Some(entry) = self.recipe.pretrain.get(source) else {
+            return Ok(SourceInfo::of(&self.foreign(source, context)?.info));
+        };
+        // One that is used as it is may be of another recipe.
+        let kept = match self.stale {
+            Stale::Reuse => ModelInfo::load(&self.encoder_path(source))?,
+            _ => None,
+        };
+        Ok(match kept {
+            Some(info) => SourceInfo::of(&info),
+            None => SourceInfo {
+                encoder: self.recipe.encoder.clone(),
+                projection: !entry.method().supervised(),
+            },
+        })
     }
 
     /// Seconds of making an encoder and everything that it needs: pseudo-labels, encoders that it learns from

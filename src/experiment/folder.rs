@@ -137,15 +137,20 @@ impl Places<'_> {
         self.about?.places.get(written)
     }
 
+    /// The file in one of the places where it was.
+    fn found(&self, written: &str) -> Option<PathBuf> {
+        let candidates = self.place(written)?.candidates(self.folder);
+        let mut candidates = candidates.into_iter();
+        candidates.find_map(|path| path.canonicalize().ok())
+    }
+
     /// Path of the file now, where it is not simply what is written.
     fn now(&self, written: &str) -> Option<String> {
-        let candidates = self.place(written)?.candidates(self.folder);
-        let found = candidates
-            .into_iter()
-            .find_map(|path| path.canonicalize().ok())?;
+        let found = self.found(written)?;
         let as_written = Path::new(written).canonicalize();
         let same = as_written.is_ok_and(|path| path == found);
-        (!same).then(|| found.display().to_string())
+        // A recipe has no other names than UTF-8.
+        found.to_str().filter(|_| !same).map(str::to_owned)
     }
 
     fn relocate(&self, table: &mut Table) {
@@ -197,6 +202,14 @@ impl Places<'_> {
         };
         if Path::new(written).exists() || self.now(written).is_some() {
             return Ok(());
+        }
+        if let Some(found) = self.found(written) {
+            let problem = format!(
+                "found in {}, and a recipe names no path that is not UTF-8",
+                found.display()
+            );
+            let hint = "rename the folder, or work in it: --set 'data.source = \"PATH\"' with a path that begins there";
+            return Err(Error::data(written, problem, hint));
         }
         let looked = place.candidates(self.folder).into_iter();
         let looked: Vec<String> = looked.map(|path| path.display().to_string()).collect();

@@ -9,6 +9,7 @@ use super::state::State;
 use super::{Experiment, classifier_title, folder};
 use crate::device;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::recipe::{Artifact, title};
 use crate::run::{About, FolderKind, Layout};
 use crate::session::Context;
@@ -17,6 +18,7 @@ use crate::session::Context;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Forked {
     /// The new run folder.
+    #[serde(serialize_with = "crate::files::as_text")]
     pub folder: PathBuf,
     /// Results that were copied: "SimCLR encoder", "SLF classifier of SimCLR".
     pub copied: Vec<String>,
@@ -110,9 +112,11 @@ impl Experiment {
         let entries = fs::read_dir(&from).map_err(Error::io("read", &from))?;
         for entry in entries {
             let entry = entry.map_err(Error::io("read", &from))?;
-            // Modes have folders of their own below a method's; pieces of unfinished attacks are made again.
-            if entry.path().is_file() {
-                copy_file(&entry.path(), &to.join(entry.file_name()))?;
+            let path = entry.path();
+            // Modes have folders of their own below a method's; pieces of unfinished attacks are made again, and what a killed
+            // process left of a file is of no use.
+            if path.is_file() && !files::is_part(&path) {
+                copy_file(&path, &to.join(entry.file_name()))?;
             }
         }
         forked.copied.push(what.to_owned());
@@ -121,6 +125,6 @@ impl Experiment {
 }
 
 fn copy_file(from: &Path, to: &Path) -> Result<()> {
-    let content = crate::files::read(from)?;
-    crate::files::write_atomic(to, &content)
+    let content = files::read(from)?;
+    files::write_atomic(to, &content)
 }

@@ -34,6 +34,7 @@ pub struct Wanted {
     /// Index among the run's images for pretraining.
     pub image: usize,
     /// Its file; none where it did not come from one.
+    #[serde(serialize_with = "crate::files::as_optional_text")]
     pub path: Option<PathBuf>,
     /// Strategy that chose it.
     pub strategy: Strategy,

@@ -115,23 +115,46 @@ impl Experiment {
         Self::with_data(recipe, data, folder)
     }
 
+    /// Opens the folder to read what is in it. Nothing in it is changed: it may be another user's, or on a medium that nobody can
+    /// write to.
+    ///
+    /// # Errors
+    /// As [`Experiment::open`].
+    pub fn open_to_read(
+        recipe: Recipe,
+        purpose: Purpose,
+        folder: impl AsRef<Path>,
+    ) -> Result<Self> {
+        let data = Data::load(&recipe, purpose)?;
+        Self::in_run(recipe, data, folder.as_ref(), Run::open_to_read)
+    }
+
     /// Opens the folder for images that were read before.
     ///
     /// # Errors
     /// Whatever is wrong with the folder.
     pub fn with_data(recipe: Recipe, data: Data, folder: impl AsRef<Path>) -> Result<Self> {
+        let opened = Self::in_run(recipe, data, folder.as_ref(), Run::open)?;
+        ranks::first("finished attacks", || {
+            kept::remove_finished_pieces(opened.layout())
+        })?;
+        Ok(opened)
+    }
+
+    fn in_run(
+        recipe: Recipe,
+        data: Data,
+        folder: &Path,
+        open: impl FnOnce(&Path) -> Result<Run>,
+    ) -> Result<Self> {
         let fingerprints = fingerprints(&recipe, &data)?;
         ranks::require_same("program", env!("CARGO_PKG_VERSION"))?;
         ranks::require_same("recipe", &recipe.to_toml())?;
         ranks::require_same("set of images", &format!("{fingerprints:#?}"))?;
         // A folder of a later version, or of a comparison, is refused before anything is written into it.
-        About::require(&Layout::new(folder.as_ref()), FolderKind::Run)?;
-        let run = Run::open(folder.as_ref())?;
-        ranks::first("finished attacks", || {
-            kept::remove_finished_pieces(run.layout())
-        })?;
+        About::require(&Layout::new(folder), FolderKind::Run)?;
         Ok(Self {
-            run,
+            run: open(folder)?,
             fingerprints,
             recipe,
             data,
@@ -260,7 +283,7 @@ impl Experiment {
     /// Refuses what is known now to be impossible later, before hours of pretraining.
     ///
     /// # Errors
-    /// [`Error::Data`] for labels that are missing, [`Error::Recipe`] for a share of them that leaves a class without
+    /// [`Error::Data`] for labels that are missing, [`Error::Recipe`] for a share of them that leaves a class or a shard without
     /// any, or for an encoder whose training cannot fit into memory; [`Error::Model`] and others for an encoder of another
     /// run that cannot be learnt from or begun at; [`Error::Run`] for stale results that took long, where nobody said what to do with
     /// them.
@@ -273,14 +296,7 @@ impl Experiment {
         for entry in self.recipe.finetune.entries() {
             self.labeled(entry)?;
         }
-        for entry in self.recipe.pretrain.entries() {
-            if let Some(source) = entry.method().source() {
-                self.check_source(source, context)?;
-            }
-            if self.begins_at_a_file(entry) {
-                self.start(&entry.name, context)?;
-            }
-        }
+        self.require_sources_of(&methods, context)?;
         self.require_permission(&self.cells(None, None)?, &methods)?;
         self.require_memory(&methods, context)
     }

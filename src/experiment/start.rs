@@ -6,7 +6,7 @@ use super::Experiment;
 use crate::error::{Error, Result};
 use crate::nn::EncoderConfig;
 use crate::pretrain::Entry;
-use crate::run::{About, Model, ModelInfo};
+use crate::run::{About, Model, ModelInfo, model_file};
 use crate::session::Context;
 
 impl Experiment {
@@ -23,7 +23,7 @@ impl Experiment {
             return self.require_encoder(init, context).map(Some);
         }
         let key = format!("pretrain.{name}.init");
-        let path = Path::new(init);
+        let path = &model_file(Path::new(init))?;
         // Its description alone first: another program's file is told from a damaged one of ours.
         let info = ModelInfo::load(path).map_err(|error| match error {
             Error::Format { .. } | Error::Model { .. } => {

@@ -253,9 +253,10 @@ impl Experiment {
             && then.epochs != now.epochs
         {
             // Steps of an epoch that has only begun are done too.
+            let done = position.begun_epochs();
             let continued = match fixed {
                 Some(reason) => Err(reason.to_owned()),
-                None => then.continues_as(&now, position.begun_epochs()),
+                None => then.continues_as(&now, done),
             };
             match continued {
                 Ok(()) => {
@@ -265,10 +266,14 @@ impl Experiment {
                     });
                 }
                 Err(reason) => {
+                    let stretched = match fixed {
+                        Some(_) => None,
+                        None => stretching(&then, &now, done, &plan),
+                    };
                     why += &format!(
                         " (it cannot be continued: {reason}{})",
-                        stretching(&then, fixed.is_some(), &plan)
-                    )
+                        stretched.unwrap_or_default()
+                    );
                 }
             }
         }
@@ -415,21 +420,21 @@ impl Experiment {
     }
 }
 
-/// How to ask for a stretched schedule, where that is what is missing.
-fn stretching(then: &Plan, fixed: bool, plan: &[&str; 3]) -> String {
-    if fixed {
-        return String::new();
+/// How to ask for a stretched schedule, where more epochs by one continue what was trained so far.
+fn stretching(then: &Plan, now: &Plan, done: usize, plan: &[&str; 3]) -> Option<String> {
+    let mut stretched = then.stretched.clone();
+    stretched.push(then.epochs);
+    let by_it = Plan {
+        stretched: stretched.clone(),
+        ..now.clone()
+    };
+    if now.epochs < then.epochs || then.continues_as(&by_it, done).is_err() {
+        return None;
     }
-    format!(
-        "; --set '{}.stretched = [{}]' stretches the schedule from there on",
-        plan.join("."),
-        then.stretched
-            .iter()
-            .chain([&then.epochs])
-            .map(usize::to_string)
-            .collect::<Vec<_>>()
-            .join(", ")
-    )
+    Some(format!(
+        "; --set '{}.stretched = {stretched:?}' stretches the schedule from there on",
+        plan.join(".")
+    ))
 }
 
 /// Both plans, where everything else is the same.

@@ -119,7 +119,6 @@ pub fn import(path: &Path, settings: &ImportSettings, device: &Device) -> Result
     let fresh = Encoder::new(&config, shape.channels, shape.routes, &mut rng, device);
     let fresh = fresh.normalized(normalize.as_ref().map(|(normalize, _)| normalize.clone()));
     let encoder = weights::import(fresh, &mut tensors, &[], path)?;
-    let classes = class_names(names, head.as_ref(), settings, &mut notes, path)?;
     let mut linear = None;
     if let Some(head) = &head {
         let mut tensors = Tensors::new();
@@ -135,6 +134,8 @@ pub fn import(path: &Path, settings: &ImportSettings, device: &Device) -> Result
         linear = Some(weights::import(fresh, &mut tensors, &[], path)?);
         used.extend(head.names.clone());
     }
+    // After the values: a shape alone may claim any number of classes.
+    let classes = class_names(names, head.as_ref(), settings, &mut notes, path)?;
     let normalize = normalize.map(|(normalize, names)| {
         used.extend(names);
         normalize
@@ -403,6 +404,46 @@ mod tests {
     }
 
     #[test]
+    fn classes_are_counted_by_their_values() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("weights.pt");
+        let device = crate::device::open("cpu").expect("the CPU");
+        let config = EncoderConfig {
+            depth: Depth::D10,
+            width: 2,
+            stem: Stem::Cifar,
+        };
+        let mut rng = random::generator(0, "test", 0);
+        let encoder = weights::export(&Encoder::new(&config, 1, 1, &mut rng, &device));
+        let mut shapes: Vec<(String, Vec<u32>)> = encoder
+            .into_iter()
+            .map(|(name, (shape, _))| (name, shape.into_iter().map(|side| side as u32).collect()))
+            .collect();
+        shapes.push(("fc.weight".to_owned(), vec![1 << 20, 16]));
+        shapes.push(("fc.bias".to_owned(), vec![1 << 20]));
+        // All values of a tensor are one in the file.
+        let strides = [0; 4];
+        let tensors: Vec<(&str, &[u32], &[u32])> = shapes
+            .iter()
+            .map(|(name, shape)| (name.as_str(), &shape[..], &strides[..shape.len()]))
+            .collect();
+        std::fs::write(&path, legacy(&tensors, 8192)).expect("a file");
+        let names = folder.path().join("names.txt");
+        std::fs::write(&names, "cat\ndog\n").expect("a file");
+        // Neither are names made nor compared before the values are there.
+        for classes in [None, Some(names)] {
+            let settings = ImportSettings {
+                classes,
+                ..ImportSettings::new(Stem::Cifar)
+            };
+            let error = import(&path, &settings, &device).map(drop);
+            let error = error.expect_err("no values").to_string();
+            let words = "tensor fc.weight: expected values that are in the file of";
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
     fn safetensors_are_told_by_their_structure() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("weights.safetensors");
@@ -465,6 +506,21 @@ mod tests {
         let encoder = Encoder::new(&config, 1, 1, &mut rng, &device);
         let whole = weights::export(&encoder);
         let save = |tensors: &Tensors| weights::save(&path, tensors, &[]).expect("a file");
+        let empty = whole.iter().map(|(name, (shape, _))| {
+            let widths = if name == "conv1.weight" { 1 } else { 2 };
+            let mut shape = shape.clone();
+            shape.iter_mut().take(widths).for_each(|side| *side = 0);
+            (name.clone(), (shape, Vec::new()))
+        });
+        let mut empty: Tensors = empty.collect();
+        for with_head in [false, true] {
+            if with_head {
+                empty.insert("fc.weight".to_owned(), (vec![2, 0], Vec::new()));
+                empty.insert("fc.bias".to_owned(), (vec![2], vec![0.5; 2]));
+            }
+            save(&empty);
+            refused(&path, [8, 8], "the first layer has 0 output channels");
+        }
         let mut wide = whole.clone();
         wide.insert(
             "conv1.weight".to_owned(),

@@ -59,6 +59,10 @@ impl EncoderShape {
                 return refuse(problem, "");
             }
         };
+        if width == 0 {
+            let problem = "the first layer has 0 output channels, expected 1 or more".to_owned();
+            return refuse(problem, "");
+        }
         if channels != 1 && channels != 3 {
             let problem = format!("the first layer is for {channels} channels, expected 1 or 3");
             return refuse(problem, "");

@@ -11,13 +11,13 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Method, Trained, Trainer, ViewAttack};
+use super::{Method, SourceInfo, Trained, Trainer, ViewAttack};
 use crate::check::Check;
 use crate::data::Images;
 use crate::data::augment::Weak;
 use crate::error::Result;
 use crate::loss::cosine;
-use crate::nn::{Backbone, FrozenEncoder, Mode, Route};
+use crate::nn::{Backbone, EncoderConfig, FrozenEncoder, Mode, Route};
 use crate::pixels::Pixels;
 use crate::tensor::to_tensor;
 use crate::train::{Loss, Objective, Plan, Step};
@@ -68,6 +68,16 @@ impl Method for DeaclSettings {
         Some(&self.teacher)
     }
 
+    fn check_source(&self, source: &SourceInfo, own: &EncoderConfig, check: &Check) -> Result<()> {
+        let (theirs, own) = (source.encoder.features(), own.features());
+        if theirs == own {
+            return Ok(());
+        }
+        let problem = format!("the teacher has {theirs} features, the encoder {own}");
+        let hint = "they must have as many: choose [encoder] alike";
+        check.refuse("teacher", problem, hint)
+    }
+
     fn passes(&self) -> usize {
         2
     }
@@ -78,17 +88,7 @@ impl Method for DeaclSettings {
 
     fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
         let (inputs, step_size) = (trainer.inputs, self.attack_step_size.as_ref());
-        let teacher = inputs.source.expect("the method names a source");
-        let (theirs, own) = (teacher.info.encoder.features(), inputs.encoder.features());
-        if theirs != own {
-            let check = Check::new("").within("pretrain", trainer.stage.name);
-            let problem = format!("the teacher has {theirs} features, the encoder {own}");
-            return check.refuse(
-                "teacher",
-                problem,
-                "they must have as many: choose [encoder] alike",
-            );
-        }
+        let teacher = trainer.source(self)?;
         let objective = Deacl {
             images: &inputs.train.images,
             settings: self,

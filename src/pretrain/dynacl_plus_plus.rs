@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Method, Trained, Trainer};
+use super::{Method, SourceInfo, Trained, Trainer};
 use crate::check::Check;
 use crate::cluster::{KMeans, Points, PseudoLabels};
 use crate::criterion::{Criterion, EndToEnd, Task};
@@ -20,7 +20,7 @@ use crate::data::Images;
 use crate::data::augment::Weak;
 use crate::error::{Error, Result};
 use crate::finetune::{HeadOnly, features};
-use crate::nn::{Backbone, Classifier, Encoder, Linear, Route};
+use crate::nn::{Backbone, Classifier, Encoder, EncoderConfig, Linear, Route};
 use crate::pixels::Pixels;
 use crate::random;
 use crate::run::layout;
@@ -89,6 +89,18 @@ impl Method for DynAclPlusPlusSettings {
         Some(&self.encoder)
     }
 
+    fn check_source(&self, source: &SourceInfo, own: &EncoderConfig, check: &Check) -> Result<()> {
+        if source.encoder != *own {
+            let problem = "the encoder to start from has another architecture than [encoder]";
+            return check.refuse("encoder", problem, "choose [encoder] alike");
+        }
+        if !source.projection {
+            let problem = "the encoder to start from has no projection head: it was trained with labels, or imported";
+            return check.refuse("encoder", problem, "name one of DynACL's or its like");
+        }
+        Ok(())
+    }
+
     fn starts_at(&self) -> Option<&'static str> {
         Some("encoder")
     }
@@ -104,21 +116,7 @@ impl Method for DynAclPlusPlusSettings {
 
     fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
         let inputs = trainer.inputs;
-        let source = inputs.source.expect("the method names a source");
-        if source.info.encoder != *inputs.encoder {
-            let problem = "the encoder to start from has another architecture than [encoder]";
-            let key = format!("pretrain.{}.encoder", trainer.stage.name);
-            return Err(Error::recipe(key, problem, "choose [encoder] alike"));
-        }
-        if source.backbone.head_proj.is_none() {
-            let problem = "the encoder to start from was trained with labels";
-            let key = format!("pretrain.{}.encoder", trainer.stage.name);
-            return Err(Error::recipe(
-                key,
-                problem,
-                "name one of DynACL's or its like",
-            ));
-        }
+        let source = trainer.source(self)?;
         let (encoder, images) = (&source.backbone.encoder, &inputs.train.images);
         let labels = trainer.timed(|trainer| self.pseudo_labels(encoder, images, trainer))?;
         let labels = &labels.clusters[0].1;

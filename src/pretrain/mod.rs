@@ -31,8 +31,9 @@ use crate::attack::{Ball, Pgd};
 use crate::check::Check;
 use crate::data::Images;
 use crate::error::Result;
-use crate::nn::{Backbone, FrozenEncoder, Route};
+use crate::nn::{Backbone, EncoderConfig, FrozenEncoder, Route};
 use crate::pixels::Pixels;
+use crate::run::ModelInfo;
 use crate::train::Plan;
 
 pub use registry::{Entry, METHODS, MethodInfo, MethodSettings, MethodTable, Pretrain, title};
@@ -93,6 +94,19 @@ pub trait Method {
         None
     }
 
+    /// Refuses an encoder to learn from that does not suit the one to make, whose architecture is `own`.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`](crate::Error::Recipe).
+    fn check_source(
+        &self,
+        _source: &SourceInfo,
+        _own: &EncoderConfig,
+        _check: &Check,
+    ) -> Result<()> {
+        Ok(())
+    }
+
     /// The key that names the encoder whose weights the training begins at, for a method that cannot begin elsewhere.
     fn starts_at(&self) -> Option<&'static str> {
         None
@@ -121,6 +135,25 @@ pub trait Method {
     /// # Errors
     /// Those of [`train::fit`](crate::train::fit).
     fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained>;
+}
+
+/// What is known of an encoder to learn from, also before it is made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceInfo {
+    /// Depth, width and stem.
+    pub encoder: EncoderConfig,
+    /// Whether it has a projection head.
+    pub projection: bool,
+}
+
+impl SourceInfo {
+    /// The encoder of a model file.
+    pub fn of(info: &ModelInfo) -> Self {
+        Self {
+            encoder: info.encoder.clone(),
+            projection: info.projection,
+        }
+    }
 }
 
 /// The attack of a method on its views: PGD in the recipe's threat model.

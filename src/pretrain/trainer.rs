@@ -7,8 +7,9 @@ use burn::tensor::Device;
 use rand::rngs::ChaCha8Rng;
 
 use super::pull::Pulled;
-use super::{Method, Start};
+use super::{Method, SourceInfo, Start};
 use crate::attack::Ball;
+use crate::check::Check;
 use crate::cluster::PseudoLabels;
 use crate::criterion::{Criterion, EndToEnd, Task};
 use crate::data::Split;
@@ -115,6 +116,20 @@ impl<'a, 'b> Trainer<'a, 'b> {
         let result = work(self);
         self.sittings.seconds += started.elapsed().as_secs_f64();
         result
+    }
+
+    /// The encoder that `method` learns from, held against what the method needs of it.
+    ///
+    /// # Errors
+    /// Those of [`Method::check_source`].
+    ///
+    /// # Panics
+    /// Where [`Method::source`] names one and the inputs have none.
+    pub fn source(&self, method: &impl Method) -> Result<&'a Model> {
+        let source = self.inputs.source.expect("the method names a source");
+        let check = Check::new("").within("pretrain", self.stage.name);
+        method.check_source(&SourceInfo::of(&source.info), self.inputs.encoder, &check)?;
+        Ok(source)
     }
 
     /// The device of the method's tensors.

@@ -9,9 +9,17 @@ use crate::attack::Norm;
 use crate::check::Check;
 use crate::data::{self, Dataset, Images};
 use crate::error::{Error, Result, nearest};
+use crate::finetune::{self, Trains};
 use crate::nn::BatchNormOver;
 use crate::pixels::Pixels;
 use crate::pretrain::Entry;
+
+/// Ends of the keys of an attack's step size and number of steps.
+const SIZE: &str = "step_size";
+const STEPS: &str = "steps";
+
+/// Share of a distance that is rounding.
+const ROUNDING: f64 = 1e-9;
 
 impl Recipe {
     /// What can be known to be impossible before any data is read.
@@ -56,10 +64,6 @@ impl Recipe {
         if let Some(probe) = &self.probe {
             check.at_least_one("probe.every", probe.every)?;
             check.at_least_one("probe.neighbours", probe.neighbours)?;
-            if self.data.holdout == 0.0 {
-                let problem = "held-out images are to be classified, but none are held out";
-                return check.refuse("probe", problem, "set data.holdout to 0.1, say");
-            }
         }
         if let Some(cluster) = &self.cluster {
             check.at_least_one("cluster.restarts", cluster.restarts)?;
@@ -121,31 +125,74 @@ impl Recipe {
     /// size: nobody would be attacked.
     fn check_distances(&self, check: &Check, farthest: Option<f64>) -> Result<()> {
         let norm = self.threat.norm;
-        let mut all = vec![("threat.radius".to_owned(), self.threat.radius.value())];
-        let table = Table::try_from(self).expect("tables of plain values");
-        step_sizes(&table, "", &mut all);
-        for (key, value) in all {
-            if value == 0.0 && key != "threat.radius" {
+        let radius = self.threat.radius.value();
+        if let Some((problem, hint)) = beyond(norm, radius, farthest) {
+            return check.refuse("threat.radius", problem, hint);
+        }
+        for StepSize { key, size, .. } in self.step_sizes() {
+            if size.value() == 0.0 {
                 return check.refuse(&key, "expected more than 0, found 0", "");
             }
-            if let Some((problem, hint)) = beyond(norm, value, farthest) {
+            if let Some((problem, hint)) = beyond(norm, size.value(), farthest) {
                 return check.refuse(&key, problem, hint);
             }
         }
         Ok(())
     }
 
-    /// Refuses more shards than there are pairs of images in a batch: BatchNorm has no variance in a shard of one.
+    /// The step sizes that the recipe has.
+    fn step_sizes(&self) -> Vec<StepSize> {
+        let (table, mut found) = (
+            Table::try_from(self).expect("tables of plain values"),
+            Vec::new(),
+        );
+        step_sizes(&table, "", &mut found);
+        found
+    }
+
+    /// Sentences about step sizes that do not suit the radius: attacks that cannot reach it, and steps that are longer than it. Those of
+    /// the evaluation alone, unless encoders or classifiers are trained too.
+    pub fn notes_of_steps(&self, trains: bool) -> Vec<String> {
+        let radius = self.threat.radius.value();
+        // A patch is within no radius.
+        let attacks = (self.step_sizes().into_iter()).filter(|one| {
+            let key = one.key.as_str();
+            key == "evaluate.step_size" || (trains && !key.starts_with("evaluate."))
+        });
+        let note = |StepSize { key, size, steps }: StepSize| {
+            let steps = steps.filter(|_| radius > 0.0)?;
+            let problem = if size.value() * (steps as f64) < radius * (1.0 - ROUNDING) {
+                format!(
+                    "{steps} steps of {size} do not reach the radius of {}",
+                    self.threat.radius
+                )
+            } else if steps > 1 && size.value() > radius * (1.0 + ROUNDING) {
+                format!(
+                    "steps of {size} are longer than the radius of {}",
+                    self.threat.radius
+                )
+            } else {
+                return None;
+            };
+            let fitting = match steps {
+                4.. => format!(
+                    "{} fits, a quarter of the radius, as where the key is left out",
+                    radius / 4.0
+                ),
+                few => format!("{} fits", radius / few as f64),
+            };
+            Some(format!("{key}: {problem}; {fitting}"))
+        };
+        attacks.filter_map(note).collect()
+    }
+
+    /// Refuses more shards than the batches have images for.
     fn check_shards(&self, check: &Check) -> Result<()> {
         check.at_least_one("shards", self.shards)?;
         for (table, name, plan) in self.encoder_plans() {
-            if self.shards > 1 && plan.batch_size / 2 < self.shards {
-                let problem = format!(
-                    "{} shards of {} images, which is {table}.{name}.plan.batch_size: expected 2 images a shard at least",
-                    self.shards, plan.batch_size
-                );
-                return check.refuse("shards", problem, "take fewer shards or larger batches");
-            }
+            let whose = format!("which is {table}.{name}.plan.batch_size");
+            let hint = "take fewer shards or larger batches";
+            self.check_parts(check, (plan.batch_size, whose, hint), Trains::Everything)?;
             if self.batchnorm == BatchNormOver::Global && plan.micro_batch.is_some() {
                 let problem = format!(
                     "\"global\" and {table}.{name}.plan.micro_batch: BatchNorm over the whole batch wants all of it in memory"
@@ -153,7 +200,64 @@ impl Recipe {
                 return check.refuse("batchnorm", problem, "leave one of the two out");
             }
         }
+        for entry in self.finetune.entries() {
+            self.check_labeled(check, entry, usize::MAX)?;
+        }
         Ok(())
+    }
+
+    /// Refuses more shards than there are images for in the batches of a finetuning mode with so many labeled images: where they are
+    /// fewer than a batch, all of them are one.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] naming the key.
+    pub(crate) fn check_labeled(
+        &self,
+        check: &Check,
+        entry: &finetune::Entry,
+        labeled: usize,
+    ) -> Result<()> {
+        let name = &entry.name;
+        match &entry.settings.plan {
+            Some(plan) if entry.encodes() => {
+                let batch = match plan.batch_size <= labeled {
+                    true => (
+                        plan.batch_size,
+                        format!("which is finetune.{name}.plan.batch_size"),
+                        "take fewer shards or larger batches",
+                    ),
+                    false => (
+                        labeled,
+                        format!("the labeled ones of finetune.{name}"),
+                        "take fewer shards, or more images with labels",
+                    ),
+                };
+                self.check_parts(check, batch, entry.trains())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses more shards than a batch of so many images, with words for them and a hint, has images for. BatchNorm has no variance in
+    /// a shard of one; that of a frozen encoder does without.
+    fn check_parts(
+        &self,
+        check: &Check,
+        (images, whose, hint): (usize, String, &str),
+        trains: Trains,
+    ) -> Result<()> {
+        let (least, words) = match trains {
+            Trains::Everything => (2, "2 images"),
+            Trains::Head => (1, "1 image"),
+        };
+        if self.shards == 1 || images / least >= self.shards {
+            return Ok(());
+        }
+        let problem = format!(
+            "{} shards of {images} images, {whose}: expected {words} a shard at least",
+            self.shards
+        );
+        check.refuse("shards", problem, hint)
     }
 
     /// Refuses distances that reach beyond every image of this size.
@@ -295,8 +399,17 @@ fn beyond(norm: Norm, value: f64, farthest: Option<f64>) -> Option<(String, &'st
     Some((problem, hint))
 }
 
+/// A step size of a recipe.
+struct StepSize {
+    /// Its key in full.
+    key: String,
+    size: Pixels,
+    /// Number of steps beside it.
+    steps: Option<usize>,
+}
+
 /// Finds the step sizes of a table and of those below it, whatever method or mode they are of.
-fn step_sizes(table: &Table, place: &str, found: &mut Vec<(String, f64)>) {
+fn step_sizes(table: &Table, place: &str, found: &mut Vec<StepSize>) {
     for (key, value) in table {
         let name = match place {
             "" => key.clone(),
@@ -304,9 +417,18 @@ fn step_sizes(table: &Table, place: &str, found: &mut Vec<(String, f64)>) {
         };
         match value {
             Value::Table(below) => step_sizes(below, &name, found),
-            Value::String(text) if key.ends_with("step_size") => {
+            Value::String(text) => {
+                let Some(which) = key.strip_suffix(SIZE) else {
+                    continue;
+                };
+                let steps = table.get(&format!("{which}{STEPS}"));
+                let steps = steps.and_then(Value::as_integer);
                 let size: Option<Pixels> = text.parse().ok();
-                found.extend(size.map(|size| (name, size.value())));
+                found.extend(size.map(|size| StepSize {
+                    key: name,
+                    size,
+                    steps: steps.and_then(|steps| steps.try_into().ok()),
+                }));
             }
             _ => {}
         }

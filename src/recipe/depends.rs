@@ -21,6 +21,7 @@ use crate::error::Result;
 use crate::files;
 use crate::finetune;
 use crate::pretrain;
+use crate::run::model_file;
 
 /// Result of a run that is kept in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,10 +109,16 @@ impl Recipe {
     /// Hashes of [`Recipe::files`].
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`]; [`Error::Format`] for anything but a regular file; [`Error::Run`] for a folder of several models.
     pub fn file_hashes(&self) -> Result<BTreeMap<String, String>> {
+        let cluster = self.cluster.as_ref();
+        let labels = cluster.and_then(|cluster| cluster.labels_file.as_deref());
         let hashed = |file: &str| {
-            let content = files::read(Path::new(file))?;
+            let path = match labels == Some(file) {
+                true => Path::new(file).to_path_buf(),
+                false => model_file(Path::new(file))?,
+            };
+            let content = files::read(&path)?;
             Ok((file.to_owned(), files::hash(&content)))
         };
         self.files().into_iter().map(hashed).collect()

@@ -186,7 +186,8 @@ pub struct Data {
     /// Use only so many training images, the same share of each class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_limit: Option<usize>,
-    /// This share of the training images is kept out of training, to choose settings on.
+    /// This share of the training images is kept out of training, to choose settings on; where it is 0, a data set's
+    /// validation images are that.
     #[serde(default)]
     pub holdout: f64,
     /// Evaluate on so many images of the split, the same share of each class. Where there is a `downstream`, its limit
@@ -342,7 +343,7 @@ pub struct Compare {
 pub enum SplitName {
     /// The test set.
     Test,
-    /// The part of the training set that was kept out (`data.holdout`).
+    /// The part of the training set that was kept out (`data.holdout`), or else the validation images.
     Holdout,
 }
 
@@ -683,6 +684,55 @@ mod tests {
         assert!(!recipe.to_toml().contains("step_size"));
         let ball = recipe.threat.ball();
         assert_eq!(crate::attack::Pgd::new(3, None, ball).step_size, 0.025);
+    }
+
+    #[test]
+    fn steps_that_do_not_suit_the_radius_are_said() {
+        let notes = |set: &[&str], trains: bool| {
+            let set: Vec<String> = set.iter().map(|&line| line.to_owned()).collect();
+            let recipe = Recipe::load("smoke", &set).expect("a recipe");
+            recipe.notes_of_steps(trains)
+        };
+        // No shipped recipe has such steps, and a patch is within no radius.
+        for (name, ..) in SHIPPED {
+            let recipe = Recipe::load(name, &["evaluate.patch.steps = 1".to_owned()]);
+            let notes = recipe.expect("a recipe").notes_of_steps(true);
+            assert!(notes.is_empty(), "{name}: {notes:?}");
+        }
+        let far = [
+            "threat = { norm = 'l2', radius = '0.5' }",
+            "evaluate.steps = 9",
+        ];
+        let of_evaluation = "evaluate.step_size: 9 steps of 0.05 do not reach the radius of 0.5; 0.125 fits, a quarter of the radius, \
+                             as where the key is left out";
+        assert_eq!(notes(&far, false), [of_evaluation]);
+        let all = notes(&far, true);
+        assert!(all.contains(&of_evaluation.to_owned()), "{all:?}");
+        let of_method = "pretrain.advcl.attack_step_size: 2 steps of 0.05 do not reach the radius of 0.5; 0.25 fits";
+        assert!(all.contains(&of_method.to_owned()), "{all:?}");
+        let of_mode = "finetune.aff = { loss.pgd = { steps = 5, step_size = '0.05' }, plan = { epochs = 1, batch_size = 50, lr = 0.1, momentum = 0.9, weight_decay = 0.0, schedule.cosine = {} } }";
+        let near = notes(&["threat.radius = '4/255'", of_mode], true);
+        for key in [
+            "evaluate.step_size",
+            "pretrain.advcl.attack_step_size",
+            "finetune.aff.loss.pgd.step_size",
+        ] {
+            let words = format!("{key}: steps of 0.05 are longer than the radius of 4/255; ");
+            let said = near.iter().any(|note| note.starts_with(&words));
+            assert!(said, "{key}: {near:?}");
+        }
+        // What is advised suits; so does a single step that may cross the ball, and no step suits a ball of a point.
+        for set in [
+            &[
+                "threat.radius = 0.5",
+                "evaluate.step_size = 0.125",
+                "evaluate.steps = 4",
+            ][..],
+            &["threat.radius = '4/255'", "evaluate.steps = 1"],
+            &["threat.radius = 0"],
+        ] {
+            assert_eq!(notes(set, false), [""; 0], "{set:?}");
+        }
     }
 
     #[test]

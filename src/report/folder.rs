@@ -7,10 +7,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
+use super::strength::{Left, strongest};
 use super::training::{TrainingStage, training};
-use crate::attack::Pgd;
-use crate::compare::{Comparison, folder_of, seeds_in};
+use crate::attack::{Pgd, Tally};
+use crate::compare::{Comparison, folder_of, seeds_in, suites};
 use crate::error::{Error, Result};
+use crate::evaluate::Attacked;
 use crate::evaluate::measures::Transfer;
 use crate::experiment::{Cell, FolderRecipe, Outcome, Summary, has_recipe, kept_outcomes};
 use crate::files::read_json;
@@ -22,11 +24,15 @@ use crate::run::{Layout, ModelInfo};
 #[derive(Clone, Debug, Serialize)]
 pub struct ReportedRun {
     /// The folder, as it was given.
+    #[serde(serialize_with = "crate::files::as_text")]
     pub path: PathBuf,
     /// The folder's own name; after that of its comparison, where it is a seed of one.
     pub name: String,
     /// The comparison's folder, where it is a seed of one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "crate::files::as_optional_text"
+    )]
     pub comparison: Option<PathBuf>,
     /// The recipe that the results belong to.
     pub recipe: Recipe,
@@ -52,7 +58,7 @@ pub struct ReportedRow {
     pub clean: Option<Interval>,
     /// Accuracy under PGD.
     pub robust: Option<Interval>,
-    /// Accuracy under the attacks beside PGD.
+    /// Accuracy under the strongest attack, where others than PGD ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worst: Option<Interval>,
     /// Whether the figures are under the recipe's conditions: threat model, PGD and split.
@@ -63,7 +69,8 @@ pub struct ReportedRow {
 
 impl ReportedRow {
     fn new(cell: &Cell, outcome: Outcome, recipe: &Recipe) -> Self {
-        let (total, worst) = (&outcome.accuracy.total, outcome.attacked.as_ref());
+        let total = &outcome.accuracy.total;
+        let robust = Interval::wilson(total.robust, total.images);
         let (wanted, ball) = (&recipe.evaluate, recipe.threat.ball());
         let pgd = Pgd::new(wanted.steps, wanted.step_size.as_ref(), ball);
         let conditions = (
@@ -74,8 +81,8 @@ impl ReportedRow {
         Self {
             classifier: cell.stage(),
             clean: Interval::wilson(total.clean, total.images),
-            robust: Interval::wilson(total.robust, total.images),
-            worst: worst.and_then(|all| Interval::wilson(all.robust, all.images)),
+            worst: worst(&outcome, robust),
+            robust,
             current: outcome.threat == recipe.threat
                 && conditions == (pgd.steps, pgd.step_size, wanted.split),
             outcome,
@@ -91,10 +98,29 @@ impl ReportedRow {
     }
 }
 
+/// Accuracy under the strongest attack of an outcome, `robust` under PGD; none where nothing else ran.
+fn worst(outcome: &Outcome, robust: Option<Interval>) -> Option<Interval> {
+    let suites: Vec<&Attacked> = suites(outcome).collect();
+    let share = |tally: &Tally| tally.robust as f64 / tally.images as f64;
+    let of_all = outcome.robust_accuracy;
+    let strongest = strongest(&suites, |one| Left {
+        suite: &one.suite,
+        images: one.images,
+        robust: one.robust_accuracy(),
+        pgd: one.pgd.as_ref().map_or(of_all, share),
+        thorough: one.is_thorough(),
+    });
+    match strongest {
+        Some(suite) => suite.robust_interval(),
+        None => robust.filter(|_| !suites.is_empty()),
+    }
+}
+
 /// The means and tests of a comparison's runs.
 #[derive(Clone, Debug, Serialize)]
 pub struct ReportedComparison {
     /// The comparison's folder, as it was given.
+    #[serde(serialize_with = "crate::files::as_text")]
     pub path: PathBuf,
     /// The folder's own name.
     pub name: String,

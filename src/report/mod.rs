@@ -5,6 +5,7 @@ mod examples;
 mod feature_map;
 mod folder;
 mod model;
+mod strength;
 mod surface;
 mod training;
 
@@ -12,5 +13,6 @@ pub use examples::{Example, choose, examples, probabilities};
 pub use feature_map::{FeatureMap, MapPoint, feature_map};
 pub use folder::{ReportedComparison, ReportedRow, ReportedRun, read};
 pub use model::{ReportData, ReportedModel};
+pub use strength::{Left, strongest};
 pub use surface::{LossSurface, surface};
 pub use training::{LoggedEpoch, TrainingStage, training};

@@ -47,9 +47,9 @@ struct EpochEvent {
     epoch: LoggedEpoch,
 }
 
-/// Reads the stages of training in the order in which they began. Of an epoch that was repeated
-/// after an interruption the last line counts; a line that a crash cut off is skipped. There are no
-/// stages where there is no log.
+/// Reads the stages of training in the order in which they began. An epoch that comes again, after an
+/// interruption or in a training that was made again, ends what was logged from it on; a line that a
+/// crash cut off is skipped. There are no stages where there is no log.
 ///
 /// # Errors
 /// [`Error::Io`](crate::Error::Io); [`Error::Format`](crate::Error::Format) for anything but a regular file.
@@ -73,7 +73,9 @@ pub fn training(log: &Path) -> Result<Vec<TrainingStage>> {
         if !order.contains(&stage) {
             order.push(stage.clone());
         }
-        stages.entry(stage).or_default().insert(epoch.epoch, epoch);
+        let epochs = stages.entry(stage).or_default();
+        drop(epochs.split_off(&epoch.epoch));
+        epochs.insert(epoch.epoch, epoch);
     }
     let stage = |name: String| {
         let mut parts = name.split('/').map(str::to_owned);
@@ -130,5 +132,12 @@ mod tests {
         assert_eq!(losses, [Some(3.0), Some(2.0)]);
         assert_eq!(stages[1].epochs[0].losses, [("loss".to_owned(), None)]);
         assert_eq!(training(&folder.path().join("none")).expect("no log"), []);
+        // A training that was made again, and ended sooner.
+        let again = [lines.join("\n"), epoch("simclr", 1, 9.0)];
+        std::fs::write(&path, again.join("\n")).expect("a file");
+        let stages = training(&path).expect("a log");
+        let losses: Vec<_> = stages[0].epochs.iter().map(|e| e.losses[0].1).collect();
+        assert_eq!(losses, [Some(9.0)]);
+        assert_eq!(stages[1].epochs.len(), 1);
     }
 }

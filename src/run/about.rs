@@ -155,9 +155,11 @@ impl About {
 }
 
 impl Place {
-    /// Place of `path`, which is relative to the working directory; none where nothing is there.
+    /// Place of `path`, which is relative to the working directory; none where nothing is there, and where the name is no UTF-8:
+    /// neither `run.json` nor a recipe can keep that, and another name would lead elsewhere.
     pub fn of(path: &Path, folder: &Path) -> Option<Self> {
         let absolute = path.canonicalize().ok()?;
+        absolute.to_str()?;
         let relative = folder
             .canonicalize()
             .ok()
@@ -192,6 +194,27 @@ fn relative(path: &Path, folder: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_place_whose_name_is_no_utf_8_is_not_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let odd: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"caf\xe9");
+        let (plain, odd) = (folder.path().join("set"), folder.path().join(odd));
+        let run = odd.join("run");
+        for path in [&plain, &run] {
+            std::fs::create_dir_all(path).expect("a folder");
+        }
+        assert_eq!(Place::of(&odd, &run), None);
+        // The folder's own name is in none of the two paths.
+        let place = Place::of(&plain, &run).expect("a place");
+        assert_eq!(place.relative.as_deref(), Some(Path::new("../../set")));
+        let mut about = About::new(FolderKind::Run, "cpu", 0);
+        about.places.insert("set".to_owned(), place);
+        let layout = Layout::new(&run);
+        about.store(&layout).expect("a disk");
+        assert_eq!(About::load(&layout).expect("a file"), Some(about));
+    }
 
     #[test]
     fn relative_paths_lead_from_the_folder_to_the_file() {

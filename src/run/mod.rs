@@ -18,7 +18,7 @@ use crate::{files, ranks};
 
 pub use about::{About, FORMAT, FolderKind, Place};
 pub use layout::Layout;
-pub use model::{IMPORTED, MODEL_FORMAT, Model, ModelInfo, models_below, some_of};
+pub use model::{IMPORTED, MODEL_FORMAT, Model, ModelInfo, model_file};
 pub(crate) use model::{is_side, require_usable, require_values};
 pub use results::{Bound, Results};
 
@@ -54,11 +54,8 @@ impl Run {
         let layout = Layout::new(path);
         fs::create_dir_all(path).map_err(Error::io("create", path))?;
         let lock = files::open_own(&layout.lock())?;
-        if let Err(fs::TryLockError::WouldBlock) = lock.try_lock() {
-            let hint = "wait for it, or name another folder with --run";
-            let problem = "another advcl is at work in this folder";
-            return Err(Error::run(path, problem, hint));
-        }
+        let hint = "wait for it, or name another folder with --run";
+        require_free(path, lock.try_lock(), hint)?;
         remove_parts_below(path, STAGES)?;
         let metrics_path = layout.metrics();
         let mut metrics = files::open_own(&metrics_path)?;
@@ -68,6 +65,26 @@ impl Run {
             metrics: Some(metrics),
             unwritten: RefCell::default(),
             _lock: Some(lock),
+        })
+    }
+
+    /// Opens the folder to read what is there: nothing in it is changed, and no process works in it meanwhile as far as its lock is
+    /// there and can be had.
+    ///
+    /// # Errors
+    /// [`Error::Run`] where another process works in it.
+    pub fn open_to_read(path: &Path) -> Result<Self> {
+        let mut lock = None;
+        ranks::first("run folder", || {
+            lock = files::open(&Layout::new(path).lock()).ok();
+            match &lock {
+                Some(lock) => require_free(path, lock.try_lock_shared(), "wait for it"),
+                None => Ok(()),
+            }
+        })?;
+        Ok(Self {
+            _lock: lock,
+            ..Self::read_only(path)
         })
     }
 
@@ -177,6 +194,18 @@ impl Run {
             let asked = losses.iter().map(|(name, loss)| (name, Some(*loss)));
             line.epoch == epoch && logged.eq(asked)
         })
+    }
+}
+
+/// Refuses a folder whose lock another process holds.
+fn require_free(path: &Path, locked: Result<(), fs::TryLockError>, hint: &str) -> Result<()> {
+    match locked {
+        Err(fs::TryLockError::WouldBlock) => {
+            let problem = "another advcl is at work in this folder";
+            Err(Error::run(path, problem, hint))
+        }
+        // Some file systems have no locks.
+        _ => Ok(()),
     }
 }
 

@@ -301,15 +301,16 @@ impl Model {
         weights::serialize(path, &tensors, &metadata)
     }
 
-    /// [`Model::load`] of a model for images of this shape: `[channels, height, width]`.
+    /// [`Model::load`] of a model for images of this shape, `[channels, height, width]`; `path` is a [`model_file`].
     ///
     /// # Errors
-    /// Those of [`Model::load`]; [`Error::Model`] for a model of other images.
+    /// Those of [`Model::load`] and [`model_file`]; [`Error::Model`] for a model of other images.
     pub fn load_for(
         path: &Path,
         [channels, height, width]: [usize; 3],
         device: &Device,
     ) -> Result<Self> {
+        let path = &model_file(path)?;
         let model = Self::load(path, device)?;
         let found = (model.info.channels, model.info.image_size);
         let expected = (channels, [height, width]);
@@ -398,8 +399,34 @@ impl Model {
     }
 }
 
+/// The path of a model file, named itself or as the folder that holds it: of a run, say `runs/quickstart/advcl/slf`.
+///
+/// # Errors
+/// [`Error::Run`] for a folder of several models, such as a run folder.
+pub fn model_file(named: &Path) -> Result<PathBuf> {
+    if !named.is_dir() {
+        return Ok(named.to_path_buf());
+    }
+    let file = named.join(MODEL);
+    let encoders = match file.exists() {
+        true => Vec::new(),
+        false => models_below(named),
+    };
+    if encoders.is_empty() {
+        return Ok(file);
+    }
+    let with_classifiers = encoders.into_iter().flat_map(|folder| {
+        let below = models_below(&folder);
+        std::iter::once(folder).chain(below)
+    });
+    let all: Vec<PathBuf> = with_classifiers.collect();
+    let problem = "this is a run folder, with a folder for each model";
+    let hint = format!("name one: {}", some_of(&all));
+    Err(Error::run(named, problem, hint))
+}
+
 /// Folders in `folder` that have a model, in order of their names.
-pub fn models_below(folder: &Path) -> Vec<PathBuf> {
+fn models_below(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     found.retain(|path| path.join(MODEL).exists());
@@ -408,7 +435,7 @@ pub fn models_below(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Paths in words, a few of them where there are many.
-pub fn some_of(paths: &[PathBuf]) -> String {
+fn some_of(paths: &[PathBuf]) -> String {
     const SHOWN: usize = 12;
     let shown: Vec<String> = (paths.iter().take(SHOWN))
         .map(|path| path.display().to_string())

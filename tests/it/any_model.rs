@@ -127,6 +127,18 @@ fn adversarial_examples_become_pictures_that_can_be_predicted() {
         transcript.add_without_numbers(&answer);
     }
     assert!(is_own_picture(&path.join("sheet.png")).expect("a file"));
+    // A link stays one: the file behind it is written.
+    #[cfg(unix)]
+    {
+        let (link, behind) = (path.join("link.safetensors"), path.join("behind"));
+        std::fs::copy(path.join("found.safetensors"), &behind).expect("a copy");
+        std::os::unix::fs::symlink("behind", &link).expect("a link");
+        let few = format!("{attack} --save-adversarial link.safetensors --limit 4 -q");
+        advcl(path, &few).expect(0);
+        let about = std::fs::symlink_metadata(&link).expect("a link");
+        assert!(about.is_symlink());
+        assert!(get(behind) != get(path.join("found.safetensors")));
+    }
     let with_model = format!("adversarial show found.safetensors --model {MODEL} --data set");
     let json = advcl(path, &format!("{with_model} --json"));
     transcript.add_shape(&json);

@@ -219,3 +219,20 @@ fn holdout_images_are_those_of_the_classes_that_are_told_apart() {
     let refused = advcl(path, run).expect(2);
     assert!(refused.stderr.contains("none are held out"), "{refused}");
 }
+
+#[test]
+fn validation_images_are_probed_unless_a_share_of_the_others_is_held_out() {
+    let folder = with_images();
+    let path = folder.path();
+    copy(&path.join("set/test"), &path.join("set/val"));
+    let pretrain = |more: &str| {
+        let command = format!("pretrain r.toml --run run --set probe.every=1 --replace {more}");
+        advcl(path, &command).expect(0)
+    };
+    let (not_used, probed) = ("the validation images are not used", "held-out images");
+    let by_val = pretrain("");
+    assert!(by_val.stderr.contains(probed), "{by_val}");
+    assert!(!by_val.stderr.contains(not_used), "{by_val}");
+    let by_share = pretrain("--set data.holdout=0.25");
+    assert!(by_share.stderr.contains(not_used), "{by_share}");
+}

@@ -96,6 +96,51 @@ fn decoded_images_are_kept_and_change_nothing() {
 }
 
 #[test]
+fn what_cannot_be_continued_and_a_full_disk_end_no_command() {
+    let folder = folder();
+    let path = folder.path();
+    let cache = path.join("cache");
+    image_folder(&path.join("set"));
+    let args = "data inspect set --set data.size=64 --sheet sheet.png --rows 1 --replace --cache";
+    let drawn = |answer: Answer| {
+        answer.expect(0);
+        get(path.join("sheet.png"))
+    };
+    let draw = |how: &str| drawn(cached(path, "cache", &format!("{args} {how}")));
+    let without = draw("never");
+    assert!(draw("always") == without);
+    let file = cache.join(&files(&cache)[0]);
+    let [list, part] = ["images.list", "images.part"].map(|end| file.with_extension(end));
+    // A list of an image that the set does not have.
+    let image = r#"{"place":99,"found":[12,12],"channels":1,"scaled_down":false,"turned":false}"#;
+    let line = format!("{{\"shape\":[1,64,64],\"images\":[{image}],\"length\":4096}}\n");
+    fs::rename(&file, path.join("whole")).expect("a file");
+    put(&list, line);
+    put(&part, [0u8; 4096]);
+    assert!(draw("always") == without);
+    assert_eq!(files(&cache).len(), 1);
+    assert!(get(&file) == get(path.join("whole")));
+    // A file that cannot be opened.
+    fs::remove_file(&file).expect("a file");
+    put(&list, "");
+    fs::create_dir(&part).expect("a folder");
+    assert!(draw("always") == without);
+    assert!(!file.exists());
+    fs::remove_dir_all(&cache).expect("a folder");
+    // A disk without room for 48 images of 64 × 64 pixels.
+    #[cfg(target_os = "linux")]
+    {
+        let script = "trap '' XFSZ; ulimit -f 360; exec \"$0\" \"$@\"";
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", script, env!("CARGO_BIN_EXE_advcl")]);
+        command.args(format!("{args} always").split_whitespace());
+        command.current_dir(path).env("ADVCL_CACHE", &cache);
+        assert!(drawn(answer(&mut command)) == without);
+        assert_eq!(files(&cache).len(), 0);
+    }
+}
+
+#[test]
 fn damaged_images_and_a_run_are_the_same_with_and_without_files() {
     let folder = folder();
     let path = folder.path();

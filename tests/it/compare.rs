@@ -113,6 +113,23 @@ fn a_comparison_goes_on_after_a_failure_and_computes_nothing_twice() {
         let kept = get(path.join(format!("other/comparison.{format}")));
         assert_eq!(String::from_utf8_lossy(&kept), answer.stdout);
     }
+    // Its shares are in the unit of the report's.
+    let shares = |command: &str, name: &str| -> Vec<String> {
+        let answer = advcl(path, command).expect(0);
+        let mut lines = answer.stdout.lines().map(|line| line.split(','));
+        let at = lines
+            .next()
+            .and_then(|mut heads| heads.position(|head| head == name));
+        let at = at.unwrap_or_else(|| panic!("no {name} in\n{answer}"));
+        let shares = lines.map(|mut cells| cells.nth(at).expect("a cell").to_owned());
+        shares.collect()
+    };
+    let compare = "compare fewer.toml --run other --format csv --set compare.seeds=[1,2]";
+    for name in ["clean", "robust"] {
+        let [own, reported] = [compare, "report other --format csv"];
+        let (own, reported) = (shares(own, name), shares(reported, name));
+        assert!(!own.is_empty() && own == reported, "{own:?}, {reported:?}");
+    }
     // Some of the methods and seeds, of what is there: nothing is computed, and no file of the whole is replaced.
     let before = contents(&path.join("other"));
     let some = "compare fewer.toml --run other --seeds 1,2 --method supervised --method simclr";

@@ -115,30 +115,35 @@ fn features_are_written_with_the_files_that_they_are_of() {
 }
 
 #[test]
-fn copies_are_the_closest_pairs() {
+fn each_copy_is_named_once_with_the_first_image_that_it_is_like() {
     let folder = crate::folder();
     let path = folder.path();
     trained(path);
-    let answer = advcl(
-        path,
-        "duplicates run/simclr labeled photos --threshold 0.999999 --json",
-    )
-    .expect(0);
+    for number in 0..3 {
+        crate::put(
+            path.join(format!("again/{number:02}.png")),
+            crate::png(16, &pixels(0)),
+        );
+    }
+    let command = "duplicates run/simclr labeled photos again --threshold 0.999999";
+    let answer = advcl(path, &format!("{command} --json")).expect(0);
     let pairs = answer.json();
     let pairs = pairs.as_array().expect("pairs");
-    let is_copy = |pair: &serde_json::Value| {
-        let name = |key: &str| {
-            pair[key]["path"]
-                .as_str()
-                .expect("a path")
-                .rsplit('/')
-                .next()
-                .expect("a name")
-                .to_owned()
-        };
-        name("first") == name("second")
+    let of = |key: &str| -> Vec<String> {
+        let paths = pairs.iter().map(|pair| pair[key]["path"].as_str());
+        paths.map(|path| path.expect("a path").to_owned()).collect()
     };
-    assert_eq!(pairs.iter().filter(|pair| is_copy(pair)).count(), 8);
+    let (likes, copies) = (of("first"), of("second"));
+    let copied = |number: usize| format!("photos/{:02}/{number:02}.png", number % 3);
+    let again = (0..3).map(|number| format!("again/{number:02}.png"));
+    for file in (0..8).map(copied).chain(again) {
+        let named = copies.iter().filter(|copy| **copy == file);
+        assert_eq!(named.count(), 1, "{file} in\n{answer}");
+    }
+    assert!(!likes.iter().any(|like| like.starts_with("again/")));
+    let answer = advcl(path, command).expect(0);
+    let counted = format!("{} of 35 images are like an earlier one", pairs.len());
+    assert!(answer.stderr.contains(&counted), "{answer}");
     refused(
         path,
         "duplicates run/simclr photos --threshold 2",
@@ -151,6 +156,9 @@ fn a_list_of_what_to_label_is_read_back_and_the_encoder_stays() {
     let folder = crate::folder();
     let path = folder.path();
     trained(path);
+    let run = path.join("run");
+    fs::remove_file(run.join(".lock")).expect("a lock");
+    let before = crate::contents(&run);
     for (strategy, reason) in [
         ("coverage", "typical of"),
         ("uncertain", "under PGD-"),
@@ -166,6 +174,7 @@ fn a_list_of_what_to_label_is_read_back_and_the_encoder_stays() {
         assert_eq!(rows.len(), 1 + 4 + 8, "{list}");
         assert_eq!(rows.iter().filter(|row| row.contains(",test,")).count(), 2);
     }
+    assert!(before == crate::contents(&run), "the run was changed");
     // A person fills in the labels: even numbers are left, odd ones right.
     let list = fs::read_to_string(path.join("coverage.csv")).expect("a list");
     let filled: Vec<String> = list

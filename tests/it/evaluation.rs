@@ -257,11 +257,14 @@ fn nothing_breaks_at_radius_0_and_everything_at_radius_1() {
     let path = folder.path();
     for radius in ["0", "1"] {
         let run = format!("run-{radius}");
-        advcl(
+        let made = advcl(
             path,
             &format!("run tiny.toml --run {run} --set threat.radius=\"{radius}\""),
         )
         .expect(0);
+        // The recipe's steps are for a radius of 0.1.
+        let words = "recipe: evaluate.step_size: 2 steps of 0.05 do not reach the radius of 1; ";
+        assert_eq!(made.stderr.contains(words), radius == "1", "{made}");
         let answer = advcl(
             path,
             &format!("evaluate {run} --method advcl --attack apgd-ce --json"),
@@ -272,4 +275,8 @@ fn nothing_breaks_at_radius_0_and_everything_at_radius_1() {
         let expected = if radius == "0" { clean } else { Some(0) };
         assert_eq!(robust, expected, "radius {radius}: {answer}");
     }
+    // What is advised in the place of `--radius` brings a step size along.
+    let refused = advcl(path, "evaluate run-0 --radius 0.5").expect(2);
+    let advised = "--set 'evaluate.step_size = \"0.125\"'";
+    assert!(refused.stderr.contains(advised), "{refused}");
 }

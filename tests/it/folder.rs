@@ -252,6 +252,11 @@ fn more_epochs_go_on_where_the_schedule_allows_it() {
     pretrain("simclr.toml --run c -q");
     took_long(&path.join("c"), "simclr");
     transcript.refuse(&format!("pretrain simclr.toml --run c {more} -q"));
+    // Where the learning rate is another one too, stretching is no such way.
+    let other = format!("pretrain simclr.toml --run c {more} --set pretrain.simclr.plan.lr=0.01");
+    let refused = advcl(path, &other).expect(2);
+    assert!(refused.stderr.contains("cannot be continued"), "{refused}");
+    assert!(!refused.stderr.contains("stretched"), "{refused}");
     let stretched = "--set pretrain.simclr.plan.stretched=[2]";
     pretrain(&format!("simclr.toml --run c {more} {stretched} -q"));
     // It is what such a recipe gives from the beginning, too.

@@ -58,6 +58,11 @@ fn features_are_those_of_pytorch() {
         let gap = gap(&path.join("plain.safetensors"), expected);
         assert!(gap < tolerance, "{file}: {gap}");
     }
+    // The file may stand behind the size, whose two numbers may be two words.
+    for size in ["16", "16x16", "16 16"] {
+        let command = format!("import --image-size {size} theirs/bare.pt -o size.safetensors");
+        advcl(path, &command).expect(0);
+    }
     // The other encoder of the file is another one.
     let other = "import theirs/moco.pth --prefix encoder_k -o key.safetensors";
     advcl(path, other).expect(0);
@@ -327,6 +332,39 @@ fn a_teacher_from_elsewhere_teaches() {
         let model = Model::load(&file, &device).expect("a model");
         assert!(model.info.normalize.is_some(), "{}", file.display());
     }
+    // One with another number of features is refused before the encoder that is made first.
+    let plan =
+        "plan={epochs=1,batch_size=8,lr=0.01,momentum=0.9,weight_decay=5e-4,schedule={cosine={}}}";
+    let first = format!("pretrain.simclr={{temperature=0.5,{plan}}}");
+    for command in ["run", "pretrain"] {
+        let command =
+            format!("{command} deacl.toml --run wide --set encoder.width=4 --set {first}");
+        let refused = advcl(path, &command).expect(2);
+        let words = "the teacher has 16 features, the encoder 32";
+        assert!(refused.stderr.contains(words), "{refused}");
+        assert!(!path.join("wide/simclr").exists(), "{refused}");
+    }
+    // A folder stands for the model in it, and a run folder has several.
+    std::fs::create_dir(path.join("teacher")).expect("a folder");
+    let (file, within) = ("teacher.safetensors", "teacher/model.safetensors");
+    std::fs::copy(path.join(file), path.join(within)).expect("a copy");
+    let by_folder = "--set pretrain.deacl.teacher=./teacher";
+    let same = advcl(path, &format!("run deacl.toml --run run {by_folder}")).expect(0);
+    assert!(!same.stderr.contains("epoch"), "{same}");
+    let begun = format!("pretrain deacl.toml --run begun {by_folder}");
+    advcl(
+        path,
+        &format!("{begun} --set pretrain.deacl.init=./teacher"),
+    )
+    .expect(0);
+    let several = "pretrain deacl.toml --run several --set pretrain.deacl.teacher=./run";
+    let refused = advcl(path, several).expect(2);
+    assert!(
+        refused
+            .stderr
+            .contains("name one: ./run/deacl, ./run/deacl/slf"),
+        "{refused}"
+    );
 }
 
 #[test]

@@ -26,12 +26,15 @@ mod measures;
 mod methods;
 mod modes;
 mod networks;
+#[cfg(target_os = "linux")]
+mod odd_names;
 mod other_formats;
 mod own_images;
 mod own_output;
 mod page;
 mod parity;
 mod ranks;
+mod reading;
 mod recipe_keys;
 mod recipes;
 mod report;

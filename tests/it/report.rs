@@ -66,8 +66,8 @@ fn put_results(run: &Path) {
     };
     put(row.join("soundness.json"), results(soundness, &own));
     let attacked = json!({
-        "suite": "autoattack", "images": 20, "clean": 12, "robust": 3,
-        "attacks": [{"attack": "apgd-ce", "images": 12, "broken": 9, "seconds": 61.0}],
+        "suite": "autoattack", "images": 20, "clean": 12, "robust": 0,
+        "attacks": [{"attack": "apgd-ce", "images": 12, "broken": 12, "seconds": 61.0}],
         "key": "autoattack-0", "outside": 0, "examples": 9,
     });
     put(row.join("attack.json"), results(attacked, &own));
@@ -219,6 +219,42 @@ fn results_of_an_earlier_classifier_are_not_shown_and_other_conditions_are() {
     assert!(found[1]["outcome"]["measures"].is_null(), "{}", found[1]);
     let kept = json_of(&run.join("advcl/slf/attack.json"));
     assert_eq!(kept["results"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn the_headline_is_the_strongest_attack_and_not_the_latest() {
+    let folder = folder_after("run simclr.toml --run run");
+    let path = folder.path();
+    let row = path.join("run/simclr/slf");
+    let own = json_of(&row.join("result.json"))["results"][0]["depends_on"].clone();
+    // Of 20 images, made up; the latest is last.
+    let suite = |name: &str, attack: &str, robust: usize| {
+        let tried = json!({"attack": attack, "images": 12, "broken": 12 - robust, "seconds": 1.0});
+        json!({
+            "suite": name, "images": 20, "clean": 12, "robust": robust, "attacks": [tried],
+            "key": name, "outside": 0, "examples": 0, "depends_on": own,
+        })
+    };
+    let (noise, standard) = (suite("noise", "noise", 12), suite("standard", "apgd-ce", 0));
+    for (suites, headline, is_upper_bound) in [
+        (vec![noise.clone()], "PGD-2", true),
+        // RobustBench's name of AutoAttack, as earlier versions kept it.
+        (vec![standard, noise], "AutoAttack", false),
+    ] {
+        let kept = json!({"format": 2, "results": suites});
+        put(row.join("attack.json"), kept.to_string());
+        let report = advcl(path, "report run --json").expect(0).json();
+        let found = &report["runs"][0]["rows"][0];
+        let [worst, robust] = ["worst", "robust"].map(|name| found[name]["share"].as_f64());
+        let expected = if is_upper_bound { robust } else { Some(0.0) };
+        assert_eq!(worst, expected, "{found}");
+        advcl(path, "report run -o page.html --replace").expect(0);
+        let page = text(&path.join("page.html"));
+        let words = format!("correctly under {headline} within");
+        assert!(page.contains(&words), "no {words}");
+        assert_eq!(page.contains("An upper bound."), is_upper_bound);
+        assert_eq!(page.contains("Only PGD and noise attacked"), is_upper_bound);
+    }
 }
 
 #[test]

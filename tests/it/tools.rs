@@ -419,6 +419,13 @@ fn a_closed_or_full_output_causes_no_panic() {
         let mut transcript = Transcript::new(folder.path());
         transcript.add(&answer);
         transcript.check("a_full_output");
+        for option in ["--help", "--version"] {
+            let full = fs::File::options().write(true).open("/dev/full");
+            let mut command = crate::program(folder.path());
+            command.arg(option).stdout(full.expect("writable"));
+            let answer = crate::answer(&mut command).expect(3);
+            assert!(answer.stderr.contains("cannot write to stdout"), "{answer}");
+        }
     }
     // Files have the permissions that the umask allows.
     use std::os::unix::fs::PermissionsExt;

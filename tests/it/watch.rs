@@ -1,9 +1,11 @@
 //! `advcl watch`: pages about a run, from a server that changes nothing.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use crate::{Transcript, advcl, contents, folder, folder_after, get, program, put};
 
@@ -67,6 +69,86 @@ fn a_run_is_watched_and_left_as_it_is() {
     // The name of a page of elsewhere that leads here.
     assert_eq!(ask(&address, "GET", "/", "elsewhere.example").0, 403);
     assert!(before == contents(path), "a file was changed");
+    // By a clock that was set back, the log is of the future.
+    let log = File::options()
+        .append(true)
+        .open(path.join("run/metrics.jsonl"));
+    let future = SystemTime::now() + Duration::from_secs(3600);
+    let set = log.and_then(|log| log.set_modified(future));
+    set.expect("a file of ours");
+    let (_, page) = ask(&address, "GET", "/", &address);
+    assert!(
+        page.contains("The last epoch ended 0 seconds ago."),
+        "{page}"
+    );
+    end(&mut child);
+}
+
+/// A connection on which nothing is waited for without end.
+fn connect(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("a server");
+    let limit = stream.set_read_timeout(Some(Duration::from_secs(20)));
+    limit.expect("a limit");
+    stream
+}
+
+#[test]
+fn no_client_ends_the_server_or_keeps_it_from_the_others() {
+    let folder = folder();
+    let path = folder.path();
+    put(path.join("run/recipe.toml"), get(path.join("tiny.toml")));
+    let (mut child, address) = serve(path, "run");
+    // Bodies that never come.
+    for (host, code) in [("elsewhere.example", 403), (address.as_str(), 405)] {
+        for length in ["5000", "1000000000000000", "99999999999999999999999"] {
+            let mut stream = connect(&address);
+            let request =
+                format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n");
+            stream.write_all(request.as_bytes()).expect("a reader");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("an answer");
+            let begin = format!("HTTP/1.1 {code} ");
+            assert!(answer.starts_with(&begin), "{length}: {answer}");
+        }
+    }
+    // Headers without an end, and what is no request.
+    let long = format!("GET / HTTP/1.1\r\nCookie: {}", "a".repeat(1 << 13));
+    for (request, code) in [(&long[..(1 << 13) + 1], 431), ("hello\r\n\r\n", 400)] {
+        let mut stream = connect(&address);
+        stream.write_all(request.as_bytes()).expect("a reader");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let begin = format!("HTTP/1.1 {code} ");
+        assert!(answer.starts_with(&begin), "{answer}");
+    }
+    // Connections on which nothing comes, and requests whose answers are never read.
+    let idle: Vec<TcpStream> = (0..8).map(|_| connect(&address)).collect();
+    let mut unread = connect(&address);
+    let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    let limit = unread.set_write_timeout(Some(Duration::from_secs(20)));
+    limit.expect("a limit");
+    // Refused after the first one.
+    let _ = unread.write_all(request.repeat(10_000).as_bytes());
+    assert_eq!(ask(&address, "GET", "/", &address).0, 200);
+    drop((idle, unread));
+    end(&mut child);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_server_without_a_file_to_spare_goes_on() {
+    let folder = folder();
+    let path = folder.path();
+    put(path.join("run/recipe.toml"), get(path.join("tiny.toml")));
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 14; exec \"$0\" \"$@\""]);
+    command.current_dir(path).arg(env!("CARGO_BIN_EXE_advcl"));
+    command.stdin(Stdio::null());
+    let (mut child, address) = serve_by(command, "run");
+    let idle: Vec<TcpStream> = (0..14).map(|_| connect(&address)).collect();
+    std::thread::sleep(Duration::from_millis(200));
+    drop(idle);
+    assert_eq!(ask(&address, "GET", "/", &address).0, 200);
     end(&mut child);
 }
 
@@ -116,7 +198,7 @@ fn signals_that_were_ignored_do_not_end_the_server() {
     command.stdin(Stdio::null());
     let (mut child, address) = serve_by(command, "run");
     crate::signals::signal(&child, "-HUP");
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    std::thread::sleep(Duration::from_millis(200));
     assert!(child.try_wait().expect("a child of ours").is_none());
     assert_eq!(ask(&address, "GET", "/", &address).0, 200);
     crate::signals::signal(&child, "-TERM");

@@ -48,6 +48,7 @@ pub fn show(what: &args::Show, shared: &Shared) -> Result<()> {
                 begun: true,
                 purpose: Purpose::Evaluate,
                 stale: Stale::Ask,
+                reads_only: true,
             };
             let run = RecipeArg { recipe: None };
             with_experiment(&run, shared, access, |experiment, context| {

@@ -202,7 +202,7 @@ pub enum Command {
     /// Compute features of images, as .npy, .csv or .parquet
     #[command(after_help = "Example: advcl embed runs/a/advcl photos/ -o features.npy --normalize")]
     Embed(Embed),
-    /// Find images that look alike to an encoder
+    /// Find images that look alike to an encoder, each with the first that it is like
     #[command(after_help = "Example: advcl duplicates runs/a/advcl photos/ --threshold 0.995")]
     Duplicates(Duplicates),
     /// Choose the unlabeled images to label next
@@ -559,9 +559,9 @@ pub struct Import {
     /// First layer where its kernel is 3 × 3: stride 1 (cifar) or 2 (strided); 7 × 7 is known by its shape
     #[arg(long, default_value = "cifar", value_parser = PossibleValuesParser::new(["cifar", "strided"]).map(stem))]
     pub stem: Stem,
-    /// Height and width of the encoder's input images [default: 32; 224 where the first layer is 7 × 7]
-    #[arg(long, value_name = "PIXELS", num_args = 1..=2)]
-    pub image_size: Vec<usize>,
+    /// Height and width of the encoder's input images: 32, or 48x96 [default: 32; 224 where the first layer is 7 × 7]
+    #[arg(long, value_name = "PIXELS", value_parser = crate::sides::sides)]
+    pub image_size: Option<[usize; 2]>,
     /// BatchNorm branch to use if there are several [default: pgd]
     #[arg(long, value_parser = PossibleValuesParser::new(Route::ALL.map(Route::name)).try_map(|name| name.parse::<Route>()))]
     pub route: Option<Route>,

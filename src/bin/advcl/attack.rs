@@ -65,7 +65,7 @@ struct Attacked {
     /// None where the model is wrong anyway, or where no adversarial image was found.
     adversarial: Option<Found>,
     /// Files that were written.
-    files: Vec<PathBuf>,
+    files: Vec<String>,
 }
 
 /// Attacks images one by one. A file that cannot be read is reported, and the others are attacked.
@@ -275,7 +275,9 @@ fn one(
             write_output(picture, &adversarial_png(example, shape))?;
             let (magnified, _) = magnified(&original, example);
             write_output(change, &picture_png(&magnified, shape))?;
-            written = vec![picture.clone(), change.clone()];
+            written = [picture, change]
+                .map(|file| file.to_string_lossy().into_owned())
+                .to_vec();
         }
     }
     Ok(Attacked {

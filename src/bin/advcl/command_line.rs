@@ -1,6 +1,7 @@
 //! The command line as a whole: its help, completions for shells, and manual pages.
 
 use std::ffi::OsString;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use advcl::{Error, files};
@@ -12,6 +13,7 @@ use clap_mangen::Man;
 
 use crate::args::{Cli, Shared};
 use crate::output::{print, print_exactly, print_paths};
+use crate::sides;
 
 /// The program's name in completions.
 const NAME: &str = "advcl";
@@ -63,8 +65,20 @@ fn shared_options() -> StyledStr {
 /// Arguments that are wrong; a page of help, which is printed as such an error.
 pub fn parse() -> Result<Cli, clap::Error> {
     let mut command = command();
-    let matches = command.try_get_matches_from_mut(std::env::args_os().map(home_expanded))?;
+    let arguments = sides::joined(std::env::args_os().map(home_expanded));
+    let matches = command.try_get_matches_from_mut(arguments)?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// Prints what [`parse`] said in the place of arguments. Help that cannot be written is an error as every other result; a closed pipe
+/// is none, nor are complaints that nobody reads.
+pub fn print_said(said: &clap::Error) -> Result<()> {
+    match said.print().and_then(|()| std::io::stdout().flush()) {
+        Err(error) if !said.use_stderr() && error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// `--output=~/x` with the home folder in it: after an equals sign a shell expands nothing.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use advcl::experiment::{Purpose, Stale};
+use advcl::experiment::{Purpose, Stale, has_begun};
 use advcl::ranks::Launched;
 use advcl::{Error, device, nn, ranks, selftest};
 use anyhow::Result;
@@ -104,6 +104,7 @@ fn run(what: &args::Run, shared: &Shared) -> Result<()> {
         begun: false,
         purpose: Purpose::Train,
         stale: what.stale.answer(),
+        reads_only: false,
     };
     let summary = with_experiment(&what.recipe, shared, access, |experiment, context| {
         experiment.run(context)
@@ -118,6 +119,7 @@ fn pretrain(what: &args::Pretrain, shared: &Shared) -> Result<()> {
         begun: stage.recipe.recipe.is_none() && shared.run.is_some(),
         purpose: Purpose::Train,
         stale: what.stale.answer(),
+        reads_only: false,
     };
     let made = with_experiment(&stage.recipe, shared, access, |experiment, context| {
         experiment.pretrain(stage.method.as_deref(), context)?;
@@ -133,6 +135,7 @@ fn cluster(what: &args::Cluster, shared: &Shared) -> Result<()> {
         begun: true,
         purpose: Purpose::Train,
         stale: what.stale.answer(),
+        reads_only: false,
     };
     let path = with_experiment(&what.recipe, shared, access, |experiment, context| {
         experiment.cluster(context)?;
@@ -146,6 +149,7 @@ fn finetune(what: &args::Finetune, shared: &Shared) -> Result<()> {
         begun: true,
         purpose: Purpose::Train,
         stale: what.stale.answer(),
+        reads_only: false,
     };
     let made = with_rows(&what.row, shared, access, |experiment, cells, context| {
         experiment.finetune(cells, context)?;
@@ -156,15 +160,28 @@ fn finetune(what: &args::Finetune, shared: &Shared) -> Result<()> {
 }
 
 fn fork(what: &args::Fork, shared: &Shared) -> Result<()> {
-    let arg = args::RecipeArg {
-        recipe: Some(what.from.display().to_string()),
+    if let Some(run) = &shared.run {
+        let problem = format!("expected none with this command, found {}", run.display());
+        let hint = "leave it out: advcl fork RUN NEW names both folders";
+        return Err(Error::input("--run", problem, hint).into());
+    }
+    if !has_begun(&what.from) {
+        let hint = "name the folder of a run that has begun: advcl fork runs/quickstart runs/other";
+        return Err(Error::run(&what.from, "no run has begun here", hint).into());
+    }
+    // Not in the place of a recipe's name, which is UTF-8.
+    let arg = args::RecipeArg { recipe: None };
+    let source = Shared {
+        run: Some(what.from.clone()),
+        ..shared.clone()
     };
     let access = Access {
         begun: true,
         purpose: Purpose::Train,
         stale: Stale::Ask,
+        reads_only: true,
     };
-    let forked = with_experiment(&arg, shared, access, |experiment, context| {
+    let forked = with_experiment(&arg, &source, access, |experiment, context| {
         experiment.fork(&what.to, context)
     })?;
     if shared.json {

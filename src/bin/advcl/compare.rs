@@ -13,7 +13,7 @@ use crate::format::comparison::{differences, note, power, sentences, soundness, 
 use crate::format::{Table, printable};
 use crate::output::{print, print_exactly, print_json};
 use crate::progress::{Progress, print_status};
-use crate::session::{resolve, tensorboard};
+use crate::session::{resolve, say_steps, tensorboard};
 use crate::signals::{STOP, listen};
 
 pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
@@ -29,6 +29,7 @@ pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
         recipe: what.recipe.recipe.clone().or(usual),
     };
     let (recipe, folder) = resolve(&arg, shared)?;
+    say_steps(&recipe, true, shared);
     listen()?;
     let mut progress = Progress::new(shared.quiet).of_recipe(&recipe, shared.verbose);
     let mut board = None;
@@ -134,7 +135,7 @@ fn markdown(outcome: &Comparison) -> String {
     document(outcome, table)
 }
 
-/// The means as plain numbers: percent and seconds.
+/// The means as plain numbers: shares in [0, 1], as in the report's, and seconds.
 fn csv(outcome: &Comparison) -> String {
     let heads = [
         "method",
@@ -157,9 +158,13 @@ fn csv(outcome: &Comparison) -> String {
     let table = heads.into_iter().fold(Table::new(), Table::left);
     let rows = outcome.rows.iter().fold(table, |mut table, row| {
         let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
+        // Spreads are in percent.
+        let share = |value: Option<f64>| {
+            value.map_or(String::new(), |percent| format!("{:.6}", percent / 100.0))
+        };
         let both = |spread: Option<&Spread>| {
             let deviation = spread.and_then(|spread| spread.deviation);
-            [number(spread.map(|spread| spread.mean)), number(deviation)]
+            [share(spread.map(|spread| spread.mean)), share(deviation)]
         };
         let count = |value: Option<usize>| value.map_or(String::new(), |n| n.to_string());
         let mut cells = vec![row.method.clone(), row.finetuning.clone()];

@@ -12,14 +12,13 @@ use advcl::evaluate::measures::Measure;
 use advcl::evaluate::rounded::Pictured;
 use advcl::experiment::{Cell, Purpose, Stale, Summary, has_recipe};
 use advcl::ranks;
-use advcl::run::layout;
+use advcl::run::{layout, model_file};
 use anyhow::Result;
 
 use crate::args::{self, Shared};
 use crate::examples::ExamplesOutput;
 use crate::format::{quoted, row_title};
 use crate::output::{print, print_json};
-use crate::predict::model_file;
 use crate::session::{Access, resolve, with_experiment, with_rows};
 use crate::{measures, table};
 
@@ -58,13 +57,14 @@ pub fn evaluate(what: &args::Evaluate, shared: &Shared) -> Result<()> {
     refuse_model(what)?;
     if what.threat.radius.is_some() || what.threat.norm.is_some() {
         let problem = "a run folder's radius and norm are those of its recipe";
-        let hint = "--set 'threat = { norm = \"l2\", radius = \"0.5\" }' evaluates within others";
+        let hint = "--set 'threat = { norm = \"l2\", radius = \"0.5\" }' --set 'evaluate.step_size = \"0.125\"' evaluates within others, by steps of a quarter";
         return Err(Error::input("--radius", problem, hint).into());
     }
     let access = Access {
         begun: true,
         purpose: Purpose::Evaluate,
         stale: if what.reuse { Stale::Reuse } else { Stale::Ask },
+        reads_only: what.verify.is_some(),
     };
     if let Some(file) = &what.verify {
         return verify(&what.row, access, file, shared);

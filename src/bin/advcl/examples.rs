@@ -109,7 +109,7 @@ impl<'a> ExamplesOutput<'a> {
     pub fn write(&self, pictured: &Pictured, shared: &Shared) -> Result<()> {
         let count = pictured.examples.indices.len();
         match self {
-            Self::File(path) => pictured.examples.save(path, &pictured.info)?,
+            Self::File(path) => pictured.examples.save_output(path, &pictured.info)?,
             Self::Folder(path) => write_folder(path, pictured)?,
             Self::Sheet(path) if count > 0 => {
                 write_sheet(path, pictured)?;

@@ -12,12 +12,11 @@ use advcl::export::{
 use advcl::files::{check_output, write_output};
 use advcl::nn::{Depth, Stem};
 use advcl::recipe::{SplitName, Threat};
-use advcl::run::{Layout, Model, ModelInfo, layout};
+use advcl::run::{Layout, Model, ModelInfo, layout, model_file};
 use anyhow::Result;
 
 use crate::args::{self, Shared};
 use crate::output::{print, print_json};
-use crate::predict::model_file;
 use crate::progress::print_status;
 use crate::table;
 
@@ -62,7 +61,7 @@ pub fn export(what: &args::Export, shared: &Shared) -> Result<()> {
             .map(|(key, value)| ((*key).to_owned(), value.clone().into()))
             .collect();
         return print_json(&serde_json::json!({
-            "file": output,
+            "file": output.to_string_lossy(),
             "format": settings.format.name(),
             "output": exported.output,
             "metadata": metadata,

@@ -29,11 +29,7 @@ pub fn import(what: &args::Import, shared: &Shared) -> Result<()> {
     };
     let settings = ImportSettings {
         stem: what.stem,
-        image_size: match what.image_size[..] {
-            [] => None,
-            [side] => Some([side, side]),
-            [height, width, ..] => Some([height, width]),
-        },
+        image_size: what.image_size,
         route: what.route,
         normalize,
         prefix: what.prefix.clone(),
@@ -52,7 +48,7 @@ pub fn import(what: &args::Import, shared: &Shared) -> Result<()> {
     }
     if shared.json {
         return print_json(&serde_json::json!({
-            "model": what.output,
+            "model": what.output.to_string_lossy(),
             "prefix": imported.prefix,
             "info": imported.model.info,
             "notes": imported.notes,

@@ -6,13 +6,12 @@ use advcl::data::contact_sheet::contact_sheet;
 use advcl::data::{Damaged, is_own_picture};
 use advcl::files::{check_output, expand_home};
 use advcl::recipe::Recipe;
-use advcl::run::Model;
+use advcl::run::{Model, model_file};
 use advcl::{Error, data, device, preview};
 use anyhow::Result;
 
 use crate::args::{self, Shared};
 use crate::output::{print, print_json, printable};
-use crate::predict::model_file;
 use crate::progress::print_status;
 use crate::table;
 

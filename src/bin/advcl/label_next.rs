@@ -31,6 +31,7 @@ pub fn label_next(what: &args::LabelNext, shared: &Shared) -> Result<()> {
         begun: true,
         purpose: Purpose::Evaluate,
         stale: Stale::Ask,
+        reads_only: true,
     };
     let (wanted, notes) = with_rows(&what.row, shared, access, |experiment, cells, context| {
         let cell = one_of(cells)?;
@@ -44,6 +45,14 @@ pub fn label_next(what: &args::LabelNext, shared: &Shared) -> Result<()> {
         let labeled = labeled.filter(|rows| rows.iter().all(|row| row.path.is_file()));
         if labeled.is_none() {
             notes.push("the images that have labels are in archives or arrays: the list has the new ones alone");
+        }
+        let labeled_paths = labeled.iter().flatten().map(|row| &row.path);
+        let paths = wanted.iter().filter_map(|one| one.path.as_ref());
+        if paths
+            .chain(labeled_paths)
+            .any(|path| path.to_str().is_none())
+        {
+            notes.push("some names are not UTF-8, and a list names no such files: rename them to read it back");
         }
         let mut list = HEADS.to_owned();
         for one in &wanted {
@@ -65,7 +74,8 @@ pub fn label_next(what: &args::LabelNext, shared: &Shared) -> Result<()> {
         Ok((wanted, notes))
     })?;
     if shared.json {
-        return print_json(&serde_json::json!({ "list": what.output, "images": wanted }));
+        let list = what.output.to_string_lossy();
+        return print_json(&serde_json::json!({ "list": list, "images": wanted }));
     }
     let mut table = Table::new().left("image").left("predicted").left("reason");
     for one in &wanted {

@@ -28,6 +28,7 @@ mod recipe;
 mod recipe_text;
 mod report;
 mod session;
+mod sides;
 mod signals;
 mod table;
 mod tensorboard;
@@ -141,10 +142,15 @@ fn main() -> ExitCode {
     let cli = match command_line::parse() {
         Ok(cli) => cli,
         Err(said) => {
-            if ranks::speaks() {
-                let _ = said.print();
-            }
-            return ExitCode::from(said.exit_code() as u8);
+            let printed = match ranks::speaks() {
+                true => command_line::print_said(&said),
+                false => Ok(()),
+            };
+            let code = match told(&printed) {
+                0 => said.exit_code() as u8,
+                failed => failed,
+            };
+            return ExitCode::from(code);
         }
     };
     let (alone, has_drivers) = (ranks::all() == 1, device::gpu_build().is_some());

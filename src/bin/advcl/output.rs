@@ -143,7 +143,8 @@ fn write(text: &str) -> Result<()> {
     }
 }
 
-/// Writes a value as JSON.
+/// Writes a value as JSON. Paths in it are text by then ([`advcl::files::as_text`]): serde refuses names that are no UTF-8, when all
+/// work is done.
 pub fn print_json(value: &impl Serialize) -> Result<()> {
     print_exactly(&format!("{}\n", serde_json::to_string_pretty(value)?))
 }
@@ -151,6 +152,7 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
 /// Writes the files that a command made, a line each.
 pub fn print_paths(paths: &[PathBuf], shared: &Shared) -> Result<()> {
     if shared.json {
+        let paths: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
         return print_json(&paths);
     }
     let line = |path: &PathBuf| format!("{}\n", path.display());

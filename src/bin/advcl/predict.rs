@@ -8,7 +8,7 @@ use advcl::data::{Damaged, ReadImages, Reading, Split, image_files, read_images}
 use advcl::evaluate::{Evaluator, StageProgress};
 use advcl::nn::Classifier;
 use advcl::recipe::reading_with;
-use advcl::run::{Model, ModelInfo, layout, models_below, some_of};
+use advcl::run::{Model, ModelInfo, model_file};
 use advcl::session::Context;
 use advcl::{Error, device};
 use anyhow::{Context as _, Result};
@@ -205,31 +205,4 @@ fn path_of(bytes: &[u8]) -> PathBuf {
 #[cfg(not(unix))]
 fn path_of(bytes: &[u8]) -> PathBuf {
     PathBuf::from(String::from_utf8_lossy(bytes).into_owned())
-}
-
-/// Returns the path of a model file, given itself or as the folder that holds it.
-pub fn model_file(path: &Path) -> advcl::Result<PathBuf> {
-    if !path.is_dir() {
-        return Ok(path.to_path_buf());
-    }
-    let file = path.join(layout::MODEL);
-    let encoders = if file.exists() {
-        Vec::new()
-    } else {
-        models_below(path)
-    };
-    if !encoders.is_empty() {
-        let with_classifiers = encoders.into_iter().flat_map(|folder| {
-            let below = models_below(&folder);
-            std::iter::once(folder).chain(below)
-        });
-        let named: Vec<PathBuf> = with_classifiers.collect();
-        let problem = "this is a run folder, with a folder for each model";
-        return Err(Error::run(
-            path,
-            problem,
-            format!("name one: {}", some_of(&named)),
-        ));
-    }
-    Ok(file)
 }

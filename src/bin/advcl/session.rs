@@ -88,6 +88,8 @@ pub struct Access {
     pub purpose: Purpose,
     /// Answer to stale results.
     pub stale: Stale,
+    /// Whether the run folder stays as it is.
+    pub reads_only: bool,
 }
 
 /// Opens the experiment and does `work` in it, with progress and Ctrl-C.
@@ -110,6 +112,7 @@ pub fn with_experiment<T>(
         return Err(Error::run(folder, problem, hint).into());
     }
     let experiment = match access.purpose {
+        purpose if access.reads_only => Experiment::open_to_read(recipe, purpose, &folder)?,
         Purpose::Train => Experiment::open(recipe, &folder)?,
         Purpose::Evaluate => Experiment::open_to_evaluate(recipe, &folder)?,
     };
@@ -119,12 +122,16 @@ pub fn with_experiment<T>(
             print_status(&format!("data: {}", printable(note)));
         }
     }
+    say_steps(&experiment.recipe, access.purpose == Purpose::Train, shared);
     say_who_computes();
     listen()?;
     let mut progress = Progress::new(shared.quiet)
         .with_memory(expected_memory(&experiment, shared)?)
         .of_recipe(&experiment.recipe, shared.verbose);
-    let mut board = tensorboard(&folder, shared)?;
+    let mut board = match access.reads_only {
+        true => None,
+        false => tensorboard(&folder, shared)?,
+    };
     let outcome = {
         let observe = |event: &Event| {
             progress.on_event(event);
@@ -143,6 +150,16 @@ pub fn with_experiment<T>(
         ));
     }
     Ok(outcome)
+}
+
+/// Says which attacks of a recipe have steps that do not suit the radius; of the evaluation alone, unless the recipe `trains` too.
+pub fn say_steps(recipe: &Recipe, trains: bool, shared: &Shared) {
+    if shared.quiet {
+        return;
+    }
+    for note in recipe.notes_of_steps(trains) {
+        print_status(&format!("recipe: {}", printable(&note)));
+    }
 }
 
 /// Says how many ranks there are, and where their results may differ in the last bits from those of one.

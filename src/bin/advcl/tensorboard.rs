@@ -22,7 +22,7 @@ pub struct TensorBoard {
 
 impl TensorBoard {
     /// Creates a file in `folder`. TensorBoard shows it as one with the files of earlier
-    /// invocations.
+    /// invocations: of a training that was made again what is in this file.
     ///
     /// # Errors
     /// [`Error::Io`].

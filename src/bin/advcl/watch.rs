@@ -1,7 +1,10 @@
 //! `advcl watch`: a run as it grows, as pages of a small server on this machine. It reads the run folder and changes nothing.
 
+mod server;
+
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use advcl::Error;
 use advcl::compare::{folder_of, seeds_in};
@@ -13,7 +16,8 @@ use anyhow::{Context as _, Result};
 use indicatif::HumanDuration;
 use maud::{Markup, html};
 use serde::Deserialize;
-use tiny_http::{Header, Method, Request, Response, Server};
+
+use server::{Answer, Request};
 
 use crate::args::{self, Shared};
 use crate::format::{NONE, clock};
@@ -38,53 +42,39 @@ pub fn watch(what: &args::Watch, shared: &Shared) -> Result<()> {
             "name the folder that `advcl run` or `advcl compare` writes to, once it has begun";
         return Err(Error::run(folder, "no run: it has no recipe.toml", hint).into());
     }
-    let server = Server::http((what.address, what.port)).map_err(|error| {
+    let listener = TcpListener::bind((what.address, what.port)).map_err(|error| {
         let problem = format!("cannot listen at {}:{}: {error}", what.address, what.port);
         Error::input("--port", problem, "--port 0 takes one that is free")
     })?;
-    let place = server.server_addr();
+    let place = listener.local_addr().context("cannot serve")?;
     // Nothing is written, so nothing is to be saved.
     end_at_once()?;
     print(&format!("http://{place}/\n"))?;
     if !shared.quiet {
         print_status(&format!("watching {}; Ctrl-C ends it", folder.display()));
     }
-    loop {
-        let request = server.recv().context("cannot serve")?;
-        // A reader that went away is no fault.
-        let _ = answer(request, folder, what.address.is_loopback());
-    }
+    let is_local = what.address.is_loopback();
+    server::serve(&listener, |request| answer(request, folder, is_local))
 }
 
 /// Answers one request.
-fn answer(request: Request, folder: &Path, is_local: bool) -> std::io::Result<()> {
-    let (code, page) = match (request.method(), request.url()) {
+fn answer(request: &Request, folder: &Path, is_local: bool) -> Answer {
+    match (request.method.as_str(), request.path.as_str()) {
         // A page of elsewhere may have its name lead here, and would read what it gets.
-        _ if is_local && !asks_for_this_machine(&request) => (403, text("Not by this name.")),
-        (Method::Get | Method::Head, "/") => (200, live(folder)),
-        (Method::Get | Method::Head, "/report") => match report::page_of_figures(folder) {
+        _ if is_local && !asks_for_this_machine(request) => (403, text("Not by this name.")),
+        ("GET" | "HEAD", "/") => (200, live(folder)),
+        ("GET" | "HEAD", "/report") => match report::page_of_figures(folder) {
             Ok(page) => (200, page),
             Err(error) => (404, text(&format!("No report yet: {error}."))),
         },
-        (Method::Get | Method::Head, _) => (404, text("There is no such page.")),
+        ("GET" | "HEAD", _) => (404, text("There is no such page.")),
         _ => (405, text("Pages are read here, nothing else.")),
-    };
-    let header = |name: &str, value: &str| Header::from_bytes(name, value).expect("plain words");
-    let response = Response::from_string(page)
-        .with_status_code(code)
-        .with_header(header("Content-Type", "text/html; charset=utf-8"))
-        .with_header(header("Cache-Control", "no-store"))
-        .with_header(header("X-Content-Type-Options", "nosniff"));
-    request.respond(response)
+    }
 }
 
 /// Whether a request names this machine as its host.
 fn asks_for_this_machine(request: &Request) -> bool {
-    let host = request
-        .headers()
-        .iter()
-        .find(|header| header.field.equiv("Host"));
-    let host = host.map_or("", |header| header.value.as_str());
+    let host = request.host.as_str();
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.chars().all(|c| c.is_ascii_digit()) => name,
         _ => host,
@@ -140,8 +130,9 @@ impl Log {
             return log;
         };
         let changed = std::fs::metadata(path).and_then(|about| about.modified());
-        let age = changed.ok().and_then(|changed| changed.elapsed().ok());
-        log.age = age.map(|age| age.as_secs());
+        // A clock that was set back makes a time of the future, which is now.
+        let age = |changed: SystemTime| changed.elapsed().unwrap_or_default().as_secs();
+        log.age = changed.ok().map(age);
         for line in String::from_utf8_lossy(&bytes).lines() {
             let Ok(value) = serde_json::from_str::<serde_json::Value>(line) else {
                 continue;

@@ -24,7 +24,11 @@ fn seen(place: usize) -> Seen {
 }
 
 fn part(slot: &Slot, shape: Option<[usize; 3]>) -> Part {
-    match slot.begin(shape).expect("a folder that can be written") {
+    let begun = match shape {
+        Some(shape) => slot.begin(shape),
+        None => slot.resume(5),
+    };
+    match begun.expect("a folder that can be written") {
         Begun::Part(part) => *part,
         Begun::Elsewhere(_) => panic!("made by nobody"),
     }
@@ -34,7 +38,9 @@ fn dataset(values: Block, shape: [usize; 3]) -> Dataset {
     let block = Arc::new(values);
     let files = Arc::new(Files {
         base: PathBuf::from("/set"),
-        names: [0, 1, 2, 3].map(|i| format!("{i}.png")).to_vec(),
+        names: [0, 1, 2, 3]
+            .map(|i| PathBuf::from(format!("{i}.png")))
+            .to_vec(),
     });
     let split = |places: &[usize], labels: &[usize]| Split {
         images: Images::stored(block.clone(), places.iter().copied(), shape)
@@ -80,7 +86,7 @@ fn a_data_set_is_what_it_was() {
     assert_eq!(slot.load().expect("a whole file"), kept);
     // Nothing else is left, and whoever wanted to make it too gets it.
     assert_eq!(fs::read_dir(&slot.folder).expect("a folder").count(), 1);
-    match slot.begin(Some(GRAY)).expect("a folder") {
+    match slot.begin(GRAY).expect("a folder") {
         Begun::Elsewhere(found) => assert_eq!(*found, kept),
         Begun::Part(_) => panic!("made twice"),
     }
@@ -113,6 +119,77 @@ fn what_a_killed_process_left_is_continued() {
     // Begun anew.
     drop(begun(&slot));
     assert!(part(&slot, Some(GRAY)).seen().is_empty());
+}
+
+#[test]
+fn a_list_that_does_not_hold_is_not_continued() {
+    let (_folder, slot) = slot();
+    let mut both = begun(&slot);
+    both.add(seen(4), &[4, 10]).expect("a disk");
+    both.save().expect("a disk");
+    drop(both);
+    let [list, values] = [LIST, PART].map(|end| fs::read(slot.path(end)).expect("a file"));
+    let continued = |list: &[u8], values: &[u8]| {
+        fs::write(slot.path(LIST), list).expect("a disk");
+        fs::write(slot.path(PART), values).expect("a disk");
+        let part = part(&slot, None);
+        let left = [LIST, PART].map(|end| fs::read(slot.path(end)).expect("a file"));
+        (part.seen().len(), left.map(|content| content.len()))
+    };
+    let whole = (5, [list.len(), 10]);
+    assert_eq!(continued(&list, &values), whole);
+    // What is behind a line that does not hold does not count either.
+    let first = list.iter().position(|byte| *byte == b'\n').expect("a line") + 1;
+    for (value, expected) in [(9, (4, [first, 8])), (7, (0, [0, 0]))] {
+        let mut values = values.clone();
+        values[value] ^= 1;
+        assert_eq!(continued(&list, &values), expected);
+    }
+    let no_text = [&list[..first], b"\xff\n"].concat();
+    assert_eq!(continued(&no_text, &values), (4, [first, 8]));
+    let text = std::str::from_utf8(&list[..first]).expect("JSON");
+    for (from, to, is_possible) in [
+        ("\"place\":3", "\"place\":5", false),
+        ("\"place\":3", "\"place\":1", false),
+        ("[1,1,2]", "[0,1,2]", false),
+        ("[1,1,2]", "[9223372036854775807,1,2]", false),
+        ("[1,1,2]", "[1,1,9]", false),
+        ("[1,1,2]", "[1,1,1]", true),
+        ("\"place\":3", "\"place\":4", true),
+    ] {
+        let changed = text.replacen(from, to, 1);
+        assert_eq!(continued(changed.as_bytes(), &values).0, 0, "{to}");
+        // With a checksum of its own.
+        let changed = changed[SUM..].trim_end();
+        let length = if to == "[1,1,1]" { 4 } else { 8 };
+        let sum = files::checksum([changed.as_bytes(), &values[..length]]);
+        let found = continued(format!("{sum}{changed}\n").as_bytes(), &values);
+        assert_eq!(found.0, if is_possible { 4 } else { 0 }, "{to}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_cannot_be_written_is_there_still() {
+    let (_folder, slot) = slot();
+    // Another file in the place of the one that takes the colour images.
+    let mut gray = begun(&slot);
+    gray.add(seen(4), &[4, 10]).expect("a disk");
+    fs::remove_file(slot.path(PART)).expect("a file");
+    fs::create_dir(slot.path(PART)).expect("a disk");
+    gray.make_rgb().expect_err("a folder in its place");
+    assert_eq!(gray.shape(), GRAY);
+    let values = gray.values().expect("memory");
+    assert_eq!(values, [0, 10, 1, 10, 2, 10, 3, 10, 4, 10]);
+    fs::remove_dir(slot.path(PART)).expect("a folder");
+    gray.remove();
+    // And in the place of the whole one.
+    fs::create_dir(slot.path(WHOLE)).expect("a disk");
+    let part = begun(&slot);
+    let dataset = dataset(part.map().expect("a file"), GRAY);
+    part.finish(&dataset).expect_err("a folder in its place");
+    assert_eq!(dataset.train.images.pixels(), [2, 10, 0, 10]);
+    assert_eq!(fs::read_dir(&slot.folder).expect("a folder").count(), 1);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `advcl embed`: features of images as a file, and pairs of images whose features are close.
+//! `advcl embed`: features of images as a file, and images whose features are close to those of an earlier one.
 
 mod features_file;
 #[cfg(feature = "parquet")]
@@ -13,7 +13,7 @@ use advcl::files::check_output;
 use advcl::finetune::require_finite;
 use advcl::nn::FrozenEncoder;
 use advcl::recipe::reading_with;
-use advcl::run::Model;
+use advcl::run::{Model, model_file};
 use advcl::session::Context;
 use advcl::tensor::{Batch, to_tensor, to_vec, unit_rows};
 use advcl::{Error, device, ranks};
@@ -25,7 +25,7 @@ use features_file::Kind;
 use crate::args::{self, Shared};
 use crate::format::Table;
 use crate::output::{print, print_json, printable};
-use crate::predict::{listed, model_file, predicted_at_once, read_chunk, require_all_read};
+use crate::predict::{listed, predicted_at_once, read_chunk, require_all_read};
 use crate::progress::{Progress, print_status};
 use crate::signals::{STOP, listen};
 
@@ -264,6 +264,7 @@ pub fn embed(what: &args::Embed, shared: &Shared) -> Result<()> {
     })?;
     ranks::alone(|| output.finish())?;
     if shared.json {
+        let made: Vec<_> = made.iter().map(|path| path.to_string_lossy()).collect();
         print_json(&serde_json::json!({
             "files": made, "images": count, "features": embedder.features, "failed": failed,
         }))?;
@@ -278,15 +279,15 @@ pub fn embed(what: &args::Embed, shared: &Shared) -> Result<()> {
     require_all_read(failed, files, embedder.damaged)
 }
 
-/// A pair of images that look alike to the encoder.
+/// An image, the second one, and the first that it is like to the encoder.
 #[derive(Serialize)]
-struct Pair {
-    first: Origin,
-    second: Origin,
+struct Pair<'a> {
+    first: &'a Origin,
+    second: &'a Origin,
     cosine: f32,
 }
 
-/// Lists pairs of images whose features have a large cosine.
+/// Lists images whose features have a large cosine with those of an earlier one, each once.
 pub fn duplicates(what: &args::Duplicates, shared: &Shared) -> Result<()> {
     if !(what.threshold > 0.0 && what.threshold <= 1.0) {
         let problem = format!(
@@ -307,8 +308,8 @@ pub fn duplicates(what: &args::Duplicates, shared: &Shared) -> Result<()> {
     let data = TensorData::new(features, [origins.len(), embedder.features]);
     let found = similar(&Tensor::from_data(data, &embedder.device), what.threshold);
     let pair = |(a, b, cosine): (usize, usize, f32)| Pair {
-        first: origins[a].clone(),
-        second: origins[b].clone(),
+        first: &origins[a],
+        second: &origins[b],
         cosine,
     };
     let pairs: Vec<Pair> = found.into_iter().map(pair).collect();
@@ -326,7 +327,7 @@ pub fn duplicates(what: &args::Duplicates, shared: &Shared) -> Result<()> {
         }
         print(&table.text())?;
         print_status(&format!(
-            "{} pairs of {} images with a cosine of {} or more",
+            "{} of {} images are like an earlier one, with a cosine of {} or more",
             pairs.len(),
             origins.len(),
             what.threshold

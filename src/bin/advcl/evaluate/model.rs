@@ -8,6 +8,7 @@ use advcl::evaluate::standalone::{Figures, Standalone, TestImages, depends_on};
 use advcl::experiment::has_recipe;
 use advcl::files;
 use advcl::recipe::Threat;
+use advcl::run::model_file;
 use advcl::session::Context;
 use advcl::{Error, device};
 use anyhow::Result;
@@ -17,7 +18,7 @@ use crate::args::{self, Shared};
 use crate::examples::ExamplesOutput;
 use crate::format::{Table, quoted, radius, share};
 use crate::output::{print, print_json, printable};
-use crate::predict::{LoadedModel, model_file};
+use crate::predict::LoadedModel;
 use crate::progress::{Progress, print_status};
 use crate::table;
 

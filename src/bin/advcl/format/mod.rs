@@ -6,6 +6,7 @@ mod table;
 
 use std::path::Path;
 
+use advcl::attack::AUTOATTACK;
 use advcl::experiment::Outcome;
 use advcl::interval::Interval;
 use advcl::recipe::Threat;
@@ -101,13 +102,10 @@ pub fn row_title(outcome: &Outcome) -> String {
     format!("{} {mode}", pretrain::title(&outcome.method))
 }
 
-/// Title of the standard suite.
-pub const AUTOATTACK: &str = "AutoAttack";
-
 /// A suite of attacks as the literature writes it.
 pub fn suite_title(name: &str) -> String {
     match name {
-        "autoattack" => AUTOATTACK.to_owned(),
+        AUTOATTACK => "AutoAttack".to_owned(),
         other => other.to_owned(),
     }
 }

@@ -11,7 +11,7 @@ use advcl::data::{self, Reading, Scan, Size};
 use advcl::files::{self, expand_home};
 use advcl::memory::in_words;
 use advcl::recipe::{Recipe, is_path};
-use advcl::run::ModelInfo;
+use advcl::run::{ModelInfo, model_file};
 use advcl::{Error, device};
 use anyhow::{Context as _, Result};
 use indicatif::HumanDuration;
@@ -19,7 +19,6 @@ use serde::Serialize;
 
 use crate::args::{self, Shared};
 use crate::output::{print, print_json, printable};
-use crate::predict::model_file;
 use crate::progress::print_status;
 use crate::recipe_text::edited;
 use choice::Choice;

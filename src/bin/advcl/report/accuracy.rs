@@ -47,13 +47,20 @@ fn name(report: &ReportPage, row: &HeadlineRow) -> String {
 
 /// Clean and robust accuracy of every classifier.
 pub fn accuracy(report: &ReportPage) -> Markup {
-    let thorough = report.rows.iter().any(|row| !row.attacks.is_empty());
+    let thorough = report.rows.iter().any(HeadlineRow::is_thorough);
+    let weak = suite_titles(report.rows);
+    let upper_bound = match weak.is_empty() {
+        true => "Only PGD attacked here, and PGD alone overestimates robustness.".to_owned(),
+        false => format!(
+            "Only PGD and {} attacked here, and they overestimate robustness.",
+            weak.join(", ")
+        ),
+    };
     html! {
         p { "Share of the images that are classified correctly: clean images, and adversarial ones, which an attack changed within the radius." }
         @if !thorough {
             div.notice role="note" {
-                p { strong { "An upper bound. " } "Only PGD attacked here, and PGD alone overestimates robustness. "
-                    code { (report.autoattack()) } " runs the standard attack." }
+                p { strong { "An upper bound. " } (upper_bound) " " code { (report.autoattack()) } " runs the standard attack." }
             }
         }
         div.pair {

@@ -6,11 +6,11 @@ use advcl::compare::{Spread, same_suite, suites};
 use advcl::evaluate::{Attacked, ByClass};
 use advcl::experiment::{Outcome, Seconds};
 use advcl::interval::Interval;
-use advcl::report::{ReportedRow, ReportedRun};
+use advcl::report::{Left, ReportedRow, ReportedRun, strongest};
 use advcl::{finetune, pretrain};
 use serde::Serialize;
 
-use crate::format::{AUTOATTACK, radius, suite_title};
+use crate::format::{radius, suite_title};
 
 /// A share of images with what is known of its noise.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -74,6 +74,9 @@ pub struct HeadlineAttack {
     /// Accuracy under PGD on the same images, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pgd: Option<HeadlineFigure>,
+    /// Whether its attacks are more than weak ones.
+    #[serde(skip)]
+    pub thorough: bool,
 }
 
 impl HeadlineRow {
@@ -89,15 +92,30 @@ impl HeadlineRow {
     /// Accuracy under a suite with this title; of several runs of it, that on the most images.
     pub fn attack(&self, title: &str) -> Option<&HeadlineAttack> {
         let same = self.attacks.iter().filter(|one| one.title() == title);
-        same.max_by_key(|one| one.robust.images)
+        same.max_by(|a, b| self.left(a).compare_runs(&self.left(b)))
     }
 
-    /// Accuracy under the strongest attack that ran, with its name: AutoAttack, another suite, PGD.
+    /// Accuracy under the strongest attack that ran, with its name: a suite or PGD.
     pub fn strongest(&self) -> (String, HeadlineFigure) {
-        let latest = self.attacks.first();
-        match self.attack(AUTOATTACK).or(latest) {
+        match strongest(&self.attacks, |attack| self.left(attack)) {
             Some(attack) => (attack.title(), attack.robust),
             None => (format!("PGD-{}", self.steps), self.robust),
+        }
+    }
+
+    /// Whether more than weak attacks ran.
+    pub fn is_thorough(&self) -> bool {
+        self.attacks.iter().any(|attack| attack.thorough)
+    }
+
+    /// What a suite left, beside what PGD did.
+    fn left<'a>(&self, attack: &'a HeadlineAttack) -> Left<'a> {
+        Left {
+            suite: &attack.suite,
+            images: attack.robust.images,
+            robust: attack.robust.share,
+            pgd: attack.pgd.unwrap_or(self.robust).share,
+            thorough: attack.thorough,
         }
     }
 }
@@ -229,6 +247,7 @@ fn headline_row(run: &str, rows: &[&ReportedRow]) -> Option<HeadlineRow> {
             suite: like.suite.clone(),
             robust: robust?,
             pgd,
+            thorough: like.is_thorough(),
         })
     };
     let by_class = rows.iter().map(|row| row.outcome.by_class.as_ref());

@@ -236,7 +236,7 @@ fn write_page(
     });
     files::write_output(path, page.as_bytes())?;
     if shared.json {
-        return print_json(&path);
+        return print_json(&path.to_string_lossy());
     }
     if !shared.quiet {
         let size = page.len().div_ceil(1000);

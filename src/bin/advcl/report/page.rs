@@ -5,7 +5,7 @@ use advcl::recipe::SplitName;
 use advcl::report::ReportedRun;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::headline::run_name;
+use super::headline::{HeadlineRow, run_name};
 use super::html::{count, percent};
 use super::model::{MANY, Missing, ReportPage, SectionBody, ShownClassifier, distinct};
 use super::{
@@ -182,11 +182,14 @@ fn images(report: &ReportPage) -> &'static str {
 /// which differences exceed the noise.
 fn lede(report: &ReportPage, radii: &[String]) -> Markup {
     // The rows with the strongest attacks, so that all are under the same attack.
-    let thorough = report.rows.iter().any(|row| !row.attacks.is_empty());
-    let alike = report.rows.iter();
-    let alike: Vec<_> = alike
-        .filter(|row| row.attacks.is_empty() != thorough)
-        .collect();
+    let thorough = report.rows.iter().any(HeadlineRow::is_thorough);
+    let rows = report.rows.iter();
+    let mut alike: Vec<_> = rows.filter(|row| row.is_thorough() == thorough).collect();
+    let by_suite = |row: &HeadlineRow| row.attack(&row.strongest().0).is_some();
+    if !alike.iter().any(|row| by_suite(row)) {
+        // PGD ran on all.
+        alike = report.rows.iter().collect();
+    }
     let attacks = distinct(alike.iter().map(|row| row.strongest().0));
     if let ([row], [radius]) = (&report.rows, radii) {
         let (attack, worst) = row.strongest();

@@ -60,7 +60,10 @@ pub struct DataSummary {
     /// Things to be said about the data set, such as files that were left out.
     pub notes: Vec<String>,
     /// The contact sheet, where one was asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "advcl::files::as_optional_text"
+    )]
     pub sheet: Option<PathBuf>,
     /// The sheet's columns, from the left.
     #[serde(skip_serializing_if = "Vec::is_empty")]

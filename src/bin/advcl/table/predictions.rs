@@ -1,6 +1,6 @@
 //! Predictions of a classifier, image by image.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use advcl::evaluate::probabilities;
 use advcl::logits::Predicted;
@@ -11,15 +11,10 @@ use crate::format::{Table, in_csv, percent};
 /// The prediction for one image.
 #[derive(Serialize)]
 pub struct Prediction {
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "advcl::files::as_text")]
     pub image: PathBuf,
     /// Most probable first.
     pub classes: Vec<Ranked>,
-}
-
-/// A path as text: names that are no UTF-8 are shown as well as they can be.
-fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&path.to_string_lossy())
 }
 
 /// A class, its logit and its probability.
