@@ -39,6 +39,7 @@ fn tables(micro_batch: Option<usize>) -> Pretrain {
             "advcl-without",
             &format!("{contrastive}cluster_weight = 0.5\nclusters = []"),
         ),
+        table("advcl+", &format!("{contrastive}cluster_weight = 0.5")),
         table("rocl", &format!("{contrastive}target_weight = 0.5")),
         table("acl", contrastive),
         table(
@@ -281,6 +282,7 @@ methods! {
     acl_of_attacked_pairs: "acl-attacked";
     acl_of_attacked_and_clean_images: "acl-clean";
     dynacl: "dynacl";
+    advcl_plus: "advcl+";
     dynacl_plus_plus: "dynacl++";
     deacl: "deacl";
     supervised: "supervised";

@@ -8,6 +8,7 @@
 
 pub mod acl;
 pub mod advcl;
+pub mod advcl_plus;
 pub mod adversarial_training;
 pub mod deacl;
 pub mod dynacl;

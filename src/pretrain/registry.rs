@@ -94,6 +94,8 @@ methods! {
         "two views, clean and attacked: a stream for each (Jiang et al., NeurIPS 2020)";
     dynacl::DynAclSettings, DynAcl, "dynacl", "DynACL",
         "ACL with annealed augmentation and a moving average of the network (Luo et al., ICLR 2023)";
+    advcl_plus::AdvClPlusSettings, AdvClPlus, "advcl+", "AdvCL+",
+        "our form of AdvCL: its pseudo-labels in ACL's two streams, one attack; a trial, see RESULTS.md";
     dynacl_plus_plus::DynAclPlusPlusSettings, DynAclPlusPlus, "dynacl++", "DynACL++",
         "DynACL, then TRADES on pseudo-labels of its own features: a table [pretrain.\"dynacl++\"]";
     deacl::DeaclSettings, Deacl, "deacl", "DeACL",

@@ -51,6 +51,12 @@ attack_steps = 2
 head_plan = { epochs = 2, batch_size = 16, lr = 0.1, momentum = 0.9, weight_decay = 1e-4, schedule.cosine = {} }
 plan = { epochs = 2, batch_size = 16, lr = 0.1, momentum = 0.9, weight_decay = 1e-4, schedule.cosine = {} }
 
+[pretrain."advcl+"]
+temperature = 0.5
+cluster_weight = 3.0
+attack_steps = 2
+plan = { epochs = 2, batch_size = 16, lr = 0.1, momentum = 0.9, weight_decay = 1e-4, schedule.cosine = {} }
+
 [pretrain.deacl]
 attack_steps = 2
 plan = { epochs = 2, batch_size = 16, lr = 0.1, momentum = 0.9, weight_decay = 1e-4, schedule.cosine = {} }
@@ -98,6 +104,7 @@ methods! {
     acl_of_attacked_pairs: "acl-attacked-alone", [], untrained ["bn_list.0"];
     acl_of_attacked_and_clean_images: "acl-attacked-and-clean", [], untrained [];
     dynacl: "dynacl", ["clean", "adversarial"], untrained [];
+    advcl_plus: "advcl+", ["clean", "adversarial", "cluster"], untrained [];
     dynacl_plus_plus: "dynacl++", ["natural", "robust"], untrained [];
     deacl: "deacl", ["distilled", "robust"], untrained [];
     supervised: "supervised", [], untrained [];
@@ -137,7 +144,7 @@ fn make(folder: &Path, name: &str, set: &[String], stopping: bool) -> Vec<String
         let needs = match name {
             "deacl" => vec!["simclr"],
             "dynacl++" => vec!["dynacl"],
-            "advcl" => vec!["simclr", "labels"],
+            "advcl" | "advcl+" => vec!["simclr", "labels"],
             _ => vec![],
         };
         let each = needs.into_iter().chain([name]);
@@ -198,8 +205,8 @@ fn begun_at_weights_it_is_held_there_and_resumes_to_the_same_bits(name: &str, pa
     let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
     let loose = folder.path().join("loose");
     let weights = given.path().join("run/advcl/model.safetensors");
-    let init = format!("pretrain.{name}.init = '{}'", weights.display());
-    let pull = format!("pretrain.{name}.pull = 4.0");
+    let init = format!("pretrain.{name:?}.init = '{}'", weights.display());
+    let pull = format!("pretrain.{name:?}.pull = 4.0");
     let (begun, held) = ([init.clone()], [init, pull]);
     let seen = make(&whole, name, &held, false);
     let expected: Vec<&str> = parts.iter().copied().chain(["pull", "loss"]).collect();
