@@ -49,8 +49,19 @@ fn directory_beyond(bytes: &[u8], most: u64) -> Option<String> {
         match tag {
             256 | 322 => width = value.max(width), // of the image, of a tile
             277 => samples = value.max(samples),
-            347 if !are_whole_segments(bytes, value, count) => {
-                return Some("JPEG tables that end within a segment".to_owned());
+            347 => {
+                let tables = || {
+                    // In the entry itself where they fit.
+                    let start = match count > of_value {
+                        true => field(4 + of_value, of_value)?,
+                        false => at.saturating_add(4 + of_value),
+                    };
+                    let start = usize::try_from(start).ok()?;
+                    bytes.get(start..start.checked_add(count as usize)?)
+                };
+                if !tables().is_some_and(are_whole_segments) {
+                    return Some("JPEG tables that end within a segment".to_owned());
+                }
             }
             _ => {}
         }
@@ -62,38 +73,27 @@ fn directory_beyond(bytes: &[u8], most: u64) -> Option<String> {
 
 /// Whether JPEG tables, which the decoder puts before each strip, are whole segments (ITU T.81, section B.1.1.4): what a strip adds
 /// to one that is not is seen nowhere else.
-fn are_whole_segments(bytes: &[u8], at: u64, count: u64) -> bool {
-    let (start, mark) = (at, |at: u64| {
-        number(bytes, at, 1).zip(number(bytes, at + 1, 1))
-    });
-    let Some(end) = start
-        .checked_add(count)
-        .filter(|end| *end <= bytes.len() as u64)
-    else {
+fn are_whole_segments(tables: &[u8]) -> bool {
+    let Some(mut rest) = tables.strip_prefix(&[0xff, 0xd8]) else {
         return false;
     };
-    if count < 2 || mark(start) != Some((0xff, 0xd8)) {
-        return false;
-    }
-    let mut at = start + 2;
-    while at + 2 <= end {
-        match mark(at) {
+    while !rest.is_empty() {
+        let after = match *rest {
             // The end, and a byte that makes their number even.
-            Some((0xff, 0xd9)) => return at + 3 >= end,
+            [0xff, 0xd9, ..] => return rest.len() <= 3,
             // A byte that fills.
-            Some((0xff, 0xff)) => at += 1,
-            Some((0xff, _)) => {
-                let length = number(bytes, at + 2, 1).zip(number(bytes, at + 3, 1));
-                let length = length.map_or(0, |(high, low)| high << 8 | low);
-                if length < 2 || at + 2 + length > end {
-                    return false;
-                }
-                at += 2 + length;
+            [0xff, 0xff, ..] => 1,
+            [0xff, _, high, low, ..] if high > 0 || low > 1 => {
+                2 + usize::from(u16::from_be_bytes([high, low]))
             }
             _ => return false,
-        }
+        };
+        let Some(next) = rest.get(after..) else {
+            return false;
+        };
+        rest = next;
     }
-    at == end
+    true
 }
 
 /// Width, height and channels of whatever looks like the frame of a JPEG image: its mark, its length, 8 bits a value, height, width and
@@ -123,14 +123,14 @@ fn jpeg_sizes(bytes: &[u8]) -> impl Iterator<Item = [u64; 3]> {
 mod tests {
     use super::*;
 
-    /// A TIFF file of one entry, JPEG tables of these bytes.
-    fn with_tables(tables: &[u8]) -> Vec<u8> {
+    /// A TIFF file of one entry, JPEG tables of these bytes, which begin at a place.
+    fn with_tables(tables: &[u8], place: usize) -> Vec<u8> {
         let mut bytes = b"II\x2a\0\x08\0\0\0\x01\0".to_vec();
         bytes.extend(347_u16.to_le_bytes());
         bytes.extend(7_u16.to_le_bytes());
         bytes.extend((tables.len() as u32).to_le_bytes());
-        bytes.extend(26_u32.to_le_bytes());
-        bytes.extend([0; 4]);
+        bytes.extend((place as u32).to_le_bytes());
+        bytes.resize(place, 0);
         bytes.extend(tables);
         bytes
     }
@@ -153,11 +153,14 @@ mod tests {
             ([&begin[..], &table, &[0xff]].concat(), false),
             (table.to_vec(), false),
         ] {
-            let found = beyond(&with_tables(&tables), 1 << 20);
-            assert_eq!(found.is_none(), whole, "{tables:?}: {found:?}");
+            // Behind the directory, and behind the pixels, as most programs write them.
+            for place in [26, 70_000] {
+                let found = beyond(&with_tables(&tables, place), 1 << 20);
+                assert_eq!(found.is_none(), whole, "{tables:?}, {place}: {found:?}");
+            }
         }
         // A place outside of the file.
-        let mut bytes = with_tables(&[0; 8]);
+        let mut bytes = with_tables(&[0; 8], 26);
         bytes[18..22].fill(0xff);
         assert!(beyond(&bytes, 1 << 20).is_some());
     }
