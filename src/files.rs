@@ -104,6 +104,19 @@ pub fn read_text(path: &Path) -> Result<String> {
     })
 }
 
+/// The first bytes of a regular file, so many at most.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Format`] for anything but a regular file.
+pub fn beginning(path: &Path, length: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(length);
+    open(path)?
+        .take(length as u64)
+        .read_to_end(&mut bytes)
+        .map_err(Error::io("read", path))?;
+    Ok(bytes)
+}
+
 fn require_regular(file: &File, path: &Path) -> Result<()> {
     let about = file.metadata().map_err(Error::io("read", path))?;
     match about.is_file() {
@@ -316,7 +329,7 @@ pub fn write_output(path: &Path, content: &[u8]) -> Result<()> {
 enum Place {
     /// A file of this name: the user's, or that of the file behind a link.
     File(PathBuf),
-    /// What is there already: see [`is_written_through`].
+    /// The thing that is there already: see [`is_written_through`].
     Through,
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::class_names::class_name;
 use super::dataset::{NO_TEST, TEST_ALONE};
-use super::layout::{Item, Layout, TEST, TRAIN, split_of_name};
+use super::layout::{Item, Layout, TEST, TRAIN, split_of_name, take_train};
 use crate::error::{Error, Result};
 
 /// Label of an image as it was found.
@@ -109,16 +109,7 @@ pub(super) fn layout(source: &str, mut splits: Splits, names: Option<&[String]>)
         }
     }
     splits.retain(|_, samples| labeled(samples) > 0);
-    // Images for tests and nothing else are what there is to evaluate on.
-    let alone = splits.len() == 1 && !splits.contains_key(TRAIN);
-    let train = match alone {
-        true => splits.pop_first().map(|(_, samples)| samples),
-        false => splits.remove(TRAIN),
-    };
-    if alone {
-        notes.push(TEST_ALONE.to_owned());
-    }
-    let Some(train) = train else {
+    let Some(train) = take_train(&mut splits, &mut notes) else {
         return Err(Error::data(
             source,
             "expected training images, found none",
@@ -132,7 +123,7 @@ pub(super) fn layout(source: &str, mut splits: Splits, names: Option<&[String]>)
     if let (Some((test, _)), Some((val, _))) = (&test, &val) {
         notes.push(Layout::note_of_held_out(test, val));
     }
-    if test.is_none() && !alone {
+    if test.is_none() && !notes.iter().any(|note| note == TEST_ALONE) {
         notes.push(NO_TEST.to_owned());
     }
     let splits =

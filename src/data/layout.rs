@@ -1,5 +1,6 @@
 //! Layout of a folder of images: splits, classes and labels from the names of its files.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::class_names::class_name;
@@ -225,16 +226,7 @@ impl Layout {
     /// As [`Layout::of`].
     pub(super) fn labeled(source: &str, mut splits: BTreeMap<String, Classes>) -> Result<Self> {
         let mut notes = Vec::new();
-        // Images for tests and nothing else are what there is to evaluate on.
-        if splits.len() == 1
-            && let Some((name, images)) = splits.pop_first()
-        {
-            if name != TRAIN {
-                notes.push(TEST_ALONE.to_owned());
-            }
-            splits.insert(TRAIN.to_owned(), images);
-        }
-        let train = splits.remove(TRAIN).unwrap_or_default();
+        let train = take_train(&mut splits, &mut notes).unwrap_or_default();
         let mut others = TEST.into_iter().filter(|name| splits.contains_key(*name));
         let (test_name, val_name) = (others.next(), others.next());
         let mut take = |name: Option<&str>| {
@@ -275,6 +267,19 @@ impl Layout {
             left_out: Vec::new(),
         })
     }
+}
+
+/// Takes out the training images; images for tests and nothing else in their place, which is noted: they are what there is to
+/// evaluate on.
+pub(super) fn take_train<K: Borrow<str> + Ord, V>(
+    splits: &mut BTreeMap<K, V>,
+    notes: &mut Vec<String>,
+) -> Option<V> {
+    if splits.len() != 1 || splits.contains_key(TRAIN) {
+        return splits.remove(TRAIN);
+    }
+    notes.push(TEST_ALONE.to_owned());
+    splits.pop_first().map(|(_, images)| images)
 }
 
 /// The split that a folder or a word in a file's name is called after, in any case of letters.

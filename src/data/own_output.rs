@@ -4,12 +4,11 @@
 //! folder of runs there. The same commands must find the same images afterwards.
 
 use std::collections::HashSet;
-use std::io::Read;
 use std::path::Path;
 
 use super::entry::Entry;
 use super::filename::is_junk;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files;
 
 /// Number of bytes at the beginning of a file that [`is_own`] needs.
@@ -62,7 +61,7 @@ fn with_text(mut png: Vec<u8>, mark: &[u8]) -> Vec<u8> {
 /// # Errors
 /// [`Error::Io`]; [`Error::Format`] for anything but a regular file.
 pub fn is_own_picture(path: &Path) -> Result<bool> {
-    Ok(has_mark(&head(path)?, PNG_MARK))
+    Ok(has_mark(&files::beginning(path, HEAD)?, PNG_MARK))
 }
 
 /// Whether the file at `path` is an adversarial image that this program wrote as PNG, whatever its name.
@@ -70,7 +69,7 @@ pub fn is_own_picture(path: &Path) -> Result<bool> {
 /// # Errors
 /// As [`is_own_picture`].
 pub fn is_adversarial_picture(path: &Path) -> Result<bool> {
-    Ok(has_mark(&head(path)?, ADVERSARIAL_MARK))
+    Ok(has_mark(&files::beginning(path, HEAD)?, ADVERSARIAL_MARK))
 }
 
 /// Whether the file at `path` is a report that this program wrote as a page, whatever its name.
@@ -78,23 +77,14 @@ pub fn is_adversarial_picture(path: &Path) -> Result<bool> {
 /// # Errors
 /// As [`is_own_picture`].
 pub fn is_own_page(path: &Path) -> Result<bool> {
-    Ok(holds(&head(path)?, PAGE_MARK))
+    Ok(holds(&files::beginning(path, HEAD)?, PAGE_MARK))
 }
 
 /// Whether the folder at `path` is a run folder.
 pub(super) fn is_run_folder(path: &Path) -> bool {
-    let noted = head(&path.join(RUN_NOTE)).is_ok_and(|head| is_own(RUN_NOTE, &head));
+    let noted =
+        files::beginning(&path.join(RUN_NOTE), HEAD).is_ok_and(|head| is_own(RUN_NOTE, &head));
     noted || RUN_FILES.iter().all(|name| path.join(name).is_file())
-}
-
-/// Reads the beginning of a file.
-fn head(path: &Path) -> Result<Vec<u8>> {
-    let mut head = Vec::with_capacity(HEAD);
-    files::open(path)?
-        .take(HEAD as u64)
-        .read_to_end(&mut head)
-        .map_err(Error::io("read", path))?;
-    Ok(head)
 }
 
 /// Whether a file of this name can be this program's own, so that its content must be checked.

@@ -205,7 +205,7 @@ impl Experiment {
         Ok(())
     }
 
-    /// What is known of an encoder that a method learns from: of a model file, or of one that this run makes.
+    /// Facts about an encoder that a method learns from: of a model file, or of one that this run makes.
     fn source_info(&self, source: &str, context: &Context) -> Result<SourceInfo> {
         let Some(entry) = self.recipe.pretrain.get(source) else {
             return Ok(SourceInfo::of(&self.foreign(source, context)?.info));

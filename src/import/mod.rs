@@ -403,10 +403,8 @@ mod tests {
         );
     }
 
-    #[test]
-    fn classes_are_counted_by_their_values() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("weights.pt");
+    /// Tensors of an encoder of width 2 for gray images.
+    fn small_encoder() -> Tensors {
         let device = crate::device::open("cpu").expect("the CPU");
         let config = EncoderConfig {
             depth: Depth::D10,
@@ -414,8 +412,15 @@ mod tests {
             stem: Stem::Cifar,
         };
         let mut rng = random::generator(0, "test", 0);
-        let encoder = weights::export(&Encoder::new(&config, 1, 1, &mut rng, &device));
-        let mut shapes: Vec<(String, Vec<u32>)> = encoder
+        weights::export(&Encoder::new(&config, 1, 1, &mut rng, &device))
+    }
+
+    #[test]
+    fn classes_are_counted_by_their_values() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("weights.pt");
+        let device = crate::device::open("cpu").expect("the CPU");
+        let mut shapes: Vec<(String, Vec<u32>)> = small_encoder()
             .into_iter()
             .map(|(name, (shape, _))| (name, shape.into_iter().map(|side| side as u32).collect()))
             .collect();
@@ -496,15 +501,7 @@ mod tests {
     fn a_wide_first_layer_and_impossible_sizes_build_no_network() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("weights.safetensors");
-        let device = crate::device::open("cpu").expect("the CPU");
-        let config = EncoderConfig {
-            depth: Depth::D10,
-            width: 2,
-            stem: Stem::Cifar,
-        };
-        let mut rng = random::generator(0, "test", 0);
-        let encoder = Encoder::new(&config, 1, 1, &mut rng, &device);
-        let whole = weights::export(&encoder);
+        let whole = small_encoder();
         let save = |tensors: &Tensors| weights::save(&path, tensors, &[]).expect("a file");
         let empty = whole.iter().map(|(name, (shape, _))| {
             let widths = if name == "conv1.weight" { 1 } else { 2 };

@@ -1,7 +1,6 @@
 //! `advcl label-next`: a list of the images to label next.
 
 use std::fs;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use advcl::Error;
@@ -134,9 +133,8 @@ fn check_targets(what: &args::LabelNext, shared: &Shared) -> Result<()> {
 
 /// Whether a file begins as the lists of this command do.
 fn is_list(path: &Path) -> bool {
-    let mut head = Vec::new();
-    let read = |file: fs::File| file.take(HEADS.len() as u64).read_to_end(&mut head).is_ok();
-    path.is_file() && files::open(path).is_ok_and(read) && head == HEADS.as_bytes()
+    let head = || files::beginning(path, HEADS.len());
+    path.is_file() && head().is_ok_and(|head| head == HEADS.as_bytes())
 }
 
 /// A path by which two names of one file are told, also of one that is not there yet.

@@ -49,7 +49,7 @@ impl Listed {
         format!("{sum}{text}\n")
     }
 
-    /// What a line says, its checksum, and the text that the checksum is of; none for a line without its end, and for
+    /// Content of a line, its checksum, and the text that the checksum is of; none for a line without its end, and for
     /// another text.
     fn parse(line: &[u8]) -> Option<(Self, &[u8; SUM], &[u8])> {
         let (sum, text) = line.strip_suffix(b"\n")?.split_first_chunk()?;

@@ -108,7 +108,7 @@ impl HeadlineRow {
         self.attacks.iter().any(|attack| attack.thorough)
     }
 
-    /// What a suite left, beside what PGD did.
+    /// Shares of the images that a suite and PGD left.
     fn left<'a>(&self, attack: &'a HeadlineAttack) -> Left<'a> {
         Left {
             suite: &attack.suite,

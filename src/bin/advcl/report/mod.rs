@@ -19,7 +19,6 @@ mod trust;
 mod words;
 
 use std::collections::BTreeSet;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use advcl::compare::Comparison;
@@ -46,7 +45,7 @@ pub use training::panels as loss_panels;
 /// Name of the page unless another is given; an existing file of this name is not overwritten.
 const PAGE: &str = "report.html";
 /// Bytes by which a report without pictures is recognized.
-const HEAD: u64 = 64;
+const HEAD: usize = 64;
 /// Adversarial examples of each classifier.
 const EXAMPLES: usize = 6;
 /// Images on a map, at most.
@@ -115,9 +114,7 @@ fn is_earlier(path: &Path) -> advcl::Result<bool> {
     if !path.is_file() {
         return Ok(false);
     }
-    let mut head = Vec::new();
-    let read = files::open(path)?.take(HEAD).read_to_end(&mut head);
-    read.map_err(Error::io("read", path))?;
+    let head = files::beginning(path, HEAD)?;
     Ok(tables::is_report(&head) || is_own_page(path)?)
 }
 
