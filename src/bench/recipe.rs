@@ -101,7 +101,7 @@ impl RecipeSteps<'_> {
         }
         let longer = self.longer("pretrain", name, plan, data)?;
         let method = longer.pretrain.require(name)?.method();
-        let start = entry.start();
+        let start = entry.common();
         let train = self.enough(&data.train, method);
         let images = &train.images;
         let counts = method
@@ -132,7 +132,7 @@ impl RecipeSteps<'_> {
                 pull: start.pull,
             }),
             encoder: &self.recipe.encoder,
-            ball: self.recipe.threat.ball(),
+            ball: self.recipe.attack_ball(entry),
         };
         let found = self.time(name, context, |context| {
             let stage = Stage {

@@ -82,7 +82,7 @@ impl Experiment {
         let source = method.source().map(|source| self.source(source, context));
         let source = source.transpose()?;
         let start = self.start(name, context)?;
-        let begins = entry.start();
+        let begins = entry.common();
         let begins_at = start.as_ref().zip(begins.init.as_deref());
         let begins_at = begins_at.map(|(start, init)| start::in_words(init, &start.info));
         let expected = self.expected_encoder(name)?;
@@ -97,7 +97,7 @@ impl Experiment {
                 pull: begins.pull,
             }),
             encoder: &recipe.encoder,
-            ball: recipe.threat.ball(),
+            ball: recipe.attack_ball(entry),
         };
         let stage = Stage {
             name,
@@ -252,7 +252,7 @@ impl Experiment {
         let clustered = method.clustered() && !self.labels_are_given();
         let others = clustered.then_some(CLUSTERED_METHOD).into_iter();
         let others = others.chain(method.source());
-        let others = others.chain(entry.start().init.as_deref());
+        let others = others.chain(entry.common().init.as_deref());
         others.for_each(|other| self.add_needed(other, needed));
     }
 

@@ -16,7 +16,7 @@ impl Experiment {
     /// [`Error::Recipe`] for a file that is no model file, or whose encoder has not the shape of the one to make;
     /// [`Error::Run`] for another method's encoder that is not there yet; what reading a model file meets.
     pub(super) fn start(&self, name: &str, context: &Context) -> Result<Option<Model>> {
-        let Some(init) = &self.recipe.pretrain.require(name)?.start().init else {
+        let Some(init) = &self.recipe.pretrain.require(name)?.common().init else {
             return Ok(None);
         };
         if self.recipe.pretrain.get(init).is_some() {
@@ -42,7 +42,7 @@ impl Experiment {
 
     /// Whether a method's training begins at weights of a file.
     pub(super) fn begins_at_a_file(&self, entry: &Entry) -> bool {
-        let init = entry.start().init.as_ref();
+        let init = entry.common().init.as_ref();
         init.is_some_and(|init| self.recipe.pretrain.get(init).is_none())
     }
 

@@ -95,7 +95,7 @@ impl Experiment {
         if let Some(source) = method.source().filter(|source| !is_path(source)) {
             upstream.push((SOURCE, self.upstream_encoder(source)?));
         }
-        let init = self.recipe.pretrain.require(name)?.start().init.as_deref();
+        let init = self.recipe.pretrain.require(name)?.common().init.as_deref();
         if let Some(init) = init.filter(|init| !is_path(init)) {
             upstream.push((START, self.upstream_encoder(init)?));
         }

@@ -10,6 +10,7 @@ pub mod acl;
 pub mod advcl;
 pub mod advcl_plus;
 pub mod adversarial_training;
+mod common;
 pub mod deacl;
 pub mod dynacl;
 pub mod dynacl_plus_plus;
@@ -37,8 +38,9 @@ use crate::pixels::Pixels;
 use crate::run::ModelInfo;
 use crate::train::Plan;
 
+pub use common::CommonSettings;
 pub use registry::{Entry, METHODS, MethodInfo, MethodSettings, MethodTable, Pretrain, title};
-pub use start::{Start, StartSettings};
+pub use start::Start;
 pub use trainer::{HasEncoder, Inputs, Stage, Trained, Trainer};
 
 /// A method of pretraining: what it needs, and how it makes an encoder.

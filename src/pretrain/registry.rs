@@ -2,7 +2,7 @@
 
 use serde::{Deserializer, Serialize};
 
-use super::{Method, StartSettings};
+use super::{CommonSettings, Method};
 use crate::tables::{self, Registered, Tables, read_beside};
 
 /// Name and description of a method.
@@ -60,9 +60,9 @@ macro_rules! methods {
             ) -> Result<Self, D::Error> {
                 match base {
                     $($name => {
-                        let (start, settings) = read_beside(table)?;
+                        let (common, settings) = read_beside(table)?;
                         let method = MethodSettings::$variant(settings);
-                        Ok(Self { method, start })
+                        Ok(Self { method, common })
                     })*
                     _ => unreachable!("the base is one of the registry's names"),
                 }
@@ -77,9 +77,9 @@ pub struct MethodTable {
     /// The method's own keys.
     #[serde(flatten)]
     pub method: MethodSettings,
-    /// Beginning of the training.
+    /// Those that all methods share.
     #[serde(flatten)]
-    pub start: StartSettings,
+    pub common: CommonSettings,
 }
 
 // ANCHOR: methods
@@ -128,9 +128,9 @@ impl Entry {
         settings.get("temperature")?.as_f64()
     }
 
-    /// Beginning of its training.
-    pub fn start(&self) -> &StartSettings {
-        &self.settings.start
+    /// The keys that all methods share.
+    pub fn common(&self) -> &CommonSettings {
+        &self.settings.common
     }
 }
 

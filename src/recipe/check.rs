@@ -14,9 +14,10 @@ use crate::nn::BatchNormOver;
 use crate::pixels::Pixels;
 use crate::pretrain::Entry;
 
-/// Ends of the keys of an attack's step size and number of steps.
+/// Ends of the keys of an attack's step size, number of steps, and radius.
 const SIZE: &str = "step_size";
 const STEPS: &str = "steps";
+const RADIUS: &str = "radius";
 
 /// Share of a distance that is rounding.
 const ROUNDING: f64 = 1e-9;
@@ -129,6 +130,13 @@ impl Recipe {
         if let Some((problem, hint)) = beyond(norm, radius, farthest) {
             return check.refuse("threat.radius", problem, hint);
         }
+        for entry in self.pretrain.entries() {
+            let own = entry.common().attack_radius.as_ref();
+            if let Some((problem, hint)) = own.and_then(|own| beyond(norm, own.value(), farthest)) {
+                let check = check.within("pretrain", &entry.name);
+                return check.refuse("attack_radius", problem, hint);
+            }
+        }
         for StepSize { key, size, .. } in self.step_sizes() {
             if size.value() == 0.0 {
                 return check.refuse(&key, "expected more than 0, found 0", "");
@@ -153,24 +161,24 @@ impl Recipe {
     /// Sentences about step sizes that do not suit the radius: attacks that cannot reach it, and steps that are longer than it. Those of
     /// the evaluation alone, unless encoders or classifiers are trained too.
     pub fn notes_of_steps(&self, trains: bool) -> Vec<String> {
-        let radius = self.threat.radius.value();
         // A patch is within no radius.
         let attacks = (self.step_sizes().into_iter()).filter(|one| {
             let key = one.key.as_str();
             key == "evaluate.step_size" || (trains && !key.starts_with("evaluate."))
         });
-        let note = |StepSize { key, size, steps }: StepSize| {
+        let note = |StepSize {
+                        key,
+                        size,
+                        steps,
+                        radius: within,
+                    }: StepSize| {
+            let within = within.as_ref().unwrap_or(&self.threat.radius);
+            let radius = within.value();
             let steps = steps.filter(|_| radius > 0.0)?;
             let problem = if size.value() * (steps as f64) < radius * (1.0 - ROUNDING) {
-                format!(
-                    "{steps} steps of {size} do not reach the radius of {}",
-                    self.threat.radius
-                )
+                format!("{steps} steps of {size} do not reach the radius of {within}")
             } else if steps > 1 && size.value() > radius * (1.0 + ROUNDING) {
-                format!(
-                    "steps of {size} are longer than the radius of {}",
-                    self.threat.radius
-                )
+                format!("steps of {size} are longer than the radius of {within}")
             } else {
                 return None;
             };
@@ -292,11 +300,11 @@ impl Recipe {
         let method = entry.method();
         check.plan("plan", method.plan())?;
         method.check(&check)?;
-        let start = entry.start();
-        start.check(method.starts_at(), &check)?;
+        let common = entry.common();
+        common.check(method.attacks(), method.starts_at(), &check)?;
         let sources = [
             ("learns from", method.source()),
-            ("begins at", start.init.as_deref()),
+            ("begins at", common.init.as_deref()),
         ];
         for (does, source) in sources {
             let Some(source) = source else { continue };
@@ -406,6 +414,8 @@ struct StepSize {
     size: Pixels,
     /// Number of steps beside it.
     steps: Option<usize>,
+    /// Radius beside it, where that is not the threat model's.
+    radius: Option<Pixels>,
 }
 
 /// Finds the step sizes of a table and of those below it, whatever method or mode they are of.
@@ -424,10 +434,14 @@ fn step_sizes(table: &Table, place: &str, found: &mut Vec<StepSize>) {
                 let steps = table.get(&format!("{which}{STEPS}"));
                 let steps = steps.and_then(Value::as_integer);
                 let size: Option<Pixels> = text.parse().ok();
+                let radius = table
+                    .get(&format!("{which}{RADIUS}"))
+                    .and_then(Value::as_str);
                 found.extend(size.map(|size| StepSize {
                     key: name,
                     size,
                     steps: steps.and_then(|steps| steps.try_into().ok()),
+                    radius: radius.and_then(|radius| radius.parse().ok()),
                 }));
             }
             _ => {}

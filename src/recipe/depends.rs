@@ -98,7 +98,7 @@ impl Recipe {
     pub fn files(&self) -> Vec<&str> {
         let sources = self.pretrain.entries().iter();
         let sources = sources.flat_map(|entry| {
-            let init = entry.start().init.as_deref();
+            let init = entry.common().init.as_deref();
             entry.method().source().into_iter().chain(init)
         });
         let mut files: Vec<&str> = sources.filter(|source| is_path(source)).collect();
@@ -137,8 +137,10 @@ impl Recipe {
         let mut facts = Facts::default();
         match artifact {
             Artifact::Encoder(name) => {
-                let method = self.pretrain.require(name)?.method();
+                let entry = self.pretrain.require(name)?;
+                let method = entry.method();
                 facts.attacks = method.attacks();
+                facts.own_radius = entry.common().attack_radius.is_some();
                 facts.labels = method.supervised();
             }
             Artifact::Classifier(mode) => {
@@ -213,6 +215,8 @@ impl Recipe {
 #[derive(Clone, Copy, Default)]
 struct Facts {
     attacks: bool,
+    /// Whether the attacks have a radius of their own.
+    own_radius: bool,
     labels: bool,
     /// Whether a classifier is trained by the steps of its plan.
     steps: bool,
@@ -281,6 +285,7 @@ fn pick(whole: &Table, artifact: Artifact, facts: Facts) -> Table {
         Artifact::Encoder(_) | Artifact::Classifier(_) if !facts.attacks => {
             picked.remove("threat");
         }
+        Artifact::Encoder(_) if facts.own_radius => remove(&mut picked, "threat", "radius"),
         Artifact::PseudoLabels => {
             picked.remove("threat");
         }

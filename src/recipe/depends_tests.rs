@@ -41,6 +41,7 @@ pub fn full() -> Recipe {
             "pretrain.\"advcl+\" = { temperature = 0.5, cluster_weight = 3.0, attack_steps = 1, plan = { epochs = 1, batch_size = 50, lr = 0.1, momentum = 0.9, weight_decay = 0.0, schedule.cosine = {} } }",
             "pretrain.acl.init = './weights.safetensors'",
             "pretrain.acl.pull = 0.5",
+            "pretrain.acl.attack_radius = '9/255'",
             "pretrain.acl.plan.micro_batch = 10",
             "evaluate.attack = 'autoattack'",
             "evaluate.attack_limit = 10",
@@ -61,8 +62,8 @@ fn artifacts(recipe: &Recipe) -> Vec<(String, Artifact<'_>, Facts)> {
     for entry in recipe.pretrain.entries() {
         let facts = Facts {
             attacks: entry.method().attacks(),
-            labels: false,
-            steps: false,
+            own_radius: entry.common().attack_radius.is_some(),
+            ..Facts::default()
         };
         let artifact = Artifact::Encoder(&entry.name);
         all.push((title(artifact), artifact, facts));
@@ -72,6 +73,7 @@ fn artifacts(recipe: &Recipe) -> Vec<(String, Artifact<'_>, Facts)> {
             attacks: entry.loss().attacks(),
             labels: true,
             steps: entry.settings.solver.is_sgd(),
+            ..Facts::default()
         };
         let artifact = Artifact::Classifier(&entry.name);
         all.push((title(artifact), artifact, facts));
@@ -234,6 +236,19 @@ fn chain(recipe: &Recipe, prints: &Fingerprints) -> BTreeMap<&'static str, Strin
 }
 
 #[test]
+fn an_encoder_whose_attacks_have_a_radius_of_their_own_keeps_through_another_threat() {
+    let own = "pretrain.advcl.attack_radius = 0.2";
+    let encoder = |radius: &str, norm: &str| {
+        let threat = format!("threat = {{ norm = '{norm}', radius = {radius} }}");
+        let recipe = recipe("smoke", &[own, &threat]);
+        let found = recipe.dependencies(Artifact::Encoder("advcl"), &prints(), &[]);
+        found.expect("its table")
+    };
+    assert_eq!(encoder("0.1", "linf"), encoder("0.3", "linf"));
+    assert_ne!(encoder("0.1", "linf"), encoder("0.1", "l2"));
+}
+
+#[test]
 fn a_change_makes_stale_what_depends_on_it_and_nothing_else() {
     let everything: Vec<&str> = chain(&recipe("smoke", &[]), &prints())
         .into_keys()
@@ -278,6 +293,7 @@ fn a_change_makes_stale_what_depends_on_it_and_nothing_else() {
         ("pretrain.adversarial-training.attack_steps = 3", &below_at),
         ("cluster.restarts = 2", &clustered),
         ("threat.radius = 0.2", &threat),
+        ("pretrain.advcl.attack_radius = 0.2", &below_advcl),
         ("finetune.slf.augment = true", &finetuned),
         ("finetune.slf.solver = 'lbfgs'", &finetuned),
         ("finetune.slf.class_weights = 'balanced'", &finetuned),

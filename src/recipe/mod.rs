@@ -20,7 +20,7 @@ use crate::files;
 use crate::finetune::{Finetune, Trains};
 use crate::nn::{BatchNormOver, EncoderConfig, Precision, Sharding};
 use crate::pixels::Pixels;
-use crate::pretrain::Pretrain;
+use crate::pretrain::{self, Pretrain};
 use crate::probe::ProbeSettings;
 use crate::smoothing::Smoothing;
 use crate::train::Plan;
@@ -503,6 +503,15 @@ impl Recipe {
         self.pretrain.get(name).map(|entry| entry.name.as_str())
     }
 
+    /// The ball that a method's attacks stay within: the threat model's, or one of the method's own radius.
+    pub fn attack_ball(&self, entry: &pretrain::Entry) -> Ball {
+        let mut ball = self.threat.ball();
+        if let Some(own) = &entry.common().attack_radius {
+            ball.radius = own.value();
+        }
+        ball
+    }
+
     /// The numbers of clusters.
     pub fn cluster_counts(&self) -> &[usize] {
         self.cluster.as_ref().map_or(&[], |cluster| &cluster.counts)
@@ -721,6 +730,10 @@ mod tests {
             let said = near.iter().any(|note| note.starts_with(&words));
             assert!(said, "{key}: {near:?}");
         }
+        // A method's own radius counts in the place of the threat model's.
+        let own = notes(&["pretrain.advcl.attack_radius = 0.3"], true);
+        let of_method = "pretrain.advcl.attack_step_size: 2 steps of 0.05 do not reach the radius of 0.3; 0.15 fits";
+        assert_eq!(own, [of_method]);
         // What is advised suits; so does a single step that may cross the ball, and no step suits a ball of a point.
         for set in [
             &[

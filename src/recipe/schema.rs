@@ -51,7 +51,7 @@ impl JsonSchema for Pretrain {
         let settings = pretrain::MethodSettings::json_schema(generator);
         let alternatives = settings.get("anyOf").and_then(Value::as_array);
         let schemas = alternatives.into_iter().flatten().cloned();
-        let shared = pretrain::StartSettings::json_schema(generator);
+        let shared = pretrain::CommonSettings::json_schema(generator);
         let shared = shared.get("properties").and_then(Value::as_object);
         let with_shared = |mut schema: Value| -> Schema {
             let own = schema["properties"].as_object_mut().expect("a table");
