@@ -3,6 +3,7 @@
 
 mod kmeans;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor};
@@ -85,6 +86,24 @@ impl PseudoLabels {
         let mut some = self.clone();
         some.clusters.retain(|(count, _)| counts.contains(count));
         some
+    }
+
+    /// Purity of the clusters, for each number of them: the share of the images that are of their cluster's most frequent class.
+    /// `classes` has a class index for each image. More clusters are purer, down to one image a cluster.
+    ///
+    /// # Panics
+    /// For another number of images.
+    pub fn purity(&self, classes: &[usize]) -> Vec<f64> {
+        let of = |(count, labels): &(usize, Vec<usize>)| {
+            assert_eq!(labels.len(), classes.len(), "one class for each image");
+            let mut seen = vec![BTreeMap::<usize, usize>::new(); *count];
+            for (&cluster, &class) in labels.iter().zip(classes) {
+                *seen[cluster].entry(class).or_default() += 1;
+            }
+            let most = seen.iter().filter_map(|classes| classes.values().max());
+            most.sum::<usize>() as f64 / classes.len().max(1) as f64
+        };
+        self.clusters.iter().map(of).collect()
     }
 
     /// Labels of a batch, `[batch]` for each number of clusters.
@@ -208,6 +227,16 @@ mod tests {
         assert_eq!(PseudoLabels::load(&path, 3, &[2]).expect("labels"), labels);
         let recorded = PseudoLabels::recorded(&path).expect("a file");
         assert_eq!(recorded.as_deref(), Some(depends_on));
+    }
+
+    #[test]
+    fn purity_is_the_share_of_each_clusters_most_frequent_class() {
+        let labels = PseudoLabels {
+            clusters: vec![(1, vec![0; 5]), (3, vec![2, 2, 2, 0, 0])],
+            origin: String::new(),
+        };
+        // All five in one: two of class 7 are the most. Two of three, one of two, and an empty cluster.
+        assert_eq!(labels.purity(&[7, 7, 1, 1, 0]), [2.0 / 5.0, 3.0 / 5.0]);
     }
 
     #[test]

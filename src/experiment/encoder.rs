@@ -381,10 +381,16 @@ impl Experiment {
             }
         };
         let seconds = started.elapsed().as_secs_f64();
-        context.note(
-            "cluster",
-            format!("pseudo-labels for K = {:?}", labels.counts()),
-        );
+        let mut words = format!("pseudo-labels for K = {:?}", labels.counts());
+        // Nothing is learnt from the classes; they tell how much the clusters are worth.
+        let classes = &self.data.pretraining.train.labels;
+        if !classes.is_empty() && !labels.clusters.is_empty() {
+            let purities = labels.purity(classes).into_iter();
+            let purities = purities.map(|share| format!("{:.1} %", 100.0 * share));
+            let purities: Vec<String> = purities.collect();
+            words += &format!("; purity {}", purities.join(", "));
+        }
+        context.note("cluster", words);
         files::write_json(&self.layout().cluster_time(), &seconds)?;
         labels.save(&path, &self.checkpoint_text(&self.expected_labels()?))
     }

@@ -1,33 +1,29 @@
-//! AdvCL+, our own form of AdvCL: AdvCL's pseudo-labels in ACL's two streams.
+//! AdvCL+, our own form of AdvCL: AdvCL's pseudo-labels in DynACL's two streams.
 //!
-//! Two strong views of every image, as ACL has them ([`super::acl`], dual stream): the clean pair on the BatchNorm route
-//! `normal`, and the pair attacked on `pgd`. The attacked views are also classified into AdvCL's clusters (Fan et al., NeurIPS
-//! 2021, equation 5). One perturbation of each view raises half of the contrastive loss and the weighted cluster term together,
-//! where AdvCL makes one for each term: there is no further attack and no further forward pass, and a step costs what
-//! ACL's does.
+//! Two strong views of every image, weaker from period to period, and a moving average of the network for the second of
+//! them, as in DynACL (Luo, Wang, Wang, ICLR 2023; [`super::dynacl`]): the clean pair on the BatchNorm route `normal`, the
+//! attacked pair on `pgd`. The attacked first view is also classified into AdvCL's clusters (Fan et al., NeurIPS 2021,
+//! equation 5). Its one perturbation raises the weighted contrastive loss and the weighted cluster term together, where
+//! AdvCL makes one for each term: there is no further attack and no further forward pass, and a step costs what DynACL's
+//! does.
 //!
-//! loss = (contrastive(clean) + contrastive(attacked)) / 2 + w · cross-entropy(clusters of the attacked)
+//! loss = (1 − λ(1 − s))/2 · contrastive(clean) + (1 + λ(1 − s))/2 · contrastive(attacked)
+//!        + w · cross-entropy(clusters of the attacked first view)
 //!
-//! With w = 0 it is ACL. RESULTS.md has the trials behind it and what they do not show.
+//! With w = 0 it is DynACL. RESULTS.md has the trials behind it and what they do not show.
 
-use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::acl::joint_loss;
-use super::advcl::cluster_term;
-use super::{Method, Trained, Trainer, ViewAttack, frozen_features};
+use super::dynacl::{DynAcl, DynAclSettings, released_momentum, released_strong, two_thirds};
+use super::{Method, Trained, Trainer};
 use crate::check::Check;
-use crate::cluster::PseudoLabels;
-use crate::data::Images;
 use crate::data::augment::Strong;
 use crate::error::Result;
-use crate::loss::contrastive;
-use crate::nn::{Backbone, Mode, Route};
+use crate::nn::Route;
 use crate::pixels::Pixels;
-use crate::tensor::to_tensor;
-use crate::train::{Loss, Objective, Plan, Step};
+use crate::train::Plan;
 
-/// Keys of a table `[pretrain."advcl+"]`.
+/// Keys of a table `[pretrain."advcl+"]`: those of DynACL, and those of the pseudo-labels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdvClPlusSettings {
@@ -40,14 +36,38 @@ pub struct AdvClPlusSettings {
     /// Numbers of clusters, of those in `[cluster]`: all by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clusters: Option<Vec<usize>>,
+    /// Epochs between two strengths of the augmentation, K.
+    pub period: usize,
+    /// Growth of the adversarial term's weight until the end, λ; 2/3 by default.
+    #[serde(default = "two_thirds")]
+    pub reweighting: f64,
+    /// Share of the moving average that remains at each step; 0.99 by default.
+    #[serde(default = "released_momentum")]
+    pub average_momentum: f64,
     /// Gradient steps of the attack.
     pub attack_steps: usize,
     /// Step size of the attack, in pixels; a quarter of the radius by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attack_step_size: Option<Pixels>,
-    /// Augmentation of both views.
-    #[serde(default)]
+    /// Augmentation of both views at full strength.
+    #[serde(default = "released_strong")]
     pub strong: Strong,
+}
+
+impl AdvClPlusSettings {
+    /// The two streams without the pseudo-labels.
+    fn streams(&self) -> DynAclSettings {
+        DynAclSettings {
+            plan: self.plan.clone(),
+            temperature: self.temperature,
+            period: self.period,
+            reweighting: self.reweighting,
+            average_momentum: self.average_momentum,
+            attack_steps: self.attack_steps,
+            attack_step_size: self.attack_step_size.clone(),
+            strong: self.strong.clone(),
+        }
+    }
 }
 
 impl Method for AdvClPlusSettings {
@@ -56,14 +76,13 @@ impl Method for AdvClPlusSettings {
     }
 
     fn check(&self, check: &Check) -> Result<()> {
-        check.in_range("temperature", self.temperature, 0.01, 100.0)?;
+        self.streams().check(check)?;
         check.in_range("cluster_weight", self.cluster_weight, 0.0, 1e6)?;
         if self.clusters == Some(Vec::new()) {
-            let hint = "without pseudo-labels this is ACL: a table [pretrain.acl]";
+            let hint = "without pseudo-labels this is DynACL: a table [pretrain.dynacl]";
             return check.refuse("clusters", "expected a number or more, found none", hint);
         }
-        check.at_least_one("attack_steps", self.attack_steps)?;
-        check.views("strong", self.strong.check())
+        Ok(())
     }
 
     fn clustered(&self) -> bool {
@@ -82,79 +101,29 @@ impl Method for AdvClPlusSettings {
         Route::Pgd
     }
 
-    fn passes(&self) -> usize {
-        4
+    // Strength of the augmentation and weights of the terms depend on the fraction of epochs done.
+    fn depends_on_epochs(&self) -> bool {
+        true
     }
 
+    // The average's are not kept.
+    fn passes(&self) -> usize {
+        2
+    }
+
+    // Those that are attacked together.
     fn stacked(&self) -> usize {
         2
     }
 
     fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
-        let (inputs, step_size) = (trainer.inputs, self.attack_step_size.as_ref());
+        let inputs = trainer.inputs;
         let labels = match &self.clusters {
             Some(counts) => &inputs.pseudo_labels.only(counts),
             None => inputs.pseudo_labels,
         };
-        let objective = AdvClPlus {
-            images: &inputs.train.images,
-            settings: self,
-            labels,
-            attack: ViewAttack::new(inputs.ball, self.attack_steps, step_size),
-        };
-        trainer.train_backbone(self, &labels.counts(), &objective)
-    }
-}
-
-/// Objective: the mean of both streams' contrastive losses, and the pseudo-label term.
-struct AdvClPlus<'a> {
-    images: &'a Images,
-    settings: &'a AdvClPlusSettings,
-    labels: &'a PseudoLabels,
-    attack: ViewAttack,
-}
-
-impl Objective for AdvClPlus<'_> {
-    type Model = Backbone;
-
-    fn loss(&self, step: Step<Backbone>) -> Loss {
-        let (settings, own) = (self.settings, step.own());
-        let (temperature, weight) = (settings.temperature, settings.cluster_weight);
-        let mut view = || {
-            let strong = &settings.strong;
-            let view = strong.apply_at(own.clone(), self.images, step.indices, step.rng);
-            to_tensor(view, step.device)
-        };
-        let both = Tensor::cat(vec![view(), view()], 0);
-        let labels = self.labels.batch(step.indices, step.device).into_iter();
-        let labels: Vec<_> = labels.map(|labels| labels.repeat_dim(0, 2)).collect();
-
-        // BatchNorm does not mix images in evaluation mode, so both views can be one batch.
-        let features = frozen_features(step.detached, Route::Pgd);
-        let pairs = joint_loss(step.detached, temperature);
-        let raised =
-            |z: Tensor<2>| cluster_term(step.detached, &z, &labels) * weight + pairs(z) / 2.0;
-        let gradient = step.shards().gradient_of(features, raised);
-        let attacked = self.attack.maximize(gradient, &both, step.rng);
-
-        // Both views of a stream are one batch, so that BatchNorm's statistics are of both.
-        let mut mode = Mode::Train(step.statistics);
-        let mut stream = |both, route| {
-            let [features, projections] = step.tracked.forward(both, route, &mut mode);
-            (features, contrastive(projections.chunk(2, 0), temperature))
-        };
-        let (attacked, adversarial) = stream(attacked, Route::Pgd);
-        let (unattacked, clean) = stream(both.clone(), Route::Normal);
-        let cluster = cluster_term(step.tracked, &attacked, &labels);
-        step.seen.add(&both, [attacked, unattacked]);
-        let pairs = (clean.clone() + adversarial.clone()) / 2.0;
-        Loss {
-            total: pairs + cluster.clone() * weight,
-            parts: vec![
-                ("clean", clean),
-                ("adversarial", adversarial),
-                ("cluster", cluster),
-            ],
-        }
+        let streams = self.streams();
+        let objective = DynAcl::new(&streams, labels, self.cluster_weight, inputs);
+        objective.train(self.routes(), trainer)
     }
 }

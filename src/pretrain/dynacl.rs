@@ -16,8 +16,10 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{HasEncoder, Method, Trained, Trainer, ViewAttack, frozen_features};
+use super::advcl::cluster_term;
+use super::{HasEncoder, Inputs, Method, Trained, Trainer, ViewAttack, frozen_features};
 use crate::check::Check;
+use crate::cluster::PseudoLabels;
 use crate::data::Images;
 use crate::data::augment::{Jitter, Strong};
 use crate::error::Result;
@@ -53,11 +55,11 @@ pub struct DynAclSettings {
     pub strong: Strong,
 }
 
-fn two_thirds() -> f64 {
+pub(super) fn two_thirds() -> f64 {
     2.0 / 3.0
 }
 
-fn released_momentum() -> f64 {
+pub(super) fn released_momentum() -> f64 {
     0.99
 }
 
@@ -96,7 +98,7 @@ impl DynAclSettings {
 }
 
 /// AdvCL's augmentation with the released code's crops, which are smaller.
-fn released_strong() -> Strong {
+pub(super) fn released_strong() -> Strong {
     Strong {
         scale: (0.1, 1.0),
         ..Strong::default()
@@ -141,15 +143,9 @@ impl Method for DynAclSettings {
     }
 
     fn pretrain(&self, trainer: &mut Trainer) -> Result<Trained> {
-        let (inputs, step_size) = (trainer.inputs, self.attack_step_size.as_ref());
-        let objective = DynAcl {
-            images: &inputs.train.images,
-            settings: self,
-            attack: ViewAttack::new(inputs.ball, self.attack_steps, step_size),
-        };
-        let fresh = WithAverage::new(trainer.fresh_backbone(self.routes(), &[]));
-        let trained = trainer.fit("", &objective, &self.plan, fresh)?;
-        Ok(trained.average.into())
+        let none = PseudoLabels::default();
+        let objective = DynAcl::new(self, &none, 0.0, trainer.inputs);
+        objective.train(self.routes(), trainer)
     }
 }
 
@@ -178,11 +174,38 @@ impl HasEncoder for WithAverage {
     }
 }
 
-/// Objective: both streams, weighted by the epoch.
-struct DynAcl<'a> {
+/// Objective: both streams, weighted by the epoch; and for [`super::advcl_plus`] a term of pseudo-labels.
+pub(super) struct DynAcl<'a> {
     images: &'a Images,
     settings: &'a DynAclSettings,
+    labels: &'a PseudoLabels,
+    cluster_weight: f64,
     attack: ViewAttack,
+}
+
+impl<'a> DynAcl<'a> {
+    pub(super) fn new(
+        settings: &'a DynAclSettings,
+        labels: &'a PseudoLabels,
+        cluster_weight: f64,
+        inputs: Inputs<'a>,
+    ) -> Self {
+        let step_size = settings.attack_step_size.as_ref();
+        Self {
+            images: &inputs.train.images,
+            settings,
+            labels,
+            cluster_weight,
+            attack: ViewAttack::new(inputs.ball, settings.attack_steps, step_size),
+        }
+    }
+
+    /// Trains a network; the result is its average.
+    pub(super) fn train(&self, routes: usize, trainer: &mut Trainer) -> Result<Trained> {
+        let fresh = WithAverage::new(trainer.fresh_backbone(routes, &self.labels.counts()));
+        let trained = trainer.fit("", self, &self.settings.plan, fresh)?;
+        Ok(trained.average.into())
+    }
 }
 
 impl Objective for DynAcl<'_> {
@@ -197,6 +220,8 @@ impl Objective for DynAcl<'_> {
         };
         let (first, second) = (view(), view());
         let unattacked = first.clone();
+        let labels = self.labels.batch(step.indices, step.device);
+        let [clean_weight, adversarial_weight] = settings.weights(step.epoch);
 
         let WithAverage { online, average } = step.detached;
         let features = [online, average].map(|model| frozen_features(model, Route::Pgd));
@@ -209,9 +234,14 @@ impl Objective for DynAcl<'_> {
             Tensor::cat(each.collect(), 0)
         };
         let loss = |both: Tensor<2>| {
-            let views = both.chunk(2, 0).into_iter().zip([online, average]);
+            let views = both.clone().chunk(2, 0).into_iter().zip([online, average]);
             let views = views.map(|(view, model)| model.project(view, &mut Mode::Eval));
-            contrastive(views.collect(), temperature)
+            let pairs = contrastive(views.collect(), temperature);
+            if labels.is_empty() {
+                return pairs;
+            }
+            let cluster = cluster_term(online, &both.narrow(0, 0, count), &labels);
+            cluster * self.cluster_weight + pairs * adversarial_weight
         };
         let gradient = step.shards().gradient_of(both_features, loss);
         let both = Tensor::cat(vec![first.clone(), second.clone()], 0);
@@ -233,13 +263,20 @@ impl Objective for DynAcl<'_> {
             Route::Pgd,
         );
         let (clean_features, clean) = stream(first, second, Route::Normal);
+        let pairs = clean.clone() * clean_weight + adversarial.clone() * adversarial_weight;
+        let parts = vec![("clean", clean), ("adversarial", adversarial)];
+        let mut loss = Loss {
+            total: pairs,
+            parts,
+        };
+        if !labels.is_empty() {
+            let cluster = cluster_term(&step.tracked.online, &adversarial_features, &labels);
+            loss.total = loss.total + cluster.clone() * self.cluster_weight;
+            loss.parts.push(("cluster", cluster));
+        }
         step.seen
             .add(&unattacked, [adversarial_features, clean_features]);
-        let [clean_weight, adversarial_weight] = settings.weights(step.epoch);
-        Loss {
-            total: clean.clone() * clean_weight + adversarial.clone() * adversarial_weight,
-            parts: vec![("clean", clean), ("adversarial", adversarial)],
-        }
+        loss
     }
 
     fn before_update(&self, model: WithAverage) -> WithAverage {

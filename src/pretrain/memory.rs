@@ -91,7 +91,7 @@ mod tests {
     fn micro_batches_take_less_the_smaller_they_are() {
         // Few weights and many images: what micro-batches save is what counts.
         let small = "encoder = { depth = 18, width = 16, stem = 'cifar' }".to_owned();
-        let trial = "pretrain.\"advcl+\" = { temperature = 0.5, cluster_weight = 3.0, attack_steps = 1, plan = { epochs = 1, batch_size = 256, lr = 0.1, momentum = 0.9, weight_decay = 0.0, schedule.cosine = {} } }".to_owned();
+        let trial = "pretrain.\"advcl+\" = { temperature = 0.5, cluster_weight = 3.0, period = 1, attack_steps = 1, plan = { epochs = 1, batch_size = 256, lr = 0.1, momentum = 0.9, weight_decay = 0.0, schedule.cosine = {} } }".to_owned();
         let batches = METHODS.iter().map(|method| {
             let name = method.name;
             format!("pretrain.{name:?}.plan.batch_size = 256")

@@ -39,7 +39,10 @@ fn tables(micro_batch: Option<usize>) -> Pretrain {
             "advcl-without",
             &format!("{contrastive}cluster_weight = 0.5\nclusters = []"),
         ),
-        table("advcl+", &format!("{contrastive}cluster_weight = 0.5")),
+        table(
+            "advcl+",
+            &format!("{contrastive}cluster_weight = 0.5\nperiod = 1"),
+        ),
         table("rocl", &format!("{contrastive}target_weight = 0.5")),
         table("acl", contrastive),
         table(

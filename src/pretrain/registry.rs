@@ -95,7 +95,7 @@ methods! {
     dynacl::DynAclSettings, DynAcl, "dynacl", "DynACL",
         "ACL with annealed augmentation and a moving average of the network (Luo et al., ICLR 2023)";
     advcl_plus::AdvClPlusSettings, AdvClPlus, "advcl+", "AdvCL+",
-        "our form of AdvCL: its pseudo-labels in ACL's two streams, one attack; a trial, see RESULTS.md";
+        "our form of AdvCL: its pseudo-labels in DynACL's two streams, one attack; a trial, see RESULTS.md";
     dynacl_plus_plus::DynAclPlusPlusSettings, DynAclPlusPlus, "dynacl++", "DynACL++",
         "DynACL, then TRADES on pseudo-labels of its own features: a table [pretrain.\"dynacl++\"]";
     deacl::DeaclSettings, Deacl, "deacl", "DeACL",

@@ -38,7 +38,7 @@ pub fn full() -> Recipe {
             "precision = 'bf16'",
             "shards = 2",
             "checkpoint.minutes = 5.0",
-            "pretrain.\"advcl+\" = { temperature = 0.5, cluster_weight = 3.0, attack_steps = 1, plan = { epochs = 1, batch_size = 50, lr = 0.1, momentum = 0.9, weight_decay = 0.0, schedule.cosine = {} } }",
+            "pretrain.\"advcl+\" = { temperature = 0.5, cluster_weight = 3.0, period = 1, attack_steps = 1, plan = { epochs = 1, batch_size = 50, lr = 0.1, momentum = 0.9, weight_decay = 0.0, schedule.cosine = {} } }",
             "pretrain.acl.init = './weights.safetensors'",
             "pretrain.acl.pull = 0.5",
             "pretrain.acl.attack_radius = '9/255'",

@@ -54,6 +54,7 @@ plan = { epochs = 2, batch_size = 16, lr = 0.1, momentum = 0.9, weight_decay = 1
 [pretrain."advcl+"]
 temperature = 0.5
 cluster_weight = 3.0
+period = 1
 attack_steps = 2
 plan = { epochs = 2, batch_size = 16, lr = 0.1, momentum = 0.9, weight_decay = 1e-4, schedule.cosine = {} }
 
