@@ -69,7 +69,7 @@ say "golden vectors of another size"
 
 write_recipe "$work/every.toml"
 "$advcl" run "$work/every.toml" --run "$work/every" --device gpu:0 --quiet
-for method in simclr advcl rocl acl dynacl dynacl++ deacl supervised adversarial-training trades; do
+for method in simclr advcl rocl acl dynacl dynacl++ advcl+ deacl supervised adversarial-training trades; do
     [ -f "$work/every/$method/model.safetensors" ] || fail "no model of $method"
 done
 "$advcl" evaluate "$work/every" --method advcl --mode slf --attack autoattack --limit 10 --device gpu:0

@@ -18,6 +18,7 @@ rocl temperature = 0.5; attack_steps = 1
 acl temperature = 0.5; attack_steps = 1
 dynacl temperature = 0.5; period = 1; average_momentum = 0.95; attack_steps = 1
 dynacl++ clusters = 3; beta = 6.0; attack_steps = 1; head_plan = { epochs = 2, lr = 0.1, batch_size = 16, momentum = 0.9, weight_decay = 1e-4, schedule.cosine = {} }
+advcl+ temperature = 0.5; cluster_weight = 3.0; period = 1; average_momentum = 0.95; attack_steps = 1
 deacl attack_steps = 1
 supervised
 adversarial-training attack_steps = 1

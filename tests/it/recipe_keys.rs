@@ -1,5 +1,8 @@
 //! `advcl recipe keys`, and the text of `advcl recipe show`.
 
+#[cfg(unix)]
+use std::process::Command;
+
 use advcl::recipe::{SHIPPED, keys};
 
 use crate::{advcl, folder, put};
@@ -43,6 +46,23 @@ fn keys_are_printed_with_type_default_and_meaning() {
     assert!(
         refused.stderr.contains("hint: did you mean \"steps\"?"),
         "{refused}"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn the_books_page_of_keys_is_what_the_program_says() {
+    let checked = Command::new("docs/book/make_keys.sh")
+        .arg("--check")
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("ADVCL", env!("CARGO_BIN_EXE_advcl"))
+        .output()
+        .expect("the script starts");
+    assert!(
+        checked.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&checked.stdout),
+        String::from_utf8_lossy(&checked.stderr)
     );
 }
 
