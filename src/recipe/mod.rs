@@ -36,7 +36,7 @@ pub use depends::{
 pub const CLUSTERED_METHOD: &str = "simclr";
 
 /// The recipes inside the binary: name, one line about it, text.
-pub const SHIPPED: [(&str, &str, &str); 10] = [
+pub const SHIPPED: [(&str, &str, &str); 11] = [
     (
         "quickstart",
         "embedded Fashion-MNIST: SimCLR and AdvCL side by side, minutes on two cores",
@@ -66,6 +66,11 @@ pub const SHIPPED: [(&str, &str, &str); 10] = [
         "compare-pseudo-labels",
         "embedded Fashion-MNIST: AdvCL with a larger cluster term beside RoCL and ACL, five seeds; half an hour on two cores",
         include_str!("../../recipes/compare-pseudo-labels.toml"),
+    ),
+    (
+        "compare-fashion",
+        "embedded Fashion-MNIST: AdvCL+ beside its rivals at equal time, by AutoAttack, five seeds; three hours on two cores",
+        include_str!("../../recipes/compare-fashion.toml"),
     ),
     (
         "cifar10-12k-cpu",
