@@ -6,7 +6,7 @@ use super::golden::Golden;
 use super::{GRADIENT, OUTPUT};
 use crate::attack::apgd::{Ascent, checkpoints};
 use crate::attack::{Ball, Norm, pgd};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::loss;
 use crate::tensor::to_vec;
 
@@ -17,16 +17,19 @@ const ITERATES: f64 = 1e-5;
 /// gradients and losses, the best points and the halved steps; and a smooth classifier's gradients
 /// and losses at every iterate.
 pub fn apgd(file: &mut Golden) -> Result<()> {
-    for suffix in file.suffixes("checkpoints.") {
-        let count = suffix.parse().map_err(|_| {
-            let expected = "checkpoints.ITERATIONS";
-            Error::format(&file.path, "tensors", expected, suffix.clone())
+    for suffix in file.some_suffixes("checkpoints.")? {
+        // So few that their sums fit.
+        let count = suffix.parse::<usize>().ok();
+        let count = count.filter(|count| *count < 1_000_000);
+        let count = count.ok_or_else(|| {
+            let expected = "checkpoints.ITERATIONS, less than a million";
+            file.broken("tensors".to_owned(), expected, suffix.clone())
         })?;
         let ours: Vec<f32> = checkpoints(count).iter().map(|&at| at as f32).collect();
         file.compare(&format!("checkpoints.{suffix}"), &ours, 0.0)?;
     }
     let images = file.tensor::<4>("images")?;
-    let bowls = Bowls::read(file)?;
+    let bowls = Bowls::read(file, images.dims())?;
     file.compare_tensor("logits", bowls.logits(images.clone()), OUTPUT)?;
     for (name, norm) in [("linf", Norm::Linf), ("l2", Norm::L2)] {
         let radius = file.number(&format!("epsilon_{name}"))?;
@@ -41,21 +44,13 @@ pub fn apgd(file: &mut Golden) -> Result<()> {
 
 /// Compares the iterates that follow from the golden gradients.
 fn climb(file: &mut Golden, prefix: &str, images: &Tensor<4>, ball: Ball) -> Result<()> {
-    let (iterations, count) = (file.count("iterations")?, images.dims()[0]);
+    let iterations = file.count("iterations")?;
+    let [count, channels, height, width] = images.dims();
     let of = |what: &str| format!("{prefix}.{what}");
-    let iterates = file.tensor::<5>(&of("iterate"))?;
-    let gradients = file.tensor::<5>(&of("gradient"))?;
-    let (_, losses) = file.values(&of("loss"))?;
-    let golden = [
-        iterates.dims()[0],
-        gradients.dims()[0],
-        losses.len() / count,
-    ];
-    if golden.iter().any(|&points| points != iterations + 1) {
-        let expected = format!("{} points", iterations + 1);
-        let found = format!("{golden:?}");
-        return Err(Error::format(&file.path, of("iterate"), expected, found));
-    }
+    let shape = [iterations + 1, count, channels, height, width];
+    let iterates = file.tensor_of(&of("iterate"), shape)?;
+    let gradients = file.tensor_of(&of("gradient"), shape)?;
+    let losses = file.shaped(&of("loss"), &[iterations + 1, count])?;
     let at = |all: &Tensor<5>, point| all.clone().narrow(0, point, 1).squeeze_dim::<4>(0);
     let rows = |point: usize| &losses[point * count..(point + 1) * count];
     let start = at(&iterates, 0);
@@ -123,14 +118,17 @@ struct Bowls {
 }
 
 impl Bowls {
-    fn read(file: &Golden) -> Result<Self> {
-        let weight = file.tensor::<2>("model.weight")?;
+    /// Reads the file's, of images `[images, channels, height, width]`.
+    fn read(file: &Golden, [_, channels, height, width]: [usize; 4]) -> Result<Self> {
+        let [classes, _] = file.dims("model.weight")?;
+        file.require_classes("model.weight", classes)?;
+        let shape = [classes, channels * height * width];
         Ok(Self {
-            classes: weight.dims()[0],
-            weight,
-            bias: file.tensor("model.bias")?,
-            bowl: file.tensor("model.bowl")?,
-            centre: file.tensor("model.centre")?,
+            classes,
+            weight: file.tensor_of("model.weight", shape)?,
+            bias: file.tensor_of("model.bias", [classes])?,
+            bowl: file.tensor_of("model.bowl", shape)?,
+            centre: file.tensor_of("model.centre", shape)?,
         })
     }
 

@@ -6,14 +6,14 @@ use super::golden::Golden;
 use crate::attack::fab::shift_to_plane;
 use crate::attack::square::{Canvas, Window, pattern};
 use crate::attack::{Norm, Square};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Checks FAB: the shortest change that brings a point onto a hyperplane.
 pub fn fab_projection(file: &mut Golden) -> Result<()> {
-    let [count, size] = dimensions(file, "points")?;
-    let points = shaped(file, "points", &[count, size])?;
-    let weights = shaped(file, "weights", &[count, size])?;
-    let residuals = shaped(file, "residuals", &[count])?;
+    let [count, size] = file.dims("points")?;
+    let points = file.shaped("points", &[count, size])?;
+    let weights = file.shaped("weights", &[count, size])?;
+    let residuals = file.shaped("residuals", &[count])?;
     for (name, norm) in [("linf", Norm::Linf), ("l2", Norm::L2)] {
         let cases = points.chunks(size).zip(weights.chunks(size));
         let shift = |((point, slope), residual): ((&[f32], &[f32]), &f32)| {
@@ -39,16 +39,18 @@ pub fn square_step(file: &mut Golden) -> Result<()> {
     };
     let shares: Vec<f32> = queries.iter().map(share).collect();
     file.compare("shares", &shares, OUTPUT)?;
-    for suffix in file.suffixes("pattern.") {
+    for suffix in file.some_suffixes("pattern.")? {
         let name = format!("pattern.{suffix}");
-        let [side, _] = dimensions(file, &name)?;
+        // Both sides, before a pattern of this size is made.
+        let [side, _] = file.dims(&name)?;
+        file.shaped(&name, &[side, side])?;
         file.compare(&name, &pattern(side), OUTPUT)?;
     }
 
-    let [count, channels, height, width] = dimensions(file, "images")?;
+    let [count, channels, height, width] = file.dims("images")?;
     let shape = [channels, height, width];
     let whole = [count, channels, height, width];
-    let images = shaped(file, "images", &whole)?;
+    let images = file.shaped("images", &whole)?;
     let size = channels * height * width;
     let canvas = |image: usize, radius: f64| Canvas {
         original: &images[image * size..][..size],
@@ -57,10 +59,10 @@ pub fn square_step(file: &mut Golden) -> Result<()> {
     };
 
     let radius = file.number("epsilon_linf")?;
-    let stripes = shaped(file, "linf.start_signs", &[count, channels, width])?;
-    let start = shaped(file, "linf.start", &whole)?;
-    let windows = shaped(file, "linf.windows", &[count, 3])?;
-    let signs = shaped(file, "linf.signs", &[count, channels])?;
+    let stripes = file.shaped("linf.start_signs", &[count, channels, width])?;
+    let start = file.shaped("linf.start", &whole)?;
+    let windows = file.shaped("linf.windows", &[count, 3])?;
+    let signs = file.shaped("linf.signs", &[count, channels])?;
     let (mut starts, mut changed) = (Vec::new(), start);
     for (image, x) in changed.chunks_mut(size).enumerate() {
         let canvas = canvas(image, radius);
@@ -74,14 +76,14 @@ pub fn square_step(file: &mut Golden) -> Result<()> {
 
     let radius = file.number("epsilon_l2")?;
     let tiles = canvas(0, radius).tiles().len();
-    let turned = shaped(file, "l2.start_turned", &[count, tiles])?;
+    let turned = file.shaped("l2.start_turned", &[count, tiles])?;
     let turned: Vec<bool> = turned.iter().map(|v| *v != 0.0).collect();
-    let tile_signs = shaped(file, "l2.start_signs", &[count, tiles, channels])?;
-    let start = shaped(file, "l2.start", &whole)?;
-    let corners = shaped(file, "l2.windows", &[count, 2, 2])?;
-    let side = shaped(file, "l2.side", &[1])?[0];
-    let rotated = shaped(file, "l2.turned", &[count])?;
-    let signs = shaped(file, "l2.signs", &[count, channels])?;
+    let tile_signs = file.shaped("l2.start_signs", &[count, tiles, channels])?;
+    let start = file.shaped("l2.start", &whole)?;
+    let corners = file.shaped("l2.windows", &[count, 2, 2])?;
+    let side = file.shaped("l2.side", &[1])?[0];
+    let rotated = file.shaped("l2.turned", &[count])?;
+    let signs = file.shaped("l2.signs", &[count, channels])?;
     let (mut starts, mut changed) = (Vec::new(), Vec::new());
     for (image, best) in start.chunks(size).enumerate() {
         let canvas = canvas(image, radius);
@@ -100,31 +102,6 @@ pub fn square_step(file: &mut Golden) -> Result<()> {
     file.compare("l2.next", &changed, OUTPUT)
 }
 
-/// Shape of a tensor that must have `D` axes, none of them empty.
-fn dimensions<const D: usize>(file: &Golden, name: &str) -> Result<[usize; D]> {
-    let (shape, _) = file.values(name)?;
-    let found = format!("{shape:?}");
-    let shape = <[usize; D]>::try_from(shape).ok();
-    let shape = shape.filter(|shape| shape.iter().all(|axis| *axis > 0));
-    let place = format!("tensor {name}");
-    shape.ok_or_else(|| Error::format(&file.path, place, format!("{D} axes, none empty"), found))
-}
-
-/// Values of a tensor that must have the given shape.
-fn shaped(file: &Golden, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-    let (found, values) = file.values(name)?;
-    if found != shape {
-        let (expected, found) = (format!("{shape:?}"), format!("{found:?}"));
-        return Err(Error::format(
-            &file.path,
-            format!("tensor {name}"),
-            expected,
-            found,
-        ));
-    }
-    Ok(values)
-}
-
 /// Window with the given top, left and side, which must lie within the image.
 fn window(
     file: &Golden,
@@ -134,9 +111,8 @@ fn window(
 ) -> Result<Window> {
     let [top, left, side] = numbers.map(|v| v as usize);
     if side == 0 || side > height || side > width || top > height - side || left > width - side {
-        let place = format!("tensor {name}");
-        let (expected, found) = ("windows inside the images", format!("{numbers:?}"));
-        return Err(Error::format(&file.path, place, expected, found));
+        let (place, found) = (format!("tensor {name}"), format!("{numbers:?}"));
+        return Err(file.broken(place, "windows inside the images", found));
     }
     Ok(Window { top, left, side })
 }

@@ -118,29 +118,74 @@ impl Golden {
         list.ok_or_else(|| self.broken(place, "a list of whole numbers", value.to_string()))
     }
 
-    /// Shape and values of a tensor.
-    pub fn values(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
-        let tensor = self.tensors.get(name).cloned();
+    /// The error of a tensor whose shape is not the one that the check needs.
+    pub fn misshapen(&self, name: &str, expected: &str, shape: &[usize]) -> Error {
+        self.broken(format!("tensor {name}"), expected, format!("{shape:?}"))
+    }
+
+    fn get(&self, name: &str) -> Result<&(Vec<usize>, Vec<f32>)> {
+        let tensor = self.tensors.get(name);
         tensor.ok_or_else(|| self.broken("tensors".to_owned(), name, "no such tensor".to_owned()))
     }
 
-    /// A tensor of a known rank. Images (four dimensions) get rounding errors by
-    /// [`Golden::jitter`].
+    /// Shape and values of a tensor.
+    pub fn values(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
+        self.get(name).cloned()
+    }
+
+    /// Shape of a tensor that must have `D` axes, none of them empty.
+    pub fn dims<const D: usize>(&self, name: &str) -> Result<[usize; D]> {
+        let (shape, _) = self.get(name)?;
+        match <[usize; D]>::try_from(shape.as_slice()) {
+            Ok(dims) if !dims.contains(&0) => Ok(dims),
+            _ => Err(self.misshapen(name, &format!("{D} axes, none empty"), shape)),
+        }
+    }
+
+    /// Values of a tensor that must have the given shape.
+    pub fn shaped(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let (found, values) = self.get(name)?;
+        if found != shape {
+            return Err(self.misshapen(name, &format!("{shape:?}"), found));
+        }
+        Ok(values.clone())
+    }
+
+    /// Values of a tensor to hold `ours` against, which must be as many. Where there are none of ours, this program is at fault, not
+    /// the file: the comparison fails.
+    pub fn values_for(&self, name: &str, ours: &[f32]) -> Result<Vec<f32>> {
+        let (shape, values) = self.get(name)?;
+        if values.len() != ours.len() && !ours.is_empty() {
+            return Err(self.misshapen(name, &format!("{} values", ours.len()), shape));
+        }
+        Ok(values.clone())
+    }
+
+    /// Refuses logits or their weights of fewer classes than the targeted difference of logits ratio compares.
+    pub fn require_classes(&self, name: &str, classes: usize) -> Result<()> {
+        const COMPARED: usize = 4;
+        if classes >= COMPARED {
+            return Ok(());
+        }
+        let (shape, _) = self.get(name)?;
+        Err(self.misshapen(name, &format!("{COMPARED} classes or more"), shape))
+    }
+
+    /// A tensor of a known rank, see [`Golden::tensor_of`].
     pub fn tensor<const D: usize>(&self, name: &str) -> Result<Tensor<D>> {
-        let (shape, mut values) = self.values(name)?;
+        self.tensor_of(name, self.dims(name)?)
+    }
+
+    /// A tensor of a known shape. Images (four dimensions) get rounding errors by
+    /// [`Golden::jitter`].
+    pub fn tensor_of<const D: usize>(&self, name: &str, shape: [usize; D]) -> Result<Tensor<D>> {
+        let mut values = self.shaped(name, &shape)?;
         if D == 4 && self.jitter > 0 {
             let mut rng = random::generator(self.jitter, name, 0);
             for value in &mut values {
                 *value *= 1.0 + f32::EPSILON * rng.random_range(-1..=1) as f32;
             }
         }
-        let shape: [usize; D] = shape.try_into().map_err(|shape: Vec<usize>| {
-            self.broken(
-                format!("tensor {name}"),
-                &format!("{D} dimensions"),
-                format!("{shape:?}"),
-            )
-        })?;
         Ok(Tensor::from_data(
             TensorData::new(values, shape),
             &self.device,
@@ -167,6 +212,16 @@ impl Golden {
             .filter_map(|name| name.strip_prefix(prefix))
             .map(str::to_owned)
             .collect()
+    }
+
+    /// As [`Golden::suffixes`], of one tensor at least: a comparison with none would pass.
+    pub fn some_suffixes(&self, prefix: &str) -> Result<Vec<String>> {
+        let found = self.suffixes(prefix);
+        if found.is_empty() {
+            let (place, found) = ("tensors".to_owned(), "no such tensor".to_owned());
+            return Err(self.broken(place, &format!("{prefix}*"), found));
+        }
+        Ok(found)
     }
 
     /// Puts the tensors `weight.*` into a module of so many values, strictly. It is made once they are known to be there: what the
@@ -205,7 +260,7 @@ impl Golden {
 
     /// Compares values with the golden tensor `name` by ‖ours − golden‖ / ‖golden‖.
     pub fn compare(&mut self, name: &str, ours: &[f32], tolerance: f64) -> Result<()> {
-        let (_, golden) = self.values(name)?;
+        let golden = self.values_for(name, ours)?;
         let mut distance = Distance::default();
         distance.add(ours, &golden);
         self.record(name, distance.relative(), tolerance);

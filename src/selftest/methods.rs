@@ -2,7 +2,7 @@
 //! DynACL's schedules and moving average.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 
 use super::golden::Golden;
 use super::network::{compare_gradients, compare_iterate, model};
@@ -22,6 +22,8 @@ use crate::weights;
 struct Setting {
     model: Backbone,
     views: [Tensor<4>; 2],
+    /// Of every view, clean or attacked.
+    shape: [usize; 4],
     ball: Ball,
     step_size: f64,
     steps: usize,
@@ -31,10 +33,15 @@ struct Setting {
 
 impl Setting {
     fn read(file: &Golden) -> Result<Self> {
-        let views = [file.tensor::<4>("view1")?, file.tensor::<4>("view2")?];
+        let shape: [usize; 4] = file.dims("view1")?;
+        let views = [
+            file.tensor_of("view1", shape)?,
+            file.tensor_of("view2", shape)?,
+        ];
         Ok(Self {
-            model: model(file, views[0].dims()[1], &file.numbers("clusters")?)?,
+            model: model(file, shape[1], &file.numbers("clusters")?)?,
             views,
+            shape,
             ball: Ball {
                 norm: Norm::Linf,
                 radius: file.number("epsilon")?,
@@ -44,6 +51,11 @@ impl Setting {
             temperature: file.number("temperature")?,
             scale: BASE_TEMPERATURE / file.number("base_temperature")?,
         })
+    }
+
+    /// Golden iterate of a view, counted from 1, after so many steps.
+    fn iterate(&self, file: &Golden, view: usize, step: usize) -> Result<Tensor<4>> {
+        file.tensor_of(&format!("iterate_{view}.{step}"), self.shape)
     }
 
     /// Compares the gradient at each golden iterate of `count` views that are attacked together,
@@ -56,7 +68,7 @@ impl Setting {
     ) -> Result<()> {
         let originals = Tensor::cat(self.views[..count].to_vec(), 0);
         for step in 0..self.steps {
-            let each = (1..=count).map(|v| file.tensor::<4>(&format!("iterate_{v}.{step}")));
+            let each = (1..=count).map(|v| self.iterate(file, v, step));
             let iterate = Tensor::cat(each.collect::<Result<Vec<_>>>()?, 0);
             let gradient = pgd::gradient(&mut |x| objective(x), iterate.clone());
             let next = self.ball.step(iterate, gradient.clone(), self.step_size);
@@ -87,10 +99,9 @@ pub fn acl(file: &mut Golden) -> Result<()> {
     setting.compare_attack(file, 2, |x| objective(features(x)) * scale)?;
 
     let tracked = setting.model.clone().train();
-    let steps = setting.steps;
     let attacked = [
-        file.tensor::<4>(&format!("iterate_1.{steps}"))?,
-        file.tensor::<4>(&format!("iterate_2.{steps}"))?,
+        setting.iterate(file, 1, setting.steps)?,
+        setting.iterate(file, 2, setting.steps)?,
     ];
     let stream = |views: &[Tensor<4>], route| {
         let both = Tensor::cat(views.to_vec(), 0);
@@ -129,7 +140,7 @@ pub fn rocl(file: &mut Golden) -> Result<()> {
     setting.compare_attack(file, 1, |x| fixed.contrastive(embed(x)) * scale)?;
 
     let tracked = setting.model.clone().train();
-    let attacked = file.tensor::<4>(&format!("iterate_1.{}", setting.steps))?;
+    let attacked = setting.iterate(file, 1, setting.steps)?;
     let term = |views: &[Tensor<4>]| {
         let all = Tensor::cat(views.to_vec(), 0);
         let all = tracked.embed(all, Route::Normal, &mut Mode::Batch);
@@ -148,12 +159,13 @@ pub fn rocl(file: &mut Golden) -> Result<()> {
 
 /// Checks DeACL: the loss and the attack's loss, with their gradients.
 pub fn deacl(file: &mut Golden) -> Result<()> {
+    let shape: [usize; 2] = file.dims("student_clean")?;
     let lifted = |file: &Golden, name: &str| -> Result<Tensor<2>> {
-        Ok(file.tensor::<2>(name)?.autodiff().require_grad())
+        Ok(file.tensor_of(name, shape)?.autodiff().require_grad())
     };
     let clean = lifted(file, "student_clean")?;
     let attacked = lifted(file, "student_adversarial")?;
-    let teacher = file.tensor::<2>("teacher")?;
+    let teacher = file.tensor_of("teacher", shape)?;
     let [distilled, robust] = deacl::terms(clean.clone(), attacked.clone(), teacher.clone());
     let loss = distilled + robust * file.number("robust_weight")?;
     let gradients = loss.backward();
@@ -199,12 +211,11 @@ pub fn lars(file: &mut Golden) -> Result<()> {
     let mut sgd = Sgd::new(momentum, decay, Optimizer::Lars);
     for step in 0..file.count("steps")? {
         let tracked = model.clone().train();
-        let gradient = |name: &str| format!("grad.{step}.{name}");
         // A loss with just these gradients.
-        let loss = (tracked.matrix.val() * file.tensor::<2>(&gradient(NAMES[0].1))?).sum()
-            + (tracked.kernel.val() * file.tensor::<4>(&gradient(NAMES[1].1))?).sum()
-            + (tracked.bias.val() * file.tensor::<1>(&gradient(NAMES[2].1))?).sum()
-            + (tracked.scale.val() * file.tensor::<1>(&gradient(NAMES[3].1))?).sum();
+        let loss = product(file, &tracked.matrix, step, NAMES[0].1)?
+            + product(file, &tracked.kernel, step, NAMES[1].1)?
+            + product(file, &tracked.bias, step, NAMES[2].1)?
+            + product(file, &tracked.scale, step, NAMES[3].1)?;
         model = sgd.step(file.number("lr")?, model, &tracked, &loss.backward());
         let now = weights::export(&model);
         for (field, name) in NAMES {
@@ -221,10 +232,29 @@ pub fn lars(file: &mut Golden) -> Result<()> {
     Ok(())
 }
 
+/// Sum over a parameter times its golden gradient in a step, which must have its shape.
+fn product<const D: usize>(
+    file: &Golden,
+    parameter: &Param<Tensor<D>>,
+    step: usize,
+    name: &str,
+) -> Result<Tensor<1>> {
+    let parameter = parameter.val();
+    let gradient = file.tensor_of(&format!("grad.{step}.{name}"), parameter.dims())?;
+    Ok((parameter * gradient).sum())
+}
+
 /// Checks DynACL: the augmentation and the terms' weights of every epoch, and the moving average.
 pub fn dynacl(file: &mut Golden) -> Result<()> {
     let (epochs, periods) = (file.numbers("epochs")?, file.numbers("periods")?);
+    if periods.len() != epochs.len() || periods.contains(&0) {
+        let (place, found) = ("params periods".to_owned(), format!("{periods:?}"));
+        let expected = format!("{} numbers from 1, one for each of epochs", epochs.len());
+        return Err(file.broken(place, &expected, found));
+    }
     for (&epochs, &period) in epochs.iter().zip(&periods) {
+        // Before so many values are computed, as many must be there.
+        file.shaped(&format!("{epochs}.strength"), &[epochs])?;
         let settings = DynAclSettings {
             plan: Plan {
                 epochs,
@@ -275,11 +305,10 @@ pub fn dynacl(file: &mut Golden) -> Result<()> {
     struct One {
         weight: Param<Tensor<1>>,
     }
+    let [length] = file.dims("average.0")?;
     let one = |file: &Golden, name: &str| -> Result<One> {
-        let (shape, values) = file.values(name)?;
-        let weight = Tensor::from_data(TensorData::new(values, shape), &file.device);
         Ok(One {
-            weight: Param::from_tensor(weight),
+            weight: Param::from_tensor(file.tensor_of(name, [length])?),
         })
     };
     let mut average = one(file, "average.0")?;

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use burn::module::Module;
-use burn::tensor::{Tensor, TensorData};
+use burn::module::{Module, Param};
+use burn::tensor::{Int, Tensor, TensorData};
 
 use super::golden::{Distance, Golden};
 use super::{GRADIENT, ITERATE, OUTPUT, TRAJECTORY};
@@ -21,17 +21,22 @@ use crate::train::{Optimizer, Sgd, named_gradients};
 use crate::view::HighFrequency;
 use crate::weights;
 
-/// The golden model, ResNet-18, with the file's weights and the stem that their shape tells.
-pub(super) fn model(file: &Golden, channels: usize, clusters: &[usize]) -> Result<Backbone> {
+/// Settings of the golden encoder, ResNet-18, with the stem that the shape of its weights tells.
+fn config(file: &Golden) -> Result<EncoderConfig> {
     let (first, _) = file.values("weight.conv1.weight")?;
-    let config = EncoderConfig {
+    Ok(EncoderConfig {
         depth: Depth::D18,
         width: file.count("width")?,
         stem: match first[..] {
             [_, _, 7, 7] => Stem::Imagenet,
             _ => Stem::Cifar,
         },
-    };
+    })
+}
+
+/// The golden model with the file's weights.
+pub(super) fn model(file: &Golden, channels: usize, clusters: &[usize]) -> Result<Backbone> {
+    let config = config(file)?;
     if clusters.contains(&0) {
         let (place, found) = ("params clusters".to_owned(), format!("{clusters:?}"));
         return Err(file.broken(place, "whole numbers from 1", found));
@@ -46,6 +51,33 @@ pub(super) fn model(file: &Golden, channels: usize, clusters: &[usize]) -> Resul
     })
 }
 
+/// The linear classifier on the golden encoder's features, and its number of classes.
+pub(super) fn linear(file: &Golden) -> Result<(Linear, usize)> {
+    let [classes] = file.dims("linear.bias")?;
+    let shape = [classes, config(file)?.features()];
+    let linear = Linear {
+        weight: Param::from_tensor(file.tensor_of("linear.weight", shape)?),
+        bias: Param::from_tensor(file.tensor_of("linear.bias", [classes])?),
+    };
+    Ok((linear, classes))
+}
+
+/// Pseudo-labels of a batch for each number of clusters, of which a loss needs one at least.
+pub(super) fn pseudo_labels(
+    file: &Golden,
+    counts: &[usize],
+    batch: usize,
+) -> Result<Vec<Tensor<1, Int>>> {
+    if counts.is_empty() {
+        let (place, found) = ("params clusters".to_owned(), "none".to_owned());
+        return Err(file.broken(place, "a number of clusters or more", found));
+    }
+    let labels = counts
+        .iter()
+        .map(|&k| file.labels(&format!("labels.{k}"), batch, k));
+    labels.collect()
+}
+
 /// Numbers of clusters from the names of a file's weights, `fc_K.bias`, where the constants do not
 /// list them.
 fn clusters_of(file: &Golden) -> Vec<usize> {
@@ -56,17 +88,18 @@ fn clusters_of(file: &Golden) -> Vec<usize> {
         .collect()
 }
 
-/// Compares gradients with the golden tensors of a prefix, all parameters together; none may be
-/// missing.
+/// Compares gradients with the golden tensors of a prefix, of which there must be one at least, all
+/// parameters together; none of ours may be missing.
 pub(super) fn compare_gradients(
     file: &mut Golden,
     prefix: &str,
     ours: &HashMap<String, Vec<f32>>,
 ) -> Result<()> {
     let mut distance = Distance::default();
-    for name in file.suffixes(prefix) {
-        let (_, golden) = file.values(&format!("{prefix}{name}"))?;
-        distance.add(ours.get(&name).map_or(&[], Vec::as_slice), &golden);
+    for name in file.some_suffixes(prefix)? {
+        let ours = ours.get(&name).map_or(&[][..], Vec::as_slice);
+        let golden = file.values_for(&format!("{prefix}{name}"), ours)?;
+        distance.add(ours, &golden);
     }
     file.record(
         format!("{prefix}* (all parameters)"),
@@ -131,9 +164,9 @@ pub(super) fn compare_iterate(
     ours: Tensor<4>,
     gradient: &[f32],
 ) -> Result<()> {
-    let (_, golden) = file.values(name)?;
-    let mean = gradient.iter().map(|g| f64::from(g.abs())).sum::<f64>() / gradient.len() as f64;
     let ours = to_vec(ours);
+    let golden = file.values_for(name, &ours)?;
+    let mean = gradient.iter().map(|g| f64::from(g.abs())).sum::<f64>() / gradient.len() as f64;
     let errors = ours
         .iter()
         .zip(&golden)
@@ -155,7 +188,8 @@ pub(super) fn compare_iterate(
 pub fn advcl_step(file: &mut Golden) -> Result<()> {
     let counts = file.numbers("clusters")?;
     let original = file.tensor::<4>("original")?;
-    let [batch, channels, height, width] = original.dims();
+    let shape = original.dims();
+    let [batch, channels, height, width] = shape;
     let model = model(file, channels, &counts)?;
     let ball = Ball {
         norm: Norm::Linf,
@@ -165,18 +199,19 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
     let steps = file.count("steps")?;
     let temperature = file.number("temperature")?;
     let scale = crate::loss::BASE_TEMPERATURE / file.number("base_temperature")?;
-    let labels = counts
-        .iter()
-        .map(|&k| file.labels(&format!("labels.{k}"), batch, k));
-    let labels = labels.collect::<Result<Vec<_>>>()?;
+    let labels = pseudo_labels(file, &counts, batch)?;
 
     let filter = HighFrequency::new(height, width, file.number("radius")? as f32);
     let host = Batch {
         data: to_vec(original.clone()),
-        shape: original.dims(),
+        shape,
     };
     let high = crate::tensor::to_tensor(filter.apply(&host), &file.device);
-    let views = [file.tensor::<4>("view1")?, file.tensor::<4>("view2")?, high];
+    let views = [
+        file.tensor_of("view1", shape)?,
+        file.tensor_of("view2", shape)?,
+        high,
+    ];
     let tracked = model.clone().train();
     let clean = |model: &Backbone| {
         views
@@ -196,10 +231,10 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
         [("cl", &objective_cl), ("ce", &objective_ce)];
     let mut finals = Vec::new();
     for (kind, objective) in objectives {
-        let start = original.clone() + file.tensor::<4>(&format!("start_{kind}"))?;
+        let start = original.clone() + file.tensor_of(&format!("start_{kind}"), shape)?;
         file.compare_tensor(&format!("iterate_{kind}.0"), start, OUTPUT)?;
         for step in 0..steps {
-            let iterate = file.tensor::<4>(&format!("iterate_{kind}.{step}"))?;
+            let iterate = file.tensor_of(&format!("iterate_{kind}.{step}"), shape)?;
             let gradient = pgd::gradient(&mut |x| objective(x), iterate.clone());
             let name = format!("grad_{kind}.{step}");
             file.compare_tensor(&name, gradient.clone(), GRADIENT)?;
@@ -207,13 +242,13 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
             let (_, golden) = file.values(&name)?;
             compare_iterate(file, &format!("iterate_{kind}.{}", step + 1), next, &golden)?;
         }
-        let start = file.tensor::<4>(&format!("iterate_{kind}.0"))?;
+        let start = file.tensor_of(&format!("iterate_{kind}.0"), shape)?;
         let free = Pgd { steps, step_size }.climb(objective, start, &original, ball);
         finals.push(to_vec(objective(free))[0]);
     }
 
-    let x_cl = file.tensor::<4>(&format!("iterate_cl.{steps}"))?;
-    let x_ce = file.tensor::<4>(&format!("iterate_ce.{steps}"))?;
+    let x_cl = file.tensor_of(&format!("iterate_cl.{steps}"), shape)?;
+    let x_ce = file.tensor_of(&format!("iterate_ce.{steps}"), shape)?;
     let mut all = clean(&tracked).to_vec();
     all.push(tracked.embed(x_cl, Route::Pgd, &mut Mode::Batch));
     let loss_cl = contrastive(all, temperature) * scale;
@@ -258,21 +293,17 @@ pub fn advcl_step(file: &mut Golden) -> Result<()> {
 pub fn pgd20(file: &mut Golden) -> Result<()> {
     let input = file.tensor::<4>("input")?;
     let backbone = model(file, input.dims()[1], &clusters_of(file))?;
-    let weight = file.tensor::<2>("linear.weight")?;
-    let linear = Linear {
-        weight: burn::module::Param::from_tensor(weight),
-        bias: burn::module::Param::from_tensor(file.tensor::<1>("linear.bias")?),
-    };
+    let (linear, classes) = linear(file)?;
     let route = file.params["route"].as_str().unwrap_or_default().parse()?;
     let classifier = Classifier {
         encoder: backbone.encoder,
         linear,
         route,
     };
-    let classes = classifier.linear.bias.val().dims()[0];
     // With BatchNorm folded into the weights, as in evaluation.
     let classifier = classifier.frozen();
-    let labels = file.labels("labels", input.dims()[0], classes)?;
+    let shape = input.dims();
+    let labels = file.labels("labels", shape[0], classes)?;
     let ball = Ball {
         norm: Norm::Linf,
         radius: file.number("epsilon")?,
@@ -284,7 +315,7 @@ pub fn pgd20(file: &mut Golden) -> Result<()> {
 
     file.compare_tensor("logits", classifier.logits(input.clone()), OUTPUT)?;
     let objective = |x| cross_entropy_each(classifier.logits(x), labels.clone()).sum();
-    let start = input.clone() + file.tensor::<4>("start")?;
+    let start = input.clone() + file.tensor_of("start", shape)?;
     let gradient = pgd::gradient(&mut |x| objective(x), start.clone());
     let first = ball.project(
         ball.step(start.clone(), gradient.clone(), attack.step_size),
@@ -293,7 +324,7 @@ pub fn pgd20(file: &mut Golden) -> Result<()> {
     compare_iterate(file, "adv.step1", first, &to_vec(gradient))?;
 
     let each = |x| cross_entropy_each(classifier.logits(x), labels.clone());
-    let golden = file.tensor::<4>("adv")?;
+    let golden = file.tensor_of("adv", shape)?;
     file.compare_tensor("logits_adv", classifier.logits(golden.clone()), OUTPUT)?;
     file.compare_tensor("loss_adv", each(golden), OUTPUT)?;
     let mean =

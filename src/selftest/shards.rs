@@ -3,18 +3,18 @@
 
 use std::marker::PhantomData;
 
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::Tensor;
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
 use super::golden::Golden;
-use super::network::{compare_gradients, model};
+use super::network::{compare_gradients, linear, model, pseudo_labels};
 use super::{GRADIENT, OUTPUT};
 use crate::criterion::one_hot;
 use crate::error::Result;
 use crate::loss::{BASE_TEMPERATURE, FixedViews, contrastive, soft_cross_entropy, trades_kl};
-use crate::nn::{Backbone, BatchNormOver, Classifier, Linear, Mode, Route, Sharding, Shards};
+use crate::nn::{Backbone, BatchNormOver, Classifier, Mode, Route, Sharding, Shards};
 use crate::pretrain::advcl::cluster_term;
 use crate::ranks;
 use crate::tensor::to_vec;
@@ -40,25 +40,19 @@ impl<M: Module, F: Fn(Step<M>) -> Tensor<1>> Objective for Given<M, F> {
 /// Checks one step of AdvCL, ACL and TRADES on given views, for each number of shards of the file that the ranks can share.
 pub fn shards(file: &mut Golden) -> Result<()> {
     let counts = file.numbers("clusters")?;
+    let shape: [usize; 4] = file.dims("view1")?;
     let names = ["view1", "view2", "view3", "attacked_cl", "attacked_ce"];
-    let views = names.map(|name| file.tensor::<4>(name));
+    let views = names.map(|name| file.tensor_of(name, shape));
     let [first, second, third, attacked_cl, attacked_ce] = all(views)?;
-    let [attacked1, attacked2] =
-        all(["attacked1", "attacked2"].map(|name| file.tensor::<4>(name)))?;
-    let [batch, channels, ..] = first.dims();
+    let attacked = ["attacked1", "attacked2"].map(|name| file.tensor_of(name, shape));
+    let [attacked1, attacked2] = all(attacked)?;
+    let [batch, channels, ..] = shape;
     let backbone = model(file, channels, &counts)?;
     let temperature = file.number("temperature")?;
     let scale = BASE_TEMPERATURE / file.number("base_temperature")?;
     let (weight, beta) = (file.number("cluster_weight")?, file.number("beta")?);
-    let labels = counts
-        .iter()
-        .map(|&k| file.labels(&format!("labels.{k}"), batch, k));
-    let labels = labels.collect::<Result<Vec<_>>>()?;
-    let linear = Linear {
-        weight: Param::from_tensor(file.tensor::<2>("linear.weight")?),
-        bias: Param::from_tensor(file.tensor::<1>("linear.bias")?),
-    };
-    let classes = linear.bias.val().dims()[0];
+    let labels = pseudo_labels(file, &counts, batch)?;
+    let (linear, classes) = linear(file)?;
     file.labels("labels", batch, classes)?;
     let (_, of_images) = file.values("labels")?;
     let of_images: Vec<usize> = of_images.iter().map(|label| *label as usize).collect();
@@ -98,7 +92,13 @@ pub fn shards(file: &mut Golden) -> Result<()> {
         let natural = soft_cross_entropy(clean.clone(), targets.clone());
         natural + trades_kl(clean, logits(&attacked1)) * beta
     };
-    let numbers = file.numbers("shards")?.into_iter();
+    let numbers = file.numbers("shards")?;
+    if !numbers.iter().all(|count| (1..=batch).contains(count)) {
+        let (place, found) = ("params shards".to_owned(), format!("{numbers:?}"));
+        let expected = format!("1 to {batch} shards of {batch} images");
+        return Err(file.broken(place, &expected, found));
+    }
+    let numbers = numbers.into_iter();
     let mut cuts: Vec<(usize, Shards)> = Vec::new();
     for count in numbers.filter(|count| count.is_multiple_of(ranks::count())) {
         let cut = |batchnorm| Shards::new(batch, Sharding { count, batchnorm }, None);

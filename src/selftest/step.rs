@@ -13,21 +13,14 @@ use crate::tensor::to_vec;
 use crate::view::HighFrequency;
 
 fn batch(file: &Golden, name: &str) -> Result<Batch> {
-    let (shape, data) = file.values(name)?;
-    let shape: [usize; 4] = shape.try_into().map_err(|shape: Vec<usize>| {
-        Error::format(
-            &file.path,
-            format!("tensor {name}"),
-            "4 dimensions",
-            format!("{shape:?}"),
-        )
-    })?;
+    let shape: [usize; 4] = file.dims(name)?;
+    let data = file.shaped(name, &shape)?;
     Ok(Batch { data, shape })
 }
 
 /// Checks the high-frequency view: tensor `output….rR` is the view of `input…` at radius R.
 pub fn high_frequency(file: &mut Golden) -> Result<()> {
-    for suffix in file.suffixes("output") {
+    for suffix in file.some_suffixes("output")? {
         let place = || format!("tensor output{suffix}");
         let radius = suffix
             .rsplit_once(".r")
@@ -124,8 +117,10 @@ pub fn transforms(file: &mut Golden) -> Result<()> {
 
 /// Checks Lloyd's iterations from given centres.
 pub fn kmeans(file: &mut Golden) -> Result<()> {
+    let [_, dimensions] = file.dims("points")?;
     let points = Points::new(file.tensor::<2>("points")?);
-    let (_, start) = file.values("centres.start")?;
+    let [clusters, _] = file.dims("centres.start")?;
+    let start = file.shaped("centres.start", &[clusters, dimensions])?;
     let ours = points.lloyd(start, file.count("iterations")?);
     file.compare("centres", &ours.centres, OUTPUT)?;
     let labels: Vec<f32> = ours.labels.iter().map(|&label| label as f32).collect();
@@ -135,12 +130,15 @@ pub fn kmeans(file: &mut Golden) -> Result<()> {
 /// Checks the contrastive loss of `views`: `loss.tT` and `grad.tT` at temperature T.
 pub fn contrastive_loss(file: &mut Golden) -> Result<()> {
     let scale = loss::BASE_TEMPERATURE / file.number("base_temperature")?;
-    for suffix in file.suffixes("loss.t") {
+    for suffix in file.some_suffixes("loss.t")? {
         let temperature: f64 = suffix.parse().map_err(|_| {
             Error::format(&file.path, "tensors", "loss.tTEMPERATURE", suffix.clone())
         })?;
         let views = file.tensor::<3>("views")?.autodiff().require_grad();
-        let [count, _, _] = views.dims();
+        let [count, ..] = views.dims();
+        if count < 2 {
+            return Err(file.misshapen("views", "2 views or more", &views.dims()));
+        }
         let view = |v| views.clone().narrow(0, v, 1).squeeze_dim::<2>(0);
         // In the attack's form all views but one are fixed: each view in turn gives its part of the
         // gradient.
@@ -170,7 +168,8 @@ fn gradient<const D: usize>(loss: &Tensor<1>, of: &Tensor<D>) -> Tensor<D> {
 
 /// Checks the losses of logits, per image except for the means, and the gradients of their sums.
 pub fn class_losses(file: &mut Golden) -> Result<()> {
-    let [batch, classes] = file.tensor::<2>("logits")?.dims();
+    let [batch, classes] = file.dims("logits")?;
+    file.require_classes("logits", classes)?;
     let labels = file.labels("labels", batch, classes)?;
     let targets = file.labels("targets", batch, classes)?;
     let logits = || -> Result<_> { Ok(file.tensor::<2>("logits")?.autodiff().require_grad()) };
@@ -192,7 +191,9 @@ pub fn class_losses(file: &mut Golden) -> Result<()> {
     ];
     let (clean, attacked) = (
         logits()?,
-        file.tensor::<2>("logits_adv")?.autodiff().require_grad(),
+        file.tensor_of("logits_adv", [batch, classes])?
+            .autodiff()
+            .require_grad(),
     );
     let kl = loss::trades_kl(clean.clone(), attacked.clone());
     let gradients = kl.backward();

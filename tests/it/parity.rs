@@ -5,6 +5,7 @@ use std::path::Path;
 
 use advcl::weights;
 
+use crate::harness::{Files, refused};
 use crate::{Answer, Transcript, advcl, copy, folder, get, put};
 
 const CHECKS: [&str; 8] = [
@@ -39,13 +40,20 @@ fn golden(name: &str) -> std::path::PathBuf {
         .join(name)
 }
 
-/// Changes one tensor of a golden file.
+/// Changes the values of one tensor of a golden file.
 fn change(path: &Path, tensor: &str, change: impl Fn(f32) -> f32) {
+    edit(path, tensor, |_, values| {
+        values.iter_mut().for_each(|value| *value = change(*value));
+    });
+}
+
+/// Changes shape and values of one tensor of a golden file.
+fn edit(path: &Path, tensor: &str, edit: impl Fn(&mut Vec<usize>, &mut Vec<f32>)) {
     let (mut tensors, metadata) = weights::load(path).expect("a golden file");
-    let (_, values) = tensors
+    let (shape, values) = tensors
         .get_mut(tensor)
         .unwrap_or_else(|| panic!("no tensor {tensor}"));
-    values.iter_mut().for_each(|value| *value = change(*value));
+    edit(shape, values);
     let metadata: Vec<(&str, String)> = metadata
         .iter()
         .map(|(key, value)| (key.as_str(), value.clone()))
@@ -185,4 +193,35 @@ fn a_golden_file_that_is_none_is_bad_input() {
         transcript.refuse(&format!("selftest {name}"));
     }
     transcript.check("wrong_golden_files");
+}
+
+#[test]
+fn a_golden_file_with_a_tensor_of_another_shape_is_bad_input() {
+    let folder = folder();
+    for (check, tensor, expected, found) in [
+        ("class_losses", "logits_adv", "[7, 10]", "[7, 5]"),
+        ("kmeans", "centres.start", "[5, 6]", "[5, 3]"),
+        ("pgd20", "linear.weight", "[10, 16]", "[10, 8]"),
+        ("advcl_step", "view2", "[6, 3, 20, 20]", "[6, 3, 20, 10]"),
+        ("acl", "iterate_1.0", "[6, 3, 20, 20]", "[6, 3, 20, 10]"),
+        ("dynacl", "100.strength", "[100]", "[50]"),
+        ("square_step", "pattern.8", "[8, 8]", "[8, 4]"),
+    ] {
+        let file = format!("{check}.safetensors");
+        let path = folder.path().join(check).join(&file);
+        put(&path, get(golden("rgb20").join(&file)));
+        edit(&path, tensor, |shape, values| {
+            *shape.last_mut().expect("an axis") /= 2;
+            values.truncate(shape.iter().product());
+        });
+        let refused = refused(
+            folder.path(),
+            &format!("selftest {check}"),
+            Files::Untouched,
+        );
+        let words = format!(
+            "error: {check}/{file}: tensor {tensor}: expected {expected}, found {found}\nhint: "
+        );
+        assert!(refused.stderr.starts_with(&words), "{refused}");
+    }
 }
