@@ -85,6 +85,10 @@ impl Method for AdvClPlusSettings {
         Ok(())
     }
 
+    fn without_effect(&self) -> Option<(&'static str, String)> {
+        self.streams().without_effect()
+    }
+
     fn clustered(&self) -> bool {
         true
     }

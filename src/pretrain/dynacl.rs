@@ -119,6 +119,18 @@ impl Method for DynAclSettings {
         check.views("strong", self.strong.check())
     }
 
+    fn without_effect(&self) -> Option<(&'static str, String)> {
+        let (period, epochs) = (self.period, self.plan.epochs);
+        // A single epoch has full strength whatever the period is.
+        if epochs == 1 || period < epochs {
+            return None;
+        }
+        let reason = format!(
+            "with a period of {period} and {epochs} epochs the augmentation never weakens; expected less than {epochs}"
+        );
+        Some(("period", reason))
+    }
+
     fn routes(&self) -> usize {
         2
     }

@@ -62,6 +62,11 @@ pub trait Method {
         Ok(())
     }
 
+    /// A key of the table that changes nothing beside the others, and the reason in words.
+    fn without_effect(&self) -> Option<(&'static str, String)> {
+        None
+    }
+
     /// Whether the method learns from the labels of the training images. Such a method trains its
     /// classifier together with its encoder; that classifier is evaluated, and none is finetuned.
     fn supervised(&self) -> bool {

@@ -13,6 +13,7 @@ use crate::finetune::{self, Trains};
 use crate::nn::BatchNormOver;
 use crate::pixels::Pixels;
 use crate::pretrain::Entry;
+use crate::train::{Plan, Schedule};
 
 /// Ends of the keys of an attack's step size, number of steps, and radius.
 const SIZE: &str = "step_size";
@@ -192,6 +193,34 @@ impl Recipe {
             Some(format!("{key}: {problem}; {fitting}"))
         };
         attacks.filter_map(note).collect()
+    }
+
+    /// Sentences about settings of the trainings that change nothing: milestones and periods that no epoch comes after, and a probe that
+    /// is never due.
+    pub fn notes_of_plans(&self) -> Vec<String> {
+        let table = Table::try_from(self).expect("tables of plain values");
+        let mut notes = Vec::new();
+        late_milestones(&table, "", &mut notes);
+        let entries = self.pretrain.entries();
+        notes.extend(entries.iter().filter_map(|entry| {
+            let (key, reason) = entry.method().without_effect()?;
+            Some(format!("pretrain.{}.{key}: {reason}", entry.name))
+        }));
+        if let Some(probe) = &self.probe {
+            let epochs = |entry: &Entry| entry.method().plan().epochs;
+            let shorter = entries.iter().filter(|entry| epochs(entry) < probe.every);
+            let names: Vec<String> = shorter
+                .map(|entry| format!("pretrain.{} ({})", entry.name, epochs(entry)))
+                .collect();
+            if !names.is_empty() {
+                notes.push(format!(
+                    "probe.every: encoders with fewer epochs than {} are never probed: {}",
+                    probe.every,
+                    names.join(", ")
+                ));
+            }
+        }
+        notes
     }
 
     /// Refuses more shards than the batches have images for.
@@ -445,6 +474,36 @@ fn step_sizes(table: &Table, place: &str, found: &mut Vec<StepSize>) {
                 }));
             }
             _ => {}
+        }
+    }
+}
+
+/// Finds the milestones of a table's plans, and of those below it, that no epoch comes after, whatever a plan is called and whatever it
+/// is of.
+fn late_milestones(table: &Table, place: &str, found: &mut Vec<String>) {
+    for (key, value) in table {
+        let Value::Table(below) = value else { continue };
+        let name = match place {
+            "" => key.clone(),
+            place => format!("{place}.{key}"),
+        };
+        let plan: Result<Plan, toml::de::Error> = value.clone().try_into();
+        let Ok(plan) = plan else {
+            late_milestones(below, &name, found);
+            continue;
+        };
+        let Schedule::Steps { milestones } = &plan.schedule else {
+            continue;
+        };
+        let late = milestones.iter().filter(|at| **at >= plan.epochs);
+        let late: Vec<String> = late.map(usize::to_string).collect();
+        if !late.is_empty() {
+            found.push(format!(
+                "{name}.schedule.steps.milestones: no epoch comes after {} of {} epochs, so the learning rate is not divided there; expected less than {}",
+                late.join(", "),
+                plan.epochs,
+                plan.epochs
+            ));
         }
     }
 }

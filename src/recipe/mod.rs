@@ -754,6 +754,57 @@ mod tests {
     }
 
     #[test]
+    fn settings_of_trainings_that_change_nothing_are_said() {
+        let notes = |name: &str, set: &[&str]| {
+            let set: Vec<String> = set.iter().map(|&line| line.to_owned()).collect();
+            let recipe = Recipe::load(name, &set).expect("a recipe");
+            recipe.notes_of_plans()
+        };
+        for (name, ..) in SHIPPED {
+            assert_eq!(notes(name, &[]), [""; 0], "{name}");
+        }
+        // Of five epochs the last comes after the fourth.
+        let milestones = |list: &str| {
+            let set = format!("finetune.slf.plan.schedule.steps.milestones = {list}");
+            notes("smoke", &[&set])
+        };
+        assert_eq!(milestones("[0, 4]"), [""; 0]);
+        let late = "finetune.slf.plan.schedule.steps.milestones: no epoch comes after 5, 20 of 5 epochs, so the learning rate is not \
+                    divided there; expected less than 5";
+        assert_eq!(milestones("[3, 5, 20]"), [late]);
+        // Every plan of a method counts.
+        let head = "pretrain.\"dynacl++\".head_plan.schedule.steps.milestones = [10]";
+        let late = "pretrain.dynacl++.head_plan.schedule.steps.milestones: no epoch comes after 10 of 10 epochs, so the learning rate is \
+                    not divided there; expected less than 10";
+        assert_eq!(notes("compare-quick", &[head]), [late]);
+
+        for (method, key) in [("dynacl", "dynacl"), ("advcl+", "\"advcl+\"")] {
+            let period = |period: usize, epochs: usize| {
+                let [period, epochs] = [
+                    format!("pretrain.{key}.period = {period}"),
+                    format!("pretrain.{key}.plan.epochs = {epochs}"),
+                ];
+                notes("compare-fashion", &[&period, &epochs])
+            };
+            assert_eq!(period(3, 4), [""; 0]);
+            assert_eq!(period(1, 1), [""; 0]);
+            let never = format!(
+                "pretrain.{method}.period: with a period of 4 and 4 epochs the augmentation never weakens; expected less than 4"
+            );
+            assert_eq!(period(4, 4), [never]);
+        }
+
+        let probe = |every: usize| {
+            let every = format!("probe.every = {every}");
+            notes("smoke", &[&every, "pretrain.advcl.plan.epochs = 5"])
+        };
+        assert_eq!(probe(2), [""; 0]);
+        let never = "probe.every: encoders with fewer epochs than 3 are never probed: pretrain.simclr (2), \
+                     pretrain.adversarial-training (2)";
+        assert_eq!(probe(3), [never]);
+    }
+
+    #[test]
     fn impossible_values_are_named() {
         for (set, words) in [
             ("evaluate.steps = 0", "evaluate.steps: expected 1 or more"),
