@@ -130,3 +130,13 @@ timeout 60 mpirun -n 1 ./advcl run recipe.toml --set shards=2 --run alone : -n 1
     >/dev/null 2>errors || code=$?
 [ "$code" = 2 ] && grep -q '^rank 1:' errors && [ "$(grep -c '^error: device' errors)" = 1 ] || fail "an error of rank 1: exit code $code"
 say "what cannot be is refused"
+
+# Ranks that compute in different ways: told and kept, also by a second command in their folder.
+mixed=(pretrain recipe.toml --method simclr --set shards=2 --run mixed)
+for turn in first second; do
+    timeout 300 mpirun -n 1 ./advcl "${mixed[@]}" : -n 1 ./advcl "${mixed[@]}" --cpu-kernels portable >/dev/null 2>errors \
+        || fail "the $turn command of unlike ranks"
+    grep -q 'rank 1 computes by cpu, portable, winograd, f32, rank 0 by cpu, ' errors || fail "unlike ranks that the $turn command does not tell"
+done
+grep -q ' beside cpu, portable, winograd, f32"' mixed/run.json || fail "run.json does not know of unlike ranks"
+say "ranks that compute in different ways"

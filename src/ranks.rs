@@ -160,6 +160,21 @@ pub fn gather_each<T: Serialize + DeserializeOwned>(what: &str, own: T) -> Vec<T
     gather_words(what, &words).into_iter().map(value).collect()
 }
 
+/// The values that ranks have, each once, in the order of the ranks.
+pub fn different<T: Serialize + DeserializeOwned + PartialEq>(what: &str, own: T) -> Vec<T> {
+    distinct(gather_each(what, own))
+}
+
+fn distinct<T: PartialEq>(all: Vec<T>) -> Vec<T> {
+    let mut found = Vec::new();
+    for value in all {
+        if !found.contains(&value) {
+            found.push(value);
+        }
+    }
+    found
+}
+
 /// Sum over all shards of all ranks, in the order of the shards, whatever the number of ranks: as if one process had added
 /// the second shard's values to the first one's, then the third one's. Every rank gives its own shards' values, all of one
 /// length; none are given where there are none.
@@ -355,6 +370,8 @@ mod tests {
         assert_eq!((count(), own(), own_part(5)), (1, 0, 0..5));
         assert_eq!(gather("values", &[1.0, 2.0]), [1.0, 2.0]);
         assert_eq!(gather_each("texts", "a".to_owned()), ["a"]);
+        assert_eq!(different("texts", "a".to_owned()), ["a"]);
+        assert_eq!(distinct(vec!["b", "a", "b", "a"]), ["b", "a"]);
         assert_eq!(gather_rows("rows", &[1.0, 2.0], 2), (vec![1.0, 2.0], 2));
         assert_eq!(sum_counts("counts", vec![1, 2]), [1, 2]);
         assert_eq!(told("a number", || 3), 3);

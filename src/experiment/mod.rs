@@ -321,7 +321,8 @@ impl Experiment {
         let about = About::load(self.layout())?;
         let (device, seed) = (device::name(&context.device), self.recipe.seed);
         let mut about = about.unwrap_or_else(|| About::new(FolderKind::Run, &device, seed));
-        let arithmetic = nn::arithmetic(&context.device, self.recipe.precision);
+        // Of all ranks, so that all of them take part in writing it, or none.
+        let arithmetic = nn::arithmetic_of_all_ranks(&context.device, self.recipe.precision);
         if !about.arithmetic.contains(&arithmetic) {
             about.arithmetic.push(arithmetic);
             // Also where nothing else is new, which is all that `save` looks for.

@@ -19,8 +19,8 @@ pub(crate) use shards::in_one_graph;
 pub use average::{moving_average, unshared};
 pub use by_id::gradients_by_id;
 pub use engine::{
-    CpuKernels, Precision, arithmetic, choose_cpu_kernels, cpu_kernels, has_bf16, instruction_sets,
-    with_precision,
+    CpuKernels, Precision, arithmetic, arithmetic_of_all_ranks, choose_cpu_kernels, cpu_kernels,
+    has_bf16, instruction_sets, with_precision,
 };
 pub(crate) use engine::{multiplies_bf16, weights_replaced};
 pub use frozen::{Folded, FrozenBlock, FrozenClassifier, FrozenEncoder};

@@ -48,7 +48,7 @@ pub fn fit<O: Objective>(
     let mut sgd = Sgd::new(plan.momentum, plan.weight_decay, plan.optimizer);
     let mut model = checkpoint.load(model, &mut sgd, &mut position, [plan.epochs, steps])?;
     let (first_epoch, mut first_step) = (position.epoch, position.step);
-    let arithmetic = nn::arithmetic(&context.device, context.precision);
+    let arithmetic = nn::arithmetic_of_all_ranks(&context.device, context.precision);
     let on_cpu = device::name(&context.device) == "cpu";
     let shards = Shards::new(plan.batch_size, context.shards, plan.micro_batch);
     if objective.encodes() {
@@ -222,7 +222,7 @@ pub fn require_ranks(shards: usize) -> Result<()> {
 pub struct Sittings {
     /// Seconds of training.
     pub seconds: f64,
-    /// Ways in which it was computed, in their order; see [`nn::arithmetic`].
+    /// Ways in which it was computed, in their order; see [`nn::arithmetic_of_all_ranks`].
     pub arithmetic: Vec<String>,
 }
 

@@ -13,7 +13,7 @@ use crate::format::comparison::{differences, note, power, sentences, soundness, 
 use crate::format::{Table, printable};
 use crate::output::{print, print_exactly, print_json};
 use crate::progress::{Progress, print_status};
-use crate::session::{resolve, say_steps, tensorboard};
+use crate::session::{resolve, say_notes, say_who_computes, tensorboard};
 use crate::signals::{STOP, listen};
 
 pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
@@ -29,7 +29,8 @@ pub fn compare(what: &args::Compare, shared: &Shared) -> Result<()> {
         recipe: what.recipe.recipe.clone().or(usual),
     };
     let (recipe, folder) = resolve(&arg, shared)?;
-    say_steps(&recipe, true, shared);
+    say_notes(&recipe, true, shared);
+    say_who_computes(&device, recipe.precision);
     listen()?;
     let mut progress = Progress::new(shared.quiet).of_recipe(&recipe, shared.verbose);
     let mut board = None;

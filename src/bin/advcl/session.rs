@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use advcl::burn::tensor::Device;
 use advcl::experiment::{
     Cell, Experiment, FolderRecipe, Purpose, Stale, has_begun, has_recipe, require_images,
 };
+use advcl::nn::Precision;
 use advcl::recipe::Recipe;
 use advcl::run::{Layout, require_inside};
 use advcl::session::{Context, Event};
@@ -122,8 +124,8 @@ pub fn with_experiment<T>(
             print_status(&format!("data: {}", printable(note)));
         }
     }
-    say_steps(&experiment.recipe, access.purpose == Purpose::Train, shared);
-    say_who_computes();
+    say_notes(&experiment.recipe, access.purpose == Purpose::Train, shared);
+    say_who_computes(&device, experiment.recipe.precision);
     listen()?;
     let mut progress = Progress::new(shared.quiet)
         .with_memory(expected_memory(&experiment, shared)?)
@@ -152,38 +154,56 @@ pub fn with_experiment<T>(
     Ok(outcome)
 }
 
-/// Says which attacks of a recipe have steps that do not suit the radius; of the evaluation alone, unless the recipe `trains` too.
-pub fn say_steps(recipe: &Recipe, trains: bool, shared: &Shared) {
+/// Says which attacks of a recipe have steps that do not suit the radius, of the evaluation alone, unless the recipe `trains` too; and
+/// which settings of its trainings change nothing.
+pub fn say_notes(recipe: &Recipe, trains: bool, shared: &Shared) {
     if shared.quiet {
         return;
     }
-    for note in recipe.notes_of_steps(trains) {
+    let mut notes = recipe.notes_of_steps(trains);
+    if trains {
+        notes.extend(recipe.notes_of_plans());
+    }
+    for note in notes {
         print_status(&format!("recipe: {}", printable(&note)));
     }
 }
 
-/// Says how many ranks there are, and where their results may differ in the last bits from those of one.
-fn say_who_computes() {
+/// Says how many ranks there are, and where they compute in different ways.
+pub fn say_who_computes(device: &Device, precision: Precision) {
     let count = ranks::count();
     if count == 1 {
         return;
     }
-    let instructions = nn::cpu_kernels().map_or("", |kernels| kernels.instructions);
-    let all = ranks::gather_each("processors", instructions.to_owned());
     let threads = rayon::current_num_threads();
     print_status(&format!("{count} ranks, {threads} threads on the first"));
-    if let Some(rank) = all.iter().position(|other| *other != all[0]) {
-        print_status(&format!(
-            "rank {rank} computes with {}, rank 0 with {}: the last bits depend on how many ranks there are; --cpu-kernels {} makes them the same",
-            all[rank],
-            all[0],
-            if all.iter().any(|set| set == "avx2") {
-                "avx2"
-            } else {
-                "portable"
-            }
-        ));
+    let all = ranks::gather_each("ways to compute", nn::arithmetic(device, precision));
+    if let Some(note) = unlike(&all) {
+        print_status(&printable(&note));
     }
+}
+
+/// Sentence about ranks that compute in different ways, with an option that makes them the same; none where all are alike.
+fn unlike(all: &[String]) -> Option<String> {
+    let rank = all.iter().position(|way| *way != all[0])?;
+    let instructions = |way: &String| {
+        way.strip_prefix("cpu, ")?
+            .split(',')
+            .next()
+            .map(str::to_owned)
+    };
+    let sets: Option<Vec<String>> = all.iter().map(instructions).collect();
+    // Processors with one of these have the last one.
+    let has_avx2 = |set: &String| ["amx", "avx512", "avx2"].contains(&set.as_str());
+    let option = match sets {
+        None => "--device cpu",
+        Some(sets) if sets.iter().all(has_avx2) => "--cpu-kernels avx2",
+        Some(_) => "--cpu-kernels portable",
+    };
+    Some(format!(
+        "rank {rank} computes by {}, rank 0 by {}: not bit for bit what either alone would give, and the last bits depend on how many ranks there are; {option} makes them the same",
+        all[rank], all[0]
+    ))
 }
 
 /// Memory in bytes that each of the recipe's encoders is expected to take; none on a GPU, which has its own.
@@ -241,4 +261,36 @@ pub fn check_names(stage: &args::Stage, mode: Option<&str>, shared: &Shared) -> 
         recipe.finetune.require(name)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_that_compute_in_different_ways_are_told_what_makes_them_the_same() {
+        let said = |all: &[&str]| {
+            let all: Vec<String> = all.iter().map(|&way| way.to_owned()).collect();
+            unlike(&all)
+        };
+        let (wide, half) = ("cpu, avx512, winograd, f32", "cpu, amx, winograd, bf16");
+        let narrow = "cpu, avx2, winograd, f32";
+        assert_eq!(said(&[wide]), None);
+        assert_eq!(said(&[wide, wide]), None);
+        let expected = "rank 2 computes by cpu, avx2, winograd, f32, rank 0 by cpu, avx512, winograd, f32: not bit for bit what either \
+                        alone would give, and the last bits depend on how many ranks there are; --cpu-kernels avx2 makes them the same";
+        assert_eq!(said(&[wide, wide, narrow]).as_deref(), Some(expected));
+        for (other, option) in [
+            (half, "--cpu-kernels avx2"),
+            ("cpu, neon, winograd, f32", "--cpu-kernels portable"),
+            ("cpu, portable, winograd, f32", "--cpu-kernels portable"),
+            ("gpu (some card), f32", "--device cpu"),
+        ] {
+            let note = said(&[wide, other]).expect("two ways");
+            assert!(
+                note.ends_with(&format!("; {option} makes them the same")),
+                "{note}"
+            );
+        }
+    }
 }

@@ -20,6 +20,8 @@ use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{Device, Shape, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::ranks;
+
 /// How the CPU computes convolutions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuKernels {
@@ -118,6 +120,12 @@ pub fn arithmetic(device: &Device, precision: Precision) -> String {
         }
         _ => format!("{name}, f32"),
     }
+}
+
+/// How all ranks compute, each of which takes part: as one process, see [`arithmetic`], or where they differ each way once, "cpu,
+/// avx512, winograd, f32 beside cpu, avx2, winograd, f32". What depends on it is decided alike by all.
+pub fn arithmetic_of_all_ranks(device: &Device, precision: Precision) -> String {
+    ranks::different("arithmetic", arithmetic(device, precision)).join(" beside ")
 }
 
 /// Runs `work` with convolutions of this precision, in the whole process; then f32 again.
