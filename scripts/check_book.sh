@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # That the book (docs/book/) holds together: its links, the code that it includes, the command lines that it shows. A test holds its page of
-# keys against the program. Builds it below target/book by mdbook, which is installed below target/. ADVCL names the program; the built one is the default.
+# keys against the program. Builds it below target/book by mdbook, which is installed below target/. ADVCL names the program; the built one is
+# the default.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export ADVCL="${ADVCL:-target/release/advcl}"

@@ -149,14 +149,13 @@ impl Recipe {
         Ok(())
     }
 
-    /// The step sizes that the recipe has.
+    /// The step sizes that the recipe has, whatever method or mode they are of.
     fn step_sizes(&self) -> Vec<StepSize> {
-        let (table, mut found) = (
-            Table::try_from(self).expect("tables of plain values"),
-            Vec::new(),
-        );
-        step_sizes(&table, "", &mut found);
-        found
+        let table = Table::try_from(self).expect("tables of plain values");
+        let tables = tables(&table).into_iter();
+        tables
+            .flat_map(|(place, table)| step_sizes(&place, table))
+            .collect()
     }
 
     /// Sentences about step sizes that do not suit the radius: attacks that cannot reach it, and steps that are longer than it. Those of
@@ -199,8 +198,10 @@ impl Recipe {
     /// is never due.
     pub fn notes_of_plans(&self) -> Vec<String> {
         let table = Table::try_from(self).expect("tables of plain values");
-        let mut notes = Vec::new();
-        late_milestones(&table, "", &mut notes);
+        let tables = tables(&table).into_iter();
+        let mut notes: Vec<String> = tables
+            .filter_map(|(place, table)| late_milestones(&place, table))
+            .collect();
         let entries = self.pretrain.entries();
         notes.extend(entries.iter().filter_map(|entry| {
             let (key, reason) = entry.method().without_effect()?;
@@ -447,65 +448,62 @@ struct StepSize {
     radius: Option<Pixels>,
 }
 
-/// Finds the step sizes of a table and of those below it, whatever method or mode they are of.
-fn step_sizes(table: &Table, place: &str, found: &mut Vec<StepSize>) {
+/// A table and all tables inside it, the inner ones first, each with its key in full: an empty one for the table itself.
+fn tables(table: &Table) -> Vec<(String, &Table)> {
+    let mut found = Vec::new();
     for (key, value) in table {
-        let name = match place {
-            "" => key.clone(),
-            place => format!("{place}.{key}"),
-        };
-        match value {
-            Value::Table(below) => step_sizes(below, &name, found),
-            Value::String(text) => {
-                let Some(which) = key.strip_suffix(SIZE) else {
-                    continue;
-                };
-                let steps = table.get(&format!("{which}{STEPS}"));
-                let steps = steps.and_then(Value::as_integer);
-                let size: Option<Pixels> = text.parse().ok();
-                let radius = table
-                    .get(&format!("{which}{RADIUS}"))
-                    .and_then(Value::as_str);
-                found.extend(size.map(|size| StepSize {
-                    key: name,
-                    size,
-                    steps: steps.and_then(|steps| steps.try_into().ok()),
-                    radius: radius.and_then(|radius| radius.parse().ok()),
-                }));
-            }
-            _ => {}
+        if let Value::Table(inner) = value {
+            let inner = tables(inner).into_iter();
+            found.extend(inner.map(|(below, table)| (full_key(key, &below), table)));
         }
+    }
+    found.push((String::new(), table));
+    found
+}
+
+/// Key of what a table has under another key; either may be empty.
+fn full_key(place: &str, key: &str) -> String {
+    match (place, key) {
+        ("", only) | (only, "") => only.to_owned(),
+        (place, key) => format!("{place}.{key}"),
     }
 }
 
-/// Finds the milestones of a table's plans, and of those below it, that no epoch comes after, whatever a plan is called and whatever it
-/// is of.
-fn late_milestones(table: &Table, place: &str, found: &mut Vec<String>) {
-    for (key, value) in table {
-        let Value::Table(below) = value else { continue };
-        let name = match place {
-            "" => key.clone(),
-            place => format!("{place}.{key}"),
-        };
-        let plan: Result<Plan, toml::de::Error> = value.clone().try_into();
-        let Ok(plan) = plan else {
-            late_milestones(below, &name, found);
-            continue;
-        };
-        let Schedule::Steps { milestones } = &plan.schedule else {
-            continue;
-        };
-        let late = milestones.iter().filter(|at| **at >= plan.epochs);
-        let late: Vec<String> = late.map(usize::to_string).collect();
-        if !late.is_empty() {
-            found.push(format!(
-                "{name}.schedule.steps.milestones: no epoch comes after {} of {} epochs, so the learning rate is not divided there; expected less than {}",
-                late.join(", "),
-                plan.epochs,
-                plan.epochs
-            ));
-        }
+/// The step sizes among a table's own values.
+fn step_sizes(place: &str, table: &Table) -> Vec<StepSize> {
+    let size = |(key, value): (&String, &Value)| {
+        let which = key.strip_suffix(SIZE)?;
+        let steps = table.get(&format!("{which}{STEPS}"));
+        let steps = steps.and_then(Value::as_integer);
+        let radius = table.get(&format!("{which}{RADIUS}"));
+        let radius = radius.and_then(Value::as_str);
+        Some(StepSize {
+            key: full_key(place, key),
+            size: value.as_str()?.parse().ok()?,
+            steps: steps.and_then(|steps| steps.try_into().ok()),
+            radius: radius.and_then(|radius| radius.parse().ok()),
+        })
+    };
+    table.iter().filter_map(size).collect()
+}
+
+/// A sentence about the milestones that no epoch comes after, where a table is a plan, whatever it is called and whatever it is of.
+fn late_milestones(place: &str, table: &Table) -> Option<String> {
+    let plan: Plan = table.clone().try_into().ok()?;
+    let Schedule::Steps { milestones } = &plan.schedule else {
+        return None;
+    };
+    let late = milestones.iter().filter(|at| **at >= plan.epochs);
+    let late: Vec<String> = late.map(usize::to_string).collect();
+    if late.is_empty() {
+        return None;
     }
+    Some(format!(
+        "{place}.schedule.steps.milestones: no epoch comes after {} of {} epochs, so the learning rate is not divided there; expected less than {}",
+        late.join(", "),
+        plan.epochs,
+        plan.epochs
+    ))
 }
 
 /// Whether an encoder's source is a file, and no method's name.

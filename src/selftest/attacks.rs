@@ -118,7 +118,7 @@ struct Bowls {
 }
 
 impl Bowls {
-    /// Reads the file's, of images `[images, channels, height, width]`.
+    /// Reads the file's classifier, which is one of images `[images, channels, height, width]`.
     fn read(file: &Golden, [_, channels, height, width]: [usize; 4]) -> Result<Self> {
         let [classes, _] = file.dims("model.weight")?;
         file.require_classes("model.weight", classes)?;

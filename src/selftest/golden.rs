@@ -214,7 +214,7 @@ impl Golden {
             .collect()
     }
 
-    /// As [`Golden::suffixes`], of one tensor at least: a comparison with none would pass.
+    /// The suffixes that [`Golden::suffixes`] finds, which must be one at least: a comparison with none would pass.
     pub fn some_suffixes(&self, prefix: &str) -> Result<Vec<String>> {
         let found = self.suffixes(prefix);
         if found.is_empty() {

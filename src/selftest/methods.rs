@@ -22,7 +22,7 @@ use crate::weights;
 struct Setting {
     model: Backbone,
     views: [Tensor<4>; 2],
-    /// Of every view, clean or attacked.
+    /// Shape of every view, clean or attacked.
     shape: [usize; 4],
     ball: Ball,
     step_size: f64,

@@ -117,8 +117,9 @@ pub fn transforms(file: &mut Golden) -> Result<()> {
 
 /// Checks Lloyd's iterations from given centres.
 pub fn kmeans(file: &mut Golden) -> Result<()> {
-    let [_, dimensions] = file.dims("points")?;
-    let points = Points::new(file.tensor::<2>("points")?);
+    let points = file.tensor::<2>("points")?;
+    let [_, dimensions] = points.dims();
+    let points = Points::new(points);
     let [clusters, _] = file.dims("centres.start")?;
     let start = file.shaped("centres.start", &[clusters, dimensions])?;
     let ours = points.lloyd(start, file.count("iterations")?);
